@@ -1,0 +1,3 @@
+"""Is a person in an egocentric video looking at the camera wearer? GazePose and its baselines, trained on any number of GPUs."""
+
+__version__ = "0.1.0"
