@@ -1,0 +1,349 @@
+"""The index: one row per face-frame, one memory-mapped file per column. It is the data set.
+
+Rows of one track are neighbours and ascend in frame. Names (clip, track, unique id) are looked up at the rims; in
+between a face is its int64 row. Where the pixels lie is (shard, offset, length); the bytes are data/shards.py.
+
+A folder that has its name is whole: index.json is the table of contents, and a column counts only if it is listed
+there, so adding columns is one rename of index.json.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gazepose.data.shards import Shards, decode
+
+FORMAT = 1
+COLUMNS: dict[str, tuple[type, tuple[int, ...]]] = {                  # name -> dtype, shape of one row
+    "frame": (np.int32, ()), "box": (np.float32, (4,)), "label": (np.int8, ()),
+    "offset": (np.uint32, ()), "length": (np.uint32, ()),
+    "quality": (np.float32, ()), "head_pose": (np.float32, (3,)), "landmarks": (np.float32, (5, 3)),
+    "gaze": (np.float32, (2,)), "unique_id": (np.bytes_, ()),
+}
+REQUIRED = ("frame", "box", "label", "offset", "length")
+TABLES = ("track_clip", "track_start", "clip_shard", "clip_base")
+REMEDY = "delete the folder and run `python -m gazepose prepare` again"
+
+
+class Index:
+    """Read side of an index folder. Opens in milliseconds, pickles as its folder, shares its pages with all workers.
+
+    Attributes:
+        folder, facts: where it is and what it was made from (split, policy, crop_size, decoder, fingerprint,
+            quality_fit {"mean", "std"} or None, counts).
+        clips, track_name: names; track_clip int32 [n_tracks], track_start int64 [n_tracks + 1] (rows of track t are
+            track_start[t]:track_start[t + 1]); two pieces of one split track carry the same name.
+        clip_shard int32 [n_clips], clip_base int64 [n_clips]: a row's crop lies at clip_base[clip] + offset[row].
+        frame, box (x1, y1, x2, y2 in pixels), label (1 looking, 0 not, -1 unknown), offset, length; quality (Laplacian
+            variance), head_pose (degrees), landmarks (x, y, confidence), gaze (radians): NaN unknown, all NaN when the
+            column is absent. unique_id: bytes, or None when absent.
+    """
+
+    frame: np.ndarray
+    box: np.ndarray
+    label: np.ndarray
+    offset: np.ndarray
+    length: np.ndarray
+    quality: np.ndarray
+    head_pose: np.ndarray
+    landmarks: np.ndarray
+    gaze: np.ndarray
+    track_clip: np.ndarray
+    track_start: np.ndarray
+    clip_shard: np.ndarray
+    clip_base: np.ndarray
+
+    def __init__(self, folder: Path, contents: dict[str, Any]) -> None:
+        self.folder = folder
+        self.contents = contents
+        self.facts: dict[str, Any] = contents["facts"]
+        self.clips: list[str] = contents["clips"]
+        self.track_name: list[str] = contents["track_name"]
+        self.rows: int = contents["rows"]
+        self.columns = [name for name in COLUMNS if name in contents["files"]]
+        for name in TABLES:
+            setattr(self, name, _load(folder, contents, name, mapped=False))
+        for name, (dtype, tail) in COLUMNS.items():
+            if name in contents["files"]:
+                column = _load(folder, contents, name)
+                if column.shape != (self.rows, *tail):
+                    raise ValueError(f"{folder}: {name}: shape {column.shape}, wanted {(self.rows, *tail)} -> {REMEDY}")
+            else:
+                column = None if name == "unique_id" else np.broadcast_to(dtype(np.nan), (self.rows, *tail))
+            setattr(self, name, column)
+        self.unique_id: np.ndarray | None
+        self.shards = Shards([folder / shard["file"] for shard in contents["shards"]])
+
+    @classmethod
+    def open(cls, folder: str | Path) -> "Index":
+        """Raises FileNotFoundError naming the folder and the command that makes it; ValueError when it is not whole;
+        EOFError when a shard is shorter than it was."""
+        folder = Path(folder)
+        contents = _contents(folder)
+        for shard in contents["shards"]:
+            path = folder / shard["file"]
+            if not path.is_file():
+                raise FileNotFoundError(f"{path}: this shard of the index is gone -> {REMEDY}")
+            if path.stat().st_size < shard["bytes"]:
+                raise EOFError(f"{path}: {path.stat().st_size} bytes, written with {shard['bytes']}: cut short "
+                               f"-> {REMEDY}")
+        return cls(folder, contents)
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def __reduce__(self) -> tuple[Any, tuple[Path]]:                  # to a spawned worker: the folder, not the pages
+        return Index.open, (self.folder,)
+
+    def track_of(self, rows: np.ndarray | int) -> np.ndarray:
+        """Number of the track each row belongs to, int64 like rows."""
+        return np.searchsorted(self.track_start, rows, side="right") - 1
+
+    def where(self, rows: np.ndarray | int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(shard, byte, length) of each row's crop, int64 like rows."""
+        clip = self.track_clip[self.track_of(rows)]
+        return (self.clip_shard[clip].astype(np.int64), self.clip_base[clip] + self.offset[rows],
+                self.length[rows].astype(np.int64))
+
+    def name_of(self, row: int) -> str:
+        """"clip X track Y frame Z" for messages."""
+        track = int(self.track_of(row))
+        return f"clip {self.clips[self.track_clip[track]]} track {self.track_name[track]} frame {self.frame[row]}"
+
+    def jpeg(self, row: int) -> bytes:
+        """The crop's bytes; EOFError with place and remedy when the shard ends inside it."""
+        if not 0 <= row < self.rows:
+            raise IndexError(f"{self.folder}: row {row}: the index has {self.rows} rows")
+        shard, offset, length = self.where(row)
+        return self.shards.read(int(shard), int(offset), int(length))
+
+    def crop(self, row: int) -> np.ndarray:
+        """The crop, uint8 [S, S, 3] RGB; ValueError naming folder, row, clip, track, frame when it is damaged."""
+        try:
+            return decode(self.jpeg(row))
+        except ValueError as error:
+            raise ValueError(f"{self.folder}: row {row} ({self.name_of(row)}): {error} -> {REMEDY}") from error
+
+    def verify(self) -> None:
+        """Read everything once; ValueError naming the first file whose SHA-256 is not the recorded one."""
+        for entry in [*self.contents["files"].values(), *self.contents["shards"]]:
+            if _sha256(self.folder / entry["file"]) != entry["sha256"]:
+                raise ValueError(f"{self.folder / entry['file']}: its bytes changed since it was written "
+                                 f"(SHA-256 differs) -> {REMEDY}")
+
+
+def write_index(folder: Path, *, columns: Mapping[str, np.ndarray], clips: Sequence[str], track_name: Sequence[str],
+                track_clip: np.ndarray, track_start: np.ndarray, clip_shard: np.ndarray, clip_base: np.ndarray,
+                shards: Sequence[Path], facts: Mapping[str, Any], sha256: Sequence[str] | None = None) -> Index:
+    """Write a whole index folder: staged under another name, synced, renamed. The shard files are moved in.
+
+    Args:
+        columns: at least REQUIRED, each [n, ...] as in COLUMNS; rows of a track are neighbours, ascending in frame.
+        sha256: of the shards, if known (ShardWriter has it); else they are read once.
+
+    Raises:
+        FileExistsError: the folder is there. ValueError: tables and columns do not fit together.
+    """
+    folder = Path(folder)
+    if folder.exists():
+        raise FileExistsError(f"{folder}: there is an index already -> delete it to make it anew")
+    tables = {"track_clip": np.asarray(track_clip, np.int32), "track_start": np.asarray(track_start, np.int64),
+              "clip_shard": np.asarray(clip_shard, np.int32), "clip_base": np.asarray(clip_base, np.int64)}
+    typed = {name: _typed(name, values) for name, values in columns.items()}
+    rows = _check(folder, typed, tables, clips, track_name, shards)
+    staging = folder.with_name(f"{folder.name}.staging-{os.getpid()}")
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    contents: dict[str, Any] = {
+        "format": FORMAT, "rows": rows, "facts": dict(facts), "clips": list(clips), "track_name": list(track_name),
+        "files": {name: _save(staging, name, values) for name, values in {**tables, **typed}.items()}, "shards": []}
+    for number, path in enumerate(shards):
+        digest = sha256[number] if sha256 is not None else _sha256(path)
+        entry = {"file": f"shard-{number:05d}.bin", "bytes": Path(path).stat().st_size, "sha256": digest}
+        shutil.move(path, staging / entry["file"])
+        contents["shards"].append(entry)
+    _write_contents(staging, contents)
+    os.replace(staging, folder)
+    _sync(folder.parent)
+    return Index.open(folder)
+
+
+def add_columns(folder: str | Path, columns: Mapping[str, np.ndarray]) -> None:
+    """Add columns, or replace them: new files first, then one rename of index.json, old files deleted last."""
+    folder = Path(folder)
+    contents = _contents(folder)
+    old = [contents["files"][name]["file"] for name in columns if name in contents["files"]]
+    for name, values in columns.items():
+        column = _typed(name, values)
+        if column.shape != (contents["rows"], *COLUMNS[name][1]):
+            raise ValueError(f"{folder}: {name}: shape {column.shape}, wanted {(contents['rows'], *COLUMNS[name][1])}")
+        contents["files"][name] = _save(folder, name, column)
+    _write_contents(folder, contents)
+    for file in set(old) - {entry["file"] for entry in contents["files"].values()}:
+        (folder / file).unlink()
+
+
+def join(index: Index, table: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Columns of a table (arrays clip, track, frame, and one per column) laid beside the rows of the index.
+
+    Returns:
+        Each column as float32 [rows, ...], NaN where the table has no entry. Entries for other faces are left out.
+
+    Raises:
+        ValueError: the table lacks clip, track or frame, a column is unknown or of another length, or a face occurs
+            twice.
+    """
+    missing = {"clip", "track", "frame"} - set(table)
+    if missing:
+        raise ValueError(f"{index.folder}: the table to join lacks {', '.join(sorted(missing))}")
+    clip, track, frame = (np.asarray(table[name]) for name in ("clip", "track", "frame"))
+    number: dict[tuple[str, str], int] = {}                            # pieces of one track share a number
+    piece = np.array([number.setdefault((index.clips[clip_number], name), len(number)) for clip_number, name
+                      in zip(index.track_clip, index.track_name, strict=True)], np.int64)
+    starts = np.flatnonzero(np.r_[True, (clip[1:] != clip[:-1]) | (track[1:] != track[:-1])]) if len(clip) else clip[:0]
+    starts = starts.astype(np.int64)                                   # names are looked up once per run of equal ones
+    known = np.array([number.get((str(clip[start]), str(track[start])), -1) for start in starts], np.int64)
+    numbers = np.repeat(known, np.diff(np.r_[starts, len(clip)]))      # [table]
+    entries = np.flatnonzero(numbers >= 0)
+    keys = (numbers[entries] << 32) + frame[entries].astype(np.int64)
+    order = np.argsort(keys, kind="stable")
+    entries, keys = entries[order], keys[order]
+    twice = np.flatnonzero(keys[1:] == keys[:-1])
+    if len(twice):
+        entry = entries[twice[0]]
+        raise ValueError(f"{index.folder}: the table to join has clip {clip[entry]} track {track[entry]} "
+                         f"frame {frame[entry]} twice")
+    rows = (np.repeat(piece, np.diff(index.track_start)) << 32) + index.frame
+    at = np.minimum(np.searchsorted(keys, rows), max(len(keys) - 1, 0))
+    found = np.flatnonzero(keys[at] == rows) if len(keys) else np.zeros(0, np.int64)
+    joined = {}
+    for name, values in table.items():
+        if name in ("clip", "track", "frame"):
+            continue
+        if name not in COLUMNS or len(values) != len(clip):
+            raise ValueError(f"{index.folder}: column {name} of the table to join: {len(values)} entries for "
+                             f"{len(clip)} faces; columns that can be joined: {', '.join(COLUMNS)}")
+        joined[name] = np.full((len(index), *COLUMNS[name][1]), np.nan, np.float32)
+        joined[name][found] = np.asarray(values)[entries[at[found]]]
+    return joined
+
+
+def _typed(name: str, values: np.ndarray) -> np.ndarray:
+    if name not in COLUMNS:
+        raise ValueError(f"column {name} is unknown: columns are {', '.join(COLUMNS)}")
+    values = np.asarray(values)
+    dtype = COLUMNS[name][0]
+    if name == "unique_id":
+        return values.astype(np.bytes_)                                # as wide as the longest, never cut
+    if np.issubdtype(dtype, np.integer) and len(values) and (
+            not np.issubdtype(values.dtype, np.integer)
+            or int(values.min()) < np.iinfo(dtype).min or int(values.max()) > np.iinfo(dtype).max):
+        raise ValueError(f"column {name}: values {values.min()}..{values.max()} ({values.dtype}) do not fit "
+                         f"{dtype.__name__}")
+    return np.ascontiguousarray(values, dtype)
+
+
+def _check(folder: Path, columns: dict[str, np.ndarray], tables: dict[str, np.ndarray], clips: Sequence[str],
+           track_name: Sequence[str], shards: Sequence[Path]) -> int:
+    """What every reader relies on; returns the number of rows."""
+    missing = [name for name in REQUIRED if name not in columns]
+    if missing:
+        raise ValueError(f"{folder}: columns missing: {', '.join(missing)}")
+    rows, start = len(columns["frame"]), tables["track_start"]
+    shapes = {"track_clip": len(track_name), "track_start": len(track_name) + 1, "clip_shard": len(clips),
+              "clip_base": len(clips)}
+    for name, wanted in shapes.items():
+        if tables[name].shape != (wanted,):
+            raise ValueError(f"{folder}: {name}: shape {tables[name].shape}, wanted {(wanted,)}")
+    for name, values in columns.items():
+        if values.shape != (rows, *COLUMNS[name][1]):
+            raise ValueError(f"{folder}: {name}: shape {values.shape}, wanted {(rows, *COLUMNS[name][1])}")
+    if start[0] != 0 or start[-1] != rows or (np.diff(start) < 0).any():
+        raise ValueError(f"{folder}: track_start must rise from 0 to {rows}, the number of rows")
+    if len(set(clips)) != len(clips):
+        raise ValueError(f"{folder}: a clip occurs twice")
+    inside = np.ones(rows, bool)
+    inside[start[start < rows]] = False                                # the first row of a track may fall
+    falls = np.flatnonzero(inside[1:] & (np.diff(columns["frame"]) < 0))
+    if len(falls):
+        raise ValueError(f"{folder}: row {falls[0] + 1}: frames of a track must ascend")
+    if rows:
+        clip = np.repeat(tables["track_clip"], np.diff(start))
+        ends = tables["clip_base"][clip] + columns["offset"] + columns["length"]
+        sizes = np.array([Path(path).stat().st_size for path in shards], np.int64)
+        beyond = np.flatnonzero(ends > sizes[tables["clip_shard"][clip]])
+        if len(beyond):
+            raise ValueError(f"{folder}: row {beyond[0]}: its crop ends at byte {ends[beyond[0]]}, past its shard")
+    return rows
+
+
+def _contents(folder: Path) -> dict[str, Any]:
+    path = folder / "index.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder}: no index here (index.json is missing) -> make it with "
+                                "`python -m gazepose prepare`")
+    try:
+        contents = json.loads(path.read_bytes())
+        version = contents["format"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"{path}: not the contents of an index ({error}) -> {REMEDY}") from error
+    if version != FORMAT:
+        raise ValueError(f"{path}: format {version}, this version reads {FORMAT} -> {REMEDY}")
+    if missing := {"rows", "facts", "clips", "track_name", "files", "shards"} - set(contents):
+        raise ValueError(f"{path}: lacks {', '.join(sorted(missing))} -> {REMEDY}")
+    return contents
+
+
+def _write_contents(folder: Path, contents: dict[str, Any]) -> None:
+    """Fingerprint: SHA-256 over names, tables, columns and shards; then index.json in one rename."""
+    digests = [entry["sha256"] for _, entry in sorted(contents["files"].items())]
+    digests += [entry["sha256"] for entry in contents["shards"]]
+    named = json.dumps([contents["clips"], contents["track_name"], sorted(contents["files"]), digests])
+    contents["facts"]["fingerprint"] = hashlib.sha256(named.encode()).hexdigest()
+    temporary = folder / f"index.json.part-{os.getpid()}"
+    with open(temporary, "w") as file:
+        json.dump(contents, file, allow_nan=False)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, folder / "index.json")
+    _sync(folder)
+
+
+def _save(folder: Path, name: str, values: np.ndarray) -> dict[str, Any]:
+    """Write a column under a name with its checksum, so that a new version never overwrites the one in use."""
+    temporary = folder / f"{name}.part-{os.getpid()}"
+    with open(temporary, "wb") as file:
+        np.save(file, values, allow_pickle=False)
+        file.flush()
+        os.fsync(file.fileno())
+    digest = _sha256(temporary)
+    os.replace(temporary, folder / f"{name}-{digest[:8]}.npy")
+    return {"file": f"{name}-{digest[:8]}.npy", "sha256": digest}
+
+
+def _load(folder: Path, contents: dict[str, Any], name: str, mapped: bool = True) -> np.ndarray:
+    path = folder / contents["files"][name]["file"]
+    try:
+        values = np.load(path, mmap_mode="r" if mapped and contents["rows"] else None, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ValueError(f"{path}: not a whole column ({error}) -> {REMEDY}") from error
+    return np.asarray(values)                                          # np.memmap costs 10 times as much per access
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
