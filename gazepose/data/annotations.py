@@ -1,0 +1,221 @@
+"""Ego4D annotations and split lists -> face tracks under a policy.
+
+Every collection may be null or missing, unknown keys are ignored, and every record a rule touches is counted. Also
+reads what the original scripts left (json_original/<clip>/<track>.json, result_LAM/<clip>.json). What the rules do is
+data/tracks.py; the pictures are data/prepare.py.
+"""
+
+import gc
+import json
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from operator import itemgetter
+from pathlib import Path
+from typing import Any, TypeGuard
+
+import numpy as np
+
+from gazepose.data.tracks import MAX_FRAME, POLICIES, FaceTrack, Policy, RawTrack, Segment, face_tracks
+
+ID = re.compile(r"(?!\.+\Z)[A-Za-z0-9_.-]{1,128}")
+CORNERS = ("x", "y", "width", "height")
+
+
+@dataclass
+class Clip:
+    """One clip's face tracks, and how many records each rule touched."""
+
+    uid: str
+    tracks: list[FaceTrack] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+
+
+def is_id(text: object) -> TypeGuard[str]:
+    """Ids become file names: letters, digits, `_`, `.`, `-`, at most 128, and not only dots."""
+    return isinstance(text, str) and ID.fullmatch(text) is not None
+
+
+def policy_named(name: str) -> Policy:
+    """Raises ValueError naming the policies there are."""
+    if name not in POLICIES:
+        raise ValueError(f"policy {name!r} is unknown -> use {' or '.join(POLICIES)}")
+    return POLICIES[name]
+
+
+def read_split(path: str | Path) -> list[str]:
+    """Clip uids of a split list, one a line, in order.
+
+    Raises:
+        FileNotFoundError: no such list. ValueError: a line is no id, a clip occurs twice, or there is none.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no split list -> put the clip uids there, one a line (the official lists are "
+                                "train.list and val.list)")
+    uids = [line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
+    uids = [uid for uid in uids if uid]
+    for number, uid in enumerate(uids, 1):
+        if not is_id(uid):
+            raise ValueError(f"{path}: entry {number}: {uid[:140]!r} is not a clip uid -> letters, digits, _ . - only")
+    if twice := [uid for uid, count in Counter(uids).items() if count > 1]:
+        raise ValueError(f"{path}: {twice[0]} occurs twice -> keep one of the lines")
+    if not uids:
+        raise ValueError(f"{path}: the split is empty -> put the clip uids there, one a line")
+    return uids
+
+
+def read_json(path: str | Path) -> Any:
+    """Any JSON; NaN and numbers past the range of a float are read as such and dropped where they stand.
+
+    Raises:
+        FileNotFoundError, or ValueError naming the file: not JSON, nested absurdly, not UTF-8, or a name twice in one
+        object (which of the two is meant cannot be told).
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such annotation file -> download the official annotations, or make the "
+                                "embedded world with `python -m gazepose synthetic`")
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        named = dict(pairs)
+        if len(named) != len(pairs):
+            name = Counter(key for key, _ in pairs).most_common(1)[0][0]
+            raise ValueError(f"the name {name[:40]!r} occurs twice in one object")
+        return named
+
+    collecting = gc.isenabled()
+    gc.disable()                                                       # millions of small objects, none of them cyclic
+    try:
+        return json.loads(path.read_bytes(), object_pairs_hook=unique)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not readable JSON: {error} -> download or make it again") from error
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def read_clips(json_path: str | Path, clip_uids: Sequence[str], policy: Policy) -> list[Clip]:
+    """Face tracks of the wanted clips of an av_train.json or av_val.json, in the order wanted.
+
+    A clip without an annotation, or left out by a rule, comes back without tracks and with the reason counted.
+
+    Raises:
+        FileNotFoundError or ValueError naming the file (see read_json).
+    """
+    document = read_json(json_path)
+    if not isinstance(document, dict):
+        raise ValueError(f"{json_path}: an object with `videos` is wanted, this is a {type(document).__name__}")
+    wanted, found = set(clip_uids), {}
+    for video in _objects(document.get("videos")):
+        for annotated in _objects(video.get("clips")):
+            uid = annotated.get("clip_uid")
+            if isinstance(uid, str) and uid in wanted:
+                if uid in found:
+                    found[uid].counts["clip annotated twice: the first is used"] += 1
+                else:
+                    found[uid] = _clip(uid, annotated, policy)
+    return [found.get(uid) or Clip(uid, counts=Counter({"clip left out: not annotated": 1})) for uid in clip_uids]
+
+
+def read_original(tracks: str | Path, results: str | Path, clip_uids: Sequence[str], policy: Policy) -> list[Clip]:
+    """As read_clips, from the folders json_original and result_LAM of the original scripts."""
+    clips = []
+    for uid in clip_uids:
+        clip = Clip(uid)
+        clips.append(clip)
+        result = Path(results) / f"{uid}.json"
+        if not result.is_file():
+            clip.counts["clip left out: no list of looking segments"] += 1
+            continue
+        segments = _segments(read_json(result), ("label", "start_frame", "end_frame"), policy, clip.counts)
+        for path in sorted((Path(tracks) / uid).glob("*.json")):
+            records = _objects(read_json(path))
+            raw = _raw_track(path.stem, records, [str(record.get("Person ID", "")) for record in records],
+                             "frameNumber", clip.counts)
+            clip.tracks += face_tracks(uid, raw, segments, policy, clip.counts)
+    return clips
+
+
+def raw_tracks(annotated: dict[str, Any], policy: Policy, counts: Counter[str]) -> list[RawTrack]:
+    """Tracks of one annotated clip as they are stored, without the wearer's."""
+    tracks: dict[str, RawTrack] = {}
+    for number, person in enumerate(_objects(annotated.get("persons"))):
+        if number == 0 if policy.wearer == "first" else person.get("camera_wearer") is True:
+            counts["person left out: camera wearer"] += 1
+            continue
+        name = person.get("person_id")
+        for path in _objects(person.get("tracking_paths")):
+            uid = path.get("track_id")
+            if not is_id(uid):
+                counts["track dropped: its id is not letters, digits, _ . -"] += 1
+            elif uid in tracks:
+                counts["track dropped: its id occurred before in the clip"] += 1
+            else:
+                records = _objects(path.get("track"))
+                raw = _raw_track(uid, records, ["" if name is None else str(name)] * len(records), "frame", counts)
+                raw.suspect = path.get("suspect") is True
+                unmapped = path.get("unmapped_frames")
+                if isinstance(unmapped, list):
+                    raw.unmapped = np.array([frame for frame in unmapped if type(frame) is int
+                                             and 0 <= frame <= MAX_FRAME], np.int64)
+                tracks[uid] = raw
+    return list(tracks.values())
+
+
+def _clip(uid: str, annotated: dict[str, Any], policy: Policy) -> Clip:
+    clip = Clip(uid)
+    looking = annotated.get("social_segments_looking")
+    if not isinstance(looking, list):
+        clip.counts["clip left out: no list of looking segments"] += 1
+        return clip
+    if not looking and not policy.empty_is_negative:
+        clip.counts["clip left out: empty list of looking segments"] += 1
+        return clip
+    segments = _segments(looking, ("person", "start_frame", "end_frame"), policy, clip.counts)
+    for raw in raw_tracks(annotated, policy, clip.counts):
+        clip.tracks += face_tracks(uid, raw, segments, policy, clip.counts)
+    return clip
+
+
+def _segments(stored: Any, keys: tuple[str, str, str], policy: Policy, counts: Counter[str]) -> list[Segment]:
+    segments = []
+    for segment in _objects(stored):
+        person, start, end = (segment.get(key) for key in keys)
+        if person is None:
+            counts["segment dropped: no person"] += 1
+        elif type(start) is not int or type(end) is not int:
+            counts["segment dropped: start or end is not a whole number"] += 1
+        elif policy.at_me_only and segment.get("is_at_me") is not True:
+            counts["segment dropped: not at me"] += 1
+        else:
+            segments.append(Segment(str(person), start, end))
+    return segments
+
+
+def _raw_track(uid: str, records: list[dict[str, Any]], persons: list[str], frame: str,
+               counts: Counter[str]) -> RawTrack:
+    """Records -> arrays; one that lacks a number becomes NaN, which every policy drops and counts."""
+    keys = (frame, *CORNERS)
+    try:
+        values = np.array(list(map(itemgetter(*keys), records)), np.float64)
+        if records and values.ndim != 2:
+            raise ValueError("a list where a number belongs")
+    except (KeyError, TypeError, ValueError, OverflowError):
+        values = np.array([[_number(record.get(key)) for key in keys] for record in records], np.float64)
+        counts["record malformed: a number missing or not a number"] += int(np.isnan(values).any(axis=1).sum())
+    values = values.reshape(-1, len(keys))
+    return RawTrack(uid, persons, values[:, 0], values[:, 1:])
+
+
+def _number(value: Any) -> float:
+    try:
+        return float(value) if isinstance(value, int | float) else float("nan")
+    except OverflowError:
+        return float("inf")
+
+
+def _objects(collection: Any) -> list[dict[str, Any]]:
+    """The objects of a collection that may be null, missing or of another kind."""
+    return [entry for entry in collection if isinstance(entry, dict)] if isinstance(collection, list) else []

@@ -1,0 +1,197 @@
+"""One face followed in time: drop bad records, fill gaps, split, label. Pure functions of arrays and a policy.
+
+The rules decide which rows exist and which are positive, so they are named: `baseline` does what the published loader
+does (scores stand beside published ones only under it), `clean` is what one would want to train on. Reading files is
+data/annotations.py; pictures come in data/prepare.py.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+MAX_FRAME = 1_000_000        # nine hours; a larger number is damage, and filling up to it would eat the memory
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    name: str
+    drop_frame_zero: bool
+    """records of frame 0 are dropped (extracted images are numbered from 1)"""
+    drop_outside: bool
+    """faces wholly outside the picture are dropped; else their crop is black"""
+    negative_corner: Literal["move", "cut"]
+    """x or y below 0: set to 0 with the size kept, so that the box moves, or cut at the picture's border"""
+    max_gap: int | None
+    """longest run of missing frames that is filled; the track is split at longer ones. None: all are filled"""
+    keep_repeats: bool
+    """a frame number that occurs twice stays twice unless frames are missing by count (it can hide a gap)"""
+    honour_flags: bool
+    """suspect tracks are dropped; unmapped frames are neither kept nor filled"""
+    end_inclusive: bool
+    """the end frame of a segment is looking"""
+    empty_is_negative: bool
+    """a clip with an empty list of segments is all negative; else left out, as one without a list always is"""
+    wearer: Literal["first", "flag"]
+    """which person is the camera wearer and left out: the first of the list, or the one with the flag"""
+    first_number: int
+    """frame number of the first decoded picture"""
+    at_me_only: bool = False
+    """only segments with is_at_me count"""
+    box_scale: float = 1.0
+    """grows the box about its centre before the crop is cut"""
+
+
+POLICIES: dict[str, Policy] = {
+    "baseline": Policy(name="baseline", drop_frame_zero=True, drop_outside=False, negative_corner="move", max_gap=None,
+                       keep_repeats=True, honour_flags=False, end_inclusive=True, empty_is_negative=False,
+                       wearer="first", first_number=1),
+    "clean": Policy(name="clean", drop_frame_zero=False, drop_outside=True, negative_corner="cut", max_gap=15,
+                    keep_repeats=False, honour_flags=True, end_inclusive=False, empty_is_negative=True, wearer="flag",
+                    first_number=0),
+}
+
+
+@dataclass
+class RawTrack:
+    """A track as annotated: frames float64 [n], boxes float64 [n, 4] (x, y, width, height), person per record."""
+
+    track: str
+    persons: list[str]
+    frames: np.ndarray
+    boxes: np.ndarray
+    suspect: bool = False
+    unmapped: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+
+
+@dataclass
+class FaceTrack:
+    """frames int64 [n] (numbers of the annotation), boxes float64 [n, 4] x1, y1, x2, y2 pixels, labels int8 [n]."""
+
+    clip: str
+    track: str
+    person: str
+    frames: np.ndarray
+    boxes: np.ndarray
+    labels: np.ndarray
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Someone looks from `start` to `end`."""
+
+    person: str
+    start: int
+    end: int
+
+
+def clean_records(raw: RawTrack, policy: Policy, counts: Counter[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Usable records in order of frame: frames int64 [k], corners float64 [k, 4]. `counts` gains a rule's touches."""
+    frames, (x, y, width, height) = raw.frames, raw.boxes.T
+    keep = np.ones(len(frames), bool)
+    rules = [("not a finite number", ~(np.isfinite(frames) & np.isfinite(raw.boxes).all(axis=1))),
+             ("frame number not whole, negative or absurd",
+              (frames < 0) | (frames > MAX_FRAME) | (frames != np.floor(frames))),
+             ("width or height not positive", (width <= 0) | (height <= 0)),
+             ("person id empty", np.array([not person for person in raw.persons], bool))]
+    if policy.drop_frame_zero:
+        rules.append(("frame 0", frames == 0))
+    if policy.drop_outside:
+        rules.append(("outside the picture", (x + width <= 0) | (y + height <= 0)))
+    if policy.honour_flags and len(raw.unmapped):
+        rules.append(("unmapped frame", np.isin(frames, raw.unmapped)))
+    for rule, bad in rules:                                            # a record is counted by the first rule it fails
+        if bad.any():
+            counts[f"record dropped: {rule}"] += int((keep & bad).sum())
+            keep &= ~bad
+    kept = np.flatnonzero(keep)
+    order = kept[np.argsort(frames[kept], kind="stable")]
+    frames, corners = frames[order].astype(np.int64), raw.boxes[order].copy()
+    negative = int((corners[:, :2] < 0).any(axis=1).sum())
+    if policy.negative_corner == "move":
+        counts["box moved: x or y negative"] += negative
+        corners[:, :2] = np.maximum(corners[:, :2], 0)
+        corners[:, 2:] += corners[:, :2]
+    else:
+        counts["box cut: x or y negative"] += negative
+        corners[:, 2:] += corners[:, :2]
+        corners[:, :2] = np.maximum(corners[:, :2], 0)
+    if not policy.keep_repeats and len(frames):
+        first = np.ones(len(frames), bool)
+        first[1:] = frames[1:] != frames[:-1]
+        if not first.all():
+            counts["record dropped: frame number repeated"] += int((~first).sum())
+            frames, corners = frames[first], corners[first]
+    return frames, corners
+
+
+def fill(frames: np.ndarray, corners: np.ndarray, policy: Policy, unmapped: np.ndarray,
+         counts: Counter[str]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Missing frames between kept ones get linearly interpolated corners; longer gaps split the track.
+
+    Args:
+        frames, corners: as clean_records returns them.
+        unmapped: frame numbers that may not be filled (when the policy honours them).
+
+    Returns:
+        Pieces (frames, corners); within a piece every frame number occurs, once (twice only under keep_repeats).
+    """
+    if not len(frames):
+        return []
+    steps = np.diff(frames)
+    cuts = np.zeros(len(steps), bool)
+    if policy.max_gap is not None:
+        cuts |= steps - 1 > policy.max_gap
+    if policy.honour_flags and len(unmapped):
+        places = np.searchsorted(np.sort(unmapped), frames)
+        cuts |= np.diff(places) > 0
+    counts["gap: track split"] += int(cuts.sum())
+    starts = [0, *(np.flatnonzero(cuts) + 1).tolist(), len(frames)]
+    pieces = []
+    for start, stop in zip(starts[:-1], starts[1:], strict=True):
+        known, boxes = frames[start:stop], corners[start:stop]
+        span = int(known[-1] - known[0]) + 1
+        if len(known) < span:                                          # the published test: counts are compared
+            whole = np.arange(known[0], known[0] + span)
+            boxes = np.stack([np.interp(whole, known, corner) for corner in boxes.T], axis=1)
+            counts["gap: frames filled"] += span - len(np.unique(known))
+            known = whole
+        pieces.append((known, boxes))
+    return pieces
+
+
+def label_frames(frames: np.ndarray, person: str, segments: Sequence[Segment], policy: Policy) -> np.ndarray:
+    """int8 [n]: 1 where the frame lies in any segment of the person (ids are compared as text), else 0.
+
+    Raises:
+        TypeError: a segment's person is not text.
+    """
+    labels = np.zeros(len(frames), np.int8)
+    for segment in segments:
+        if not isinstance(segment.person, str):
+            raise TypeError(f"segment {segment.start}..{segment.end}: person {segment.person!r} is not text")
+        if segment.person == person:
+            end = frames <= segment.end if policy.end_inclusive else frames < segment.end
+            labels[(frames >= segment.start) & end] = 1
+    return labels
+
+
+def face_tracks(clip: str, raw: RawTrack, segments: Sequence[Segment], policy: Policy,
+                counts: Counter[str]) -> list[FaceTrack]:
+    """A track as annotated -> its pieces, cleaned, filled and labelled; they keep the track's name.
+
+    The person is that of the record with the lowest frame number, even if that record was dropped (as published; in
+    the official annotations a track has one person only).
+    """
+    if policy.honour_flags and raw.suspect:
+        counts["track dropped: suspect"] += 1
+        return []
+    frames, corners = clean_records(raw, policy, counts)
+    if not len(frames):
+        counts["track dropped: no usable record"] += 1
+        return []
+    person = raw.persons[int(np.argmin(np.where(np.isnan(raw.frames), np.inf, raw.frames)))]
+    return [FaceTrack(clip, raw.track, person, numbers, boxes, label_frames(numbers, person, segments, policy))
+            for numbers, boxes in fill(frames, corners, policy, raw.unmapped, counts)]

@@ -1,0 +1,168 @@
+"""Videos: a path and ascending frame numbers -> pictures, in one sequential pass. The only reader that knows decoders.
+
+Never seeks: random access gave silently wrong frames for several kinds of files. Frames are numbered by order of
+presentation, from 0. Cutting faces out of the pictures is data/prepare.py.
+"""
+
+import os
+import re
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+DECODERS = ("decord", "pyav")
+MAX_BYTES = 64 << 30
+
+
+@dataclass(frozen=True)
+class VideoFacts:
+    """As the container states them; frames is counted where it does not."""
+
+    frames: int
+    width: int
+    height: int
+    fps: float
+
+
+def video_facts(path: str | Path, decoder: str = "decord") -> VideoFacts:
+    """Raises what frames_in_order raises."""
+    name = _checked(path, decoder)
+    if decoder == "decord":
+        reader = _decord(name)
+        height, width, _ = _next(reader, name, 0).shape if len(reader) else (0, 0, 3)
+        return VideoFacts(len(reader), width, height, float(reader.get_avg_fps()))
+    import av.error
+    try:
+        with _pyav(name) as container:
+            stream = container.streams.video[0]
+            frames = stream.frames or sum(1 for packet in container.demux(stream) if packet.size)
+            return VideoFacts(frames, stream.width, stream.height, float(stream.average_rate or 0))
+    except (av.error.FFmpegError, IndexError) as error:
+        raise ValueError(f"{name}: cannot be decoded by pyav: {error}") from error
+
+
+def frames_in_order(path: str | Path, wanted: Sequence[int], decoder: str = "decord"
+                    ) -> Iterator[tuple[int, np.ndarray]]:
+    """Yields (number, uint8 [H, W, 3] RGB) for the wanted frames, ascending, each once.
+
+    Numbers past the video's end are not yielded: the caller compares what it wanted with what it got. Take each
+    picture at once; decord decodes ahead without bound while it waits.
+
+    Raises:
+        FileNotFoundError: no such file. ValueError: not an absolute path of a regular video file, or it cannot be
+            decoded (the message names the file). ImportError: the decoder is not installed.
+    """
+    numbers = np.asarray(wanted, np.int64)
+    if len(numbers) and (numbers[0] < 0 or (np.diff(numbers) <= 0).any()):
+        raise ValueError(f"{path}: wanted frames must ascend from 0, each once")
+    name = _checked(path, decoder)
+    if not len(numbers):
+        return iter(())
+    return (_by_decord if decoder == "decord" else _by_pyav)(name, numbers)
+
+
+def _by_decord(name: str, numbers: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    reader, position, picture = _decord(name), 0, None
+    for number in numbers[numbers < len(reader)].tolist():
+        while position <= number:                                      # in order only: seeking is where it goes wrong
+            picture, position = _next(reader, name, position), position + 1
+        assert picture is not None                                     # numbers ascend, so at least one was read
+        yield number, picture.asnumpy()
+
+
+def _next(reader: Any, name: str, position: int) -> Any:
+    from decord import DECORDError
+    try:
+        return reader.next()
+    except (DECORDError, RuntimeError, StopIteration) as error:
+        raise ValueError(f"{name}: frame {position}: cannot be decoded by decord: {_reason(error)}") from error
+
+
+def _by_pyav(name: str, numbers: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    import av.error
+    position, following = -1, iter(numbers.tolist())
+    number = next(following)
+    try:
+        with _pyav(name) as container:
+            for position, frame in enumerate(container.decode(video=0)):
+                if position == number:
+                    picture = frame.to_ndarray(format="rgb24")
+                    if turns := round(frame.rotation / 90) % 4:        # decord turns pictures by itself
+                        picture = np.ascontiguousarray(np.rot90(picture, turns))
+                    yield position, picture
+                    number = next(following, None)
+                    if number is None:
+                        return
+    except (av.error.FFmpegError, IndexError) as error:
+        raise ValueError(f"{name}: frame {position + 1}: cannot be decoded by pyav: {error}") from error
+
+
+def _decord(name: str) -> Any:
+    try:
+        import decord
+    except (ImportError, OSError) as error:
+        raise ImportError("decord is not installed: decord 0.6.0 has wheels for Linux x86-64 only -> install it there, "
+                          f"or use `--decoder pyav` ({error})") from error
+    try:
+        reader = decord.VideoReader(name, ctx=decord.cpu(0), num_threads=1)
+        early = len(reader) and reader.get_frame_timestamp(0)[0] < 0
+    except (decord.DECORDError, RuntimeError) as error:
+        raise ValueError(f"{name}: cannot be opened by decord: {_reason(error)}") from error
+    if early:
+        raise ValueError(f"{name}: has an edit list, whose frames decord miscounts -> use `--decoder pyav`")
+    return reader
+
+
+def _pyav(name: str) -> Any:
+    try:
+        import av
+        import av.error
+    except ImportError as error:
+        raise ImportError(f"PyAV is not installed -> pip install av ({error})") from error
+    try:
+        return av.open(name, format=_container(name), options={"protocol_whitelist": "file"})
+    except av.error.FFmpegError as error:
+        raise ValueError(f"{name}: cannot be opened by pyav: {error}") from error
+
+
+def _checked(path: str | Path, decoder: str) -> str:
+    """Decoders open playlists, protocols and devices if asked; so only plain video files by absolute path are."""
+    if decoder not in DECODERS:
+        raise ValueError(f"decoder {decoder!r} is unknown: {' or '.join(DECODERS)}")
+    name = os.fspath(path)
+    if not os.path.isabs(name):
+        raise ValueError(f"{name}: a video is opened by absolute path only, not by a relative one or a protocol")
+    try:
+        facts = os.lstat(name)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{name}: no such video") from None
+    if stat.S_ISLNK(facts.st_mode):
+        raise ValueError(f"{name}: is a link -> link the folder instead, or put the file there")
+    if not stat.S_ISREG(facts.st_mode):
+        raise ValueError(f"{name}: is not a regular file")
+    if facts.st_size > MAX_BYTES:
+        raise ValueError(f"{name}: {facts.st_size >> 30} GiB; clips of at most {MAX_BYTES >> 30} GiB are read")
+    _container(name)
+    return name
+
+
+def _container(name: str) -> str:
+    with open(name, "rb") as file:
+        head = file.read(12)
+    if head[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide"):
+        return "mov"
+    if head[:4] == b"\x1a\x45\xdf\xa3":
+        return "matroska"
+    if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
+        return "avi"
+    raise ValueError(f"{name}: not an mp4, mov, mkv or avi file (its first bytes are {head[:8]!r})")
+
+
+def _reason(error: BaseException) -> str:
+    """decord's first line without clock times and the source files of its build."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return re.sub(r"\[\d\d:\d\d:\d\d\] \S+:\d+: ", "", line)[:300]

@@ -1,0 +1,1 @@
+"""Offline: crops -> columns of the index (quality, head pose, landmarks). NaN is unknown, never a number."""

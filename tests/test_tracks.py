@@ -1,0 +1,133 @@
+"""One face followed in time: the published rules by their recorded results, the clean ones by their properties."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gazepose.data.tracks import POLICIES, RawTrack, Segment, clean_records, face_tracks, fill, label_frames
+
+BASELINE, CLEAN = POLICIES["baseline"], POLICIES["clean"]
+NOTHING = np.zeros(0, np.int64)
+
+
+def raw(records: Sequence[tuple[float, ...]], person: str = "1", **facts) -> RawTrack:
+    values = np.array(records, float).reshape(-1, 5)
+    return RawTrack("t", [person] * len(values), values[:, 0], values[:, 1:], **facts)
+
+
+def stored(records: list[dict]) -> RawTrack:
+    track = raw([tuple(r[key] for key in ("frameNumber", "x", "y", "width", "height")) for r in records])
+    track.persons = [record["Person ID"] for record in records]
+    return track
+
+
+def test_baseline_cleans_and_fills_as_published(parity):
+    for case in json.loads((parity / "tracks.json").read_text())["tracks"]:
+        pieces = face_tracks("clip", stored(case["raw"]), [], BASELINE, Counter())
+        if not case["checked"]:
+            assert pieces == [], case["name"]
+            continue
+        (track,), checked = pieces, case["checked"]
+        corner_and_size = np.c_[track.boxes[:, :2], track.boxes[:, 2:] - track.boxes[:, :2]]
+        assert track.frames.tolist() == [record["frameNumber"] for record in checked], case["name"]
+        assert corner_and_size.tolist() == [[record[key] for key in ("x", "y", "width", "height")]
+                                            for record in checked], case["name"]
+        assert {record["Person ID"] for record in checked} == {track.person}, case["name"]
+
+
+def test_baseline_labels_as_published(parity):
+    for case in json.loads((parity / "tracks.json").read_text())["labels"]:
+        segments = [Segment(s["label"], s["start_frame"], s["end_frame"]) for s in case["segments"]]
+        if "error" in case["expected"]:
+            with pytest.raises(TypeError, match="person .* is not text"):
+                face_tracks("clip", stored(case["track"]), segments, BASELINE, Counter())
+            continue
+        (track,) = face_tracks("clip", stored(case["track"]), segments, BASELINE, Counter())
+        assert {"frames": track.frames.tolist(), "labels": track.labels.tolist()} == case["expected"], case["name"]
+
+
+def test_a_box_over_the_border_moves_under_baseline_and_is_cut_under_clean():
+    over = raw([(1, -10, 20, 30, 40)])
+    assert clean_records(over, BASELINE, Counter())[1].tolist() == [[0, 20, 30, 60]]
+    assert clean_records(over, CLEAN, Counter())[1].tolist() == [[0, 20, 20, 60]]
+
+
+def test_every_dropped_record_is_counted_once_by_its_rule():
+    bad = raw([(np.nan, 1, 1, 5, 5), (1, 1, 1, 0, 5), (1, 1, 1, np.inf, 5), (-3, 1, 1, 5, 5), (2.5, 1, 1, 5, 5),
+               (4, -9, 1, 5, 5), (5, 1, 1, 5, 5), (5, 2, 2, 5, 5), (6, 1, 1, 5, 5), (10**9, 1, 1, 5, 5)],
+              unmapped=np.array([6]))
+    counts = Counter()
+    frames, _ = clean_records(bad, CLEAN, counts)
+    assert frames.tolist() == [5]
+    assert +counts == {"record dropped: not a finite number": 2, "record dropped: width or height not positive": 1,
+                       "record dropped: frame number not whole, negative or absurd": 3,
+                       "record dropped: outside the picture": 1, "record dropped: unmapped frame": 1,
+                       "record dropped: frame number repeated": 1}
+
+
+def test_frame_zero_is_a_frame_under_clean_only():
+    zero = raw([(0, 1, 1, 5, 5), (1, 1, 1, 5, 5)])
+    assert len(clean_records(zero, CLEAN, Counter())[0]) == 2 and len(clean_records(zero, BASELINE, Counter())[0]) == 1
+
+
+def test_a_suspect_track_is_dropped_and_an_unmapped_frame_splits():
+    five = [(n, 10, 10, 5, 5) for n in (1, 2, 4, 5)]
+    assert face_tracks("c", raw(five, suspect=True), [], CLEAN, Counter()) == []
+    assert len(face_tracks("c", raw(five, suspect=True), [], BASELINE, Counter())) == 1
+    pieces = face_tracks("c", raw(five, unmapped=np.array([3])), [], CLEAN, Counter())
+    assert [piece.frames.tolist() for piece in pieces] == [[1, 2], [4, 5]]
+    assert [piece.frames.tolist() for piece in face_tracks("c", raw(five), [], CLEAN, Counter())] == [[1, 2, 3, 4, 5]]
+
+
+def test_a_gap_of_fifteen_is_filled_and_one_of_sixteen_splits():
+    for missing, pieces in ((15, 1), (16, 2)):
+        counts = Counter()
+        track = raw([(1, 0, 0, 10, 10), (2 + missing, 17, 0, 10, 10)])
+        assert len(face_tracks("c", track, [], CLEAN, counts)) == pieces
+        assert counts["gap: frames filled"] == (15 if pieces == 1 else 0)
+        assert counts["gap: track split"] == pieces - 1
+
+
+records_strategy = st.dictionaries(st.integers(1, 200), st.tuples(*[st.floats(0, 500)] * 2, *[st.floats(1, 300)] * 2),
+                                   min_size=1, max_size=30)
+
+
+@given(records=records_strategy, max_gap=st.none() | st.integers(0, 20), data=st.data())
+@settings(max_examples=80, deadline=None)
+def test_pieces_are_contiguous_linear_and_hold_every_record(records, max_gap, data):
+    frames = np.array(data.draw(st.permutations(sorted(records))))
+    track = raw([(frame, *records[frame]) for frame in frames])
+    policy = replace(CLEAN, max_gap=max_gap)
+    known, corners = clean_records(track, policy, Counter())
+    corner_of = dict(zip(known.tolist(), corners, strict=True))
+    pieces = fill(known, corners, policy, NOTHING, Counter())
+    numbers = np.concatenate([piece for piece, _ in pieces])
+    assert set(records) <= set(numbers.tolist()) and (np.diff(numbers) > 0).all()
+    for numbers, boxes in pieces:
+        assert (np.diff(numbers) == 1).all()
+        kept = [n for n in numbers.tolist() if n in corner_of]
+        assert {numbers[0], numbers[-1]} <= set(kept)
+        for before, after in zip(kept[:-1], kept[1:], strict=True):
+            for frame in range(before, after + 1):
+                part = (frame - before) / (after - before)
+                wanted = (1 - part) * corner_of[before] + part * corner_of[after]
+                np.testing.assert_allclose(boxes[frame - numbers[0]], wanted, atol=1e-9)
+            assert max_gap is None or after - before - 1 <= max_gap
+    for (left, _), (right, _) in zip(pieces[:-1], pieces[1:], strict=True):
+        assert max_gap is not None and right[0] - left[-1] - 1 > max_gap
+
+
+@given(start=st.integers(-5, 30), end=st.integers(-5, 30), frames=st.sets(st.integers(0, 25), min_size=1))
+@settings(max_examples=60, deadline=None)
+def test_the_end_frame_looks_under_baseline_and_not_under_clean(start, end, frames):
+    numbers, segments = np.array(sorted(frames)), [Segment("1", start, end), Segment("2", 0, 30)]
+    inclusive = label_frames(numbers, "1", segments, BASELINE)
+    half_open = label_frames(numbers, "1", segments, CLEAN)
+    assert inclusive.tolist() == [int(start <= n <= end) for n in numbers]
+    assert half_open.tolist() == [int(start <= n < end) for n in numbers]
