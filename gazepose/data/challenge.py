@@ -1,0 +1,94 @@
+"""The challenge's test set: folders of ready-made face crops, without boxes and without labels.
+
+videos_challenge/<video_id>/<track_id>/<frame:05d>_<unique_id>.jpg. Names are parsed, never searched: the published
+loader looks for the five digits anywhere in the name and takes the first hit. Shards and index are made of these
+crops by data/prepare.py.
+"""
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from gazepose.data.annotations import is_id
+from gazepose.data.shards import decode
+
+FRAMED = re.compile(r"(\d{5})_(.+)\.jpg")
+UNFRAMED = re.compile(r"(.+)\.jpg")
+
+
+@dataclass(frozen=True)
+class CropFile:
+    """One test crop. frame -1: it cannot be told from the name, so the crop is its own window."""
+
+    track: str
+    frame: int
+    unique_id: str
+    path: Path
+
+
+def parse_name(name: str) -> tuple[int, str] | None:
+    """File name -> (frame or -1, unique id); None when it is no crop's name."""
+    if match := FRAMED.fullmatch(name):
+        frame, unique_id = int(match[1]), match[2]
+    elif match := UNFRAMED.fullmatch(name):
+        frame, unique_id = -1, match[1]
+    else:
+        return None
+    return (frame, unique_id) if is_id(unique_id) else None
+
+
+def list_videos(root: Path) -> list[str]:
+    """Video ids of the test set, sorted; FileNotFoundError naming the folder when it is not there or empty."""
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root}: no such folder -> download the challenge's face crops (videos_challenge), or "
+                                "make the embedded world with `python -m gazepose synthetic`")
+    videos = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and is_id(entry.name))
+    if not videos:
+        raise FileNotFoundError(f"{root}: holds no video folder -> <video_id>/<track_id>/<frame>_<unique_id>.jpg is "
+                                "wanted")
+    return videos
+
+
+def list_crops(root: Path, video: str, counts: Counter[str]) -> list[list[CropFile]]:
+    """Crops of one video by track, each ascending in frame; a crop without a frame number is a track of its own.
+
+    Raises:
+        ValueError: a unique id occurs twice in a track (each crop is scored once).
+    """
+    tracks: list[list[CropFile]] = []
+    for folder in sorted(entry for entry in (root / video).iterdir() if entry.is_dir()):
+        if not is_id(folder.name):
+            counts["track dropped: its id is not letters, digits, _ . -"] += 1
+            continue
+        framed: list[CropFile] = []
+        seen: set[str] = set()
+        for path in sorted(folder.iterdir()):
+            parsed = parse_name(path.name)
+            if parsed is None or not path.is_file():
+                counts["file left out: not named like a crop"] += 1
+                continue
+            crop = CropFile(folder.name, *parsed, path)
+            if crop.unique_id in seen:
+                raise ValueError(f"{path}: the unique id {crop.unique_id} occurs twice in this track -> keep one of "
+                                 "the files")
+            seen.add(crop.unique_id)
+            if crop.frame < 0:
+                counts["crop alone: its name has no frame number"] += 1
+                tracks.append([crop])
+            else:
+                framed.append(crop)
+        if framed:
+            tracks.append(sorted(framed, key=lambda crop: (crop.frame, crop.unique_id)))
+    return tracks
+
+
+def read_crop(path: Path) -> tuple[bytes, np.ndarray]:
+    """(the file's bytes, uint8 [H, W, 3] RGB); ValueError naming the file when it is damaged."""
+    jpeg = path.read_bytes()
+    try:
+        return jpeg, decode(jpeg)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error} -> download it again") from error

@@ -1,0 +1,356 @@
+"""From videos to an index: the right frame, the right cut, once per clip, whatever is interrupted or missing."""
+
+import csv
+import json
+import os
+import sys
+import threading
+import zlib
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from gazepose.data import prepare as door
+from gazepose.data.challenge import parse_name
+from gazepose.data.index import Index
+from gazepose.data.prepare import cut_face, prepare, published_crop, stored_crop
+from gazepose.data.shards import decode, encode
+from gazepose.data.video import DECODERS, frames_in_order, video_facts
+from gazepose.priors.quality import fit_gaussian, laplacian_variance
+
+WIDTH, HEIGHT, BITS = 320, 128, 8
+
+
+def barcode(number: int) -> np.ndarray:
+    """Vertical stripes, one per bit of the frame number, white for 1."""
+    bits = [255 * (number >> bit & 1) for bit in range(BITS)]
+    return np.repeat(np.array(bits, np.uint8), WIDTH // BITS)[None, :, None].repeat(HEIGHT, 0).repeat(3, 2)
+
+
+def number_in(picture: np.ndarray) -> int:
+    stripes = picture.mean(axis=(0, 2)).reshape(BITS, -1)
+    middle = stripes[:, stripes.shape[1] // 4: -stripes.shape[1] // 4].mean(axis=1)
+    return sum(1 << bit for bit in range(BITS) if middle[bit] > 127)
+
+
+def write_video(path: Path, frames: int, codec: str = "libx264", **options: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream(codec, rate=30)
+        stream.width, stream.height, stream.pix_fmt, stream.options = WIDTH, HEIGHT, "yuv420p", options
+        for number in range(frames):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(barcode(number), format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+def data_set(root: Path, clips: dict[str, list[tuple[str, list[int]]]], frames: int = 40, split: str = "train",
+             videos: bool = True) -> Path:
+    """Clips of (track, frames); every box is the whole picture, so that a crop shows the whole barcode."""
+    box = {"x": 0, "y": 0, "width": WIDTH, "height": HEIGHT}
+    annotated = [{"clip_uid": uid, "social_segments_looking": [{"person": "1", "start_frame": 3, "end_frame": 5}],
+                  "persons": [{"person_id": "0", "camera_wearer": True}, {"person_id": "1", "tracking_paths": [
+                      {"track_id": track, "track": [{**box, "frame": frame} for frame in numbers]}
+                      for track, numbers in tracks]}]} for uid, tracks in clips.items()]
+    for folder in ("json", "split"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    (root / "json" / f"av_{split}.json").write_text(json.dumps({"videos": [{"clips": annotated}]}))
+    (root / "split" / f"{split}.list").write_text("\n".join(clips))
+    for uid in clips if videos else ():
+        write_video(root / "videos" / f"{uid}.mp4", frames)
+    return root
+
+
+def quiet(_: str) -> None:
+    pass
+
+
+ENCODINGS = {"plain.mp4": {}, "long.mp4": {"g": "300", "bf": "3"}, "intra.mkv": {"g": "1"},
+             "open.mp4": {"x264-params": "open-gop=1:keyint=8:bframes=3"},
+             "refresh.mkv": {"x264-params": "intra-refresh=1:keyint=10"}}
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("name", [*ENCODINGS, "old.avi"])
+def test_every_wanted_frame_is_the_right_one(tmp_path, name, decoder):
+    path = write_video(tmp_path / name, 50, **(ENCODINGS.get(name) or ({"codec": "mpeg4"} if "avi" in name else {})))
+    wanted = [0, 1, 7, 8, 9, 23, 48, 49, 50, 60]
+    got = list(frames_in_order(path, wanted, decoder))
+    assert [number for number, _ in got] == wanted[:-2]                # 50 and 60 are past the end
+    assert [number_in(picture) for _, picture in got] == wanted[:-2]
+    facts = video_facts(path, decoder)
+    assert (facts.frames, facts.width, facts.height, round(facts.fps)) == (50, WIDTH, HEIGHT, 30)
+
+
+def test_only_plain_video_files_by_absolute_path_are_opened(tmp_path, monkeypatch):
+    video = write_video(tmp_path / "v.mp4", 3)
+    (tmp_path / "list.mp4").write_text("#EXTM3U\n/etc/passwd\n")
+    (tmp_path / "link.mp4").symlink_to(video)
+    os.mkfifo(tmp_path / "pipe.mp4")
+    monkeypatch.chdir(tmp_path)
+    for name, message in {"v.mp4": "absolute path", "http://host/v.mp4": "absolute path", f"concat:{video}": "absolute",
+                          f"{tmp_path}/list.mp4": "not an mp4", f"{tmp_path}/link.mp4": "is a link",
+                          f"{tmp_path}/pipe.mp4": "not a regular file", f"{tmp_path}": "not a regular file"}.items():
+        with pytest.raises(ValueError, match=message):
+            frames_in_order(name, [0])
+    with pytest.raises(FileNotFoundError, match=r"gone\.mp4: no such video"):
+        frames_in_order(tmp_path / "gone.mp4", [0])
+
+
+def test_a_missing_decord_names_the_platform_and_the_way_out(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "decord", None)
+    with pytest.raises(ImportError, match=r"decord 0\.6\.0 has wheels for Linux x86-64 only.*--decoder pyav"):
+        list(frames_in_order(write_video(tmp_path / "v.mp4", 3), [0]))
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_a_damaged_video_is_a_named_error(tmp_path, decoder):
+    path = write_video(tmp_path / "v.mp4", 50)
+    content = path.read_bytes()
+    for damaged in (content[: len(content) // 2], content[:300] + bytes(4000) + content[4300:]):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=rf"v\.mp4: .*{decoder}"):
+            list(frames_in_order(path, range(50), decoder))
+
+
+def test_crops_are_cut_as_published(parity):
+    recorded = json.loads((parity / "crops.json").read_text())
+    raw = np.asarray(np.random.PCG64(zlib.crc32(recorded["image"]["octets_label"].encode())).random_raw(15 * 20 * 3))
+    blue_first = (raw >> np.uint64(56)).astype(np.uint8).reshape(15, 20, 3).repeat(8, 0).repeat(8, 1)
+    picture = np.ascontiguousarray(blue_first[..., ::-1])
+    for sample in recorded["samples"]:
+        face = cut_face(picture, np.array(sample["box"]))
+        assert (face is None) == sample["black"]
+        crop = np.zeros((224, 224, 3), np.uint8) if face is None else published_crop(face)
+        assert zlib.crc32(np.ascontiguousarray(crop).tobytes()) == sample["crc32"], sample["box"]
+
+
+def test_a_stored_crop_is_averaged_when_it_shrinks_and_published_at_224():
+    face = np.random.default_rng(0).integers(0, 256, (96, 128, 3), dtype=np.uint8)
+    published = published_crop(face)
+    assert stored_crop(face, 224, published) is published
+    blocks = face.reshape(32, 3, 32, 4, 3).mean(axis=(1, 3))
+    assert np.abs(stored_crop(face, 32, published) - blocks).max() <= 1
+
+
+@pytest.mark.parametrize(("policy", "decoded"), [("clean", [2, 3, 4, 5]), ("baseline", [1, 2, 3, 4])])
+def test_a_policy_says_which_picture_a_frame_number_means(tmp_path, policy, decoded):
+    root = data_set(tmp_path, {"c": [("t", [2, 3, 5])]})
+    said = []
+    index = Index.open(prepare(root, "train", policy=policy, crop_size=64, jobs=1, say=said.append))
+    assert index.folder == root / "prepared" / f"{policy}-64" / "train"
+    assert index.frame.tolist() == [2, 3, 4, 5]                        # frame 4 was filled
+    assert [number_in(index.crop(row)) for row in range(4)] == decoded
+    assert index.label.tolist() == ([0, 1, 1, 1] if policy == "baseline" else [0, 1, 1, 0])
+    assert index.facts["counts"]["gap: frames filled"] == 1
+    assert len(said) == 1 and "4 crops of 1 tracks in 1 clips" in said[0] and "gap: frames filled: 1" in said[0]
+    first = dict(frames_in_order(root / "videos" / "c.mp4", decoded))[decoded[0]]
+    assert index.quality[0] == np.float32(laplacian_variance(published_crop(first)))
+    assert index.facts["quality_fit"] == pytest.approx(fit_gaussian(index.quality), rel=1e-5)
+    index.verify()
+
+
+def test_tracks_of_many_clips_keep_their_pictures(tmp_path):
+    clips = {f"c{n}": [("t", [5 + n, 6 + n, 30]), ("u", [6 + n, 7, 8])] for n in range(4)}
+    index = Index.open(prepare(data_set(tmp_path, clips), "train", jobs=2, say=quiet))
+    assert index.clips == list(clips) and len(index.track_name) == 12   # each t is split at its long gap
+    assert sorted(set(index.track_name)) == ["t", "u"]
+    assert [number_in(index.crop(row)) for row in range(len(index))] == index.frame.tolist()
+
+
+def test_a_prepared_folder_is_returned_at_once(tmp_path, monkeypatch):
+    root = data_set(tmp_path, {"c": [("t", [1, 2])]})
+    folder = prepare(root, "train", jobs=1, say=quiet)
+    monkeypatch.setattr(door, "read_clips", None)
+    assert prepare(root, "train", jobs=1, say=quiet) == folder
+    assert not list(folder.parent.glob("train.*"))                     # no pieces, no staging left behind
+
+
+def test_a_folder_made_with_other_settings_is_refused(tmp_path):
+    root = data_set(tmp_path, {"c": [("t", [1, 2])]})
+    prepare(root, "train", crop_size=32, jobs=1, say=quiet)
+    (root / "prepared" / "clean-32").rename(root / "prepared" / "clean-48")
+    with pytest.raises(ValueError, match="made with crop_size 32, wanted 48 -> delete the folder"):
+        prepare(root, "train", crop_size=48, jobs=1, say=quiet)
+
+
+def test_finished_clips_survive_an_interruption(tmp_path, monkeypatch):
+    root = data_set(tmp_path, {"c0": [("t", [1, 2, 3])], "c1": [("t", [1, 2])], "c2": [("t", [4])]})
+    opened, decode_frames = [], door.frames_in_order
+
+    def interrupted(path, wanted, decoder):
+        opened.append(Path(path).stem)
+        if len(opened) == 2:
+            raise KeyboardInterrupt
+        return decode_frames(path, wanted, decoder)
+
+    monkeypatch.setattr(door, "frames_in_order", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(root, "train", jobs=1, say=quiet)
+    index = Index.open(prepare(root, "train", jobs=1, say=quiet))
+    assert opened == ["c0", "c1", "c1", "c2"] and index.clips == ["c0", "c1", "c2"]
+    assert [number_in(index.crop(row)) for row in range(6)] == [1, 2, 3, 1, 2, 4]
+
+
+def test_two_ranks_share_the_clips_and_agree(tmp_path, monkeypatch):
+    root = data_set(tmp_path, {f"c{n}": [("t", [1, 2])] for n in range(3)})
+    cut, make = [], door._make_piece
+    monkeypatch.setattr(door, "_make_piece", lambda task: (cut.append(task.uid), make(task))[1])
+    barrier, folders = threading.Barrier(2, timeout=20), []
+
+    def meet() -> None:
+        barrier.wait()
+
+    ranks = [threading.Thread(target=lambda rank=rank: folders.append(prepare(
+        root, "train", jobs=1, say=quiet, rank=rank, world_size=2, wait=meet)))
+        for rank in range(2)]
+    for thread in ranks:
+        thread.start()
+    for thread in ranks:
+        thread.join()
+    assert sorted(cut) == ["c0", "c1", "c2"] and len(set(folders)) == 1 and len(folders) == 2
+    assert len(Index.open(folders[0])) == 6
+
+
+def test_missing_videos_are_named_counted_and_bounded(tmp_path):
+    root = data_set(tmp_path, {f"c{n}": [("t", [1, 2])] for n in range(3)})
+    (root / "videos" / "c1.mp4").unlink()
+    with pytest.raises(ValueError, match=r"1 of 3 clips cannot be used, more than 1\.0%:\n.*c1\.mp4: no such video\n"):
+        prepare(root, "train", jobs=1, say=quiet)
+    index = Index.open(prepare(root, "train", jobs=1, say=quiet, max_bad_fraction=0.5))
+    assert index.clips == ["c0", "c2"] and "no such video" in index.facts["bad_clips"]["c1"]
+
+
+def test_a_video_that_came_late_is_used(tmp_path):
+    root = data_set(tmp_path, {f"c{n}": [("t", [1, 2])] for n in range(2)}, videos=False)
+    write_video(root / "videos" / "c0.mp4", 9)
+    with pytest.raises(ValueError, match="1 of 2 clips"):
+        prepare(root, "train", jobs=1, say=quiet)
+    write_video(root / "videos" / "c1.mp4", 9)
+    assert len(Index.open(prepare(root, "train", jobs=1, say=quiet))) == 4
+
+
+def test_frames_past_the_end_and_faces_outside_are_counted(tmp_path):
+    root = data_set(tmp_path, {"c": [("t", [7, 8, 9, 10, 11])]}, frames=10)
+    path = root / "json" / "av_train.json"
+    content = json.loads(path.read_text())
+    track = content["videos"][0]["clips"][0]["persons"][1]["tracking_paths"][0]["track"]
+    track[0] |= {"x": WIDTH + 5}
+    path.write_text(json.dumps(content))
+    clean = Index.open(prepare(root, "train", jobs=1, say=quiet))
+    assert clean.frame.tolist() == [8, 9]
+    assert clean.facts["counts"] == {"person left out: camera wearer": 1, "row left out: outside the picture": 1,
+                                     "row left out: past the end of the video": 2}
+    baseline = Index.open(prepare(root, "train", policy="baseline", jobs=1, say=quiet))
+    assert baseline.frame.tolist() == [7, 8, 9, 10] and not baseline.crop(0).any()
+    assert baseline.facts["counts"]["crop black: outside the picture"] == 1
+
+
+def test_a_clip_decord_cannot_read_is_read_by_pyav_and_counted(tmp_path, monkeypatch):
+    root = data_set(tmp_path, {"c": [("t", [1, 2])]})
+    decode_frames = door.frames_in_order
+
+    def decord_fails(path, wanted, decoder):
+        if decoder == "decord":
+            raise ValueError("AV1")
+        return decode_frames(path, wanted, decoder)
+
+    monkeypatch.setattr(door, "frames_in_order", decord_fails)
+    index = Index.open(prepare(root, "train", jobs=1, say=quiet))
+    assert index.facts["counts"]["clip decoded by pyav: decord could not"] == 1 and number_in(index.crop(1)) == 2
+
+
+def test_an_empty_split_names_folder_and_reasons(tmp_path):
+    root = data_set(tmp_path, {"c": [("t", [])]})
+    with pytest.raises(ValueError, match=r"train: the split is empty, none of its 1 clips has a usable face "
+                                         r"\(.*no usable record: 1.*\) -> check"):
+        prepare(root, "train", jobs=1, say=quiet)
+
+
+def test_what_cannot_be_asked_for_is_said_at_once(tmp_path):
+    for wanted, message in [({"policy": "tidy"}, "policy 'tidy' is unknown -> use baseline or clean"),
+                            ({"crop_size": 7}, "crop_size 7: crops of 16 to 1024 pixels"),
+                            ({"decoder": "x"}, "decoder 'x' is unknown -> use decord or pyav")]:
+        with pytest.raises(ValueError, match=message):
+            prepare(tmp_path, "train", **wanted)
+    with pytest.raises(ValueError, match="split 'trial' is unknown -> use train, val, test"):
+        prepare(tmp_path, "trial")
+    with pytest.raises(FileNotFoundError, match=r"train\.list: no split list"):
+        prepare(tmp_path, "train")
+    with pytest.raises(FileNotFoundError, match=r"videos_challenge: no such folder -> download"):
+        prepare(tmp_path, "test")
+
+
+def test_priors_and_truth_are_joined_by_name(tmp_path):
+    root = data_set(tmp_path, {"c": [("t", [1, 2, 3])]})
+    for folder in ("priors", "truth"):
+        (root / folder).mkdir()
+    faces: dict[str, Any] = {"clip": np.array(["c", "c", "x"]), "track": np.array(["t", "t", "t"]),
+                             "frame": np.array([3, 1, 2])}
+    np.savez(root / "priors" / "train.npz", **faces, head_pose=np.array([[3.0] * 3, [1.0] * 3, [9.0] * 3]),
+             landmarks=np.ones((3, 5, 3), np.float32))
+    np.savez(root / "truth" / "train.npz", **faces, gaze=np.array([[3.0] * 2, [1.0] * 2, [9.0] * 2]))
+    index = Index.open(prepare(root, "train", jobs=1, say=quiet))
+    np.testing.assert_array_equal(index.head_pose[:, 0], [1, np.nan, 3])
+    np.testing.assert_array_equal(index.gaze[:, 1], [1, np.nan, 3])
+    assert np.isnan(index.landmarks[1]).all() and (index.landmarks[[0, 2]] == 1).all()
+
+
+@pytest.mark.parametrize(("name", "parsed"), [
+    ("00012_ab-c.jpg", (12, "ab-c")), ("00000_00012_x.jpg", (0, "00012_x")), ("abc.jpg", (-1, "abc")),
+    ("123_abc.jpg", (-1, "123_abc")), ("00012_.jpg", (-1, "00012_")), ("00012_a.jpeg", None), ("00012_a b.jpg", None),
+    (".jpg", None), ("00012_a.jpg.part", None)])
+def test_crop_names_are_parsed_not_searched(name, parsed):
+    assert parse_name(name) == parsed
+
+
+def challenge(root: Path, names: list[str], size: int = 224) -> Path:
+    for number, name in enumerate(names):
+        path = root / "videos_challenge" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode(cv2.resize(barcode(number), (size, size), interpolation=cv2.INTER_AREA)))
+    return root
+
+
+def test_test_crops_become_rows_without_labels(tmp_path):
+    root = challenge(tmp_path, ["v1/t1/00003_b.jpg", "v1/t1/00002_a.jpg", "v2/t9/lonely.jpg", "v2/t9/only.jpg",
+                                "v2/t9/00007_c.jpg", "v2/t9/notes.txt"])
+    index = Index.open(prepare(root, "test", crop_size=64, jobs=1, say=quiet))
+    assert index.unique_id is not None and index.unique_id.tolist() == [b"a", b"b", b"lonely", b"only", b"c"]
+    assert index.frame.tolist() == [2, 3, -1, -1, 7] and set(index.label.tolist()) == {-1}
+    assert index.track_name == ["t1", "t9", "t9", "t9"] and index.track_start.tolist() == [0, 2, 3, 4, 5]
+    assert index.clips == ["v1", "v2"] and [number_in(index.crop(row)) for row in range(5)] == [1, 0, 2, 3, 4]
+    assert index.facts["counts"] == {"crop alone: its name has no frame number": 2,
+                                     "file left out: not named like a crop": 1}
+    assert np.isnan(index.box).all() and index.facts["quality_fit"] is not None
+
+
+def test_a_test_crop_of_the_wanted_size_keeps_its_bytes(tmp_path):
+    root = challenge(tmp_path, ["v/t/00001_a.jpg"])
+    index = Index.open(prepare(root, "test", crop_size=224, jobs=1, say=quiet))
+    assert index.jpeg(0) == (root / "videos_challenge/v/t/00001_a.jpg").read_bytes()
+    assert decode(index.jpeg(0)).shape == (224, 224, 3)
+
+
+def test_a_unique_id_twice_or_a_damaged_crop_is_an_error(tmp_path):
+    root = challenge(tmp_path, ["v/t/00001_a.jpg", "v/t/00002_a.jpg"])
+    with pytest.raises(ValueError, match=r"00002_a\.jpg: the unique id a occurs twice"):
+        prepare(root, "test", jobs=1, say=quiet)
+    (root / "videos_challenge/v/t/00002_a.jpg").unlink()
+    (root / "videos_challenge/v/t/00001_a.jpg").write_bytes(b"\xff\xd8\xff broken")
+    with pytest.raises(ValueError, match=r"00001_a\.jpg: not a JPEG.*download it again"):
+        prepare(root, "test", jobs=1, say=quiet)
+
+
+def test_test_labels_are_never_read(tmp_path):
+    root = challenge(tmp_path, ["v/t/00001_a.jpg"])
+    (root / "truth").mkdir()
+    with open(root / "truth" / "test_labels.csv", "w") as file:
+        csv.writer(file).writerows([["video_id", "track_id", "frame", "unique_id", "label"], ["v", "t", 1, "a", 1]])
+    np.savez(root / "truth" / "test.npz", clip=["v"], track=["t"], frame=[1], gaze=np.ones((1, 2)))
+    index = Index.open(prepare(root, "test", jobs=1, say=quiet))
+    assert index.label.tolist() == [-1] and np.isnan(index.gaze).all()
