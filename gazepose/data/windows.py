@@ -1,0 +1,193 @@
+"""Windows: seven indices around a centre face-frame, and the batch that some of them make.
+
+A window is never seven copies of pixels: a batch holds each needed crop once (the pool) and says which of them
+make each window. Track ends, missing frames and Gaussian Temporal Dropout only change those indices. In which
+order windows come is the loader's affair.
+"""
+
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+import torch
+
+from gazepose.data.chance import uniform
+from gazepose.data.index import Index
+from gazepose.priors.quality import drop_in_evaluation, drop_in_training, quality_p
+
+# What a key is for, so that two draws with equal keys do not share their numbers.
+_SHIFT, _DROP, _FLIP, _CROP = range(4)
+CROP_SCALE = (0.8, 1.0)          # area of the random crop; published training
+CROP_ASPECT = (3 / 4, 4 / 3)     # its width to height
+
+
+def close_up(present: np.ndarray) -> np.ndarray:
+    """Which slot each slot of a window shows, once the missing ones are gone.
+
+    The present slots of each side move towards the centre, and the outermost of them is repeated; a side without
+    any shows the centre. The centre itself always counts as present.
+
+    Args:
+        present: bool [B, T], T odd.
+
+    Returns:
+        int64 [B, T], slots 0..T-1.
+    """
+    reach = present.shape[1] // 2
+    outwards = np.arange(1, reach + 1)
+    source = np.empty(present.shape, np.int64)
+    source[:, reach] = reach
+    for direction in (-1, 1):
+        slots = reach + direction * outwards                         # nearest first
+        there = present[:, slots]                                    # [B, reach]
+        nearest = np.argsort(~there, axis=1, kind="stable")          # the present ones first, in their order
+        rank = np.minimum(outwards - 1, there.sum(1, keepdims=True) - 1)
+        shown = slots[np.take_along_axis(nearest, np.maximum(rank, 0), axis=1)]
+        source[:, slots] = np.where(rank >= 0, shown, reach)
+    return source
+
+
+def centre_rows(index: Index, stride: int) -> np.ndarray:
+    """Rows of every stride-th position of each track, int64 ascending; strides count positions, not frames."""
+    if stride < 1:
+        raise ValueError(f"stride {stride} -> give a stride of 1 or more")
+    position = np.arange(len(index)) - np.repeat(index.track_start[:-1], np.diff(index.track_start))
+    return np.flatnonzero(position % stride == 0)
+
+
+def neighbours(index: Index, rows: np.ndarray, reach: int) -> np.ndarray:
+    """Rows of the frames around each centre, by frame number within its track.
+
+    Args:
+        rows: int64 [B].
+        reach: frames on each side.
+
+    Returns:
+        int64 [B, 2 * reach + 1]; -1 where the track has no such frame.
+    """
+    offsets = np.arange(-reach, reach + 1)
+    track = index.track_of(rows)
+    candidate = rows[:, None] + offsets                                                    # [B, T]
+    inside = (candidate >= index.track_start[track][:, None]) & (candidate < index.track_start[track + 1][:, None])
+    candidate = np.where(inside, candidate, rows[:, None])
+    distance = index.frame[candidate].astype(np.int64) - index.frame[rows].astype(np.int64)[:, None]
+    found = np.full(candidate.shape, -1, np.int64)
+    row, column = np.nonzero(np.abs(distance) <= reach)
+    found[row, distance[row, column] + reach] = candidate[row, column]
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowRule:
+    """How rows become windows: everything that decides the frames a model sees, beside the index itself."""
+
+    reach: int = 3
+    stride: int = 1
+    windows_per_segment: int = 1
+    train: bool = False
+    """random flip, crop and temporal dropout, each a function of (seed, epoch, segment or row)"""
+    flip: bool = True
+    crop: bool = True
+    gaussian_drop: bool = False
+    quality_fit: tuple[float, float] | None = None
+    """mean and standard deviation of the Laplacian variance, from the training split"""
+    seed: int = 0
+
+    def for_evaluation(self, stride: int) -> "WindowRule":
+        """The same windows without chance, every stride-th position."""
+        return replace(self, train=False, stride=stride, windows_per_segment=1)
+
+
+def segments(index: Index, rule: WindowRule, rows: np.ndarray, epoch: int) -> np.ndarray:
+    """Number of the segment each row belongs to: neighbouring centres of one track, at most windows_per_segment.
+
+    Borders move from epoch to epoch. The numbers are unique over the index.
+    """
+    if rule.windows_per_segment == 1 or not rule.train:
+        return rows
+    track = index.track_of(rows)
+    start = index.track_start[track]
+    count = rule.windows_per_segment
+    shift = (uniform(rule.seed, epoch, _SHIFT, track) * count).astype(np.int64)
+    # a track of n rows has at most n segments, so counting on from its first row makes the numbers unique
+    return start + ((rows - start) // rule.stride + shift) // count
+
+
+def window_rows(index: Index, rule: WindowRule, rows: np.ndarray, epoch: int = 0) -> np.ndarray:
+    """Rows of the crops that each window shows, int64 [B, T], padding and temporal dropout done.
+
+    Gaussian Temporal Dropout (GazePose report, Temporal Dynamic Refinement): a neighbour whose quality has the
+    probability p = CDF is dropped in training if a uniform number exceeds p + 0.2, otherwise if p < 0.2. The centre
+    is never dropped; an unknown quality never drops.
+    """
+    found = neighbours(index, rows, rule.reach)
+    present = found >= 0
+    if rule.gaussian_drop:
+        if rule.quality_fit is None:
+            raise ValueError("Gaussian Temporal Dropout needs the quality fit of the training split -> "
+                             "prepare the data again so that quality is measured, or leave out --Gaussiandrop")
+        p = quality_p(index.quality[np.maximum(found, 0)], *rule.quality_fit)
+        drawn = uniform(rule.seed, epoch, _DROP, rows[:, None], np.arange(found.shape[1]))
+        present &= ~(drop_in_training(p, drawn) if rule.train else drop_in_evaluation(p))
+    return np.take_along_axis(found, close_up(present), axis=1)
+
+
+def random_crops(keys: np.ndarray, seed: int, epoch: int) -> np.ndarray:
+    """One crop for each key: x, y of its corner and width, height, as parts of the picture; float32 [n, 4].
+
+    Area uniform in CROP_SCALE and aspect log-uniform in CROP_ASPECT, as torchvision's RandomResizedCrop draws them;
+    a side longer than the picture is cut to it.
+    """
+    area, aspect, x, y = (uniform(seed, epoch, _CROP, keys, number) for number in range(4))
+    area = CROP_SCALE[0] + (CROP_SCALE[1] - CROP_SCALE[0]) * area
+    aspect = np.exp(np.log(CROP_ASPECT[0]) + (np.log(CROP_ASPECT[1]) - np.log(CROP_ASPECT[0])) * aspect)
+    width, height = np.minimum(np.sqrt(area * aspect), 1), np.minimum(np.sqrt(area / aspect), 1)
+    return np.stack([x * (1 - width), y * (1 - height), width, height], axis=1).astype(np.float32)
+
+
+def make_batch(index: Index, rule: WindowRule, rows: np.ndarray, epoch: int, crop_size: int) -> dict[str, torch.Tensor]:
+    """The batch of some centre rows (architecture: a window is seven indices into a pool of frames).
+
+    Args:
+        rows: int64 [B]; a row given as its bitwise complement (below zero) is a filler: its label is -1 and `row`
+            keeps the complement, so that it is neither learnt from nor scored.
+        crop_size: pixels per side; crops stored at another size are resized.
+
+    Returns:
+        frames uint8 [F, 3, S, S] (each needed crop once), window int64 [B, T] into them, head_pose float32 [B, 3],
+        landmarks float32 [B, 5, 3], gaze float32 [B, 2], label int64 [B], row int64 [B]; for training also
+        flip bool [F] and crop float32 [F, 4].
+    """
+    filler = rows < 0
+    centre = np.where(filler, ~rows, rows)
+    shown = window_rows(index, rule, centre, epoch)                                       # [B, T]
+    if rule.train:
+        # two segments that show the same frame see it with two flips and two crops, so they need two pool entries
+        names, segment = np.unique(segments(index, rule, centre, epoch), return_inverse=True)
+        pool, window = np.unique(segment[:, None] * len(index) + shown, return_inverse=True)
+        pool_rows, pool_names = pool % len(index), names[pool // len(index)]
+    else:
+        pool_rows, window = np.unique(shown, return_inverse=True)
+        pool_names = pool_rows
+    frames = np.empty((len(pool_rows), crop_size, crop_size, 3), np.uint8)
+    for crop, row in zip(frames, pool_rows.tolist(), strict=True):
+        stored = index.crop(row)
+        if stored.shape != crop.shape:
+            shrink = stored.shape[0] > crop_size
+            stored = cv2.resize(stored, crop.shape[:2], interpolation=cv2.INTER_AREA if shrink else cv2.INTER_LINEAR)
+        crop[:] = stored
+    batch = {
+        "frames": torch.from_numpy(frames).permute(0, 3, 1, 2),                           # [F, 3, S, S], NHWC in memory
+        "window": torch.from_numpy(window.reshape(shown.shape).astype(np.int64)),
+        "head_pose": torch.from_numpy(np.array(index.head_pose[centre], np.float32)),
+        "landmarks": torch.from_numpy(np.array(index.landmarks[centre], np.float32)),
+        "gaze": torch.from_numpy(np.array(index.gaze[centre], np.float32)),
+        "label": torch.from_numpy(np.where(filler, -1, index.label[centre]).astype(np.int64)),
+        "row": torch.from_numpy(rows.astype(np.int64)),
+    }
+    if rule.train:
+        flip = uniform(rule.seed, epoch, _FLIP, pool_names) < 0.5 if rule.flip else np.zeros(len(pool_names), bool)
+        whole = np.tile(np.float32([0, 0, 1, 1]), (len(pool_names), 1))
+        batch["flip"] = torch.from_numpy(flip)
+        batch["crop"] = torch.from_numpy(random_crops(pool_names, rule.seed, epoch) if rule.crop else whole)
+    return batch

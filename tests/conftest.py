@@ -1,0 +1,55 @@
+"""What several tests share: the golden vectors and a rendered tiny world."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gazepose.data.index import Index, write_index
+from gazepose.data.shards import ShardWriter, encode
+
+PARITY = Path(__file__).resolve().parents[2] / "shared" / "parity"
+
+
+@pytest.fixture(scope="session")
+def parity() -> Path:
+    """Folder of golden vectors recorded from the published code; skips where it is absent."""
+    if not PARITY.is_dir():
+        pytest.skip(f"golden vectors absent: {PARITY} is not a folder")
+    return PARITY
+
+
+@pytest.fixture(scope="session")
+def index_of(tmp_path_factory):
+    """Makes an index of tracks given by their frame numbers; crop n is solid grey of level n modulo 256."""
+    made = {}
+
+    def make(tracks: Sequence[Sequence[int]], **columns: Sequence[float]) -> Index:
+        key = repr(([list(track) for track in tracks], columns))
+        if key not in made:
+            folder = tmp_path_factory.mktemp("index")
+            frames = [frame for track in tracks for frame in track]
+            with ShardWriter(folder / "shard") as writer:
+                places = [writer.append(encode(np.full((16, 16, 3), row % 256, np.uint8))) for row in range(len(frames))]
+            offset, length = np.array(places).T
+            starts = np.cumsum([0, *(len(track) for track in tracks)])
+            made[key] = write_index(
+                folder / "made", columns={
+                    "frame": np.array(frames, np.int32), "box": np.tile(np.float32([0, 0, 9, 9]), (len(frames), 1)),
+                    "label": np.zeros(len(frames), np.int8), "offset": offset, "length": length,
+                    **{name: np.array(values) for name, values in columns.items()}},
+                clips=["clip"], track_name=[f"track{n}" for n in range(len(tracks))],
+                track_clip=np.zeros(len(tracks), np.int32), track_start=starts, clip_shard=np.zeros(1, np.int32),
+                clip_base=np.zeros(1, np.int64), shards=[folder / "shard"],
+                facts={"split": "train", "policy": "clean", "crop_size": 16})
+        return made[key]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_world(tmp_path_factory) -> Path:
+    """The folder of a rendered world of preset tiny, seed 0; rendered once a session, to be read only."""
+    from gazepose.synthetic.world import render_world
+    return render_world(tmp_path_factory.mktemp("tiny_world") / "data", "tiny", 0, jobs=1, say=lambda line: None)

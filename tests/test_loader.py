@@ -1,0 +1,63 @@
+"""The order of batches: every row exactly once, whatever divides, on any number of processes."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gazepose.data.loader import BatchOrder, make_loader
+from gazepose.data.windows import WindowRule, segments
+
+
+def dealt(order: BatchOrder) -> list[list[int]]:
+    return [[row for _, row in batch] for batch in order]
+
+
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=5), st.integers(1, 9), st.integers(1, 4), st.integers(1, 8),
+       st.booleans())
+def test_every_row_counts_once_on_any_number_of_processes(index_of, lengths, batch_size, world, count, train):
+    index = index_of([range(length) for length in lengths])
+    rows = np.arange(len(index))
+    order = BatchOrder(index, WindowRule(train=train, windows_per_segment=count), rows, batch_size, world)
+    batches = dealt(order)
+    assert len(batches) == len(order) and len(batches) % world == 0
+    assert {len(batch) for batch in batches} == {order.batch_size}
+    counted = [row for batch in batches for row in batch if row >= 0]
+    assert sorted(counted) == rows.tolist()
+
+
+def test_order_is_a_function_of_seed_and_epoch(index_of):
+    index = index_of([range(40), range(30)])
+    def order(seed: int, epoch: int):
+        made = BatchOrder(index, WindowRule(train=True, windows_per_segment=4, seed=seed), np.arange(70), 8)
+        made.epoch = epoch
+        return dealt(made)
+    assert order(1, 2) == order(1, 2) and order(1, 2) != order(1, 3) and order(1, 2) != order(2, 2)
+
+
+def test_training_batches_keep_segments_together_and_mix_tracks(index_of):
+    index = index_of([range(64)] * 8)
+    rule = WindowRule(train=True, windows_per_segment=8)
+    order = BatchOrder(index, rule, np.arange(512), 64)
+    for batch in dealt(order):
+        names = segments(index, rule, np.array([row for row in batch if row >= 0]), 0)
+        assert (np.diff(names) != 0).sum() + 1 == len(np.unique(names)) and len(np.unique(names)) >= 8
+
+
+def test_evaluation_goes_in_order(index_of):
+    assert dealt(BatchOrder(index_of([range(5)]), WindowRule(), np.arange(5), 2)) == [[0, 1], [2, 3], [4, ~0]]
+
+
+def test_no_rows_is_an_error_that_names_the_folder(index_of):
+    index = index_of([range(5)])
+    with pytest.raises(ValueError, match=f"{index.folder}.*no rows.*prepare"):
+        make_loader(index, WindowRule(), np.zeros(0, np.int64), batch_size=4, crop_size=16)
+
+
+def test_workers_give_the_same_batches(index_of):
+    index = index_of([range(40), range(30)])
+    rule = WindowRule(train=True, windows_per_segment=4)
+    plain, worked = ([{key: value.numpy().tolist() for key, value in batch.items()}
+                      for batch in make_loader(index, rule, np.arange(70), batch_size=16, crop_size=16, num_workers=n)]
+                     for n in (0, 1))
+    assert repr(plain) == repr(worked)

@@ -1,0 +1,134 @@
+"""Windows: which frames each shows, under padding, gaps, dropout and sharing."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gazepose.data import windows
+from gazepose.data.chance import uniform
+from gazepose.data.windows import WindowRule, centre_rows, close_up, make_batch, neighbours, segments, window_rows
+
+
+def test_all_padding_maps_of_the_original(parity: Path):
+    cases = json.loads((parity / "tracks.json").read_text())["pad"]
+    present = np.array([case["present"] for case in cases], bool)
+    assert len(cases) == 64
+    np.testing.assert_array_equal(close_up(present), [case["source"] for case in cases])
+
+
+def test_one_missing_neighbour_closes_up():
+    assert close_up(np.array([[1, 0, 1, 1, 1, 1, 1]], bool)).tolist() == [[0, 0, 2, 3, 4, 5, 6]]
+
+
+@given(st.lists(st.booleans(), min_size=7, max_size=7))
+def test_a_window_shows_only_present_frames_in_order(present):
+    shown = close_up(np.array([present]))[0]
+    assert shown[3] == 3 and (np.diff(shown) >= 0).all()
+    assert all(present[slot] or slot == 3 for slot in shown)
+
+
+def test_windows_repeat_the_ends_of_a_track(index_of):
+    index = index_of([np.arange(10, 15)])
+    assert window_rows(index, WindowRule(), np.array([0, 2, 4])).tolist() == [
+        [0, 0, 0, 0, 1, 2, 3], [0, 0, 1, 2, 3, 4, 4], [1, 2, 3, 4, 4, 4, 4]]
+
+
+def test_neighbours_are_found_by_frame_not_by_position(index_of):
+    index = index_of([[5, 6, 8, 9], [1, 2]])
+    assert neighbours(index, np.array([1, 4]), 2).tolist() == [[-1, 0, 1, -1, 2], [-1, -1, 4, 5, -1]]
+
+
+@given(st.lists(st.sets(st.integers(0, 20), min_size=1, max_size=12), min_size=1, max_size=4), st.integers(1, 4))
+def test_neighbours_agree_with_looking_one_by_one(index_of, tracks, reach):
+    index = index_of([sorted(track) for track in tracks])
+    rows = np.arange(len(index))
+    found = neighbours(index, rows, reach)
+    for row in rows:
+        track = index.track_of(row)
+        own = range(index.track_start[track], index.track_start[track + 1])
+        for slot, offset in enumerate(range(-reach, reach + 1)):
+            wanted = [r for r in own if index.frame[r] == index.frame[row] + offset]
+            assert found[row, slot] == (wanted[0] if wanted else -1)
+
+
+def test_strides_count_positions_within_each_track(index_of):
+    assert centre_rows(index_of([range(7), range(3)]), 3).tolist() == [0, 3, 6, 7]
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=6), st.integers(1, 4), st.integers(1, 9), st.integers(0, 5))
+def test_segments_are_runs_of_one_track(index_of, lengths, stride, count, epoch):
+    index = index_of([range(length) for length in lengths])
+    rows = centre_rows(index, stride)
+    found = segments(index, WindowRule(train=True, stride=stride, windows_per_segment=count), rows, epoch)
+    for name in np.unique(found):
+        members = rows[found == name]
+        assert len(members) <= count and len(np.unique(index.track_of(members))) == 1
+        assert (np.diff(members) == stride).all()
+
+
+def test_dropout_spares_the_centre_and_the_unknown(index_of):
+    index = index_of([range(7)], quality=[0, 0, np.nan, 0, 100, 100, 100])
+    rule = WindowRule(gaussian_drop=True, quality_fit=(50, 20))
+    # the two bad frames on the left are left out, the frame of unknown quality is repeated outwards
+    assert window_rows(index, rule, np.array([3])).tolist() == [[2, 2, 2, 3, 4, 5, 6]]
+    assert window_rows(index, WindowRule(), np.array([3])).tolist() == [[0, 1, 2, 3, 4, 5, 6]]
+
+
+def test_training_drops_a_bad_frame_four_times_in_five(index_of):
+    index = index_of([range(3)] * 4000, quality=[0, 100, 100] * 4000)
+    rule = WindowRule(gaussian_drop=True, quality_fit=(50, 10), train=True)
+    shown = window_rows(index, rule, np.arange(1, 12000, 3), epoch=0)
+    assert np.mean(shown[:, 2] == shown[:, 3]) == pytest.approx(0.8, abs=0.03)
+    again = window_rows(index, rule, np.arange(1, 12000, 3), epoch=1)
+    assert (shown != again).any()
+
+
+def test_dropout_without_a_fit_says_what_to_do(index_of):
+    with pytest.raises(ValueError, match="quality fit.*prepare the data again"):
+        window_rows(index_of([range(3)]), WindowRule(gaussian_drop=True), np.array([1]))
+
+
+def test_a_batch_holds_each_frame_once(index_of):
+    index = index_of([range(70)])
+    batch = make_batch(index, WindowRule(), np.arange(3, 67), 0, 16)
+    assert batch["frames"].shape == (70, 3, 16, 16) and batch["window"].shape == (64, 7)
+    # the crops of this index are solid: grey level = row
+    shown = batch["frames"][batch["window"]][:, :, 0, 0, 0]
+    np.testing.assert_allclose(shown, np.arange(3, 67)[:, None] + np.arange(-3, 4), atol=2)
+
+
+def test_segments_that_share_a_frame_get_it_twice_in_training(index_of):
+    index = index_of([range(32)])
+    rule = WindowRule(train=True, windows_per_segment=8)
+    batch = make_batch(index, rule, np.arange(32), 0, 16)
+    names = segments(index, rule, np.arange(32), 0)
+    flips = batch["flip"][batch["window"]]
+    crops = batch["crop"][batch["window"]]
+    for name in np.unique(names):
+        inside = names == name
+        assert len(np.unique(flips[inside])) == 1 and len(np.unique(crops[inside].reshape(-1, 4), axis=0)) == 1
+    assert len(batch["frames"]) > 32
+
+
+def test_a_filler_is_never_learnt_from(index_of):
+    batch = make_batch(index_of([range(5)], label=[1] * 5), WindowRule(), np.array([2, ~1]), 0, 16)
+    assert batch["label"].tolist() == [1, -1] and batch["row"].tolist() == [2, ~1]
+
+
+def test_chance_depends_on_its_keys_alone():
+    keys = np.arange(100000)
+    drawn = uniform(7, 3, keys)
+    assert uniform(7, 3, 17) == drawn[17] and uniform(7, 4, 17) != drawn[17] and uniform(3, 7, 17) != drawn[17]
+    assert abs(drawn.mean() - 0.5) < 0.005 and abs(drawn.std() - 12**-0.5) < 0.005
+    assert abs(np.corrcoef(drawn[1:], drawn[:-1])[0, 1]) < 0.01
+
+
+def test_random_crops_lie_inside_and_keep_their_area():
+    crop = windows.random_crops(np.arange(5000), 0, 0)
+    area = crop[:, 2] * crop[:, 3]
+    assert (crop[:, :2] >= 0).all() and (crop[:, :2] + crop[:, 2:] <= 1 + 1e-6).all()
+    assert area.min() > 0.7 and area.max() <= 1
