@@ -1,0 +1,248 @@
+"""Metrics: numbers that can be checked in the head, and the tables recorded from the published evaluation."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from gazepose.metrics import (
+    average_precision,
+    class_weights,
+    evaluate,
+    gaze_degrees,
+    head_pose_scores,
+    interval,
+    score_csv,
+    score_of_gaze,
+    trivial_baselines,
+)
+
+
+def write(path, rows):
+    path.write_text("".join(",".join("" if v is None else str(v) for v in row) + "\n" for row in rows))
+    return path
+
+
+def four(tmp_path, score=(0.9, 0.8, 0.4, 0.3), label=(1, 0, 1, 0), track="t"):
+    box = [0.0, 0.0, 1.0, 1.0]
+    truth = write(tmp_path / "gt.csv", [["v", f, *box, track, y] for f, y in enumerate(label)])
+    found = write(tmp_path / "pred.csv", [["v", f, *box, track, 1, s] for f, s in enumerate(score)])
+    return found, truth
+
+
+def test_two_hits_around_a_miss():
+    # ranked: hit, miss, hit -> precision 1, 1/2, 2/3; the two hits count 1 and 2/3
+    assert average_precision(np.array([1, 0, 1], bool), np.array([0.9, 0.8, 0.7])) == pytest.approx((1 + 2 / 3) / 2)
+
+
+def test_the_envelope_lifts_an_early_miss_to_the_best_precision_that_follows():
+    # ranked: miss, hit, hit -> precision 1/2, 2/3; the first hit counts 2/3 too
+    assert average_precision(np.array([0, 1, 1], bool), np.array([0.9, 0.8, 0.7])) == pytest.approx(2 / 3)
+
+
+def test_ties_keep_their_order():
+    assert average_precision(np.array([1, 0], bool), np.array([0.5, 0.5])) == 1.0
+    assert average_precision(np.array([0, 1], bool), np.array([0.5, 0.5])) == 0.5
+
+
+def test_average_precision_without_a_positive_is_an_error():
+    with pytest.raises(ValueError, match="without a positive"):
+        average_precision(np.zeros(3, bool), np.arange(3.0))
+
+
+def test_a_table_in_the_head():
+    result = evaluate(np.array([1, 0, 1, 0]), np.array([0.9, 0.8, 0.4, 0.3]))
+    assert result["mAP"] == pytest.approx(5 / 6)
+    assert result["confusion"] == {"tp": 1, "fp": 1, "fn": 1, "tn": 1}
+    assert (result["accuracy"], result["balanced_accuracy"], result["auroc"]) == (0.5, 0.5, 0.75)
+    assert (result["prevalence"], result["n"], result["unknown"], result["reason"]) == (0.5, 4, 0, None)
+
+
+def test_auroc_counts_ties_half():
+    assert evaluate(np.array([1, 0, 1, 0]), np.full(4, 0.5))["auroc"] == 0.5
+
+
+def test_a_score_of_one_half_is_looking():
+    assert evaluate(np.array([1, 0]), np.array([0.5, np.nextafter(0.5, 0)]))["accuracy"] == 1.0
+
+
+@pytest.mark.parametrize(("label", "reason"), [([1, 1], "all 2 labelled rows are looking"),
+                                               ([0, 0], "all 2 labelled rows are not looking"),
+                                               ([-1, -1], r"no labelled rows \(2 of unknown label\)")])
+def test_one_class_is_none_with_a_reason_and_not_zero(label, reason):
+    result = evaluate(np.array(label), np.array([0.2, 0.7]))
+    assert result["mAP"] is None and result["auroc"] is None
+    assert re.search(reason, result["reason"])
+
+
+def test_no_rows_is_none_with_a_reason():
+    result = evaluate(np.zeros(0, int), np.zeros(0))
+    assert result["accuracy"] is None and result["n"] == 0 and "no labelled rows" in result["reason"]
+
+
+def test_unknown_labels_are_left_out_and_counted():
+    known = evaluate(np.array([1, 0, 1]), np.array([0.9, 0.8, 0.1]))
+    mixed = evaluate(np.array([1, -1, 0, 1, -1]), np.array([0.9, 0.99, 0.8, 0.1, 0.0]))
+    assert mixed == known | {"unknown": 2}
+
+
+def test_wrong_scores_and_labels_are_errors():
+    with pytest.raises(ValueError, match="1 of 2 are not finite, the first is row 1: nan"):
+        evaluate(np.array([1, 0]), np.array([0.1, np.nan]))
+    with pytest.raises(ValueError, match="one per label"):
+        evaluate(np.array([1, 0]), np.zeros(3))
+    with pytest.raises(ValueError, match="got .*2"):
+        evaluate(np.array([1, 2]), np.zeros(2))
+
+
+def test_fast_order_equals_the_stable_sort():
+    random = np.random.default_rng(0)
+    label, score = random.random(5000) < 0.2, np.round(random.random(5000), 2)
+    order = np.argsort(-score, kind="stable")
+    precision = np.cumsum(label[order]) / np.arange(1, 5001)
+    envelope = np.maximum.accumulate(precision[::-1])[::-1]
+    assert average_precision(label, score) == pytest.approx(envelope[label[order]].mean(), abs=1e-12)
+
+
+def test_interval_needs_five_groups_and_holds_the_estimate():
+    random = np.random.default_rng(0)
+    label = (random.random(2000) < 0.3).astype(int)
+    score = np.clip(0.3 + 0.2 * label + 0.1 * random.standard_normal(2000), 0, 1)
+    assert interval(label, score, np.arange(2000) // 500) is None
+    found = interval(label, score, np.arange(2000) // 100)
+    assert found is not None and found[0] < evaluate(label, score)["mAP"] < found[1]
+
+
+def test_head_pose_baseline_finds_frontal_faces_and_learns_what_unknown_means():
+    random = np.random.default_rng(0)
+    pose = random.normal(0, 40, (4000, 3))
+    label = (np.hypot(pose[:, 0], pose[:, 1]) < 25).astype(int)
+    pose[:400] = np.nan
+    label[:400] = np.arange(400) % 4 == 0
+    label[-100:] = -1
+    ahead, aside, unknown = head_pose_scores(pose, label, np.array([[0, 0, 0], [80, 0, 0], [np.nan, 0, 0]]))
+    assert ahead > 0.9 and aside < 0.05 and unknown == pytest.approx(0.25, abs=0.02)
+    left, right = head_pose_scores(pose, label, np.array([[-20.0, 5, 3], [20, -5, -3]]))
+    assert left == right
+
+
+def test_head_pose_baseline_survives_classes_that_separate_and_classes_that_lack():
+    pose = np.array([[0.0, 0, 0], [90, 0, 0]] * 50)
+    assert np.isfinite(head_pose_scores(pose, np.array([1, 0] * 50), pose)).all()
+    assert head_pose_scores(pose, np.zeros(100, int), pose).max() < 0.1
+    with pytest.raises(ValueError, match="training split"):
+        head_pose_scores(pose, np.full(100, -1), pose)
+
+
+def test_trivial_baselines_stand_at_one_half_and_above():
+    random = np.random.default_rng(1)
+    pose = random.normal(0, 40, (3000, 3))
+    label = ((np.abs(pose[:, 0]) < 20) & (random.random(3000) < 0.6)).astype(int)
+    found = trivial_baselines(pose, label, pose, label)
+    share = label.mean()
+    assert found["prevalence"]["mAP"] == 0.5 and found["prevalence"]["ap_looking"] == pytest.approx(share)
+    assert found["prevalence"]["accuracy"] == pytest.approx(1 - share)
+    assert found["head_pose"]["mAP"] > 0.7
+
+
+def test_a_baseline_that_cannot_be_had_is_none():
+    pose, unknown, label = np.zeros((4, 3)), np.full((4, 3), np.nan), np.array([1, 0, 1, 0])
+    assert trivial_baselines(pose, np.full(4, -1), pose, label) == {"prevalence": None, "head_pose": None}
+    found = trivial_baselines(unknown, label, unknown, label)
+    assert found["head_pose"] is None and found["prevalence"]["mAP"] == 0.5
+
+
+def test_each_class_weighs_what_the_other_has():
+    assert class_weights(np.array([1, 0, 0, 0, -1])) == (0.25, 0.75)
+    with pytest.raises(ValueError, match="0 looking and 2 not looking -> both are needed"):
+        class_weights(np.array([0, 0, -1]))
+
+
+def test_gaze_degrees_is_the_angle_between_directions():
+    right, up = [np.pi / 2, 0.0, 1.0], [0.3, np.pi / 2, 1.0]
+    found = gaze_degrees(np.array([right, up, [0, 0, 0]]), np.array([[0, 0], [0, 0], [np.nan, 0]]))
+    assert found == pytest.approx([90, 90, np.nan], nan_ok=True)
+
+
+def test_a_gaze_at_the_camera_scores_one_and_12_degrees_off_one_half():
+    assert score_of_gaze(np.radians([[0, 0, 5], [12, 0, 5], [0, -12, 5]])) == pytest.approx([1, 0.5, 0.5])
+
+
+@pytest.mark.parametrize("number", range(6))
+def test_published_tables(parity, tmp_path, number):
+    table = json.loads((parity / "metrics.json").read_text())["tables"][number]
+    boxes = table.get("box") or [[0.0, 0.0, 1.0, 1.0]] * len(table["label"])
+    keys = [(table["videos"][v], f, *box, table["tracks"][t])
+            for v, f, t, box in zip(table["video"], table["frame"], table["track"], boxes, strict=True)]
+    truth = write(tmp_path / "gt.csv", [[*k, y] for k, y in zip(keys, table["label"], strict=True)])
+    found = write(tmp_path / "pred.csv", [[*k, 1, s] for k, s in zip(keys, table["score"], strict=True)])
+    result, expected = score_csv(found, truth), table["expected"]
+    for name in ("mAP", "ap_looking", "ap_not_looking", "accuracy"):
+        assert result[name] == pytest.approx(expected[name], abs=1e-9), name
+    assert {k.upper(): v for k, v in result["confusion"].items()} == expected["confusion"]
+    assert result["n"] == expected["rows_after_duplicates"]
+
+
+BETTER = {"all ground truth positive": "all 4 labelled rows are looking",
+          "all ground truth negative": "all 4 labelled rows are not looking"}
+
+
+def test_published_corner_cases(parity, tmp_path):
+    for case in json.loads((parity / "metrics.json").read_text())["corner_cases"]:
+        truth = write(tmp_path / "gt.csv", case["groundtruth"])
+        found = write(tmp_path / "pred.csv", case["predictions"])
+        name, expected = case["name"], case["outcome"].get("result")
+        if name in BETTER:  # the original fails; one class is no error here, and no zero either
+            assert score_csv(found, truth)["reason"] == BETTER[name]
+        elif name == "numeric track ids":  # the original fails; ids are text here
+            assert score_csv(found, truth)["mAP"] == pytest.approx(5 / 6)
+        elif expected is None:
+            with pytest.raises(ValueError, match="pred.csv: "):
+                score_csv(found, truth)
+        else:
+            result = score_csv(found, truth)
+            assert [result[k] for k in ("mAP", "ap_looking", "ap_not_looking", "accuracy")] == pytest.approx(
+                [expected[k] for k in ("mAP", "ap_looking", "ap_not_looking", "accuracy")], abs=1e-9), name
+            assert {k.upper(): v for k, v in result["confusion"].items()} == expected["confusion"], name
+
+
+def test_our_own_table_is_scored_by_its_own_labels_and_by_another_truth(tmp_path):
+    header = ["clip", "track", "frame", "x1", "y1", "x2", "y2", "label", "score"]
+    rows = [["v", "007", f, 0, 0, 1, 1, y, s] for f, y, s in [(0, 1, 0.9), (1, 0, 0.8), (2, 1, 0.4), (3, 0, 0.3)]]
+    ours = write(tmp_path / "pred.csv", [header, *rows])
+    assert score_csv(ours)["mAP"] == pytest.approx(5 / 6)
+    _, truth = four(tmp_path / ".", label=(0, 1, 0, 1), track="007")
+    write(ours, [header, *rows])
+    assert score_csv(ours, truth)["accuracy"] == 0.5
+    assert score_csv(ours, truth)["auroc"] == pytest.approx(0.25)
+
+
+def test_ids_keep_their_leading_zeros(tmp_path):
+    found, _ = four(tmp_path, track="7")
+    kept = found.read_text()
+    _, truth = four(tmp_path, track="007")
+    found.write_text(kept)
+    with pytest.raises(ValueError, match="4 faces have no prediction, the first is v:007:0"):
+        score_csv(found, truth)
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda lines: lines[:3], "1 faces have no prediction, the first is v:t:3 -> predict the same rows"),
+    (lambda lines: [*lines, "v,9,0,0,1,1,t,1,0.5"], "1 faces are not in the truth table, the first is v:t:9"),
+    (lambda lines: [lines[0], lines[1].replace("v,1,0.0", "v,1,0.5"), *lines[2:]], "v:t:1: box is 0.5 px from"),
+    (lambda lines: [lines[0], lines[1].replace("0.8", ""), *lines[2:]], "line 2: 1 of 4 scores are no finite number"),
+    (lambda lines: [lines[0], lines[1].replace("t,1,", "t,0,"), *lines[2:]], "line 2: a prediction's label must be 1"),
+    (lambda lines: ["a,b,c"], "line 1: wanted a header or 9 columns"),
+    (lambda lines: ["clip,track,frame,x1,y1,x2,y2,label"], "no column score"),
+])
+def test_a_table_that_cannot_be_scored_says_why(tmp_path, change, message):
+    found, truth = four(tmp_path)
+    found.write_text("\n".join(change(found.read_text().splitlines())) + "\n")
+    with pytest.raises(ValueError, match=message):
+        score_csv(found, truth)
+
+
+def test_a_table_without_annotation_needs_the_truth(tmp_path):
+    with pytest.raises(ValueError, match="give the truth table too"):
+        score_csv(four(tmp_path)[0])

@@ -1,0 +1,144 @@
+"""Submission: what is handed in is whole, exact, and refused while it is not."""
+
+import json
+
+import numpy as np
+import pytest
+
+from gazepose.metrics import score_csv
+from gazepose.submission import average, check, csv_to_json, staged, write_test_csv, write_val_csv
+
+FACES = [("v1", "00001", "007"), ("v1", "00002", "007"), ("v2", "u3", "k1")]
+ROWS = [(*face, score) for face, score in zip(FACES, (0.1, 1 / 3, 1.0), strict=True)]
+
+
+def test_published_cases(parity, tmp_path):
+    for case in json.loads((parity / "submission.json").read_text())["cases"]:
+        (tmp_path / "pred.csv").write_text(case["pred_csv"])
+        assert csv_to_json(tmp_path / "pred.csv", tmp_path / "s.json") == len(case["rows"])
+        text = (tmp_path / "s.json").read_text()
+        expected = case["expected"]
+        for entry, row in zip(expected["results"], case["rows"], strict=True):
+            entry["unique_id"], entry["track_id"] = row[1], row[2]  # the original turns 00001 into 1
+        assert json.loads(text) == expected
+        assert text.startswith(case["expected_text_start"])
+        write_test_csv(tmp_path / "again.csv", [(v, u, t, s) for v, u, t, _, s in case["rows"]])
+        assert (tmp_path / "again.csv").read_text() == case["pred_csv"]
+
+
+def test_published_mean_of_two(parity, tmp_path):
+    case = json.loads((parity / "submission.json").read_text())["average_of_two"]
+    for name in ("first", "second"):
+        write_test_csv(tmp_path / name, [(v, u, t, s) for v, u, t, _, s in case[name]])
+    assert average([tmp_path / "first", tmp_path / "second"]) == [(v, u, t, s) for v, u, t, _, s in case["expected"]]
+
+
+def test_a_score_survives_csv_and_json_to_the_last_digit(tmp_path):
+    scores = [float(s) for s in np.random.default_rng(0).random(50).astype(np.float32)] + [5e-324, 1e-9]
+    write_test_csv(tmp_path / "p.csv", [("v", str(i), "t", np.float64(s)) for i, s in enumerate(scores)])
+    csv_to_json(tmp_path / "p.csv", tmp_path / "s.json")
+    assert [entry["score"] for entry in json.loads((tmp_path / "s.json").read_text())["results"]] == scores
+
+
+def test_val_table_is_scored_as_written(tmp_path):
+    rows = [("c", "007", np.int32(f), np.float32(0.1), 0, 1, 1, np.int8(y), np.float32(s))
+            for f, y, s in [(0, 1, 0.9), (1, 0, 0.8), (2, 1, 0.4), (3, 0, 0.3)]]
+    write_val_csv(tmp_path / "pred.csv", rows)
+    header, first = (tmp_path / "pred.csv").read_text().splitlines()[:2]
+    assert header == "clip,track,frame,x1,y1,x2,y2,label,score"
+    assert first == "c,007,0,0.10000000149011612,0.0,1.0,1.0,1,0.8999999761581421"
+    assert score_csv(tmp_path / "pred.csv")["mAP"] == pytest.approx(5 / 6)
+
+
+def test_ids_with_commas_and_umlauts_survive(tmp_path):
+    write_test_csv(tmp_path / "p.csv", [('a,"b"', "ü", "t", 0.5)])
+    csv_to_json(tmp_path / "p.csv", tmp_path / "s.json")
+    assert check(tmp_path / "s.json", [('a,"b"', "ü", "t")]) == {"faces": 1, "missing": 0}
+
+
+def test_a_half_written_file_never_has_its_name(tmp_path):
+    def stops():
+        yield ROWS[0]
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write_test_csv(tmp_path / "pred.csv", stops())
+    assert list(tmp_path.iterdir()) == []
+    with staged(tmp_path / "new" / "a.txt") as file:
+        file.write("whole")
+        assert not (tmp_path / "new" / "a.txt").exists()
+    assert (tmp_path / "new" / "a.txt").read_text() == "whole"
+
+
+@pytest.mark.parametrize("kind", ["csv", "json"])
+def test_a_whole_submission_passes(tmp_path, kind):
+    write_test_csv(tmp_path / "s.csv", ROWS)
+    csv_to_json(tmp_path / "s.csv", tmp_path / "s.json")
+    assert check(tmp_path / f"s.{kind}", FACES) == {"faces": 3, "missing": 0}
+
+
+@pytest.mark.parametrize("kind", ["csv", "json"])
+@pytest.mark.parametrize(("rows", "message"), [
+    (ROWS[:2], r"2 rows for 3 faces: 1 faces missing: v2:k1:u3 -> do not hand this in"),
+    ([*ROWS, ROWS[0]], "1 faces more than once: v1:007:00001"),
+    ([*ROWS, ("v9", "u", "t", 0.5)], "1 faces that the test set does not have: v9:t:u"),
+    ([*ROWS[:2], (*FACES[2], 1.5)], "1 scores outside 0..1: v2:k1:u3=1.5"),
+    ([("v1", "1", "7", 0.5), *ROWS[1:]], "missing: v1:007:00001; 1 faces that the test set does not have: v1:7:1"),
+    ([], "3 faces missing: .*no rows at all"),
+])
+def test_a_submission_with_a_fault_is_refused_with_the_reason(tmp_path, rows, message, kind):
+    write_test_csv(tmp_path / "s.csv", rows)
+    csv_to_json(tmp_path / "s.csv", tmp_path / "s.json")
+    with pytest.raises(ValueError, match=message):
+        check(tmp_path / f"s.{kind}", FACES)
+
+
+def test_a_score_that_is_not_finite_is_refused(tmp_path):
+    write_test_csv(tmp_path / "s.csv", [*ROWS[:2], (*FACES[2], float("nan"))])
+    with pytest.raises(ValueError, match="1 scores not finite: v2:k1:u3=nan"):
+        check(tmp_path / "s.csv", FACES)
+    with pytest.raises(ValueError, match=r"s.csv: row 3 \(v2:k1:u3\): score is nan -> predict again"):
+        csv_to_json(tmp_path / "s.csv", tmp_path / "s.json")
+    assert not (tmp_path / "s.json").exists()
+
+
+def test_many_faults_are_counted_and_the_first_three_named(tmp_path):
+    write_test_csv(tmp_path / "s.csv", ROWS)
+    with pytest.raises(ValueError, match=r"5 faces missing: v:t:0, v:t:1, v:t:2, \.\.\. ->"):
+        check(tmp_path / "s.csv", [*FACES, *(("v", str(i), "t") for i in range(5))])
+
+
+def test_part_of_a_submission_passes_as_partial_only(tmp_path):
+    write_test_csv(tmp_path / "s.csv", ROWS[:2])
+    assert check(tmp_path / "s.csv", FACES, partial=True) == {"faces": 2, "missing": 1}
+    assert check(tmp_path / "s.csv", FACES[:2]) == {"faces": 2, "missing": 0}
+    with pytest.raises(ValueError, match="does not have"):
+        check(tmp_path / "s.csv", FACES[1:], partial=True)
+
+
+def test_json_of_another_form_is_refused(tmp_path):
+    path = tmp_path / "s.json"
+    entry = {"video_id": "v2", "unique_id": "u3", "track_id": "k1", "label": 1, "score": 0.5}
+    whole = {"version": "1.0", "challenge": "ego4d_looking_at_me", "results": [entry]}
+    for change, message in [({"version": "2"}, "version is '2', wanted '1.0'"),
+                            ({"results": [entry | {"track_id": 7}]}, "1 ids that are not text .*entry 1: .*7"),
+                            ({"results": [entry | {"label": 0}]}, "1 labels other than 1: entry 1: 0"),
+                            ({"results": [entry | {"score": "0.5"}]}, "1 scores not finite"),
+                            ({"results": None}, 'no list of entries under "results"')]:
+        path.write_text(json.dumps(whole | change))
+        with pytest.raises(ValueError, match=message):
+            check(path, FACES[2:])
+    path.write_text('{"version": ')
+    with pytest.raises(ValueError, match="s.json: line 1: not JSON"):
+        check(path, FACES)
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("clip,track,frame,x1,y1,x2,y2,label,score\n", "line 1: .* got 9 columns -> give the pred.csv of the test split"),
+    ("v,u,t,1,0.5\nv,u,t,1,high\n", "line 2: label '1' or score 'high' is no number"),
+    ("v,u,t,0,0.5\n", "line 1: label is 0, wanted 1"),
+])
+def test_a_csv_of_another_form_is_refused(tmp_path, text, message):
+    (tmp_path / "p.csv").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        csv_to_json(tmp_path / "p.csv", tmp_path / "s.json")
