@@ -1,0 +1,185 @@
+"""Report: every record becomes a picture, every absent one a sentence, and the page needs nothing but itself."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gazepose.metrics import evaluate, trivial_baselines
+from gazepose.report import make_report, read_records, slices
+
+NAMES = {"learning", "precision-recall", "confusion", "calibration", "slices", "timeline", "timeline-narrow"}
+
+
+def face(turn, size=64):
+    """A drawn head: the nose moves with the turn."""
+    y, x = np.mgrid[:size, :size] / size - 0.5
+    picture = np.full((size, size, 3), (96, 110, 122), float)
+    picture[(x / 0.32) ** 2 + (y / 0.42) ** 2 < 1] = (214, 170, 140)
+    for eye in (-0.12, 0.12):
+        picture[((x - eye - 0.1 * turn) / 0.05) ** 2 + ((y + 0.08) / 0.03) ** 2 < 1] = (50, 40, 40)
+    picture[((x - 0.14 * turn) / 0.03) ** 2 + ((y - 0.05) / 0.07) ** 2 < 1] = (180, 130, 105)
+    return (picture + np.random.default_rng(0).normal(0, 4, picture.shape)).clip(0, 255).astype(np.uint8)
+
+
+def make_run(run, rows=6000, steps=400, skill=1.4, seed=0):
+    """A run folder with every record; returns pred/val.npz as a dict."""
+    random = np.random.default_rng(seed)
+    (run / "pred").mkdir(parents=True)
+    track = np.arange(rows) // 300
+    yaw = np.cumsum(random.normal(0, 4, rows)) % 160 - 80
+    looking = np.convolve(random.normal(0, 1, rows + 29), np.ones(30) / 30, "valid") - np.abs(yaw) / 200
+    label = (looking > np.quantile(looking, 0.88)).astype(np.int8)
+    size = random.lognormal(4.2, 0.5, rows)
+    clear = np.clip(size / 80, 0.4, 1.5)
+    noise = np.convolve(random.normal(0, 1, rows + 2), np.ones(3) / 3, "valid") * 1.7
+    score = 1 / (1 + np.exp(-(skill * clear * (2.2 * label - 1) + noise - 0.4)))
+    pose = np.stack([yaw, random.normal(0, 10, rows), random.normal(0, 6, rows)], 1)
+    pose[::50] = np.nan
+    label[7] = -1
+    columns = {"row": np.arange(rows), "score": score.astype(np.float32), "label": label,
+               "frame": (np.arange(rows) % 300 * 3).astype(np.int32), "track": track.astype(np.int32),
+               "clip": (track // 2).astype(np.int32), "head_pose": pose.astype(np.float32),
+               "quality": random.lognormal(5, 1, rows).astype(np.float32), "size": size.astype(np.float32)}
+    np.savez(run / "pred" / "val.npz", **columns)
+    here = slice(300, 600)
+    np.savez(run / "pred" / "timeline.npz", **{name: columns[name][here] for name in ("frame", "score", "label")},
+             crops=np.stack([face(y / 60) for y in yaw[here]]))
+    baselines = trivial_baselines(pose, label, pose, label)
+    with open(run / "metrics.jsonl", "w") as file:
+        for step in range(1, steps + 1):
+            at = step / steps
+            loss = 0.3 + 0.4 * np.exp(-4 * at) + random.normal(0, 0.05)
+            file.write(json.dumps({"kind": "train", "step": step, "epoch": step // 100, "loss": loss,
+                                   "lr": 1e-4 * (0.05 + 0.95 * np.cos(np.pi * at / 2) ** 2),
+                                   "samples_per_s": 900 + random.normal(0, 30), "grad_norm": None}) + "\n")
+            if step % (steps // 8) == 0:
+                result = evaluate(label, score)
+                result["mAP"] *= 1 - 0.3 * np.exp(-5 * at) - (0.01 if step == steps else 0)
+                result["gaze_degrees"] = 12.34
+                file.write(json.dumps({"kind": "val", "step": step, "epoch": step // 100, **result,
+                                       "baselines": baselines}) + "\n")
+    (run / "config.json").write_text(json.dumps({
+        "model": {"model": "GazePose", "backbone": "resnet18", "prior_head": True, "prior_landmark": False},
+        "data": {"data": None, "policy": "clean", "preset": "default"}, "run": {"mixed_precision": "bf16"},
+        "root": "data/embedded/default-0", "fingerprint": {"train": "ab12" * 16, "val": "cd34" * 16}, "world_size": 4,
+        "device": "cuda", "command": "accelerate launch --config_file ddp4.yaml train.py --prior_head",
+        "versions": {"python": "3.11.2", "torch": "2.15.0", "commit": "0123abc"}}))
+    (run / "status.json").write_text(json.dumps({"state": "finished", "seconds": 4332.1, "world_size": 4}))
+    return columns
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    run = tmp_path_factory.mktemp("runs") / "GazePose-<a>"
+    make_run(run)
+    return run, make_report(run)
+
+
+def test_every_picture_is_drawn_in_light_and_dark(whole):
+    run, page = whole
+    assert page == run / "report" / "report.html"
+    files = {path.name for path in (run / "report").iterdir()}
+    assert files == {"report.html"} | {f"{name}{suffix}.png" for name in NAMES for suffix in ("", "-dark")}
+    for path in (run / "report").glob("*.png"):
+        picture = np.asarray(Image.open(path).convert("L"))
+        corner = int(picture[0, 0])
+        assert (corner < 60) == path.stem.endswith("-dark")
+        assert 0.005 < (np.abs(picture.astype(int) - corner) > 30).mean() < 0.6, path.name
+
+
+def test_the_page_is_one_file_without_scripts_or_links(whole):
+    text = whole[1].read_text()
+    assert len(text) < 3_000_000
+    assert "<script" not in text and "http" not in re.sub(r"data:image/png;base64,[A-Za-z0-9+/=]+", "", text)
+    assert text.count("<figure") == 6 and "class=missing" not in text
+    assert not list(whole[0].glob("*staging*")) and not list(whole[0].glob(".*"))
+
+
+def test_the_page_says_the_numbers_and_the_facts(whole):
+    run, page = whole
+    text = page.read_text()
+    columns = np.load(run / "pred" / "val.npz")
+    result = evaluate(columns["label"], columns["score"])
+    assert f"{100 * result['mAP']:.1f}<i> %" in text and f"{100 * result['accuracy']:.1f}" in text
+    for words in ("GazePose-&lt;a&gt;", "5,999 validation faces of 10 clips", "1 of 6,000 validation rows",
+                  "head pose alone", "1 h 12 min", "4 processes", "cuda", "torch 2.15.0", "commit 0123abc", "bf16",
+                  "data/embedded/default-0", "train ab12ab12ab12", "accelerate launch --config_file", "prior_head",
+                  "best of 8 validations (step 350)", "flatters", "300 scored frames", "12.3° off"):
+        assert words in text, words
+
+
+def test_absent_records_become_sentences(tmp_path):
+    (tmp_path / "status.json").write_text('{"state": "failed", "reason": "RuntimeError: <out> of memory"}')
+    text = make_report(tmp_path).read_text()
+    for words in ("config.json is missing", "metrics.jsonl has no lines", "no saved predictions with labels",
+                  "There is no track to draw", "No baselines were recorded", "not finished: its state is “failed”",
+                  "RuntimeError: &lt;out&gt; of memory", "not recorded<td>command, versions, seconds",
+                  "No validation result was recorded"):
+        assert words in text, words
+    assert not list((tmp_path / "report").glob("*.png"))
+
+
+def test_a_folder_that_is_no_run_is_an_error(tmp_path):
+    with pytest.raises(FileNotFoundError, match="give the folder of a training run"):
+        make_report(tmp_path)
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        make_report(tmp_path / "nowhere")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_record_is_named_and_the_old_report_stays(tmp_path):
+    (tmp_path / "status.json").write_text('{"state": "finished"}')
+    page = make_report(tmp_path)
+    (tmp_path / "config.json").write_text('{"model": ')
+    with pytest.raises(ValueError, match="config.json: not JSON"):
+        make_report(tmp_path)
+    (tmp_path / "config.json").unlink()
+    (tmp_path / "pred").mkdir()
+    np.savez(tmp_path / "pred" / "val.npz", row=np.arange(3), score=np.zeros(3))
+    with pytest.raises(ValueError, match="val.npz: no column label -> predict again"):
+        make_report(tmp_path)
+    assert page.exists()
+
+
+def test_one_class_and_bare_columns_still_make_a_page(tmp_path):
+    (tmp_path / "pred").mkdir()
+    np.savez(tmp_path / "pred" / "val-partial.npz", row=np.arange(4), score=np.full(4, 0.3), label=np.zeros(4, np.int8))
+    text = make_report(tmp_path).read_text()
+    assert text.count("All 4 predicted faces are of one class.") == 4
+    assert "limited part of the split" in text and "all 4 labelled rows are not looking" in text
+
+
+def test_a_resumed_run_counts_the_last_word_and_a_torn_line_is_told(tmp_path):
+    lines = [{"kind": "train", "step": s, "loss": loss, "lr": 1e-4} for s, loss in [(1, 3.0), (2, 9.0), (2, 2.0)]]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)) + '\n{"kind": "tr')
+    records = read_records(tmp_path)
+    assert records.train["loss"].tolist() == [3.0, 2.0]
+    assert any("1 lines of metrics.jsonl could not be read" in note for note in records.notes)
+
+
+def test_crops_are_asked_for_by_row_where_no_timeline_was_saved(tmp_path):
+    columns = make_run(tmp_path / "run", rows=900, steps=8)
+    (tmp_path / "run" / "pred" / "timeline.npz").unlink()
+    asked = []
+
+    def crops(rows):
+        asked.append(rows)
+        return np.zeros((len(rows), 8, 8, 3), np.uint8)
+
+    records = read_records(tmp_path / "run", crops)
+    assert len(asked) == 1 and len(asked[0]) == 12 == len(records.timeline["crops"])
+    track = columns["track"][asked[0]]
+    assert (track == track[0]).all() and (np.diff(asked[0]) > 0).all()
+    assert set(records.timeline["label"]) == {0, 1}
+
+
+def test_slices_cover_every_known_face_once():
+    random = np.random.default_rng(0)
+    pose = random.normal(0, 30, (1000, 3))
+    pose[:10] = np.nan
+    for parts in slices({"size": np.round(random.lognormal(4, 1, 1000)), "head_pose": pose}).values():
+        assert (sum(inside.astype(int) for _, inside in parts) == 1).all()
+    assert slices({"quality": np.full(5, np.nan)}) == {}
