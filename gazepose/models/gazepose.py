@@ -1,0 +1,199 @@
+"""ModelConfig, and GazePose in one forward: crops, windows and priors in, a Prediction out.
+
+Also the two parts it shares with the baselines (gaze_lstm.py): FrameEncoder and GazeHead. Data is batched and
+normalised before it comes here; losses are engine.py's.
+"""
+
+import copy
+import difflib
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, get_args
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from gazepose.models.queries import HeadPoseQueries, LandmarkQueries, LearnedQueries
+from gazepose.models.transformer import Transformer
+
+ModelName = Literal["GazePose", "GazeLSTM", "BaselineLSTM"]
+Behaviour = Literal["intended", "published"]
+VECTOR = 256                                                              # numbers per frame in the sequence
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    model: ModelName = "GazePose"
+    """GazePose, or one of the two LSTM baselines"""
+    backbone: str = "resnet18"
+    """any timm network that gives a feature map"""
+    output_stride: int = 32
+    """pixels per cell of the feature map: 8, 16 or 32; crops of 64 px want 8"""
+    behaviour: Behaviour = "intended"
+    """published: with the faults of the published code, for its weights; intended: without"""
+    prior_head: bool = False
+    """query the face with its head pose; off: three learned queries"""
+    prior_landmark: bool = False
+    """query the face with its landmarks; off: five learned queries"""
+    split: float = 1.0
+    """degrees per head pose bin"""
+    dsplit: float = 0.1
+    """crop widths per landmark cell"""
+    csplit: float = 0.1
+    """landmark confidence per bin"""
+    unsigned_pose: bool = False
+    """drop the sign of the head pose; behaviour published always does"""
+    num_encoder_layers: int = 6
+    """transformer layers that read the feature map"""
+    num_decoder_layers: int = 6
+    """transformer layers that answer the queries"""
+    dmodel: int = 512
+    """width of the transformer"""
+    dim_feedforward: int = 2048
+    """width of its feed-forward layers"""
+    nheads: int = 8
+    """attention heads; they divide dmodel"""
+    dropout: float = 0.1
+    """inside the transformer; there is none elsewhere"""
+    gaze_head: bool = False
+    """add a head for the gaze itself: yaw, pitch and spread in radians"""
+    reach: int = 3
+    """frames on each side of the centre of a window"""
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("model", get_args(ModelName)), ("behaviour", get_args(Behaviour)),
+                              ("output_stride", (8, 16, 32))):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name}: {getattr(self, name)!r} is unknown -> one of {', '.join(map(str, allowed))}")
+        for name, low, high in (("split", 0.1, 90), ("dsplit", 0.01, 2), ("csplit", 0.01, 1), ("dropout", 0, 1),
+                                ("num_encoder_layers", 1, 64), ("num_decoder_layers", 1, 64), ("reach", 0, 64),
+                                ("dim_feedforward", 1, 65536), ("nheads", 1, 128), ("dmodel", 4, 8192)):
+            if not low <= getattr(self, name) <= high:
+                raise ValueError(f"{name}: {getattr(self, name)} is out of range -> within {low} and {high}")
+        if self.dmodel % 4 or self.dmodel % self.nheads:
+            raise ValueError(f"dmodel: {self.dmodel} does not divide into 4 parts and {self.nheads} heads "
+                             "-> a multiple of both")
+
+
+class Prediction(NamedTuple):
+    """logits [B, 2] (not looking, looking); gaze [B, 3] (yaw, pitch, spread; radians) or None without its head."""
+
+    logits: Tensor
+    gaze: Tensor | None
+
+
+class GazeHead(nn.Linear):
+    """Gaze360's output: yaw within +-pi, pitch within +-pi/2, spread within 0..pi, radians; [B, width] -> [B, 3]."""
+
+    def __init__(self, width: int):
+        super().__init__(width, 3)
+
+    def forward(self, input: Tensor) -> Tensor:
+        yaw, pitch, spread = super().forward(input).unbind(dim=-1)        # [B] each
+        return torch.stack([math.pi * yaw.tanh(), math.pi / 2 * pitch.tanh(), math.pi * spread.sigmoid()], dim=-1)
+
+
+@torch.enable_grad()
+def outline(backbone: Any) -> tuple[Any, list[str]]:
+    """What one image gives, on the meta device (shapes without arithmetic), and the children with no part in it."""
+    sketch = copy.deepcopy(backbone).to("meta").eval()
+    size = backbone.pretrained_cfg.get("input_size", (3, 224, 224))
+    maps = sketch.forward_features(torch.zeros(1, *size, device="meta"))
+    if not isinstance(maps, Tensor):
+        return maps, []
+    names, parameters = zip(*sketch.named_parameters(), strict=True)
+    gradients = torch.autograd.grad(maps.sum(), parameters, allow_unused=True)
+    seen = {name.split(".")[0] for name, gradient in zip(names, gradients, strict=True) if gradient is not None}
+    return maps, [child for child in dict.fromkeys(name.split(".")[0] for name in names) if child not in seen]
+
+
+def create_backbone(config: ModelConfig) -> tuple[Any, int, bool]:
+    """A timm network with random weights, the width of its map, and whether the map is [F, h, w, C].
+
+    What `forward_features` never uses (a classifier's own layers) is taken out, so that every parameter gets a
+    gradient.
+
+    Raises:
+        ValueError: unknown to timm, without that output stride, or without a feature map.
+    """
+    name = config.backbone
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name, timm.list_models(), n=3)
+        raise ValueError(f"backbone: timm has no {name!r} -> {' or '.join(near) or 'a name from timm.list_models()'}")
+    # 32 is what every network has; many do not take the option
+    stride: dict[str, Any] = {} if config.output_stride == 32 else {"output_stride": config.output_stride}
+    try:
+        backbone: Any = timm.create_model(name, pretrained=False, num_classes=0, **stride)
+    except (TypeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f"backbone: {name} does not do output_stride {config.output_stride} ({error}) "
+                         "-> output_stride 32 or a network such as resnet18") from error
+    maps, unused = outline(backbone)
+    width = backbone.num_features
+    if not isinstance(maps, Tensor) or maps.dim() != 4 or width not in (maps.shape[1], maps.shape[3]):
+        got = list(maps.shape) if isinstance(maps, Tensor) else type(maps).__name__
+        raise ValueError(f"backbone: {name} gives {got}, not a feature map -> a network such as resnet18")
+    for child in unused:
+        setattr(backbone, child, nn.Identity())
+    if config.behaviour == "published":                                   # timm starts each block's last norm at zero
+        for module in backbone.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                nn.init.ones_(module.weight)
+    return backbone, width, maps.shape[1] != width
+
+
+class FrameEncoder(nn.Module):
+    """A pool of crops -> a map and a vector each; what any window asks of a frame is computed once."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.backbone, self.width, self.channels_behind = create_backbone(config)
+        self.to_vector = nn.Sequential(nn.Linear(self.width, 1000), nn.ReLU(), nn.Linear(1000, VECTOR))
+
+    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """frames [F, 3, H, W] normalised -> maps [F, C, h, w], vectors [F, 256]."""
+        maps = self.backbone.forward_features(frames)                     # [F, C, h, w] or [F, h, w, C]
+        if self.channels_behind:
+            maps = maps.permute(0, 3, 1, 2)                               # [F, C, h, w]
+        return maps, self.to_vector(maps.mean(dim=(-2, -1)))
+
+
+class GazePose(nn.Module):
+    """Seven frames in time, and the centre frame's map asked by eight queries: three angles, five landmarks."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        d, published = config.dmodel, config.behaviour == "published"
+        self.frames = FrameEncoder(config)
+        self.lstm = nn.LSTM(VECTOR, VECTOR, num_layers=2, batch_first=True, bidirectional=True)
+        self.input_proj = nn.Conv2d(self.frames.width, d, kernel_size=1)
+        self.contents = nn.Parameter(torch.randn(8, d))
+        self.head_queries = LearnedQueries(3, d) if not config.prior_head else HeadPoseQueries(
+            d, split=config.split, unsigned=config.unsigned_pose, published=published)
+        self.landmark_queries = LearnedQueries(5, d) if not config.prior_landmark else LandmarkQueries(
+            d, dsplit=config.dsplit, csplit=config.csplit, published=published)
+        self.transformer = Transformer(d, config.nheads, config.num_encoder_layers, config.num_decoder_layers,
+                                       config.dim_feedforward, config.dropout)
+        self.fusion_layer = nn.Linear(8 * d, 2 * VECTOR)
+        self.combine_layer = nn.Linear(4 * VECTOR, VECTOR)
+        self.last_layer = nn.Linear(VECTOR, 2)
+        self.gaze_head = GazeHead(VECTOR) if config.gaze_head else None
+
+    def forward(self, frames: Tensor, window: Tensor, head_pose: Tensor, landmarks: Tensor) -> Prediction:
+        """Is the face at the centre of each window looking at the camera?
+
+        Args:
+            frames: the pool, normalised, float [F, 3, H, W].
+            window: which frames of the pool make each window, int64 [B, T]; the centre is T // 2.
+            head_pose: yaw, pitch, roll in degrees, NaN unknown, [B, 3].
+            landmarks: five times x, y in 0..1 of the crop and confidence, NaN unknown, [B, 5, 3].
+        """
+        centre = window.shape[1] // 2
+        maps, vectors = self.frames(frames)                               # [F, C, h, w], [F, 256]
+        sequence, _ = self.lstm(vectors[window])                          # [B, T, 512]
+        place = self.input_proj(maps[window[:, centre]])                  # [B, d, h, w]
+        queries = torch.cat([self.head_queries(head_pose), self.landmark_queries(landmarks)], dim=1)  # [B, 8, d]
+        found = self.transformer(place, self.contents, queries)           # [B, 8, d]
+        spatial = self.fusion_layer(found.flatten(1))                     # [B, 512]
+        both = self.combine_layer(torch.cat([sequence[:, centre], spatial], dim=1))  # [B, 256]
+        return Prediction(self.last_layer(both), None if self.gaze_head is None else self.gaze_head(both))

@@ -1,0 +1,160 @@
+"""A small encoder-decoder: a feature map and a few queries in, one vector per query out.
+
+Pre-norm layers after DETR. It knows nothing of gaze; what the queries mean is in queries.py.
+Parameter names are those of the published checkpoints, so they load without renaming.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def sine_positions(height: int, width: int, dim: int, like: Tensor) -> Tensor:
+    """DETR's sine code of every cell of a map, normalised to the map's size.
+
+    Args:
+        height, width: size of the map in cells, any.
+        dim: numbers per cell, a multiple of 4; the first half tells the row, the second the column.
+        like: gives device and dtype; half precision is rounded at the end only.
+
+    Returns:
+        [height * width, dim], cells in row-major order.
+    """
+    dtype = torch.promote_types(like.dtype, torch.float32)
+    index = torch.arange(dim // 2, dtype=dtype, device=like.device)
+    wavelength = 10000 ** (2 * (index // 2) / (dim // 2))                 # [dim/2], equal in pairs
+
+    def axis(cells: int) -> Tensor:
+        count = torch.arange(1, cells + 1, dtype=dtype, device=like.device)
+        angle = (count / (cells + 1e-6) * (2 * math.pi))[:, None] / wavelength
+        return torch.stack([angle[:, 0::2].sin(), angle[:, 1::2].cos()], dim=-1).flatten(1)  # [cells, dim/2]
+
+    rows = axis(height)[:, None].expand(-1, width, -1)                    # [h, w, dim/2]
+    columns = axis(width)[None].expand(height, -1, -1)                    # [h, w, dim/2]
+    return torch.cat([rows, columns], dim=-1).flatten(0, 1).to(like.dtype)
+
+
+class Attention(nn.Module):
+    """Multi-head attention; queries and keys may carry positions that the values do not."""
+
+    def __init__(self, dim: int, heads: int, dropout: float):
+        super().__init__()
+        self.heads = heads
+        self.dropout = dropout
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * dim, dim))     # query, key, value, one above the other
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * dim))
+        self.out_proj = nn.Linear(dim, dim)
+        nn.init.xavier_uniform_(self.in_proj_weight)
+        nn.init.zeros_(self.out_proj.bias)
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """query [B, Q, d], key and value [B, K, d] -> [B, Q, d]."""
+        parts = zip((query, key, value), self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3), strict=True)
+        q, k, v = (F.linear(x, weight, bias).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+                   for x, weight, bias in parts)                          # [B, heads, Q or K, d/heads]
+        mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout if self.training else 0.0)
+        return self.out_proj(mixed.transpose(1, 2).flatten(2))            # [B, Q, d]
+
+
+class EncoderLayer(nn.Module):
+    """Cells look at each other; positions are in queries and keys only."""
+
+    def __init__(self, dim: int, heads: int, feedforward: int, dropout: float):
+        super().__init__()
+        self.self_attn = Attention(dim, heads, dropout)
+        self.linear1 = nn.Linear(dim, feedforward)
+        self.linear2 = nn.Linear(feedforward, dim)
+        self.norm1 = nn.LayerNorm(dim)
+        self.norm2 = nn.LayerNorm(dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, positions: Tensor) -> Tensor:
+        """x [B, K, d], positions [K, d] -> [B, K, d]."""
+        normed = self.norm1(x)
+        placed = normed + positions
+        x = x + self.dropout(self.self_attn(placed, placed, normed))
+        hidden = self.dropout(F.relu(self.linear1(self.norm2(x))))        # [B, K, feedforward]
+        return x + self.dropout(self.linear2(hidden))
+
+
+class DecoderLayer(nn.Module):
+    """Queries look at each other, then at the map; neither kind of position is in the values."""
+
+    def __init__(self, dim: int, heads: int, feedforward: int, dropout: float):
+        super().__init__()
+        self.self_attn = Attention(dim, heads, dropout)
+        self.multihead_attn = Attention(dim, heads, dropout)
+        self.linear1 = nn.Linear(dim, feedforward)
+        self.linear2 = nn.Linear(feedforward, dim)
+        self.norm1 = nn.LayerNorm(dim)
+        self.norm2 = nn.LayerNorm(dim)
+        self.norm3 = nn.LayerNorm(dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, query_positions: Tensor, memory: Tensor, placed_memory: Tensor) -> Tensor:
+        """x and query_positions [B, Q, d], memory and the same with positions [B, K, d] -> [B, Q, d]."""
+        normed = self.norm1(x)
+        placed = normed + query_positions
+        x = x + self.dropout(self.self_attn(placed, placed, normed))
+        x = x + self.dropout(self.multihead_attn(self.norm2(x) + query_positions, placed_memory, memory))
+        hidden = self.dropout(F.relu(self.linear1(self.norm3(x))))        # [B, Q, feedforward]
+        return x + self.dropout(self.linear2(hidden))
+
+
+class Encoder(nn.Module):
+    """Layers and a last norm: cells [B, K, d] -> memory [B, K, d]."""
+
+    def __init__(self, depth: int, dim: int, heads: int, feedforward: int, dropout: float):
+        super().__init__()
+        self.layers = nn.ModuleList(EncoderLayer(dim, heads, feedforward, dropout) for _ in range(depth))
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, x: Tensor, positions: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer(x, positions)
+        return self.norm(x)                                               # [B, K, d]
+
+
+class Decoder(nn.Module):
+    """Layers and a last norm: contents [B, Q, d] -> what they found, [B, Q, d]."""
+
+    def __init__(self, depth: int, dim: int, heads: int, feedforward: int, dropout: float):
+        super().__init__()
+        self.layers = nn.ModuleList(DecoderLayer(dim, heads, feedforward, dropout) for _ in range(depth))
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, x: Tensor, query_positions: Tensor, memory: Tensor, placed_memory: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer(x, query_positions, memory, placed_memory)
+        return self.norm(x)                                               # [B, Q, d]
+
+
+class Transformer(nn.Module):
+    """The encoder reads the map, the decoder asks it the queries. All matrices start from Xavier uniform."""
+
+    def __init__(self, dim: int, heads: int, encoder_layers: int, decoder_layers: int, feedforward: int,
+                 dropout: float):
+        super().__init__()
+        self.encoder = Encoder(encoder_layers, dim, heads, feedforward, dropout)
+        self.decoder = Decoder(decoder_layers, dim, heads, feedforward, dropout)
+        for parameter in self.parameters():
+            if parameter.dim() > 1:
+                nn.init.xavier_uniform_(parameter)
+
+    def forward(self, maps: Tensor, contents: Tensor, query_positions: Tensor) -> Tensor:
+        """What each query found on the map.
+
+        Args:
+            maps: [B, d, h, w], any h and w.
+            contents: the decoder's input, the same for every sample, [Q, d].
+            query_positions: added to queries and keys, never to values, [B, Q, d].
+
+        Returns:
+            [B, Q, d].
+        """
+        positions = sine_positions(maps.shape[-2], maps.shape[-1], maps.shape[1], like=contents)  # [h*w, d]
+        memory = self.encoder(maps.flatten(2).transpose(1, 2), positions)  # [B, h*w, d]
+        contents = contents.expand(maps.shape[0], -1, -1)                  # [B, Q, d]
+        return self.decoder(contents, query_positions, memory, memory + positions)

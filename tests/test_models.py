@@ -1,0 +1,315 @@
+"""What the models promise beyond the published numbers: unknowns, sharing, sizes, backbones, gradients, files."""
+
+import copy
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.export import Dim
+
+from gazepose.models import ModelConfig, build_model
+from gazepose.models.published import KINDS, load_into, read_published
+from gazepose.models.queries import HeadPoseQueries, LandmarkQueries, eye_centred
+from gazepose.models.transformer import sine_positions
+
+SMALL: dict[str, Any] = {"backbone": "test_resnet", "num_encoder_layers": 1, "num_decoder_layers": 1, "dmodel": 64,
+                         "dim_feedforward": 64}
+BOTH: dict[str, Any] = {"prior_head": True, "prior_landmark": True}
+NAN = math.nan
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """These models are too small to share out, and threads that wait for each other are slow on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def small(seed: int = 0, **options: Any) -> Any:
+    torch.manual_seed(seed)
+    return build_model(ModelConfig(**(SMALL | options))).eval()
+
+
+def batch(count: int = 2, size: int = 64, seed: int = 1) -> tuple[torch.Tensor, ...]:
+    """Neighbouring windows of one pool, as the loader deals them, with known priors."""
+    generator = torch.Generator().manual_seed(seed)
+    frames = torch.randn(count + 6, 3, size, size, generator=generator)
+    window = torch.arange(count)[:, None] + torch.arange(7)
+    head_pose = 120 * torch.rand(count, 3, generator=generator) - 60
+    return frames, window, head_pose, torch.rand(count, 5, 3, generator=generator)
+
+
+def test_head_pose_keeps_its_sign_and_its_unknown_has_a_row_of_its_own():
+    queries = HeadPoseQueries(8, split=1.0)
+    rows = queries.rows(torch.tensor([[-99.0, -0.5, 0.5], [99.0, 150.0, -150.0], [NAN, 98.9, 0.0]]))
+    assert rows.tolist() == [[0, 98, 99], [198, 198, 0], [199, 197, 99]]
+    assert len(queries.yaw.weight) == 200
+
+
+def test_unsigned_pose_drops_the_sign_and_nothing_else():
+    queries = HeadPoseQueries(8, split=3.0, unsigned=True)
+    assert queries.rows(torch.tensor([[-7.0, 7.0, 95.0], [NAN, 90.0, 0.0]])).tolist() == [[2, 2, 30], [31, 30, 0]]
+
+
+def test_every_landmark_cell_has_its_own_row():
+    queries = LandmarkQueries(8, dsplit=0.1, csplit=0.1)
+    grid = torch.arange(-20, 21) / 10 + 0.01
+    x, y = torch.meshgrid(grid, grid, indexing="ij")
+    relative = torch.stack([x.flatten(), y.flatten(), torch.ones(1681)], -1).view(-1, 1, 3).expand(-1, 5, -1)
+    cell, confidence = queries.rows(relative)
+    assert sorted(cell[:, 0].tolist()) == list(range(1681))
+    assert confidence.unique().tolist() == [10]
+
+
+def test_unknown_landmarks_have_rows_of_their_own():
+    queries = LandmarkQueries(8, dsplit=0.1, csplit=0.1)
+    landmarks = torch.full((1, 5, 3), 0.5)
+    landmarks[0, 3] = NAN
+    cell, confidence = queries.rows(eye_centred(landmarks))
+    assert cell.tolist() == [[840, 840, 840, 1681, 840]] and confidence.tolist() == [[5, 5, 5, 11, 5]]
+    assert len(queries.cell.weight) == 1682 and len(queries.confidence.weight) == 12
+
+
+def test_without_an_eye_no_landmark_has_a_place():
+    landmarks = torch.full((1, 5, 3), 0.5)
+    landmarks[0, 1, :2] = NAN
+    assert eye_centred(landmarks)[..., :2].isnan().all()
+
+
+@pytest.mark.parametrize("behaviour", ["intended", "published"])
+@pytest.mark.parametrize(("option", "argument"), [("prior_head", 2), ("prior_landmark", 3)])
+def test_a_prior_that_is_off_is_not_seen_and_one_that_is_on_is(behaviour, option, argument):
+    inputs = list(batch())
+    for on in (False, True):
+        model = small(behaviour=behaviour, **BOTH | {option: on})
+        with torch.no_grad():
+            before = model(*inputs).logits
+            for other in (inputs[argument] * 0.5, torch.full_like(inputs[argument], NAN)):
+                changed = model(*[other if i == argument else x for i, x in enumerate(inputs)]).logits
+                assert changed.isfinite().all()
+                assert torch.equal(before, changed) != on
+
+
+def test_unknown_priors_differ_from_the_values_they_were_once_mistaken_for():
+    model = small(**BOTH)
+    frames, window, *_ = batch()
+    unknown = torch.full((2, 3), NAN), torch.full((2, 5, 3), NAN)
+    mistaken = torch.full((2, 3), 90.0), torch.zeros(2, 5, 3)
+    with torch.no_grad():
+        assert not torch.allclose(model(frames, window, *unknown).logits, model(frames, window, *mistaken).logits)
+        published = small(behaviour="published", **BOTH)
+        assert torch.equal(published(frames, window, *unknown).logits, published(frames, window, *mistaken).logits)
+
+
+@pytest.mark.parametrize("name", ["GazePose", "GazeLSTM", "BaselineLSTM"])
+def test_sharing_frames_changes_nothing_but_time(name):
+    model = small(model=name, gaze_head=True, **BOTH)
+    frames, window, *priors = batch(3)
+    with torch.no_grad():
+        shared = model(frames, window, *priors)
+        unshared = model(frames[window].flatten(0, 1), torch.arange(21).view(3, 7), *priors)
+    torch.testing.assert_close(shared, unshared, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["GazePose", "GazeLSTM"])
+def test_a_batch_of_one_is_a_batch(name):
+    model = small(model=name, **BOTH)
+    frames, window, head_pose, landmarks = batch(2)
+    with torch.no_grad():
+        both, one = model(frames, window, head_pose, landmarks), model(frames, window[:1], head_pose[:1], landmarks[:1])
+    assert one.logits.shape == (1, 2) and one.gaze is None
+    torch.testing.assert_close(one.logits, both.logits[:1], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("output_stride", "side"), [(32, 2), (16, 4), (8, 8)])
+def test_the_map_may_have_any_size(output_stride, side):
+    model = small(backbone="resnet18", output_stride=output_stride)
+    with torch.no_grad():
+        assert model.frames(batch()[0])[0].shape[1:] == (512, side, side)
+        assert model(*batch()).logits.isfinite().all()
+
+
+def test_positions_tell_every_cell_of_a_map_from_every_other():
+    code = sine_positions(4, 6, 64, torch.zeros(1))
+    assert code.shape == (24, 64) and torch.cdist(code, code).add(torch.eye(24)).min() > 0.1
+    rows, columns = code[::6, :32], code[:6, 32:]  # of the first column, of the first row
+    torch.testing.assert_close(code.view(4, 6, 64), torch.cat([
+        rows[:, None].expand(-1, 6, -1), columns[None].expand(4, -1, -1)], -1))
+
+
+@pytest.mark.parametrize(("backbone", "width", "size"), [
+    ("resnet34", 512, 64), ("convnext_atto", 320, 64), ("mobilenetv3_small_050", 288, 64),
+    ("mambaout_femto", 288, 64)])  # the last gives maps with channels behind
+def test_any_backbone_with_a_map_will_do_and_all_of_it_is_trained(backbone, width, size):
+    model = small(backbone=backbone, **BOTH).train()
+    prediction = model(*batch(size=size))
+    prediction.logits.sum().backward()
+    assert model.frames.width == width
+    assert [name for name, p in model.named_parameters() if p.grad is None] == []
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"backbone": "vit_tiny_patch16_224"}, r"vit_tiny_patch16_224 gives \[1, 197, 192\], not a feature map"),
+    ({"backbone": "resnet81"}, "timm has no 'resnet81' -> resnet18"),
+    ({"backbone": "mobilenetv3_small_050", "output_stride": 8}, "mobilenetv3_small_050 does not do output_stride 8"),
+    ({"model": "GazePos"}, "model: 'GazePos' is unknown -> one of GazePose, GazeLSTM, BaselineLSTM"),
+    ({"output_stride": 7}, "output_stride: 7 is unknown -> one of 8, 16, 32"),
+    ({"split": 0}, "split: 0 is out of range"),
+    ({"dmodel": 100}, "dmodel: 100 does not divide into 4 parts and 8 heads"),
+])
+def test_what_cannot_be_built_says_why(options, message):
+    with pytest.raises(ValueError, match=message):
+        build_model(ModelConfig(**options))
+
+
+def test_gaze_stays_within_its_angles():
+    model = small(model="GazeLSTM", gaze_head=True)
+    model.gaze_head.weight.data *= 1000
+    with torch.no_grad():
+        yaw, pitch, spread = model(*batch(6)).gaze.unbind(1)
+    assert yaw.abs().max() <= math.pi + 1e-6 and pitch.abs().max() <= math.pi / 2 + 1e-6
+    assert (spread >= 0).all() and (spread <= math.pi + 1e-6).all()
+
+
+@pytest.mark.parametrize("behaviour", ["intended", "published"])
+@pytest.mark.parametrize(("name", "priors"), [("GazePose", True), ("GazePose", False), ("GazeLSTM", False),
+                                              ("BaselineLSTM", False)])
+def test_every_parameter_that_trains_gets_a_gradient(behaviour, name, priors):
+    model = small(model=name, behaviour=behaviour, gaze_head=True, prior_head=priors, prior_landmark=priors).train()
+    prediction = model(*batch())
+    (prediction.logits.sum() + prediction.gaze.sum()).backward()
+    assert [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
+    fixed = [n for n, p in model.named_parameters() if not p.requires_grad]
+    assert fixed == (["landmark_queries.cell.weight", "landmark_queries.confidence.weight"]
+                     if priors and behaviour == "published" else [])
+
+
+def test_only_the_published_start_leaves_no_norm_at_zero():
+    for behaviour, start in (("published", 1.0), ("intended", 0.0)):
+        assert (small(backbone="resnet18", behaviour=behaviour).frames.backbone.layer4[1].bn2.weight == start).all()
+
+
+@pytest.mark.parametrize("behaviour", ["intended", "published"])
+def test_distributed_training_needs_no_search_for_unused_parameters(behaviour, tmp_path):
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/meeting", rank=0, world_size=1)
+    try:
+        model = nn.parallel.DistributedDataParallel(small(behaviour=behaviour, **BOTH).train())
+        for _ in range(2):  # the second step fails if the first left a parameter out
+            model(*batch()).logits.sum().backward()
+    finally:
+        dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_trains_and_nearly_agrees(dtype):
+    model = small(gaze_head=True, **BOTH)
+    exact = model(*batch())
+    with torch.autocast("cpu", dtype=dtype):
+        prediction = model(*batch())
+    assert (prediction.logits - exact.logits).abs().max() < 3e-2
+    (prediction.logits.float().sum() + prediction.gaze.float().sum()).backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_channels_last_changes_nothing_but_time():
+    model = small(**BOTH)
+    frames, *rest = batch()
+    with torch.no_grad():
+        before = model(frames, *rest).logits
+        after = copy.deepcopy(model).to(memory_format=torch.channels_last)(
+            frames.to(memory_format=torch.channels_last), *rest).logits
+    torch.testing.assert_close(before, after, rtol=0, atol=1e-5)
+
+
+def test_compiles():
+    model = small(**BOTH)
+    compiled = torch.compile(model, backend="eager")  # one break in the graph: dynamo leaves nn.LSTM to cuDNN
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(*batch()).logits, model(*batch()).logits)
+    torch._dynamo.reset()
+
+
+def test_exports_for_any_number_of_frames_and_windows():
+    model = small(gaze_head=True, prior_landmark=True)
+    program = torch.export.export(model, batch(2), dynamic_shapes=({0: Dim.DYNAMIC},) * 4)
+    with torch.no_grad():
+        torch.testing.assert_close(program.module()(*batch(5)), model(*batch(5)))
+
+
+def published_file(path, kind: str, model: nn.Module, prefix: str = "", **extra: torch.Tensor):
+    """A checkpoint as the published code would write it, with random weights."""
+    state = dict(extra)
+    for name, value in model.state_dict().items():
+        if kind == "Gaze360" and name.startswith("last_layer"):
+            continue
+        theirs, ours = next((pair for pair in KINDS[kind] if name.startswith(pair[1])), ("", ""))
+        state[prefix + theirs + name[len(ours):]] = value
+    torch.save({"state_dict": state, "epoch": 7, "mAP": np.float64(0.7)}, path)
+    return path
+
+
+@pytest.mark.parametrize(("kind", "options"), [
+    ("GazePose", SMALL | BOTH | {"backbone": "resnet18", "split": 3.0, "dsplit": 0.2, "csplit": 0.25}),
+    ("GazePose", SMALL | {"backbone": "resnet18", "prior_landmark": True, "num_encoder_layers": 2}),
+    ("GazePose's GazeLSTM", {"model": "GazeLSTM"}),
+    ("Ego4D's GazeLSTM or BaselineLSTM", {"model": "BaselineLSTM"}),
+    ("Gaze360", {"model": "GazeLSTM", "gaze_head": True}),
+])
+def test_a_published_file_tells_what_it_is(kind, options, tmp_path):
+    config = ModelConfig(behaviour="published", **options)
+    model = build_model(config)
+    published = read_published(published_file(tmp_path / "w.pth", kind, model, prefix="module."))
+    assert (published.kind, published.config, published.left) == (kind, config, [])
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in published.state.items())
+    assert len(published.taken) == len(published.state)
+
+
+def test_what_is_not_taken_from_a_published_file_is_named(tmp_path):
+    model = small(backbone="resnet18", model="GazeLSTM")
+    file = published_file(tmp_path / "w.pth", "GazePose's GazeLSTM", model, body=torch.zeros(3))
+    assert read_published(file).left == ["body"]
+
+
+def test_gazepose_starts_from_gaze360(tmp_path):
+    gaze360 = small(backbone="resnet18", model="GazeLSTM", gaze_head=True)
+    published = read_published(published_file(tmp_path / "g.pth.tar", "Gaze360", gaze360))
+    model = small(seed=1, backbone="resnet18", gaze_head=True, **BOTH)
+    taken, left = load_into(model, published.state)
+    assert len(taken) == 140 and left == ["gaze_head.weight", "gaze_head.bias"]  # the bias would fit, alone
+    assert torch.equal(model.frames.to_vector[0].weight, gaze360.frames.to_vector[0].weight)
+
+
+def test_a_model_starts_from_another_of_ours_with_another_head():
+    taken, left = load_into(small(model="BaselineLSTM"), small(model="GazeLSTM", gaze_head=True).state_dict())
+    assert left == ["last_layer.weight", "last_layer.bias", "gaze_head.weight", "gaze_head.bias"]
+    assert all(name.startswith(("frames.", "lstm.")) for name in taken)
+    with pytest.raises(ValueError, match="none of its 1 entries .* fits GazeLSTM"):
+        load_into(small(model="GazeLSTM"), {"fc.weight": torch.zeros(2, 2)})
+
+
+def test_a_file_that_fits_nothing_names_the_closest_and_what_differs(tmp_path):
+    file = published_file(tmp_path / "w.pth", "GazePose's GazeLSTM", small(backbone="resnet18", model="GazeLSTM"))
+    state = torch.load(file, weights_only=False)["state_dict"]
+    state["head.weight"], state["lstm.bias_ih_l0"] = state.pop("last_layer.weight"), torch.zeros(5)
+    torch.save(state, file)
+    with pytest.raises(ValueError, match=r"w\.pth: fits no published model; closest is GazePose's GazeLSTM, but "
+                                         r"missing last_layer\.weight; not known head\.weight; "
+                                         r"of another shape lstm\.bias_ih_l0"):
+        read_published(file)
+
+
+def test_a_file_that_would_run_code_is_refused(tmp_path):
+    torch.save({"state_dict": {"a": torch.zeros(1)}, "then": print}, tmp_path / "code.pth")
+    with pytest.raises(ValueError, match="code.pth: not a checkpoint of tensors"):
+        read_published(tmp_path / "code.pth")
+    torch.save({"epoch": 3}, tmp_path / "empty.pth")
+    with pytest.raises(ValueError, match="empty.pth: no state_dict of tensors inside"):
+        read_published(tmp_path / "empty.pth")
+    with pytest.raises(FileNotFoundError, match="gone.pth: no such checkpoint"):
+        read_published(tmp_path / "gone.pth")
