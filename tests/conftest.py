@@ -31,7 +31,8 @@ def index_of(tmp_path_factory):
             folder = tmp_path_factory.mktemp("index")
             frames = [frame for track in tracks for frame in track]
             with ShardWriter(folder / "shard") as writer:
-                places = [writer.append(encode(np.full((16, 16, 3), row % 256, np.uint8))) for row in range(len(frames))]
+                places = [writer.append(encode(np.full((16, 16, 3), row % 256, np.uint8)))
+                          for row in range(len(frames))]
             offset, length = np.array(places).T
             starts = np.cumsum([0, *(len(track) for track in tracks)])
             made[key] = write_index(

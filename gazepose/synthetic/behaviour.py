@@ -1,0 +1,351 @@
+"""What people in the embedded world do: where they sit, where they look, how head, eyes, lids and mouth follow.
+
+Pure geometry and chance: no picture is drawn here (head.py, camera.py) and nothing is written (world.py).
+World frame: x right, y down, z forward, metres; the wearer's camera rests at the origin and looks along +z.
+Angles of a person are (yaw, pitch) about the level line from their seat to the origin: yaw > 0 to +x, pitch > 0 up.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+FPS = 30
+RADIUS = 0.12
+"""a gaze ray that passes the camera within this many metres is a look at the wearer"""
+EYE_LIMIT = np.radians([42.0, 30.0])
+"""farthest an eye turns in the head, yaw and pitch"""
+BLINK = np.array([0.45, 0.05, 0.0, 0.4, 0.85])
+"""lid opening over the frames of a blink"""
+WARM_UP = 45
+"""frames lived through before a shot begins, so that heads and fixations are under way"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """How difficult a world is, and how much of it there is."""
+
+    name: str
+    distance: tuple[float, float]
+    """metres from the camera to a head"""
+    view: float = 60.0
+    """horizontal field of view, degrees"""
+    size: tuple[int, int] = (640, 360)
+    """picture width and height"""
+    nearest: float
+    """smallest angle between a negative gaze target and the camera, degrees"""
+    p_camera: float
+    """probability that a fixation is on the camera"""
+    independent: float
+    """share of fixations whose head direction is drawn without regard to the gaze"""
+    gain: tuple[float, float]
+    """share of a gaze shift that the head makes"""
+    ego: float
+    """scale of the wearer's sway"""
+    pans: float
+    """turns of the wearer's head per second"""
+    dark: float = 0.0
+    """share of shots in bad light"""
+    defocus: float = 0.0
+    """share of shots out of focus"""
+    defocus_sigma: tuple[float, float] = (0.8, 2.2)
+    """blur of a shot out of focus, pixels"""
+    occluder: float = 0.0
+    """share of people with a hand or a thing before the face"""
+    crf: int = 24
+    """x264 quality, higher is worse"""
+    clips: tuple[int, int, int]
+    """clips of train, val, test"""
+    shots: int
+    """shots a clip is edited from"""
+    frames: tuple[int, int] = (9, 12)
+    """frames of a shot, least and most"""
+    people: tuple[int, int] = (2, 4)
+    """people in a shot, least and most"""
+    stills: int
+    """single crops for gaze pre-training"""
+    prior_noise: float = 1.0
+    """how much worse the priors get as the face gets small or blurred"""
+
+    @property
+    def focal(self) -> float:
+        """Focal length in pixels."""
+        return self.size[0] / 2 / np.tan(np.radians(self.view) / 2)
+
+
+_DEFAULT = Preset(
+    name="default", distance=(0.7, 1.8), nearest=12, p_camera=0.40, independent=0.40, gain=(0.2, 0.8), ego=0.5,
+    pans=0.6, dark=0.2, defocus=0.25, occluder=0.08, crf=24, clips=(36, 10, 6), shots=14, stills=7000)
+_HARD = replace(
+    _DEFAULT, name="hard", distance=(0.9, 3.0), view=66, nearest=8, p_camera=0.30, independent=0.35, gain=(0.3, 0.95),
+    ego=0.7, pans=1.1, dark=0.35, defocus=0.5, occluder=0.15, crf=27)
+_EASY = replace(
+    _DEFAULT, name="easy", distance=(0.6, 1.2), nearest=18, p_camera=0.42, independent=0.45, gain=(0.15, 0.6), ego=0.25,
+    pans=0.25, dark=0.05, defocus=0.05, occluder=0.0, crf=20, people=(2, 3))
+
+PRESETS: dict[str, Preset] = {preset.name: preset for preset in (
+    replace(_EASY, name="tiny", distance=(0.7, 1.0), size=(320, 180), gain=(0.2, 0.6), dark=0.0, defocus=0.0,
+            clips=(3, 2, 1), shots=2, stills=64),
+    _EASY,
+    _DEFAULT,
+    _HARD,
+    replace(_HARD, name="benchmark", distance=(0.7, 4.0), view=75, size=(1280, 720), nearest=5, p_camera=0.10,
+            clips=(12, 4, 2), shots=20, people=(3, 5), stills=2000),
+    replace(_DEFAULT, name="lowquality", distance=(0.8, 2.3), independent=0.25, gain=(0.4, 0.85), defocus=0.3,
+            defocus_sigma=(3.0, 4.5), prior_noise=2.0),
+)}
+
+
+@dataclass
+class Act:
+    """One person over the n frames of a shot, in the world frame."""
+
+    position: np.ndarray      # float64 [n, 3], head centre
+    rotation: np.ndarray      # float64 [n, 3, 3], head -> world
+    midpoint: np.ndarray      # float64 [n, 3], between the eyes
+    gaze: np.ndarray          # float64 [n, 3], unit, from the midpoint
+    eyes: np.ndarray          # float64 [n, 2, 3], unit, own left and right eye, head frame; both meet in one point
+    lids: np.ndarray          # float64 [n], 1 open, 0 closed
+    mouth: np.ndarray         # float64 [n], 0 closed, 1 open
+    body: float               # yaw of the torso, radians
+    target: np.ndarray        # str [n]: camera, person, object, away
+
+
+def unit(v: np.ndarray) -> np.ndarray:
+    """The vectors v [..., 3] at length one."""
+    return v / np.sqrt(np.einsum("...i,...i->...", v, v))[..., None]
+
+
+def looks_at(origin: np.ndarray, direction: np.ndarray, goal: np.ndarray, radius: float = RADIUS) -> np.ndarray:
+    """Whether the ray from origin along the unit direction passes within radius of goal, forward.
+
+    Args: origin, direction, goal: [..., 3]. Returns: bool [...].
+    """
+    to = goal - origin
+    along = np.einsum("...i,...i->...", to, direction)
+    miss = to - along[..., None] * direction
+    return (along > 0) & (np.einsum("...i,...i->...", miss, miss) < radius**2)
+
+
+def seats(rng: np.random.Generator, preset: Preset, people: int) -> np.ndarray:
+    """Places of heads in the world, float64 [people, 3], left to right, each in its own part of the picture."""
+    width, height = preset.size
+    near, far = preset.distance
+    share = width / people / preset.focal                      # width of a part of the picture at one metre
+    depth = rng.uniform(near, far, people)
+    depth = np.clip(np.maximum(depth, min(0.21 / share, 0.9 * far)), near, far)      # a head fits into its part
+    room = np.maximum(share - 0.20 / depth, 0.02) / 2
+    across = (np.arange(people) + 0.5) * share - width / 2 / preset.focal + rng.uniform(-1, 1, people) * room
+    slack = np.maximum(height / 2 / preset.focal - 0.17 / depth, 0.02)
+    down = np.clip(rng.normal(-0.03, 0.07, people), -slack, slack)
+    return np.stack([across, down, np.ones(people)], 1) * depth[:, None]
+
+
+def ego_motion(rng: np.random.Generator, preset: Preset, frames: int, at: int) -> tuple[np.ndarray, np.ndarray]:
+    """The wearer's camera: sway in a few slow sines, steps of the body, and turns of the head.
+
+    Args: at: the frame at which a turning camera points about at its rest direction.
+    Returns: rotation camera -> world [frames, 3, 3]; position [frames, 3] in metres.
+    """
+    t = np.arange(frames) / FPS
+    rate = rng.uniform(0.25, 1.1, (6, 3, 1))
+    wave = np.sin(2 * np.pi * (rate * t + rng.random((6, 3, 1)))).mean(1)          # [6, frames]
+    yaw, pitch, roll = np.radians([[3.2], [2.2], [2.4]]) * wave[:3] * preset.ego
+    position = (np.array([[0.03], [0.02], [0.03]]) * wave[3:] * preset.ego).T
+    for _ in range(rng.poisson(preset.pans * frames / FPS)):
+        length, angle = rng.uniform(0.25, 0.55), np.radians(rng.uniform(6, 26)) * rng.choice([-1, 1])
+        x = np.clip((t - rng.uniform(0, t[-1])) / length, 0, 1)
+        yaw = yaw + angle * x * x * (3 - 2 * x)
+        pitch = pitch + rng.uniform(-0.25, 0.25) * angle * x * x * (3 - 2 * x)
+    yaw = yaw - yaw[at] + np.radians(rng.normal(0, 1.5))
+    pitch = pitch - pitch[at] + np.radians(rng.normal(0, 1.5))
+    return _turned(yaw, pitch, roll), position
+
+
+def _turned(yaw: np.ndarray, pitch: np.ndarray, roll: np.ndarray) -> np.ndarray:
+    """Rotations [n, 3, 3] of a camera turned right by yaw, up by pitch and clockwise by roll."""
+    z = np.stack([np.sin(yaw) * np.cos(pitch), -np.sin(pitch), np.cos(yaw) * np.cos(pitch)], -1)
+    x = np.stack([np.cos(yaw), np.zeros_like(yaw), -np.sin(yaw)], -1)
+    y = np.cross(z, x)
+    c, s = np.cos(roll)[..., None], np.sin(roll)[..., None]
+    return np.stack([c * x + s * y, c * y - s * x, z], -1)
+
+
+def act(rng: np.random.Generator, preset: Preset, seat: int, places: np.ndarray, eyes: np.ndarray,
+        camera: np.ndarray, frames: int) -> Act:
+    """Let one person live through a shot.
+
+    Args:
+        seat: which of the places [p, 3] is theirs; the others are who they may look at.
+        eyes: eye centres in the head frame [2, 3], own left first.
+        camera: positions of the camera over warm-up and shot [WARM_UP + frames, 3].
+        frames: length of the shot; its frames are the last ones of camera.
+    """
+    count = len(camera)
+    home = places[seat]
+    front = unit(np.array([-home[0], 0.0, -home[2]]))
+    axes = np.array([[-front[2], 0.0, front[0]], [0.0, -1.0, 0.0], front])         # rows: image right, up, front
+
+    def angles(v: np.ndarray) -> np.ndarray:
+        return _angles(v @ axes.T)
+
+    def direction(a: np.ndarray) -> np.ndarray:
+        return _direction(a) @ axes
+
+    body = np.radians(np.clip(rng.normal(0, 20), -50, 50))
+    gain = rng.uniform(*preset.gain)
+    tilt = np.radians(rng.normal(0, 3))
+    to_camera = angles(-home)
+    distance = float(np.linalg.norm(home))
+
+    # what is looked at, from when on, and where the head is drawn to
+    start, kind, point, drawn = _fixations(rng, preset, count, seat, places, angles, direction, body, gain, to_camera,
+                                           distance)
+
+    # the head follows as a critically damped spring, two frames late
+    now = np.searchsorted(start, np.arange(count), side="right") - 1            # fixation of each frame
+    wanted = drawn[np.searchsorted(start + 2, np.arange(count), side="right").clip(1) - 1]
+    wanted[:, 2] += tilt
+    head = _spring(wanted, rng.uniform(8, 13))
+    wave = np.sin(2 * np.pi * (rng.uniform(0.15, 0.6, (6, 1)) * np.arange(count) / FPS + rng.random((6, 1))))
+    head = head + np.radians(0.8) * wave[:3].T
+    forward = direction(head[:, :2])
+    up = unit(axes[1] - np.einsum("ni,i->n", forward, axes[1])[:, None] * forward)
+    right = np.cross(up, forward)
+    c, s = np.cos(head[:, 2:]), np.sin(head[:, 2:])
+    rotation = np.stack([c * right - s * up, c * up + s * right, forward], -1)   # [count, 3, 3]
+    neck = home - 0.09 * axes[1] - 0.02 * axes[2] + 0.006 * wave[3:].T
+    position = neck + rotation @ np.array([0.0, 0.09, 0.02])
+    midpoint = position + rotation @ eyes.mean(0)
+
+    # the gaze: on the point of the fixation, off it by a jitter, in a sweep of two or three frames between fixations
+    fixed = np.where((kind == "camera")[now][:, None], camera, point[now])
+    before = np.maximum(now - 1, 0)
+    last = np.where((kind == "camera")[before][:, None], camera, point[before])
+    jitter = np.radians(rng.normal(0, 0.6 / np.sqrt(2), (len(start), 2)))
+    aim, past = angles(fixed - midpoint) + jitter[now], angles(last - midpoint) + jitter[before]
+    near, near_past = np.linalg.norm(fixed - midpoint, axis=1), np.linalg.norm(last - midpoint, axis=1)
+    w = _sweep(np.arange(count) - start[now], np.linalg.norm(aim - past, axis=-1))
+    gaze = direction(past + (aim - past) * w[:, None])
+    reach = 1 / (1 / near_past + (1 / near - 1 / near_past) * w)
+
+    # an eye turns only so far in the head; both eyes meet in one point
+    turn = _angles(np.einsum("nji,nj->ni", rotation, gaze))
+    local = _direction(np.clip(turn, -EYE_LIMIT, EYE_LIMIT))
+    gaze = np.einsum("nij,nj->ni", rotation, local)
+    each = unit(eyes.mean(0) + reach[:, None, None] * local[:, None] - eyes)     # [count, 2, 3]
+
+    keep = slice(count - frames, count)
+    return Act(position=position[keep], rotation=rotation[keep], midpoint=midpoint[keep], gaze=gaze[keep],
+               eyes=each[keep], lids=_lids(rng, count, start)[keep], mouth=_mouth(rng, count)[keep],
+               body=float(body), target=kind[now][keep])
+
+
+def _angles(v: np.ndarray) -> np.ndarray:
+    """Vectors (side, up, front) [..., 3] -> yaw, pitch [..., 2]."""
+    x, y, z = np.moveaxis(v, -1, 0)
+    return np.stack([np.arctan2(x, z), np.arctan2(y, np.hypot(x, z))], -1)
+
+
+def _direction(a: np.ndarray) -> np.ndarray:
+    """yaw, pitch [..., 2] -> unit vectors (side, up, front) [..., 3]."""
+    yaw, pitch = a[..., 0], a[..., 1]
+    return np.stack([np.sin(yaw) * np.cos(pitch), np.sin(pitch), np.cos(yaw) * np.cos(pitch)], -1)
+
+
+def _fixations(rng, preset: Preset, count: int, seat: int, places: np.ndarray, angles, direction, body: float,
+               gain: float, to_camera: np.ndarray, distance: float):
+    """Start frames [k], kinds [k], points [k, 3] in the world, head directions (yaw, pitch, roll) [k, 3]."""
+    start, kind, point, drawn = [], [], [], []
+    t, previous = 0.0, None
+    while t < count:
+        what, aim, depth = "camera", to_camera, distance
+        look = rng.random() < preset.p_camera
+        for _ in range(0 if look else 12):
+            what, aim, depth = _elsewhere(rng, preset, seat, places, angles, body, to_camera)
+            if previous is None or kind[-1] == "camera":
+                break
+            # a sweep between two other targets must not pass the camera: nobody would call it a look
+            w = _sweep(np.arange(3), float(np.linalg.norm(aim - previous)))
+            between = previous + (aim - previous) * w[:, None] - to_camera
+            if (distance * np.sin(np.minimum(np.linalg.norm(between, axis=1), 1.5)) > 1.25 * RADIUS).all():
+                break
+        rest = np.array([0.6 * body, np.radians(-3.0)])
+        if rng.random() < preset.independent:
+            turn = np.radians(rng.normal([0, -3], [24, 9]))
+        else:
+            turn = rest + gain * (aim - rest) + np.radians(rng.normal(0, 3, 2))
+        reach = np.radians([36, 22])
+        turn = np.clip(np.clip(turn, aim - reach, aim + reach), np.radians([-70, -40]), np.radians([70, 30]))
+        start.append(int(t))
+        kind.append(what)
+        point.append(places[seat] + depth * direction(aim))
+        drawn.append([*turn, np.radians(rng.normal(0, 4))])
+        previous = aim
+        t += FPS * np.clip(np.exp(np.log(1.1) + 0.55 * rng.normal()), 0.35, 4.0)
+    return np.array(start), np.array(kind), np.array(point), np.array(drawn)
+
+
+def _elsewhere(rng, preset: Preset, seat: int, places: np.ndarray, angles, body: float, to_camera: np.ndarray
+               ) -> tuple[str, np.ndarray, float]:
+    """A target that is not the camera: what it is, its (yaw, pitch), and how far away."""
+    nearest = np.radians(preset.nearest)
+    while True:
+        what = rng.choice(["person", "object", "away", "close"], p=[0.3, 0.26, 0.2, 0.24])
+        if what == "person":
+            other = places[rng.integers(len(places))] - places[seat]
+            depth = float(np.linalg.norm(other))
+            if depth < 0.1:
+                continue
+            aim = angles(other) + np.radians(rng.normal(0, 2, 2))
+        elif what == "close":                                    # just past the camera: the difficult negatives
+            angle, around = nearest + np.radians(rng.uniform(0.5, 9)), rng.uniform(0, 2 * np.pi)
+            aim = to_camera + angle * np.array([np.cos(around), 0.8 * np.sin(around)])
+            what, depth = "away", rng.uniform(1, 4)
+        elif what == "object":
+            aim = np.radians(rng.normal([np.degrees(body) * 0.5, -20], [24, 11]))
+            depth = rng.uniform(0.35, 1.5)
+        else:
+            aim = np.radians(rng.normal([np.degrees(body) * 0.5, 0], [30, 11]))
+            depth = rng.uniform(1, 4)
+        off = aim - to_camera
+        if np.hypot(off[0] * np.cos(aim[1]), off[1]) < nearest or abs(aim[0] - 0.6 * body) > 1.4 or abs(aim[1]) > 0.75:
+            continue
+        return str(what), aim, depth
+
+
+def _sweep(since: np.ndarray, angle: np.ndarray | float) -> np.ndarray:
+    """Share of a saccade done, by frames since its start: two frames, three beyond 25 degrees."""
+    x = np.clip((since + 0.5) / np.where(np.asarray(angle) > np.radians(25), 3.0, 2.0), 0, 1)
+    return x * x * (3 - 2 * x)
+
+
+def _spring(wanted: np.ndarray, rate: float) -> np.ndarray:
+    """A critically damped spring pulled to wanted [n, k], exact for steps of one frame; rate in rad/s."""
+    out, at, speed = np.empty_like(wanted), wanted[0].copy(), np.zeros(wanted.shape[1])
+    step, decay = 1 / FPS, float(np.exp(-rate / FPS))
+    for i, goal in enumerate(wanted):
+        error = at - goal
+        pull = speed + rate * error
+        at = goal + (error + pull * step) * decay
+        speed = (speed - rate * pull * step) * decay
+        out[i] = at
+    return out
+
+
+def _lids(rng, count: int, shifts: np.ndarray) -> np.ndarray:
+    """Lid opening [count]: blinks at 0.25 a second and with a third of the gaze shifts."""
+    lids = np.ones(count)
+    onsets = [*np.flatnonzero(rng.random(count) < 0.25 / FPS), *shifts[1:][rng.random(len(shifts) - 1) < 1 / 3]]
+    for onset in onsets:
+        piece = lids[onset:onset + len(BLINK)]
+        np.minimum(piece, BLINK[:len(piece)], out=piece)
+    return lids
+
+
+def _mouth(rng, count: int) -> np.ndarray:
+    """Mouth opening [count]: two in five people talk, in syllables; the rest keep a little life."""
+    t = np.arange(count) / FPS
+    rate, phase = rng.uniform(2.5, 5.0, (3, 1)), rng.random((3, 1))
+    wave = np.sin(2 * np.pi * (rate * t + phase)).sum(0)
+    opening = rng.uniform(0.2, 0.45) if rng.random() < 0.4 else 0.02
+    return np.clip(opening * (0.35 + 0.6 * wave), 0, 1)
