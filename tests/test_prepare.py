@@ -14,10 +14,12 @@ import cv2
 import numpy as np
 import pytest
 
+from gazepose.data import pieces
 from gazepose.data import prepare as door
 from gazepose.data.challenge import parse_name
+from gazepose.data.crops import cut_face, published_crop, stored_crop
 from gazepose.data.index import Index
-from gazepose.data.prepare import cut_face, prepare, published_crop, stored_crop
+from gazepose.data.prepare import prepare
 from gazepose.data.shards import decode, encode
 from gazepose.data.video import DECODERS, frames_in_order, video_facts
 from gazepose.priors.quality import fit_gaussian, laplacian_variance
@@ -180,7 +182,7 @@ def test_a_folder_made_with_other_settings_is_refused(tmp_path):
 
 def test_finished_clips_survive_an_interruption(tmp_path, monkeypatch):
     root = data_set(tmp_path, {"c0": [("t", [1, 2, 3])], "c1": [("t", [1, 2])], "c2": [("t", [4])]})
-    opened, decode_frames = [], door.frames_in_order
+    opened, decode_frames = [], pieces.frames_in_order
 
     def interrupted(path, wanted, decoder):
         opened.append(Path(path).stem)
@@ -188,7 +190,7 @@ def test_finished_clips_survive_an_interruption(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return decode_frames(path, wanted, decoder)
 
-    monkeypatch.setattr(door, "frames_in_order", interrupted)
+    monkeypatch.setattr(pieces, "frames_in_order", interrupted)
     with pytest.raises(KeyboardInterrupt):
         prepare(root, "train", jobs=1, say=quiet)
     index = Index.open(prepare(root, "train", jobs=1, say=quiet))
@@ -196,10 +198,21 @@ def test_finished_clips_survive_an_interruption(tmp_path, monkeypatch):
     assert [number_in(index.crop(row)) for row in range(6)] == [1, 2, 3, 1, 2, 4]
 
 
+def test_a_damaged_piece_is_made_again(tmp_path, monkeypatch):
+    root = data_set(tmp_path, {"c": [("t", [1, 2, 3])]})
+    monkeypatch.setattr(door, "merge", None)
+    with pytest.raises(TypeError):
+        prepare(root, "train", jobs=1, say=quiet)                      # stopped between the pieces and the index
+    monkeypatch.undo()
+    table = root / "prepared" / "clean-64" / "train.pieces" / "c.npz"
+    table.write_bytes(table.read_bytes()[:-9])
+    assert Index.open(prepare(root, "train", jobs=1, say=quiet)).frame.tolist() == [1, 2, 3]
+
+
 def test_two_ranks_share_the_clips_and_agree(tmp_path, monkeypatch):
     root = data_set(tmp_path, {f"c{n}": [("t", [1, 2])] for n in range(3)})
-    cut, make = [], door._make_piece
-    monkeypatch.setattr(door, "_make_piece", lambda task: (cut.append(task.uid), make(task))[1])
+    cut, make = [], door.make_piece
+    monkeypatch.setattr(door, "make_piece", lambda piece: (cut.append(piece.uid), make(piece))[1])
     barrier, folders = threading.Barrier(2, timeout=20), []
 
     def meet() -> None:
@@ -252,14 +265,14 @@ def test_frames_past_the_end_and_faces_outside_are_counted(tmp_path):
 
 def test_a_clip_decord_cannot_read_is_read_by_pyav_and_counted(tmp_path, monkeypatch):
     root = data_set(tmp_path, {"c": [("t", [1, 2])]})
-    decode_frames = door.frames_in_order
+    decode_frames = pieces.frames_in_order
 
     def decord_fails(path, wanted, decoder):
         if decoder == "decord":
             raise ValueError("AV1")
         return decode_frames(path, wanted, decoder)
 
-    monkeypatch.setattr(door, "frames_in_order", decord_fails)
+    monkeypatch.setattr(pieces, "frames_in_order", decord_fails)
     index = Index.open(prepare(root, "train", jobs=1, say=quiet))
     assert index.facts["counts"]["clip decoded by pyav: decord could not"] == 1 and number_in(index.crop(1)) == 2
 

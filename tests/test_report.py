@@ -2,14 +2,20 @@
 
 import json
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from gazepose.metrics import evaluate, trivial_baselines
-from gazepose.report import make_report, read_records, slices
+from gazepose.report import make_report
+from gazepose.report.records import read_records
+from gazepose.report.slices import slices_of
 
+ROOT = Path(__file__).resolve().parents[1]
 NAMES = {"learning", "precision-recall", "confusion", "calibration", "slices", "timeline", "timeline-narrow"}
 
 
@@ -65,7 +71,8 @@ def make_run(run, rows=6000, steps=400, skill=1.4, seed=0):
         "model": {"model": "GazePose", "backbone": "resnet18", "prior_head": True, "prior_landmark": False},
         "data": {"data": None, "policy": "clean", "preset": "default"}, "run": {"mixed_precision": "bf16"},
         "root": "data/embedded/default-0", "fingerprint": {"train": "ab12" * 16, "val": "cd34" * 16}, "world_size": 4,
-        "device": "cuda", "command": "accelerate launch --config_file ddp4.yaml train.py --prior_head",
+        "device": "cuda", "device_name": "NVIDIA H100 80GB HBM3",
+        "command": "accelerate launch --config_file ddp4.yaml train.py --prior_head",
         "versions": {"python": "3.11.2", "torch": "2.15.0", "commit": "0123abc"}}))
     (run / "status.json").write_text(json.dumps({"state": "finished", "seconds": 4332.1, "world_size": 4}))
     return columns
@@ -105,7 +112,8 @@ def test_the_page_says_the_numbers_and_the_facts(whole):
     result = evaluate(columns["label"], columns["score"])
     assert f"{100 * result['mAP']:.1f}<i> %" in text and f"{100 * result['accuracy']:.1f}" in text
     for words in ("GazePose-&lt;a&gt;", "5,999 validation faces of 10 clips", "1 of 6,000 validation rows",
-                  "head pose alone", "1 h 12 min", "4 processes", "cuda", "torch 2.15.0", "commit 0123abc", "bf16",
+                  "head pose alone", "1 h 12 min", "4 processes", "<td>NVIDIA H100 80GB HBM3", "torch 2.15.0",
+                  "commit 0123abc", "bf16",
                   "data/embedded/default-0", "train ab12ab12ab12", "accelerate launch --config_file", "prior_head",
                   "best of 8 validations (step 350)", "flatters", "300 scored frames", "12.3° off"):
         assert words in text, words
@@ -116,7 +124,7 @@ def test_absent_records_become_sentences(tmp_path):
     text = make_report(tmp_path).read_text()
     for words in ("config.json is missing", "metrics.jsonl has no lines", "no saved predictions with labels",
                   "There is no track to draw", "No baselines were recorded", "not finished: its state is “failed”",
-                  "RuntimeError: &lt;out&gt; of memory", "not recorded<td>command, versions, seconds",
+                  "RuntimeError: &lt;out&gt; of memory", "not recorded<td>command, world size, device, time, versions",
                   "No validation result was recorded"):
         assert words in text, words
     assert not list((tmp_path / "report").glob("*.png"))
@@ -146,10 +154,31 @@ def test_a_damaged_record_is_named_and_the_old_report_stays(tmp_path):
 
 def test_one_class_and_bare_columns_still_make_a_page(tmp_path):
     (tmp_path / "pred").mkdir()
-    np.savez(tmp_path / "pred" / "val-partial.npz", row=np.arange(4), score=np.full(4, 0.3), label=np.zeros(4, np.int8))
+    np.savez(tmp_path / "pred" / "val.partial.npz", row=np.arange(4), score=np.full(4, 0.3), label=np.zeros(4, np.int8))
     text = make_report(tmp_path).read_text()
     assert text.count("All 4 predicted faces are of one class.") == 4
     assert "limited part of the split" in text and "all 4 labelled rows are not looking" in text
+
+
+def test_limited_predictions_are_shown_as_limited_where_there_are_no_whole_ones(tmp_path):
+    make_run(tmp_path, rows=900, steps=8)
+    whole, part = tmp_path / "pred" / "val.npz", tmp_path / "pred" / "val.partial.npz"
+    np.savez(part, row=np.arange(4), score=np.array([0.9, 0.8, 0.2, 0.1]), label=np.array([1, 1, 0, 0], np.int8))
+    assert not read_records(tmp_path).limited and len(read_records(tmp_path).scores["row"]) == 899
+    whole.unlink()
+    text = make_report(tmp_path).read_text()
+    assert "limited part of the split (--limit)" in text and "this run, saved predictions (limited)" in text
+    assert "4 validation faces" in text
+
+
+def test_a_run_trained_on_few_rows_says_so(tmp_path):
+    (tmp_path / "config.json").write_text('{"data": {"limit": 2048}}')
+    assert "at most 2,048 rows of each split (--limit)" in make_report(tmp_path).read_text()
+
+
+def test_matplotlib_is_loaded_only_when_a_report_is_made():
+    code = "import sys, gazepose.report; sys.exit('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
 def test_a_resumed_run_counts_the_last_word_and_a_torn_line_is_told(tmp_path):
@@ -180,6 +209,6 @@ def test_slices_cover_every_known_face_once():
     random = np.random.default_rng(0)
     pose = random.normal(0, 30, (1000, 3))
     pose[:10] = np.nan
-    for parts in slices({"size": np.round(random.lognormal(4, 1, 1000)), "head_pose": pose}).values():
-        assert (sum(inside.astype(int) for _, inside in parts) == 1).all()
-    assert slices({"quality": np.full(5, np.nan)}) == {}
+    for parts in slices_of({"size": np.round(random.lognormal(4, 1, 1000)), "head_pose": pose}).values():
+        assert (np.sum([inside for _, inside in parts], axis=0) == 1).all()
+    assert slices_of({"quality": np.full(5, np.nan)}) == {}

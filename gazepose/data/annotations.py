@@ -2,7 +2,7 @@
 
 Every collection may be null or missing, unknown keys are ignored, and every record a rule touches is counted. Also
 reads what the original scripts left (json_original/<clip>/<track>.json, result_LAM/<clip>.json). What the rules do is
-data/tracks.py; the pictures are data/prepare.py.
+data/tracks.py; the pictures are data/pieces.py.
 """
 
 import gc

@@ -2,7 +2,7 @@
 
 videos_challenge/<video_id>/<track_id>/<frame:05d>_<unique_id>.jpg. Names are parsed, never searched: the published
 loader looks for the five digits anywhere in the name and takes the first hit. Shards and index are made of these
-crops by data/prepare.py.
+crops by data/pieces.py. Labels of a test set that has them are joined here.
 """
 
 import re
@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from gazepose.data.annotations import is_id
+from gazepose.data.index import Index
 from gazepose.data.shards import decode
 
 FRAMED = re.compile(r"(\d{5})_(.+)\.jpg")
@@ -92,3 +94,31 @@ def read_crop(path: Path) -> tuple[bytes, np.ndarray]:
         return jpeg, decode(jpeg)
     except ValueError as error:
         raise ValueError(f"{path}: {error} -> download it again") from error
+
+
+def test_labels(root: Path, index: Index) -> np.ndarray:
+    """Labels of a test index, int8 [rows]; -1 where DATA/truth/test_labels.csv has none or is not there.
+
+    The published test set has no labels; an embedded world keeps its own apart from the crops.
+
+    Raises:
+        ValueError: a table without the columns video_id, track_id, unique_id and label, or with another label.
+    """
+    path = root / "truth" / "test_labels.csv"
+    known: dict[tuple[str, str, str], int] = {}
+    if path.is_file():
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        missing = [name for name in ("video_id", "track_id", "unique_id", "label") if name not in table]
+        wrong = [] if missing else sorted(set(table["label"]) - {"0", "1"})
+        if missing or wrong:
+            raise ValueError(f"{path}: {'no column ' + ', '.join(missing) if missing else f'label {wrong[0]!r}'} -> "
+                             "video_id,track_id,unique_id,label with labels 0 and 1 is wanted")
+        known = dict(zip(zip(table["video_id"], table["track_id"], table["unique_id"], strict=True),
+                         table["label"].astype(int), strict=True))
+    labels = np.full(len(index), -1, np.int8)
+    if known and index.unique_id is not None:
+        tracks = np.repeat(np.arange(len(index.track_name)), np.diff(index.track_start)).tolist()
+        for row, (track, unique) in enumerate(zip(tracks, index.unique_id.tolist(), strict=True)):
+            video = index.clips[index.track_clip[track]]
+            labels[row] = known.get((video, index.track_name[track], unique.decode()), -1)
+    return labels

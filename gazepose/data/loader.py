@@ -86,9 +86,11 @@ def make_loader(index: Index, rule: WindowRule, rows: np.ndarray, *, batch_size:
         raise ValueError(f"{index.folder}: no rows to load -> look at the counts in index.json there, "
                          "or prepare the data again")
     return DataLoader(
-        WindowBatches(index, rule, rows, crop_size), collate_fn=as_it_is, num_workers=num_workers,
+        WindowBatches(index, rule, rows, crop_size), collate_fn=as_it_is,  # type: ignore[arg-type]
+        num_workers=num_workers,
         batch_sampler=BatchOrder(index, rule, rows, batch_size, world_size), pin_memory=pin_memory,
-        persistent_workers=num_workers > 0, multiprocessing_context="forkserver" if num_workers else None)
+        persistent_workers=num_workers > 0,
+        multiprocessing_context="forkserver" if num_workers else None)
 
 
 def order_of(loader: DataLoader) -> BatchOrder:

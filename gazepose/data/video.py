@@ -1,7 +1,7 @@
 """Videos: a path and ascending frame numbers -> pictures, in one sequential pass. The only reader that knows decoders.
 
 Never seeks: random access gave silently wrong frames for several kinds of files. Frames are numbered by order of
-presentation, from 0. Cutting faces out of the pictures is data/prepare.py.
+presentation, from 0. Cutting faces out of the pictures is data/crops.py.
 """
 
 import os

@@ -187,7 +187,7 @@ def make_batch(index: Index, rule: WindowRule, rows: np.ndarray, epoch: int, cro
     }
     if rule.train:
         flip = uniform(rule.seed, epoch, _FLIP, pool_names) < 0.5 if rule.flip else np.zeros(len(pool_names), bool)
-        whole = np.tile(np.float32([0, 0, 1, 1]), (len(pool_names), 1))
+        whole = np.tile(np.array([0, 0, 1, 1], np.float32), (len(pool_names), 1))
         batch["flip"] = torch.from_numpy(flip)
         batch["crop"] = torch.from_numpy(random_crops(pool_names, rule.seed, epoch) if rule.crop else whole)
     return batch

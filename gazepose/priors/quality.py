@@ -2,7 +2,7 @@
 
 The variance of the Laplacian over all pixels and channels of the 224 x 224 crop; p is its place in a Gaussian fitted
 to the split; a neighbour with a low p is dropped from the window (Gaussian Temporal Dropout). Measured while crops
-are cut (data/prepare.py); what a dropped frame does to a window is data/windows.py.
+are cut (data/crops.py); what a dropped frame does to a window is data/windows.py.
 """
 
 import math

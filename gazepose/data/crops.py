@@ -1,0 +1,56 @@
+"""Crops: a face cut out of a picture, at the size it is stored, and how sharp it is. Arrays and bytes, no files.
+
+The published work stretches every face to 224 x 224; quality is always measured on that crop, whatever is stored.
+"""
+
+import cv2
+import numpy as np
+
+from gazepose.data.shards import encode
+from gazepose.priors.quality import laplacian_variance
+
+PUBLISHED_SIZE = 224
+
+
+def grown(box: np.ndarray, scale: float) -> np.ndarray:
+    """Box x1, y1, x2, y2 grown about its centre."""
+    if scale == 1.0:
+        return box
+    centre, half = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]) / 2 * scale
+    return np.r_[centre - half, centre + half]
+
+
+def cut_face(picture: np.ndarray, box: np.ndarray) -> np.ndarray | None:
+    """The picture inside the box: corners truncated to whole pixels, clipped at the border; None when nothing is left.
+
+    Args:
+        picture: uint8 [H, W, 3]; box: x1, y1, x2, y2.
+    """
+    x1, y1, x2, y2 = (max(int(corner), 0) for corner in box)
+    face = picture[y1:y2, x1:x2]
+    return face if face.size else None
+
+
+def published_crop(face: np.ndarray) -> np.ndarray:
+    """Stretched bilinearly to 224 x 224, whatever its shape."""
+    return cv2.resize(face, (PUBLISHED_SIZE, PUBLISHED_SIZE), interpolation=cv2.INTER_LINEAR)
+
+
+def stored_crop(face: np.ndarray, size: int, published: np.ndarray) -> np.ndarray:
+    """The crop as stored: the published one at its size; else from the face itself, averaged when it shrinks."""
+    if size == PUBLISHED_SIZE:
+        return published
+    shrinks = face.shape[0] >= size and face.shape[1] >= size
+    return cv2.resize(face, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+
+def jpeg_and_quality(face: np.ndarray, size: int, jpeg: bytes | None = None) -> tuple[bytes, float]:
+    """(the stored crop's JPEG bytes, the quality of the face).
+
+    Args:
+        jpeg: the face's own bytes; kept where it has the wanted size already, so that nothing is lost anew.
+    """
+    published = published_crop(face)
+    if jpeg is None or face.shape[:2] != (size, size):
+        jpeg = encode(stored_crop(face, size, published))
+    return jpeg, laplacian_variance(published)

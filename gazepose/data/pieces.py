@@ -1,0 +1,178 @@
+"""Pieces: one clip, decoded once and in order, becomes a file of crops and a table of their rows.
+
+A piece survives an interruption: it is made again only when what it was made from has changed. Who makes which piece
+is data/prepare.py; how they become one data set is data/merge.py.
+"""
+
+import hashlib
+import json
+import os
+import signal
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import cv2
+import numpy as np
+
+from gazepose.data.challenge import list_crops, read_crop
+from gazepose.data.crops import cut_face, grown, jpeg_and_quality
+from gazepose.data.shards import ShardWriter
+from gazepose.data.tracks import FaceTrack, Policy
+from gazepose.data.video import frames_in_order
+
+VERSION = 1                  # a change here makes all pieces anew
+STALL_S = 300                # a worker without a new picture for so long is ended
+Rows = dict[str, Any]        # columns of the table; "tracks" and "sizes": the tracks' names and how many rows each has
+
+
+@dataclass
+class Piece:
+    """One clip (or challenge video) to be cut: where it comes from, how, and where its crops and rows go."""
+
+    uid: str
+    source: Path
+    path: Path
+    """of the piece's files, without suffix"""
+    rows: int
+    """wanted; fewer when the video is shorter"""
+    policy: Policy
+    crop_size: int
+    decoder: str
+    tracks: list[FaceTrack] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def bad(self) -> Path:
+        """Holds the reason why the clip cannot be used."""
+        return self.path.with_name(f"{self.path.name}.bad")
+
+    @property
+    def shard(self) -> Path:
+        return self.path.with_name(f"{self.path.name}.bin")
+
+    @property
+    def table(self) -> Path:
+        return self.path.with_name(f"{self.path.name}.npz")
+
+    def key(self) -> str:
+        """What the piece depends on: a piece made from anything else is made again."""
+        digest = hashlib.sha256(repr((VERSION, self.crop_size, self.policy)).encode())
+        for track in self.tracks:
+            digest.update(track.track.encode())
+            for column in (track.frames, track.boxes, track.labels):
+                digest.update(np.ascontiguousarray(column).tobytes())
+        if self.source.is_file():
+            facts = self.source.stat()
+            digest.update(f"{facts.st_size} {facts.st_mtime_ns}".encode())
+        return digest.hexdigest()
+
+    def is_made(self) -> bool:
+        try:
+            return self.shard.is_file() and str(self.read()["key"]) == self.key()
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+            return False
+
+    def read(self) -> dict[str, np.ndarray]:
+        """The table: columns of rows, tracks, sizes, counts and key."""
+        with np.load(self.table, allow_pickle=False) as table:
+            return dict(table)
+
+
+_watched = False
+
+
+def start_worker() -> None:
+    """In a process that makes nothing but pieces: one thread, and an end if a decoder never comes back."""
+    global _watched
+    _watched = True
+    cv2.setNumThreads(1)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)                      # a decoder stuck in C hears nothing gentler
+
+
+def _alive(seconds: int = STALL_S) -> None:
+    if _watched:
+        signal.alarm(seconds)
+
+
+def make_piece(piece: Piece) -> None:
+    """Cut one clip; writes the piece, or <uid>.bad with the reason when the video is missing or damaged."""
+    try:
+        if piece.source.is_dir():
+            _write(piece, _challenge_rows)
+            return
+        try:
+            _write(piece, _clip_rows)
+        except ValueError:
+            if piece.decoder == "pyav":
+                raise
+            piece.decoder = "pyav"
+            piece.counts["clip decoded by pyav: decord could not"] += 1
+            _write(piece, _clip_rows)
+    except (ValueError, FileNotFoundError) as error:
+        piece.bad.write_text(str(error))
+    finally:
+        _alive(0)
+
+
+def _write(piece: Piece, rows_of: Callable[[Piece, ShardWriter, Counter[str]], Rows]) -> None:
+    counts = Counter(piece.counts)
+    with ShardWriter(piece.shard) as writer:
+        rows = rows_of(piece, writer, counts)
+    temporary = piece.table.with_name(f"{piece.table.name}.part-{os.getpid()}.npz")
+    np.savez(temporary, key=np.array(piece.key()), counts=np.array(json.dumps(counts)), **rows)
+    os.replace(temporary, piece.table)                                 # last: a piece with a table is whole
+
+
+def _clip_rows(piece: Piece, writer: ShardWriter, counts: Counter[str]) -> Rows:
+    """One pass over the video; all faces of a picture are cut while it is there."""
+    policy, tracks = piece.policy, piece.tracks
+    frame = np.concatenate([np.zeros(0, np.int64), *(track.frames for track in tracks)])
+    box = np.concatenate([np.zeros((0, 4)), *(track.boxes for track in tracks)])
+    label = np.concatenate([np.zeros(0, np.int8), *(track.labels for track in tracks)])
+    track_of = np.repeat(np.arange(len(tracks)), np.array([len(track.frames) for track in tracks], np.int64))
+    offset, length, quality = np.zeros(len(frame), np.int64), np.zeros(len(frame), np.int64), np.zeros(len(frame))
+    kept = np.zeros(len(frame), bool)
+    rows_of: dict[int, list[int]] = {}                                 # picture number -> its rows
+    for row, number in enumerate((frame - policy.first_number).tolist()):
+        rows_of.setdefault(number, []).append(row)
+    pictures = frames_in_order(piece.source, sorted(rows_of), piece.decoder) if rows_of else ()
+    for number, picture in pictures:
+        _alive()
+        for row in rows_of.pop(number):
+            face = cut_face(picture, grown(box[row], policy.box_scale))
+            if policy.negative_corner == "cut":
+                box[row, 2:] = np.minimum(box[row, 2:], (picture.shape[1], picture.shape[0]))
+            if face is None:
+                if policy.drop_outside:
+                    counts["row left out: outside the picture"] += 1
+                    continue
+                counts["crop black: outside the picture"] += 1
+                face = np.zeros((1, 1, 3), np.uint8)
+            jpeg, quality[row] = jpeg_and_quality(face, piece.crop_size)
+            offset[row], length[row] = writer.append(jpeg)
+            kept[row] = True
+    counts["row left out: past the end of the video"] += sum(map(len, rows_of.values()))
+    columns = {"frame": frame, "box": box, "label": label, "offset": offset, "length": length, "quality": quality}
+    return {**{name: column[kept] for name, column in columns.items()},
+            "tracks": np.array([track.track for track in tracks], str),
+            "sizes": np.bincount(track_of[kept], minlength=len(tracks))}
+
+
+def _challenge_rows(piece: Piece, writer: ShardWriter, counts: Counter[str]) -> Rows:
+    tracks = list_crops(piece.source.parent, piece.uid, counts)
+    crops = [crop for track in tracks for crop in track]
+    offset, length, quality = np.zeros(len(crops), np.int64), np.zeros(len(crops), np.int64), np.zeros(len(crops))
+    for row, crop in enumerate(crops):
+        _alive()
+        jpeg, face = read_crop(crop.path)
+        jpeg, quality[row] = jpeg_and_quality(face, piece.crop_size, jpeg)
+        offset[row], length[row] = writer.append(jpeg)
+    return {"frame": np.array([crop.frame for crop in crops], np.int64), "box": np.full((len(crops), 4), np.nan),
+            "label": np.full(len(crops), -1, np.int8), "offset": offset, "length": length, "quality": quality,
+            "unique_id": np.array([crop.unique_id for crop in crops], np.bytes_),
+            "tracks": np.array([track[0].track for track in tracks], str),
+            "sizes": np.array([len(track) for track in tracks], np.int64)}
