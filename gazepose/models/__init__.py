@@ -3,11 +3,12 @@
 from torch import nn
 
 from gazepose.models.gaze_lstm import BaselineLSTM, GazeLSTM
-from gazepose.models.gazepose import GazePose, ModelConfig, Prediction
+from gazepose.models.gazepose import FaceGaze, GazePose, ModelConfig, Prediction
 
-__all__ = ["MODELS", "BaselineLSTM", "GazeLSTM", "GazePose", "ModelConfig", "Prediction", "build_model"]
+__all__ = ["MODELS", "BaselineLSTM", "FaceGaze", "GazeLSTM", "GazePose", "ModelConfig", "Prediction", "build_model"]
 
-MODELS: dict[str, type[nn.Module]] = {"GazePose": GazePose, "GazeLSTM": GazeLSTM, "BaselineLSTM": BaselineLSTM}
+MODELS: dict[str, type[nn.Module]] = {"GazePose": GazePose, "GazeLSTM": GazeLSTM, "BaselineLSTM": BaselineLSTM,
+                                     "FaceGaze": FaceGaze}
 
 
 def build_model(config: ModelConfig) -> nn.Module:

@@ -12,12 +12,13 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import timm
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gazepose.models.queries import HeadPoseQueries, LandmarkQueries, LearnedQueries
 from gazepose.models.transformer import Transformer
 
-ModelName = Literal["GazePose", "GazeLSTM", "BaselineLSTM"]
+ModelName = Literal["GazePose", "GazeLSTM", "BaselineLSTM", "FaceGaze"]
 Behaviour = Literal["intended", "published"]
 VECTOR = 256                                                              # numbers per frame in the sequence
 
@@ -25,7 +26,7 @@ VECTOR = 256                                                              # numb
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     model: ModelName = "GazePose"
-    """GazePose, or one of the two LSTM baselines"""
+    """GazePose, one of the two LSTM baselines, or FaceGaze to pre-train a backbone on single faces"""
     backbone: str = "resnet18"
     """any timm network that gives a feature map"""
     output_stride: int = 32
@@ -88,6 +89,11 @@ class GazeHead(nn.Linear):
 
     def __init__(self, width: int):
         super().__init__(width, 3)
+        # An error within the spread has no gradient in the pinball loss, so a wide spread learns nothing at first:
+        # start at the camera with a spread of about 5 degrees.
+        with torch.no_grad():
+            self.weight.mul_(0.1)
+            self.bias.copy_(torch.tensor([0.0, 0.0, -3.5]))
 
     def forward(self, input: Tensor) -> Tensor:
         yaw, pitch, spread = super().forward(input).unbind(dim=-1)        # [B] each
@@ -106,6 +112,22 @@ def outline(backbone: Any) -> tuple[Any, list[str]]:
     gradients = torch.autograd.grad(maps.sum(), parameters, allow_unused=True)
     seen = {name.split(".")[0] for name, gradient in zip(names, gradients, strict=True) if gradient is not None}
     return maps, [child for child in dict.fromkeys(name.split(".")[0] for name in names) if child not in seen]
+
+
+class FaceReader(nn.Module):
+    """One face's map and vector -> [B, 256]. Where the pupil is counts, so the map is flattened, not pooled."""
+
+    CELLS = 4
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.narrow = nn.Conv2d(width, 64, kernel_size=1)
+        self.hidden = nn.Linear(64 * self.CELLS**2 + VECTOR, VECTOR)
+
+    def forward(self, maps: Tensor, vectors: Tensor) -> Tensor:
+        """maps [B, C, h, w], vectors [B, 256] -> [B, 256]."""
+        cells = F.adaptive_avg_pool2d(self.narrow(maps), self.CELLS)      # [B, 64, 4, 4]
+        return F.relu(self.hidden(torch.cat([cells.flatten(1), vectors], dim=1)))
 
 
 def create_backbone(config: ModelConfig) -> tuple[Any, int, bool]:
@@ -150,6 +172,13 @@ class FrameEncoder(nn.Module):
         self.backbone, self.width, self.channels_behind = create_backbone(config)
         self.to_vector = nn.Sequential(nn.Linear(self.width, 1000), nn.ReLU(), nn.Linear(1000, VECTOR))
 
+    def train(self, mode: bool = True) -> "FrameEncoder":
+        """As usual, but a frozen backbone keeps its BatchNorm statistics."""
+        super().train(mode)
+        if not any(parameter.requires_grad for parameter in self.backbone.parameters()):
+            self.backbone.eval()
+        return self
+
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """frames [F, 3, H, W] normalised -> maps [F, C, h, w], vectors [F, 256]."""
         maps = self.backbone.forward_features(frames)                     # [F, C, h, w] or [F, h, w, C]
@@ -173,10 +202,11 @@ class GazePose(nn.Module):
         self.landmark_queries = LearnedQueries(5, d) if not config.prior_landmark else LandmarkQueries(
             d, dsplit=config.dsplit, csplit=config.csplit, published=published)
         self.transformer = Transformer(d, config.nheads, config.num_encoder_layers, config.num_decoder_layers,
-                                       config.dim_feedforward, config.dropout)
+                                       config.dim_feedforward, config.dropout, published)
         self.fusion_layer = nn.Linear(8 * d, 2 * VECTOR)
         self.combine_layer = nn.Linear(4 * VECTOR, VECTOR)
         self.last_layer = nn.Linear(VECTOR, 2)
+        self.reader = FaceReader(self.frames.width) if config.gaze_head else None
         self.gaze_head = GazeHead(VECTOR) if config.gaze_head else None
 
     def forward(self, frames: Tensor, window: Tensor, head_pose: Tensor, landmarks: Tensor) -> Prediction:
@@ -191,9 +221,31 @@ class GazePose(nn.Module):
         centre = window.shape[1] // 2
         maps, vectors = self.frames(frames)                               # [F, C, h, w], [F, 256]
         sequence, _ = self.lstm(vectors[window])                          # [B, T, 512]
-        place = self.input_proj(maps[window[:, centre]])                  # [B, d, h, w]
+        seen = maps[window[:, centre]]                                    # [B, C, h, w]
+        place = self.input_proj(seen)                                     # [B, d, h, w]
         queries = torch.cat([self.head_queries(head_pose), self.landmark_queries(landmarks)], dim=1)  # [B, 8, d]
         found = self.transformer(place, self.contents, queries)           # [B, 8, d]
         spatial = self.fusion_layer(found.flatten(1))                     # [B, 512]
         both = self.combine_layer(torch.cat([sequence[:, centre], spatial], dim=1))  # [B, 256]
-        return Prediction(self.last_layer(both), None if self.gaze_head is None else self.gaze_head(both))
+        if self.reader is None or self.gaze_head is None:
+            return Prediction(self.last_layer(both), None)
+        return Prediction(self.last_layer(both), self.gaze_head(self.reader(seen, vectors[window[:, centre]])))
+
+
+class FaceGaze(nn.Module):
+    """Where one face looks, and whether at the camera, from its centre frame alone: trains a backbone for the others.
+
+    Neighbouring frames and priors are not read.
+    """
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.frames = FrameEncoder(config)
+        self.reader = FaceReader(self.frames.width)
+        self.gaze_head = GazeHead(VECTOR)
+        self.label_layer = nn.Linear(VECTOR, 2)
+
+    def forward(self, frames: Tensor, window: Tensor, head_pose: Tensor, landmarks: Tensor) -> Prediction:
+        """As GazePose.forward; only the centre frames are looked at."""
+        read = self.reader(*self.frames(frames[window[:, window.shape[1] // 2]]))  # [B, 256]
+        return Prediction(self.label_layer(read), self.gaze_head(read))

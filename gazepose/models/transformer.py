@@ -11,20 +11,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def sine_positions(height: int, width: int, dim: int, like: Tensor) -> Tensor:
+def sine_positions(height: int, width: int, dim: int, like: Tensor, longest: float = 10000) -> Tensor:
     """DETR's sine code of every cell of a map, normalised to the map's size.
 
     Args:
         height, width: size of the map in cells, any.
         dim: numbers per cell, a multiple of 4; the first half tells the row, the second the column.
         like: gives device and dtype; half precision is rounded at the end only.
+        longest: ratio of the longest wavelength to the shortest. DETR's 10000 leaves three numbers in four nearly
+            the same in all cells of a small map.
 
     Returns:
         [height * width, dim], cells in row-major order.
     """
     dtype = torch.promote_types(like.dtype, torch.float32)
     index = torch.arange(dim // 2, dtype=dtype, device=like.device)
-    wavelength = 10000 ** (2 * (index // 2) / (dim // 2))                 # [dim/2], equal in pairs
+    wavelength = longest ** (2 * (index // 2) / (dim // 2))                 # [dim/2], equal in pairs
 
     def axis(cells: int) -> Tensor:
         count = torch.arange(1, cells + 1, dtype=dtype, device=like.device)
@@ -135,8 +137,9 @@ class Transformer(nn.Module):
     """The encoder reads the map, the decoder asks it the queries. All matrices start from Xavier uniform."""
 
     def __init__(self, dim: int, heads: int, encoder_layers: int, decoder_layers: int, feedforward: int,
-                 dropout: float):
+                 dropout: float, published: bool = False):
         super().__init__()
+        self.published = published
         self.encoder = Encoder(encoder_layers, dim, heads, feedforward, dropout)
         self.decoder = Decoder(decoder_layers, dim, heads, feedforward, dropout)
         for parameter in self.parameters():
@@ -154,7 +157,10 @@ class Transformer(nn.Module):
         Returns:
             [B, Q, d].
         """
-        positions = sine_positions(maps.shape[-2], maps.shape[-1], maps.shape[1], like=contents)  # [h*w, d]
-        memory = self.encoder(maps.flatten(2).transpose(1, 2), positions)  # [B, h*w, d]
+        positions = sine_positions(maps.shape[-2], maps.shape[-1], maps.shape[1], like=contents,
+                                   longest=10000 if self.published else 20)  # [h*w, d]
+        cells = maps.flatten(2).transpose(1, 2)                            # [B, h*w, d]
+        # where a cell lies is part of what it says; published: of queries and keys only, which learns more slowly
+        memory = self.encoder(cells if self.published else cells + positions, positions)  # [B, h*w, d]
         contents = contents.expand(maps.shape[0], -1, -1)                  # [B, Q, d]
         return self.decoder(contents, query_positions, memory, memory + positions)
