@@ -1,0 +1,70 @@
+"""What is done to a batch on the device: uint8 to normalised floats; flips and crops, with their priors.
+
+The numbers (which crop flips, where it is cut) come with the batch; nothing here draws any.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# ImageNet statistics, which timm's and Gaze360's weights expect.
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+MIRRORED_LANDMARKS = (0, 2, 1, 4, 3)         # a mirrored face swaps left and right
+
+
+def normalise(frames: Tensor) -> Tensor:
+    """uint8 [F, 3, H, W] to float32 of the same shape, channels last, zero mean and unit variance of ImageNet."""
+    mean = torch.tensor(MEAN, device=frames.device).view(1, 3, 1, 1) * 255
+    scale = 1 / (torch.tensor(STD, device=frames.device).view(1, 3, 1, 1) * 255)
+    return ((frames.float() - mean) * scale).contiguous(memory_format=torch.channels_last)
+
+
+def warp(frames: Tensor, flip: Tensor, crop: Tensor) -> Tensor:
+    """Cut each frame at its crop, stretch it to the old size bilinearly, mirror it where `flip` says.
+
+    Args:
+        frames: float [F, 3, H, W].
+        flip: bool [F].
+        crop: float [F, 4], x, y of the corner and width, height, as parts of the picture.
+    """
+    x, y, width, height = crop.unbind(1)
+    sign = torch.where(flip, -1.0, 1.0)
+    zero = torch.zeros_like(x)
+    theta = torch.stack([torch.stack([sign * width, zero, 2 * x + width - 1], 1),
+                         torch.stack([zero, height, 2 * y + height - 1], 1)], 1)           # [F, 2, 3]
+    grid = F.affine_grid(theta, list(frames.shape), align_corners=False)
+    return F.grid_sample(frames, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def move_landmarks(landmarks: Tensor, flip: Tensor, crop: Tensor) -> Tensor:
+    """Landmarks [B, 5, 3] (x, y as 0..1 of the crop, confidence; NaN unknown) after `warp` of their frame."""
+    x, y, width, height = crop[:, None].unbind(2)                                          # [B, 1] each
+    moved = torch.stack([(landmarks[..., 0] - x) / width, (landmarks[..., 1] - y) / height, landmarks[..., 2]], 2)
+    mirrored = moved[:, list(MIRRORED_LANDMARKS)] * moved.new_tensor([-1, 1, 1]) + moved.new_tensor([1, 0, 0])
+    return torch.where(flip[:, None, None], mirrored, moved)
+
+
+def to_model(batch: dict[str, Tensor], mirror_priors: bool = True) -> dict[str, Tensor]:
+    """A loader's batch, on its device, as the model takes it: `frames` float and normalised.
+
+    Where the batch carries `flip` and `crop`, pixels, landmarks, head pose and gaze move together: a row takes the
+    flip and crop of its centre frame.
+
+    Args:
+        mirror_priors: False leaves landmarks and head pose as they are, as the published training did (quirk 34).
+    """
+    batch = {**batch, "frames": normalise(batch["frames"])}
+    if "flip" not in batch:
+        return batch
+    flip, crop = batch.pop("flip"), batch.pop("crop")
+    batch["frames"] = warp(batch["frames"], flip, crop)
+    centre = batch["window"][:, batch["window"].shape[1] // 2]
+    flip, crop = flip[centre], crop[centre]
+    sign = torch.where(flip, -1.0, 1.0)[:, None]
+    batch["gaze"] = torch.cat([batch["gaze"][:, :1] * sign, batch["gaze"][:, 1:]], 1)
+    if mirror_priors:
+        yaw, pitch, roll = batch["head_pose"].split(1, dim=1)
+        batch["head_pose"] = torch.cat([yaw * sign, pitch, roll * sign], 1)
+        batch["landmarks"] = move_landmarks(batch["landmarks"], flip, crop)
+    return batch

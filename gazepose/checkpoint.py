@@ -1,0 +1,249 @@
+"""What a run keeps: weights in safetensors, the optimiser beside them, progress and configuration in JSON.
+
+A folder that has its name is whole: it is written under another name, flushed, renamed; the old one goes last.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from gazepose.models import build_model
+from gazepose.models.gazepose import ModelConfig
+from gazepose.models.published import read_published
+
+WEIGHTS, OPTIMIZER, PROGRESS, CONFIG = "model.safetensors", "optimizer.safetensors", "progress.json", "config.json"
+MANIFEST = "manifest.json"
+"""SHA-256 of each other file of the folder"""
+
+
+@dataclass
+class Progress:
+    """Where a run stands."""
+
+    step: int = 0
+    epoch: int = 0
+    samples: int = 0
+    best_mAP: float = -1.0
+    world_size: int = 1
+    skipped: int = 0
+    seconds: float = 0.0
+
+
+def write_json(path: Path, content: Any) -> None:
+    """JSON under its name only when whole."""
+    staged = path.with_name(f".{path.name}.{os.getpid()}")
+    with open(staged, "w", encoding="utf-8") as file:
+        json.dump(content, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(staged, path)
+
+
+def read_json(path: Path) -> Any:
+    """Content of a JSON file.
+
+    Raises:
+        FileNotFoundError, ValueError: naming the file and the remedy.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: not there -> this is not a whole run or checkpoint folder") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON ({error}) -> the file is damaged; use another checkpoint") from None
+
+
+def sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A folder to fill that gets its name, a manifest and the old one's place when the block ends well."""
+    staged = folder.with_name(f".{folder.name}.{os.getpid()}")
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(staged, ignore_errors=True)
+    staged.mkdir(parents=True)
+    try:
+        yield staged
+        write_json(staged / MANIFEST, {file.name: sha256(file) for file in sorted(staged.iterdir())})
+        for file in staged.iterdir():
+            with open(file, "rb") as opened:
+                os.fsync(opened.fileno())
+    except BaseException:
+        shutil.rmtree(staged, ignore_errors=True)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    staged.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def verified(folder: Path) -> Path:
+    """The folder, once every file of its manifest has its checksum.
+
+    Raises:
+        FileNotFoundError, ValueError: naming the file that is missing or altered.
+    """
+    old = folder.with_name(f".{folder.name}.old")
+    if not folder.exists() and old.exists():         # the machine stopped between two renames
+        old.rename(folder)
+    for name, digest in read_json(folder / MANIFEST).items():
+        file = folder / name
+        if not file.is_file():
+            raise FileNotFoundError(f"{file}: missing, though the manifest names it -> use another checkpoint")
+        if sha256(file) != digest:
+            raise ValueError(f"{file}: its SHA-256 is not the manifest's -> the file was altered; "
+                             "use another checkpoint")
+    return folder
+
+
+def save_weights(folder: Path, model: nn.Module, config: Mapping[str, Any]) -> None:
+    """Weights and configuration: all that inference needs.
+
+    Raises:
+        ValueError: a weight is not finite; such a model is never saved.
+    """
+    state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    for key, value in state.items():
+        if not torch.isfinite(value).all():
+            raise ValueError(f"{key} is not finite -> lower --lr or set --clip 1; the last checkpoint is kept")
+    with whole_folder(folder) as staged:
+        save_file(state, staged / WEIGHTS)
+        write_json(staged / CONFIG, config)
+
+
+def save_training(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: Any,
+                  progress: Progress, config: Mapping[str, Any]) -> None:
+    """Everything `resume` needs. The optimiser's state goes by position: `3.exp_avg` is parameter 3's."""
+    state = optimizer.state_dict()["state"]
+    with whole_folder(folder) as staged:
+        save_file({key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()},
+                  staged / WEIGHTS)
+        save_file({f"{number}.{key}": value.detach().cpu().contiguous()
+                   for number, entry in state.items() for key, value in entry.items()}, staged / OPTIMIZER)
+        write_json(staged / PROGRESS, {**asdict(progress), "scaler": scaler.state_dict() if scaler else None})
+        write_json(staged / CONFIG, config)
+
+
+def resume(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: Any, world_size: int) -> Progress:
+    """Load what `save_training` wrote into a model and an optimiser of the same configuration.
+
+    Raises:
+        ValueError: another world size or another model.
+    """
+    verified(folder)
+    facts = read_json(folder / PROGRESS)
+    scaler_state = facts.pop("scaler")
+    progress = Progress(**facts)
+    if progress.world_size != world_size:
+        raise ValueError(f"{folder}: saved by {progress.world_size} processes, this run has {world_size} -> start "
+                         f"{progress.world_size}, so that the run continues exactly")
+    load_weights(folder, model)
+    entries: dict[int, dict[str, torch.Tensor]] = {}
+    for name, value in load_file(folder / OPTIMIZER).items():
+        number, key = name.split(".", 1)
+        entries.setdefault(int(number), {})[key] = value
+    optimizer.load_state_dict({"state": entries, "param_groups": optimizer.state_dict()["param_groups"]})
+    if scaler and scaler_state:
+        scaler.load_state_dict(scaler_state)
+    return progress
+
+
+def load_weights(folder: Path, model: nn.Module) -> None:
+    """Weights of one of our checkpoints into the model they belong to.
+
+    Raises:
+        ValueError: a checkpoint of another model, naming the first keys that differ.
+    """
+    path = folder / WEIGHTS
+    try:
+        state = load_file(path)
+    except (SafetensorError, FileNotFoundError) as error:
+        raise ValueError(f"{path}: cannot be read ({error}) -> use another checkpoint") from None
+    own = model.state_dict()
+    differing = sorted(key for key in own.keys() | state.keys()
+                       if key not in own or key not in state or own[key].shape != state[key].shape)
+    if differing:
+        raise ValueError(f"{path}: a checkpoint of another model; {len(differing)} entries differ, the first is "
+                         f"{differing[0]} -> give the --model and priors it was trained with (see {folder / CONFIG}), "
+                         "or leave the flags out: infer.py takes them from there")
+    model.load_state_dict(state)
+
+
+def weights_folder(path: Path) -> Path:
+    """The checkpoint folder that a path means: itself, or the best one of a run.
+
+    Raises:
+        FileNotFoundError: neither.
+    """
+    for folder in (path, path / "best"):
+        if (folder / WEIGHTS).exists():
+            return folder
+    raise FileNotFoundError(f"{path}: neither a checkpoint ({WEIGHTS}) nor a run with a best one -> name a run under "
+                            "runs/, a checkpoint folder, or a published .pth file")
+
+
+def run_folder(path: Path) -> Path:
+    """The run that a run folder, one of its checkpoints or any other file lies in."""
+    folder = path if path.is_dir() else path.parent
+    return folder.parent if (folder / WEIGHTS).exists() and (folder.parent / "status.json").exists() else folder
+
+
+def read_model(path: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """A model with its weights, and the configuration it was trained with.
+
+    Args:
+        path: a run, one of its checkpoints, or a published file (its configuration is read off its keys, the rest is
+            the published training's).
+    """
+    if path.is_file():
+        published = read_published(path)
+        model = build_model(published.config)
+        model.load_state_dict(published.state)
+        return model, {"model": asdict(published.config), "data": {}, "quality_fit": None}
+    folder = verified(weights_folder(path))
+    config = read_json(folder / CONFIG)
+    model = build_model(ModelConfig(**config["model"]))
+    load_weights(folder, model)
+    return model, config
+
+
+def read_start(path: Path) -> dict[str, torch.Tensor]:
+    """Weights to start another training from, under our names: ours or a published file's."""
+    return read_published(path).state if path.is_file() else load_file(verified(weights_folder(path)) / WEIGHTS)
+
+
+def newest_finished(runs: Path) -> Path:
+    """The run that finished last under `runs`.
+
+    Raises:
+        FileNotFoundError: none did; names the training command.
+    """
+    finished = [(status.stat().st_mtime, status.parent) for status in runs.glob("*/status.json")
+                if read_json(status).get("state") == "finished"]
+    if not finished:
+        raise FileNotFoundError(f"{runs.absolute()}: no finished run -> train one first: "
+                                "accelerate launch train.py --model GazePose --prior_head")
+    return max(finished)[1]
+
+
+def git_commit() -> str | None:
+    """Commit of the code that runs, with `-dirty` where it was changed; None outside a repository."""
+    done = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=12"], capture_output=True, text=True,
+                          cwd=Path(__file__).parent, check=False)
+    return done.stdout.strip() or None

@@ -1,0 +1,255 @@
+"""The flags of train.py and infer.py: dataclasses whose strings are the help; their defaults; parsing.
+
+A section lives beside its owner (ModelConfig in models/gazepose.py, OptimConfig in optim.py); the rest is here.
+"""
+
+import dataclasses
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import torch
+import tyro
+
+from gazepose.models.gazepose import ModelConfig, ModelName
+from gazepose.optim import OptimConfig
+from gazepose.sources import Source, find_source
+
+Preset = Literal["tiny", "easy", "default", "hard", "benchmark", "lowquality"]
+LEARNING_RATES = {"GazePose": 1e-4, "GazeLSTM": 5e-5, "BaselineLSTM": 5e-4, "FaceGaze": 1e-3}
+"""the published settings, and what was measured for the embedded world's own pre-training"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which rows, and how they become windows."""
+
+    data: Path | None = None
+    """data set in the Ego4D layout; default: data/ if Ego4D is there, else the embedded world"""
+    preset: Preset = "default"
+    """which embedded world"""
+    world_seed: int = 0
+    """seed of the embedded world"""
+    policy: Literal["clean", "baseline"] = "clean"
+    """how annotations are cleaned; baseline: as the published scores"""
+    decoder: Literal["decord", "pyav"] = "decord"
+    """what reads the videos"""
+    crop_size: int = 224
+    """pixels per side of a face crop"""
+    train_stride: int = 3
+    """every how many positions of a track are learnt from"""
+    val_stride: int = 13
+    """every how many positions of a validation track are scored"""
+    test_stride: int = 1
+    """every how many crops of a test track are scored"""
+    windows_per_segment: int = 8
+    """neighbouring windows of a track that share their frames in training; 1: the ordinary pipeline"""
+    gaussian_drop: Annotated[bool, tyro.conf.arg(aliases=["--Gaussiandrop"])] = False
+    """Gaussian Temporal Dropout: leave out neighbouring frames of low quality"""
+    flip: bool = True
+    """mirror half of the training segments, with their priors"""
+    random_crop: bool = True
+    """cut training segments at random (80 to 100 % of the area), with their landmarks"""
+    limit: int | None = None
+    """use only this many rows of each split, evenly spread; outputs are marked partial"""
+    num_workers: int = 0
+    """loader processes beside each training process"""
+
+    def __post_init__(self) -> None:
+        if min(self.train_stride, self.val_stride, self.test_stride, self.windows_per_segment) < 1:
+            raise ValueError("strides and --windows_per_segment -> give 1 or more")
+        if not 16 <= self.crop_size <= 1024:
+            raise ValueError(f"--crop_size {self.crop_size} -> give 16 to 1024 pixels")
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"--limit {self.limit} -> give 1 or more rows")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """One training run."""
+
+    task: Literal["lam", "gaze"] = "lam"
+    """lam: is the camera wearer looked at; gaze: where the person looks (pre-training)"""
+    gaze_loss: float | None = None
+    """weight of the gaze loss over rows whose gaze is known; default 0 for lam, 1 for gaze"""
+    label_loss: float | None = None
+    """weight of the label's loss; default 1 for lam, 0 for gaze"""
+    train_on: Literal["train", "stills"] | None = None
+    """rows to learn from; default: stills (embedded world) for gaze, else the training clips"""
+    mesh: bool = False
+    """load the landmark prior; implied by --prior_landmark, kept for the guide's commands"""
+    weights: tuple[float, float] | None = None
+    """class weights of not looking and looking; default: from the training labels"""
+    epochs: int = 10
+    """times every training row is used"""
+    batch_size: int = 64
+    """windows per step and process; the global size is printed"""
+    gradient_accumulation_steps: int = 1
+    """batches per optimiser step"""
+    checkpoint: Path | None = None
+    """start from these weights: one of our runs or checkpoint folders, or a published file"""
+    exp_path: Annotated[Path | None, tyro.conf.arg(aliases=["--train_path"])] = None
+    """run folder; default runs/<model>-<time>"""
+    resume: bool = False
+    """continue the run of --exp_path after its last saved epoch"""
+    seed: int = 0
+    """of everything random"""
+    mixed_precision: Literal["no", "fp16", "bf16"] | None = None
+    """default: what `accelerate launch` says"""
+    compile: bool = False
+    """torch.compile the model"""
+    log_with: Literal["tensorboard", "wandb", "trackio"] | None = None
+    """also log there, through Accelerate's trackers; metrics.jsonl is always written"""
+    expect_world: int | None = None
+    """refuse to run unless this many processes were started"""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "gradient_accumulation_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name} {getattr(self, name)} -> give 1 or more")
+        if self.label_weight <= 0 and self.gaze_weight <= 0:
+            raise ValueError("--label_loss 0 --gaze_loss 0 -> nothing to learn; give one of them a weight")
+        if self.weights is not None and min(self.weights) < 0:
+            raise ValueError(f"--weights {self.weights} -> give two weights of 0 or more")
+        if self.resume and self.exp_path is None:
+            raise ValueError("--resume -> name the run's folder with --exp_path")
+
+    @property
+    def gaze_weight(self) -> float:
+        return self.gaze_loss if self.gaze_loss is not None else float(self.task == "gaze")
+
+    @property
+    def label_weight(self) -> float:
+        return self.label_loss if self.label_loss is not None else float(self.task == "lam")
+
+    @property
+    def rows_of(self) -> str:
+        return self.train_on or ("stills" if self.task == "gaze" else "train")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Train GazePose or a baseline to tell who looks at the camera wearer."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InferConfig:
+    """Score every face of a split with a trained model; write pred.csv and the submission JSON."""
+
+    split: str = "val"
+    """val or test; beside --val or --eval also the guide's degrees per head pose bin"""
+    val: bool = False
+    """the guide's name for --split val"""
+    eval: bool = False
+    """the guide's name for --split test"""
+    to_json: bool = False
+    """also write the evaluation server's JSON (test)"""
+    checkpoint: Path | None = None
+    """a run, one of its checkpoints, or a published file; default: the newest finished run under runs/"""
+    exp_path: Path | None = None
+    """where pred/ goes; default: the run's folder"""
+    data: Path | None = None
+    """data set; default: the one the checkpoint was trained on"""
+    policy: Literal["clean", "baseline"] | None = None
+    """annotation policy; default: the checkpoint's"""
+    stride: Annotated[int | None, tyro.conf.arg(aliases=["--val_stride", "--test_stride"])] = None
+    """every how many positions are scored; default: the checkpoint's for that split"""
+    batch_size: int = 64
+    """windows per batch and process"""
+    num_workers: int | None = None
+    """loader processes; default: the checkpoint's"""
+    limit: int | None = None
+    """score only this many rows; outputs are marked partial"""
+    mixed_precision: Literal["no", "fp16", "bf16"] | None = None
+    """default: what `accelerate launch` says"""
+    report: bool = False
+    """also write the run's report: curves, precision-recall, a timeline of one track"""
+
+    @property
+    def split_name(self) -> str:
+        """val or test.
+
+        Raises:
+            ValueError: neither, or two that contradict each other.
+        """
+        named = [name for name, on in (("val", self.val), ("test", self.eval)) if on]
+        if self.split in ("val", "test") and self.split != InferConfig.split:
+            named.append(self.split)
+        elif self.bins is None and self.split not in ("val", "test"):
+            raise ValueError(f"--split {self.split} -> give val or test")
+        if len(set(named)) > 1:
+            raise ValueError(f"--val, --eval and --split {self.split} contradict each other -> give one split")
+        if self.bins is not None and not named:
+            raise ValueError(f"--split {self.split} -> give val or test, or --val or --eval beside the number")
+        return named[0] if named else self.split
+
+    @property
+    def bins(self) -> float | None:
+        """Degrees per head pose bin, where the guide's number was given."""
+        try:
+            return float(self.split)
+        except ValueError:
+            return None
+
+
+def train_defaults(asked: TrainConfig, embedded: bool, gpu: bool) -> TrainConfig:
+    """Defaults that depend on the data, the device, the task and the model (README, Defaults)."""
+    gaze = asked.run.task == "gaze"
+    name: ModelName = "FaceGaze" if gaze and asked.model.model == "GazePose" else asked.model.model
+    lr = LEARNING_RATES[name]
+    if not embedded:
+        return TrainConfig(model=ModelConfig(model=name), data=DataConfig(num_workers=8 if gpu else 2),
+                           optim=OptimConfig(lr=lr))
+    optim = OptimConfig(lr=lr if gaze else 5 * lr, warmup=0.1, weight_decay=0.05, clip=1.0)
+    if gpu:
+        return TrainConfig(model=ModelConfig(model=name, output_stride=16), optim=optim, run=RunConfig(epochs=10),
+                           data=DataConfig(crop_size=96, val_stride=3, num_workers=4))
+    small = ModelConfig(model=name, output_stride=16, num_encoder_layers=1, num_decoder_layers=1, dmodel=256,
+                        dim_feedforward=512)
+    return TrainConfig(model=small, data=DataConfig(crop_size=64, val_stride=3), optim=optim,
+                       run=RunConfig(epochs=2, batch_size=32))
+
+
+Config = TypeVar("Config", TrainConfig, InferConfig)
+
+
+@contextmanager
+def readable_errors() -> Iterator[None]:
+    """Faults of flags, files and data end the program with their message alone; other errors keep their traceback."""
+    try:
+        yield
+    except (ValueError, FileNotFoundError, FileExistsError, EOFError, ImportError) as error:
+        raise SystemExit(f"error: {error}") from None
+
+
+def parse(kind: type[Config], args: Sequence[str] | None = None, default: Config | None = None) -> Config:
+    """Flags to a configuration; a mistyped flag ends the program with the nearest names."""
+    args = list(sys.argv[1:] if args is None else args)
+    with readable_errors():
+        parsed = tyro.cli(kind, args=args, default=default, config=(tyro.conf.OmitArgPrefixes,), use_underscores=True)
+    return parsed
+
+
+def parse_train(args: Sequence[str] | None = None) -> tuple[TrainConfig, Source]:
+    """Flags of train.py and the data set they mean; --help shows the defaults that hold here and now."""
+    args = list(sys.argv[1:] if args is None else args)
+    asked = parse(TrainConfig, [arg for arg in args if arg not in ("-h", "--help")])
+    with readable_errors():
+        source = find_source(asked.data.data, asked.data.preset, asked.data.world_seed)
+    config = parse(TrainConfig, args, train_defaults(asked, source.preset is not None, torch.cuda.is_available()))
+    # a loss on the gaze needs its head, and a head without a loss would have no gradient
+    return replace(config, model=replace(config.model, gaze_head=config.run.gaze_weight > 0)), source
+
+
+def asdict(config: Any) -> dict[str, Any]:
+    """A configuration as JSON values."""
+    return {key: str(value) if isinstance(value, Path) else asdict(value) if dataclasses.is_dataclass(value) else value
+            for key, value in ((f.name, getattr(config, f.name)) for f in dataclasses.fields(config))}

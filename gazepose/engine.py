@@ -1,0 +1,190 @@
+"""Two verbs: `train_steps` moves a model along one epoch, `predict` scores every row once.
+
+Both take what Accelerate has prepared and know nothing of files.
+"""
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from gazepose.augment import to_model
+from gazepose.data.chance import keyed
+from gazepose.optim import OptimConfig, learning_rate, set_learning_rate
+
+GAZE_QUANTILES = (0.1, 0.9)      # of Gaze360's pinball loss
+
+
+@dataclass(frozen=True)
+class LossRule:
+    """What a step minimises: `label` times the weighted cross entropy plus `gaze` times the pinball loss."""
+
+    class_weights: tuple[float, float] = (1.0, 1.0)
+    """of not looking (0) and looking (1)"""
+    label: float = 1.0
+    gaze: float = 0.0
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one optimiser step did; equal on all processes."""
+
+    step: int
+    loss: float
+    lr: float
+    grad_norm: float
+    skipped: bool
+    seconds: float
+    waited: float
+    """seconds of it in which the device had no data"""
+    samples: int
+    """windows that were learnt from, over all processes"""
+
+
+def pinball(gaze: Tensor, target: Tensor) -> Tensor:
+    """Gaze360's loss of each row, [B]: the 10 % and 90 % quantiles lie `spread` below and above the angle.
+
+    Args:
+        gaze: [B, 3] yaw, pitch, spread in radians.
+        target: [B, 2] yaw, pitch in radians, finite.
+
+    Source: Kellnhofer et al., Gaze360, ICCV 2019, section 4.
+    """
+    error = target - gaze[:, :2]
+    spread = gaze[:, 2:]
+    low, high = GAZE_QUANTILES
+    below, above = error + spread, error - spread
+    return (torch.maximum(low * below, (low - 1) * below) + torch.maximum(high * above, (high - 1) * above)).mean(1)
+
+
+def loss_parts(logits: Tensor, gaze: Tensor | None, batch: dict[str, Tensor], rule: LossRule) -> Tensor:
+    """Sums over this process's rows: weighted label loss, its weights, gaze loss, its rows, rows learnt from; [5].
+
+    Rows whose label is -1 or whose gaze is NaN add nothing.
+    """
+    known = batch["label"] >= 0
+    label = batch["label"].clamp(min=0)
+    weights = torch.tensor(rule.class_weights, device=logits.device, dtype=torch.float32)[label] * known
+    entropy = F.cross_entropy(logits.float(), label, reduction="none")
+    parts = [(entropy * weights).sum(), weights.sum()]
+    used = known
+    if gaze is None:
+        parts += [entropy.new_zeros(()), entropy.new_zeros(())]
+    else:
+        seen = torch.isfinite(batch["gaze"]).all(1) & (batch["row"] >= 0)
+        target = torch.where(seen[:, None], batch["gaze"], 0.0)
+        parts += [(pinball(gaze.float(), target) * seen).sum(), seen.sum().float()]
+        used = (known & (rule.label > 0)) | (seen & (rule.gaze > 0))
+    return torch.stack([*parts, used.sum().float()])
+
+
+def global_loss(parts: Tensor, rule: LossRule, accelerator: Accelerator) -> tuple[Tensor, float, int]:
+    """Loss to differentiate, its value over all processes, and the windows it came from.
+
+    DistributedDataParallel averages gradients over the processes, so each one's sum is divided by the mean of all
+    weights: the step is that of one process with the whole batch.
+    """
+    total = accelerator.reduce(parts.detach(), reduction="sum")
+    share = 0.0 * parts.sum()       # every output takes part in every step, which DistributedDataParallel relies on
+    value = 0.0
+    for factor, part in ((rule.label, 0), (rule.gaze, 2)):
+        weight = total[part + 1].item()
+        if factor and weight:
+            share = share + factor * parts[part] * accelerator.num_processes / weight
+            value += factor * total[part].item() / weight
+    return share, value, int(total[4])
+
+
+def train_steps(accelerator: Accelerator, model: nn.Module, optimizer: torch.optim.Optimizer, loader: DataLoader, *,
+                step: int, total: int, seed: int, loss: LossRule, optim: OptimConfig,
+                mirror_priors: bool = True) -> Iterator[Step]:
+    """Run the loader once, yielding after each optimiser step.
+
+    Args:
+        step: number of the first step.
+        total: steps of the whole run, for the learning rate.
+
+    A step whose global gradient norm is not finite is skipped on all processes alike and says so.
+    """
+    began, waited, samples, value, micro = time.perf_counter(), 0.0, 0, 0.0, 0
+    batches = iter(loader)
+    while True:
+        asked = time.perf_counter()
+        batch = next(batches, None)
+        if batch is None:
+            return
+        waited += time.perf_counter() - asked
+        model.train()                            # the caller may have scored between two steps
+        with accelerator.accumulate(model):
+            if micro == 0:
+                set_learning_rate(optimizer, learning_rate(step, total, optim))
+            # model dropout is a function of (seed, step, process)
+            torch.manual_seed(int(keyed(seed, step, micro, accelerator.process_index)) >> 1)
+            batch = to_model(batch, mirror_priors)
+            with accelerator.autocast():
+                logits, gaze = model(batch["frames"], batch["window"], batch["head_pose"], batch["landmarks"])
+            share, micro_value, micro_samples = global_loss(loss_parts(logits, gaze, batch, loss), loss, accelerator)
+            accelerator.backward(share)
+            value, samples, micro = value + micro_value, samples + micro_samples, micro + 1
+            if not accelerator.sync_gradients:
+                continue
+            norm = float(accelerator.clip_grad_norm_(model.parameters(), optim.clip or math.inf) or 0.0)
+            # fp16's scaler skips the step by itself and has to see it to lower its scale
+            if math.isfinite(norm) or accelerator.scaler is not None:
+                optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        now = time.perf_counter()
+        yield Step(step, value / micro, learning_rate(step, total, optim), norm, not math.isfinite(norm),
+                   now - began, waited, samples)
+        step += 1
+        began, waited, samples, value, micro = time.perf_counter(), 0.0, 0, 0.0, 0
+
+
+class Scores(NamedTuple):
+    """What a model says of some rows, aligned with them."""
+
+    score: np.ndarray
+    """probability of looking, float32 [N]"""
+    gaze: np.ndarray | None
+    """yaw, pitch and spread in radians, float32 [N, 3], where the model has that head"""
+
+
+@torch.inference_mode()
+def predict(accelerator: Accelerator, model: nn.Module, loader: DataLoader, rows: np.ndarray) -> Scores:
+    """Score every row once; the result is whole on all processes.
+
+    Args:
+        rows: the rows the loader covers, int64 [N] ascending.
+
+    Raises:
+        RuntimeError: a row missing, met twice, or with a score that is not finite.
+    """
+    model.eval()
+    seen, said = [], []
+    for batch in loader:
+        kept = batch["row"] >= 0                                      # not the fillers of the last batches
+        seen.append(batch["row"][kept])
+        batch = to_model(batch)
+        with accelerator.autocast():
+            logits, gaze = model(batch["frames"], batch["window"], batch["head_pose"], batch["landmarks"])
+        score = logits.float().softmax(1)[kept, 1:]                   # [B, 1]
+        said.append(score if gaze is None else torch.cat([score, gaze.float()[kept]], 1))
+    padded = [accelerator.pad_across_processes(torch.cat(part), pad_index=-1) for part in (seen, said)]
+    gathered: list[np.ndarray] = [accelerator.gather(part).cpu().numpy() for part in padded]  # type: ignore[union-attr]
+    seen, said = (part[gathered[0] >= 0] for part in gathered)
+    order = np.argsort(seen, kind="stable")
+    if not np.array_equal(seen[order], rows):
+        raise RuntimeError(f"predicted {len(seen)} rows, {len(np.unique(seen))} of them distinct, for {len(rows)} "
+                           "windows: every row must be met exactly once -> this is a fault of the loader")
+    if not np.isfinite(said).all():
+        raise RuntimeError(f"{np.count_nonzero(~np.isfinite(said).all(1))} of {len(rows)} scores are not finite -> the "
+                           "checkpoint's weights are damaged, or the precision is too low (try --mixed_precision no)")
+    return Scores(said[order, 0], said[order, 1:] if said.shape[1] > 1 else None)

@@ -1,0 +1,69 @@
+"""The optimiser's parameter groups, and the learning rate as a function of the step."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """How weights move."""
+
+    lr: float = 1e-4
+    """highest learning rate"""
+    min_lr: float = 5e-6
+    """learning rate at the end of the cosine"""
+    warmup: float = 0.0
+    """part of all steps over which the learning rate rises from zero"""
+    weight_decay: float = 0.0
+    """decoupled weight decay of matrices and kernels; biases, norms and queries have none"""
+    clip: float = 0.0
+    """largest norm of the gradient; 0: not clipped"""
+    backbone_lr: float = 1.0
+    """the backbone's learning rate as a multiple of the others'"""
+    freeze_backbone: bool = False
+    """leave the backbone as it is, its BatchNorm statistics too; a step costs a third"""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.lr < 10:
+            raise ValueError(f"--lr {self.lr} -> give a learning rate above 0 and below 10")
+        if not 0 <= self.warmup < 1:
+            raise ValueError(f"--warmup {self.warmup} -> give a part of the steps, 0 to below 1")
+        if self.min_lr < 0 or self.weight_decay < 0 or self.clip < 0 or self.backbone_lr < 0:
+            raise ValueError("--min_lr, --weight_decay, --clip and --backbone_lr -> give 0 or more")
+
+
+def learning_rate(step: int, total: int, config: OptimConfig) -> float:
+    """Learning rate of a step (0 to total - 1): linear warm-up, then half a cosine from lr down to min_lr."""
+    warm = round(config.warmup * total)
+    if step < warm:
+        return config.lr * (step + 1) / (warm + 1)
+    floor = min(config.min_lr, config.lr)
+    done = (step - warm) / max(1, total - warm)
+    return floor + (config.lr - floor) * (1 + math.cos(math.pi * min(1.0, done))) / 2
+
+
+def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
+    """Fused AdamW over the parameters that need a gradient; without weight decay it is Adam.
+
+    Each group has `scale`: its learning rate is that multiple of `learning_rate`.
+    """
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            table = "queries" in name or name == "contents"
+            decay = config.weight_decay if parameter.ndim >= 2 and not table else 0.0
+            scale = config.backbone_lr if ".backbone." in name else 1.0
+            groups.setdefault((decay, scale), []).append(parameter)
+    return torch.optim.AdamW(
+        [{"params": parameters, "weight_decay": decay, "scale": scale}
+         for (decay, scale), parameters in groups.items()],
+        lr=config.lr, fused=True)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Give every group its multiple of `lr`."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group["scale"]

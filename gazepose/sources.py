@@ -1,0 +1,95 @@
+"""Where the rows come from: Ego4D under data/ where it is, else the embedded world; made ready on first use."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from gazepose.checkpoint import read_json
+from gazepose.data.index import Index
+from gazepose.data.prepare import prepare
+from gazepose.data.windows import centre_rows
+from gazepose.synthetic.stills import render_stills
+from gazepose.synthetic.world import PRESETS, render_world
+
+EGO4D = Path("data")
+
+
+@dataclass(frozen=True)
+class Processes:
+    """What sharing work needs to know of the processes of a run: `accelerator` gives all four."""
+
+    rank: int = 0
+    world_size: int = 1
+    wait: Callable[[], None] = lambda: None
+    say: Callable[[str], None] = print
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set: its folder, and the preset and seed if it is an embedded world."""
+
+    root: Path
+    preset: str | None = None
+    seed: int = 0
+
+    def ready(self, processes: Processes) -> "Source":
+        """Render the embedded world where it is not there yet; the first process does, the others wait."""
+        if self.preset is not None:
+            if processes.rank == 0 and not (self.root / "world.json").exists():
+                processes.say(f"data: no Ego4D at hand, so the embedded world '{self.preset}' is rendered into "
+                              f"{self.root}")
+                render_world(self.root, self.preset, self.seed, say=processes.say)
+            processes.wait()
+        return self
+
+    def split(self, name: str, processes: Processes, *, policy: str, crop_size: int, decoder: str) -> Index:
+        """Open train, val, test or stills; prepared on first use by all processes together.
+
+        Raises:
+            ValueError: stills of a data set that is not an embedded world.
+        """
+        if name != "stills":
+            return Index.open(prepare(self.root, name, policy=policy, crop_size=crop_size, decoder=decoder,
+                                      rank=processes.rank, world_size=processes.world_size, wait=processes.wait,
+                                      say=processes.say))
+        if self.preset is None:
+            raise ValueError(f"{self.root}: only an embedded world has stills -> give --train_on train, or --preset")
+        if processes.rank == 0:
+            render_stills(self.root, self.preset, self.seed, PRESETS[self.preset].stills, crop_size, say=processes.say)
+        processes.wait()
+        return Index.open(self.root / "stills" / str(crop_size))
+
+
+def find_source(data: Path | None, preset: str = "default", seed: int = 0) -> Source:
+    """The data set that flags ask for; nothing is rendered or read yet.
+
+    Raises:
+        FileNotFoundError: `data` is given and not there.
+    """
+    if data is None:
+        if (EGO4D / "json" / "av_train.json").exists():
+            return Source(EGO4D)
+        return Source(EGO4D / "embedded" / f"{preset}-{seed}", preset, seed)
+    if (data / "world.json").exists():
+        facts = read_json(data / "world.json")
+        return Source(data, facts["preset"], facts["seed"])
+    if not data.is_dir():
+        raise FileNotFoundError(f"{data}: no such folder -> give a data set in the Ego4D layout (json/, split/, "
+                                "videos/), or leave --data out for the embedded world")
+    return Source(data)
+
+
+def chosen_rows(index: Index, stride: int, limit: int | None, labelled: bool = False) -> np.ndarray:
+    """Centre rows of every stride-th position, int64 ascending; at most `limit` of them, evenly spread.
+
+    Args:
+        labelled: only rows whose label is known.
+    """
+    rows = centre_rows(index, stride)
+    if labelled:
+        rows = rows[index.label[rows] >= 0]
+    if limit is not None and limit < len(rows):
+        rows = rows[np.linspace(0, len(rows) - 1, limit).round().astype(np.int64)]
+    return rows

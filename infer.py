@@ -1,0 +1,87 @@
+"""Score every face of a split: python infer.py --split test --to-json
+
+From top to bottom: weights, data, predict, pred.csv, the submission's JSON. All flags: python infer.py --help
+"""
+
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+
+from gazepose import checkpoint
+from gazepose.config import DataConfig, InferConfig, parse, readable_errors
+from gazepose.data.challenge import test_labels
+from gazepose.data.loader import make_loader
+from gazepose.data.windows import WindowRule
+from gazepose.engine import predict
+from gazepose.metrics import evaluate
+from gazepose.predictions import faces, write_csv, write_records
+from gazepose.report import make_report
+from gazepose.runlog import metrics_line, use_cores, world_line
+from gazepose.sources import Processes, chosen_rows, find_source
+from gazepose.submission import check, csv_to_json
+
+
+def main() -> None:
+    config = parse(InferConfig)
+    split = config.split_name
+    accelerator = Accelerator(mixed_precision=config.mixed_precision)
+    use_cores(accelerator)
+    accelerator.print(world_line(accelerator, config.batch_size))
+
+    # weights: with them comes the configuration they were trained with
+    start = config.checkpoint or checkpoint.newest_finished(Path("runs"))
+    model, trained = checkpoint.read_model(start)
+    data = DataConfig(**trained["data"])
+    if config.bins not in (None, trained["model"]["split"]):
+        raise SystemExit(f"error: --split {config.split}, but {start} was trained with --split "
+                         f"{trained['model']['split']}")
+    accelerator.print(f"model: {trained['model']['model']} from {start}")
+
+    # data
+    processes = Processes(accelerator.process_index, accelerator.num_processes, accelerator.wait_for_everyone,
+                          accelerator.print)
+    asked = config.data or (Path(data.data) if data.data else None)
+    source = find_source(asked, data.preset, data.world_seed).ready(processes)
+    index = source.split(split, processes, policy=config.policy or data.policy, crop_size=data.crop_size,
+                         decoder=data.decoder)
+    stride = config.stride or (data.test_stride if split == "test" else data.val_stride)
+    rows = chosen_rows(index, stride, config.limit)
+    rule = WindowRule(reach=trained["model"]["reach"], stride=stride, gaussian_drop=data.gaussian_drop,
+                      quality_fit=trained["quality_fit"])
+    workers = data.num_workers if config.num_workers is None else config.num_workers
+    loader = make_loader(index, rule, rows, batch_size=config.batch_size, crop_size=data.crop_size, num_workers=workers,
+                         world_size=accelerator.num_processes, pin_memory=accelerator.device.type == "cuda")
+
+    # predict: every face once, on all processes together
+    model = accelerator.prepare_model(model.to(memory_format=torch.channels_last), evaluation_mode=True)
+    loader = accelerator.prepare(loader)
+    score = predict(accelerator, model, loader, rows).score
+    if not accelerator.is_main_process:
+        return
+
+    # files
+    label = (test_labels(source.root, index) if split == "test" else index.label)[rows]
+    folder = (config.exp_path or checkpoint.run_folder(start)) / "pred"
+    partial = ".partial" if config.limit else ""
+    table = folder / split / f"pred{partial}.csv"
+    write_csv(table, index, rows, label, score)
+    print(f"{len(rows)} faces -> {table}")
+    if (label >= 0).any():
+        result = evaluate(label, score)
+        checkpoint.write_json(folder / split / f"metrics{partial}.json", result)
+        print(f"{split}: {metrics_line(result)}")
+    if config.to_json and split == "test":
+        submission = table.with_name(f"submission{partial}.json")
+        csv_to_json(table, submission)
+        check(submission, faces(index, rows))
+        print(f"submission checked, {len(rows)} faces -> {submission}")
+    if split == "val":
+        write_records(folder, index, rows, label, score, partial)
+    if config.report:
+        print(f"report -> {make_report(folder.parent)}")
+
+
+if __name__ == "__main__":
+    with readable_errors():
+        main()

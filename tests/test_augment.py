@@ -1,0 +1,81 @@
+"""Flips and crops on the device: pixels and priors move together."""
+
+import pytest
+import torch
+
+from gazepose.augment import MEAN, STD, move_landmarks, normalise, to_model, warp
+
+WHOLE = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
+
+
+def picture() -> torch.Tensor:
+    return torch.arange(2 * 3 * 8 * 8, dtype=torch.float32).reshape(2, 3, 8, 8)
+
+
+def test_black_and_white_have_the_statistics_of_imagenet():
+    frames = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 3, 4, 4)
+    floats = normalise(frames)
+    for channel in range(3):
+        assert floats[0, channel, 0, 0].item() == pytest.approx(-MEAN[channel] / STD[channel], rel=1e-5)
+        assert floats[1, channel, 0, 0].item() == pytest.approx((1 - MEAN[channel]) / STD[channel], rel=1e-5)
+
+
+def test_the_whole_picture_unflipped_is_left_alone():
+    torch.testing.assert_close(warp(picture(), torch.tensor([False, False]), WHOLE.repeat(2, 1)), picture())
+
+
+def test_a_flip_mirrors_the_columns_of_its_frame_only():
+    flipped = warp(picture(), torch.tensor([True, False]), WHOLE.repeat(2, 1))
+    torch.testing.assert_close(flipped, torch.stack([picture()[0].flip(-1), picture()[1]]))
+
+
+def test_a_quarter_is_stretched_to_the_whole():
+    cut = warp(picture(), torch.tensor([False, False]), torch.tensor([[0.5, 0.0, 0.5, 0.5]]).repeat(2, 1))
+    assert cut.shape == picture().shape
+    # the corner pixel of the quarter fills the corner
+    assert cut[0, 0, 0, -1] == pytest.approx(picture()[0, 0, 0, 7].item(), abs=1)
+    assert cut[0, 0, -1, 0] == pytest.approx(picture()[0, 0, 3, 4].item(), abs=3)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_landmarks_stay_on_their_pixels(flip):
+    crop = torch.tensor([[0.25, 0.0, 0.75, 0.5]])
+    frames = torch.zeros(1, 3, 64, 64)
+    frames[0, :, 16, 40] = 1.0                                                    # x = 40.5 / 64, y = 16.5 / 64
+    landmarks = torch.tensor([[[40.5 / 64, 16.5 / 64, 0.9]]]).repeat(1, 5, 1)
+    moved = move_landmarks(landmarks, torch.tensor([flip]), crop)[0, 0]
+    seen = warp(frames, torch.tensor([flip]), crop)[0, 0]
+    y, x = divmod(int(seen.argmax()), 64)
+    assert (moved[:2] * 64 - 0.5).tolist() == pytest.approx([x, y], abs=1)
+    assert moved[2] == pytest.approx(0.9)
+
+
+def batch(flip: bool) -> dict[str, torch.Tensor]:
+    return {"frames": torch.zeros(2, 3, 8, 8, dtype=torch.uint8), "window": torch.tensor([[0, 1, 1]]),
+            "head_pose": torch.tensor([[10.0, 20.0, 30.0]]), "gaze": torch.tensor([[0.1, 0.2]]),
+            "landmarks": torch.rand(1, 5, 3), "flip": torch.tensor([not flip, flip]), "crop": WHOLE.repeat(2, 1)}
+
+
+def test_a_row_mirrors_with_its_centre_frame():
+    given = batch(flip=True)
+    moved = to_model(given)
+    assert moved["head_pose"].tolist() == [[-10.0, 20.0, -30.0]]
+    torch.testing.assert_close(moved["gaze"], torch.tensor([[-0.1, 0.2]]))
+    # own left eye (1) and right eye (2) change places
+    torch.testing.assert_close(moved["landmarks"][0, 1, 0], 1 - given["landmarks"][0, 2, 0])
+    same = to_model(batch(flip=False))
+    assert same["head_pose"].tolist() == [[10.0, 20.0, 30.0]]
+
+
+def test_published_training_left_the_priors_alone():
+    given = batch(flip=True)
+    moved = to_model(given, mirror_priors=False)
+    assert moved["head_pose"].tolist() == given["head_pose"].tolist()
+    torch.testing.assert_close(moved["landmarks"], given["landmarks"])
+
+
+def test_unknown_stays_unknown():
+    given = {**batch(flip=True), "head_pose": torch.full((1, 3), torch.nan),
+             "landmarks": torch.full((1, 5, 3), torch.nan)}
+    moved = to_model(given)
+    assert moved["head_pose"].isnan().all() and moved["landmarks"].isnan().all()

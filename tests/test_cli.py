@@ -1,0 +1,161 @@
+"""The commands as a user types them: real processes on the tiny world, and the errors they end with."""
+
+import csv
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gazepose.config import InferConfig, TrainConfig, parse, parse_train
+
+ROOT = Path(__file__).resolve().parents[1]
+SMALL = ["--crop_size", "32", "--num_encoder_layers", "1", "--num_decoder_layers", "1", "--dmodel", "64",
+         "--dim_feedforward", "64", "--output_stride", "32"]
+
+
+def ran(*command: str, cwd: Path, fails: bool = False) -> str:
+    """Run a command of this environment; its whole output."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "120"}
+    done = subprocess.run([sys.executable, *command], cwd=cwd, env=env, capture_output=True, text=True, timeout=240)
+    said = done.stdout + done.stderr
+    assert (done.returncode != 0) == fails, said
+    return said
+
+
+def launched(*flags: str, cwd: Path) -> str:
+    """Two processes on the CPU, started as the documented configuration file does."""
+    config = str(ROOT / "accelerate_configs" / "cpu2.yaml")
+    return ran("-m", "accelerate.commands.launch", "--config_file", config, *flags, cwd=cwd)
+
+
+def scores(path: Path) -> dict[tuple[str, str, str], float]:
+    with open(path) as file:
+        table = list(csv.DictReader(file))
+    found = {(row["clip"], row["track"], row["frame"]): float(row["score"]) for row in table}
+    assert len(found) == len(table), "a face twice"
+    return found
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory, tiny_world) -> Path:
+    """A working folder with a finished run of two processes on the tiny world."""
+    folder = tmp_path_factory.mktemp("work")
+    shutil.copytree(tiny_world, folder / "world")
+    said = launched(str(ROOT / "train.py"), "--data", "world", "--prior_head", "--prior_landmark", "--Gaussiandrop",
+                    "--epochs", "1", "--batch_size", "5", "--exp_path", "runs/two", *SMALL, cwd=folder)
+    assert "world: 2 processes on cpu" in said
+    return folder
+
+
+def test_a_run_leaves_its_records(work):
+    run = work / "runs" / "two"
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    kinds = [line["kind"] for line in lines]
+    assert kinds.count("val") == 1 and kinds.count("train") == lines[-2]["step"]
+    assert {"prevalence", "head_pose"} <= set(lines[-1]["baselines"]) and lines[-1]["mAP"] is not None
+    config = json.loads((run / "best" / "config.json").read_text())
+    assert config["model"]["prior_head"] and config["model"]["prior_landmark"] and config["data"]["gaussian_drop"]
+    assert config["quality_fit"] and config["world_size"] == 2 and config["versions"]["torch"]
+    assert json.loads((run / "status.json").read_text())["state"] == "finished"
+
+
+def test_one_and_two_processes_give_the_same_scores(work):
+    infer = [str(ROOT / "infer.py"), "--split", "val", "--stride", "1", "--batch_size", "7"]
+    ran(*infer, "--exp_path", "one", cwd=work)
+    assert "world: 2 processes" in launched(*infer, "--exp_path", "both", cwd=work)
+    one, both = (scores(work / name / "pred" / "val" / "pred.csv") for name in ("one", "both"))
+    assert one.keys() == both.keys() and len(one) % 14
+    assert max(abs(one[face] - both[face]) for face in one) <= 5e-6
+
+
+def test_the_newest_run_makes_a_submission_of_every_face(work):
+    said = ran(str(ROOT / "infer.py"), "--split", "test", "--to-json", cwd=work)
+    crops = list((work / "world" / "videos_challenge").rglob("*.jpg"))
+    made = json.loads((work / "runs" / "two" / "pred" / "test" / "submission.json").read_text())
+    assert len(made["results"]) == len(crops) and f"submission checked, {len(crops)} faces" in said
+    assert re.search(r"test: mAP 0\.\d{3}", said)                        # the embedded world knows its test labels
+
+
+def test_a_limited_run_says_so_in_its_names(work):
+    ran(str(ROOT / "infer.py"), "--eval", "--split", "1", "--to_json", "--limit", "10", cwd=work)
+    folder = work / "runs" / "two" / "pred" / "test"
+    assert len((folder / "pred.partial.csv").read_text().splitlines()) == 10
+    assert len(json.loads((folder / "submission.partial.json").read_text())["results"]) == 10
+
+
+def test_a_run_resumes_after_its_last_epoch(work):
+    flags = [str(ROOT / "train.py"), "--data", "world", "--limit", "16", "--batch_size", "8", *SMALL]
+    whole = [*flags, "--epochs", "2", "--exp_path", "runs/whole"]
+    ran(*whole, cwd=work)
+    shutil.copytree(work / "runs" / "whole", work / "runs" / "again")
+    said = ran(*flags, "--epochs", "3", "--exp_path", "runs/again", "--resume", cwd=work)
+    assert "resume: epoch 3, step 4" in said
+    shutil.rmtree(work / "runs" / "again")
+    shutil.rmtree(work / "runs" / "whole")
+
+
+def test_an_error_is_one_line_that_names_file_and_remedy(work):
+    said = ran(str(ROOT / "infer.py"), "--checkpoint", "runs/none", cwd=work, fails=True)
+    assert "error: runs/none: neither a checkpoint" in said and "Traceback" not in said
+
+
+def test_a_corrupt_shard_is_named(work):
+    folder = work / "spoiled"
+    shutil.copytree(work / "world", folder)
+    shard = next((folder / "prepared" / "clean-32" / "val").glob("shard-*.bin"))
+    content = bytearray(shard.read_bytes())
+    content[: len(content) // 2] = bytes(len(content) // 2)
+    shard.write_bytes(content)
+    said = ran(str(ROOT / "infer.py"), "--data", "spoiled", "--split", "val", cwd=work, fails=True)
+    assert re.search(r"error: spoiled.*row \d+ \(clip .* track .* frame \d+\).*prepare", said)
+
+
+@pytest.mark.parametrize("flags, wanted", [
+    (["--prior_haed"], "--prior_head"), (["--bach_size", "3"], "--batch_size"), (["--epochs", "0"], "give 1 or more"),
+    (["--data", "nowhere"], "nowhere: no such folder"), (["--resume"], "name the run's folder"),
+    (["--dmodel", "30"], "a multiple of both"), (["--lr", "0"], "give a learning rate above 0")])
+def test_a_wrong_flag_says_what_was_meant(flags, wanted, capsys):
+    with pytest.raises(SystemExit) as ended:
+        parse_train(flags)
+    assert wanted in capsys.readouterr().err + str(ended.value)
+
+
+def test_the_guides_spellings():
+    config, _ = parse_train(["--model", "GazePose", "--prior_head", "--prior_landmark", "--mesh", "--Gaussiandrop",
+                             "--split", "3", "--dsplit", "0.2", "--csplit", "0.5", "--weights", "0.1", "0.9",
+                             "--train_path", "here", "--num_encoder_layers", "3", "--nheads", "4"])
+    assert config.model.prior_head and config.model.prior_landmark and config.data.gaussian_drop
+    assert (config.model.split, config.model.dsplit, config.model.csplit) == (3, 0.2, 0.5)
+    assert config.run.weights == (0.1, 0.9) and config.run.exp_path == Path("here") and config.model.nheads == 4
+    assert not parse_train(["--no_prior_head"])[0].model.prior_head
+
+
+@pytest.mark.parametrize("flags, split", [
+    ([], "val"), (["--split", "test"], "test"), (["--val"], "val"), (["--eval", "--split", "1"], "test"),
+    (["--val", "--split", "3"], "val")])
+def test_the_split_of_inference(flags, split):
+    assert parse(InferConfig, flags).split_name == split
+
+
+@pytest.mark.parametrize("flags", [["--split", "train"], ["--split", "3"], ["--val", "--eval"],
+                                   ["--val", "--split", "test"]])
+def test_a_split_that_contradicts_itself_is_refused(flags):
+    with pytest.raises(ValueError, match="give"):
+        _ = parse(InferConfig, flags).split_name
+
+
+def test_defaults_follow_data_and_model():
+    embedded, _ = parse_train(["--preset", "tiny"])
+    assert embedded.data.crop_size < 224 and embedded.data.val_stride == 3
+    from gazepose.config import train_defaults
+    asked = parse(TrainConfig, ["--model", "BaselineLSTM"])
+    ego4d = train_defaults(asked, embedded=False, gpu=True)
+    assert (ego4d.data.crop_size, ego4d.model.output_stride, ego4d.run.epochs) == (224, 32, 10)
+    assert (ego4d.data.train_stride, ego4d.data.val_stride, ego4d.data.test_stride) == (3, 13, 1)
+    assert ego4d.optim.lr == 5e-4 and np.isclose(train_defaults(parse(TrainConfig, []), False, True).optim.lr, 1e-4)

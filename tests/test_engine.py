@@ -1,0 +1,156 @@
+"""The loss, the step and the prediction, on networks small enough to compute by hand or in milliseconds."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from gazepose.data.loader import make_loader
+from gazepose.data.windows import WindowRule
+from gazepose.engine import LossRule, global_loss, loss_parts, pinball, predict, train_steps
+from gazepose.models import Prediction
+from gazepose.optim import OptimConfig, learning_rate, make_optimizer
+
+
+class Grey(nn.Module):
+    """Looks at the mean level of the centre frame."""
+
+    def __init__(self, gaze: bool = False):
+        super().__init__()
+        self.head, self.gaze = nn.Linear(1, 2), nn.Linear(1, 3) if gaze else None
+
+    def forward(self, frames, window, head_pose, landmarks):
+        level = frames.mean((1, 2, 3))[window[:, window.shape[1] // 2], None]
+        return Prediction(self.head(level), self.gaze(level) if self.gaze else None)
+
+
+def rows(label, gaze=None) -> dict[str, torch.Tensor]:
+    return {"label": torch.tensor(label), "row": torch.arange(len(label)),
+            "gaze": torch.full((len(label), 2), torch.nan) if gaze is None else torch.tensor(gaze)}
+
+
+def test_the_loss_is_torchs_weighted_cross_entropy_over_known_labels():
+    logits = torch.randn(5, 2)
+    rule = LossRule((0.2, 0.8))
+    value, _, samples = global_loss(loss_parts(logits.requires_grad_(), None, rows([0, 1, -1, 1, 0]), rule), rule,
+                                    Accelerator(cpu=True))
+    known = [0, 1, 3, 4]
+    wanted = nn.functional.cross_entropy(logits[known], torch.tensor([0, 1, 1, 0]), torch.tensor([0.2, 0.8]))
+    assert value.item() == pytest.approx(wanted.item(), rel=1e-6) and samples == 4
+
+
+def test_the_gaze_loss_counts_rows_with_a_known_gaze_only():
+    gaze = torch.tensor([[0.1, 0.0, 0.2], [9.0, 9.0, 0.2]], requires_grad=True)
+    rule = LossRule(label=0.0, gaze=2.0)
+    value, _, samples = global_loss(
+        loss_parts(torch.zeros(2, 2), gaze, rows([-1, -1], [[0.1, 0.0], [math.nan, 0.0]]), rule), rule,
+        Accelerator(cpu=True))
+    # no error: the spread of 0.2 costs 0.1 * 0.2 below and 0.1 * 0.2 above
+    assert value.item() == pytest.approx(2 * 0.04, rel=1e-5) and samples == 1
+
+
+def test_pinball_is_lowest_where_the_spread_holds_four_errors_in_five():
+    errors = torch.linspace(-1, 1, 2001)
+    def cost(spread: float) -> float:
+        gaze = torch.stack([torch.zeros(2001), torch.zeros(2001), torch.full((2001,), spread)], 1)
+        return pinball(gaze, torch.stack([errors, errors], 1)).mean().item()
+    assert min(np.linspace(0.1, 1.5, 29), key=cost) == pytest.approx(0.8, abs=0.051)
+
+
+def test_a_batch_without_a_known_row_is_a_step_of_zeros():
+    model = Grey()
+    rule = LossRule()
+    value, shown, samples = global_loss(loss_parts(model.head(torch.ones(2, 1)), None, rows([-1, -1]), rule), rule,
+                                        Accelerator(cpu=True))
+    value.backward()
+    assert shown == 0 and samples == 0 and not model.head.weight.grad.any()
+
+
+def test_the_learning_rate_is_a_function_of_the_step():
+    config = OptimConfig(lr=1e-3, min_lr=1e-5, warmup=0.1)
+    rates = [learning_rate(step, 100, config) for step in range(100)]
+    assert np.argmax(rates) == 10 and rates[10] == pytest.approx(1e-3)
+    assert rates[0] == pytest.approx(1e-3 / 11) and rates[99] == pytest.approx(1e-5, rel=0.1)
+    assert (np.diff(rates[10:]) < 0).all()
+
+
+def test_matrices_decay_and_queries_do_not():
+    class Parts(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc, self.head_queries = nn.Linear(2, 2), nn.Embedding(3, 2)
+            self.contents = nn.Parameter(torch.zeros(8, 2))
+    groups = make_optimizer(Parts(), OptimConfig(weight_decay=0.1)).param_groups
+    assert {group["weight_decay"]: len(group["params"]) for group in groups} == {0.1: 1, 0.0: 3}
+
+
+@pytest.fixture
+def grey_rows(index_of):
+    """A track whose brighter half is looked from."""
+    return index_of([range(100)], label=[0] * 50 + [1] * 50)
+
+
+def trained(index, accumulation: int = 1, batch_size: int = 20, poison: bool = False, epochs: int = 1):
+    torch.manual_seed(0)
+    accelerator = Accelerator(cpu=True, gradient_accumulation_steps=accumulation)
+    model, config = Grey(), OptimConfig(lr=0.1)
+    rule = WindowRule(train=True, flip=False, crop=False)
+    loader = make_loader(index, rule, np.arange(100), batch_size=batch_size, crop_size=16)
+    prepared = accelerator.prepare(model, make_optimizer(model, config), loader)
+    if poison:
+        nn.init.constant_(model.head.weight, math.nan)
+    steps = [step for epoch in range(epochs)
+             for step in train_steps(accelerator, *prepared, step=5 * epoch, total=5 * epochs, seed=0,
+                                     loss=LossRule((0.5, 0.5)), optim=config)]
+    return model, steps
+
+
+def test_training_moves_the_weights_and_counts_every_row(grey_rows):
+    model, steps = trained(grey_rows, epochs=4)
+    assert [step.step for step in steps] == list(range(20)) and sum(step.samples for step in steps) == 400
+    assert np.mean([step.loss for step in steps[-5:]]) < 0.8 * np.mean([step.loss for step in steps[:5]])
+
+
+def test_accumulated_batches_are_one_step(grey_rows):
+    whole, steps = trained(grey_rows, batch_size=20)
+    halves, more = trained(grey_rows, batch_size=10, accumulation=2)
+    assert len(steps) == len(more) == 5
+    torch.testing.assert_close(whole.head.weight, halves.head.weight, rtol=0.02, atol=0.002)
+
+
+def test_a_step_without_a_finite_gradient_is_skipped_and_says_so(grey_rows):
+    _, steps = trained(grey_rows, poison=True)
+    assert all(step.skipped for step in steps)
+
+
+def test_every_row_is_scored_once_and_in_order(index_of):
+    index = index_of([range(37)])
+    accelerator = Accelerator(cpu=True)
+    loader = accelerator.prepare(make_loader(index, WindowRule(), np.arange(37), batch_size=10, crop_size=16))
+    model = Grey()
+    nn.init.constant_(model.head.weight, 0)
+    model.head.weight.data[1] = 1.0                     # brighter, that is later, rows score higher
+    said = predict(accelerator, model, loader, np.arange(37))
+    assert said.score.shape == (37,) and (np.diff(said.score) >= -1e-3).all() and said.score[-1] > said.score[0]
+    assert said.gaze is None
+    assert predict(accelerator, Grey(gaze=True), loader, np.arange(37)).gaze.shape == (37, 3)
+
+
+def test_a_missing_row_is_an_error(index_of):
+    index = index_of([range(37)])
+    accelerator = Accelerator(cpu=True)
+    loader = accelerator.prepare(make_loader(index, WindowRule(), np.arange(36), batch_size=10, crop_size=16))
+    with pytest.raises(RuntimeError, match="predicted 36 rows, 36 of them distinct, for 37 windows"):
+        predict(accelerator, Grey(), loader, np.arange(37))
+
+
+def test_scores_that_are_not_finite_are_an_error(index_of):
+    accelerator, model = Accelerator(cpu=True), Grey()
+    nn.init.constant_(model.head.weight, math.nan)
+    loader = make_loader(index_of([range(5)]), WindowRule(), np.arange(5), batch_size=5, crop_size=16)
+    loader = accelerator.prepare(loader)
+    with pytest.raises(RuntimeError, match="5 of 5 scores are not finite"):
+        predict(accelerator, model, loader, np.arange(5))

@@ -1,0 +1,128 @@
+"""Train GazePose or a baseline: accelerate launch train.py --model GazePose --prior_head
+
+From top to bottom: configuration, data, model, resume, loop. All flags: python train.py --help
+"""
+
+import math
+import sys
+from dataclasses import asdict as fields
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator, DataLoaderConfiguration
+from accelerate.utils import broadcast_object_list
+
+from gazepose import checkpoint
+from gazepose.config import asdict, parse_train, readable_errors
+from gazepose.data.loader import make_loader, order_of
+from gazepose.data.windows import WindowRule
+from gazepose.engine import LossRule, predict, train_steps
+from gazepose.metrics import class_weights, evaluate, gaze_degrees, score_of_gaze, trivial_baselines
+from gazepose.models import build_model
+from gazepose.models.published import load_into
+from gazepose.optim import make_optimizer
+from gazepose.runlog import RunLog, use_cores, versions, world_line
+from gazepose.sources import Processes, chosen_rows
+
+
+def main() -> None:
+    config, source = parse_train()
+    data, run = config.data, config.run
+    folder = run.exp_path or Path("runs") / f"{config.model.model}-{datetime.now():%Y%m%d-%H%M%S}"
+    accelerator = Accelerator(
+        mixed_precision=run.mixed_precision, gradient_accumulation_steps=run.gradient_accumulation_steps,
+        log_with=run.log_with, project_dir=folder, dataloader_config=DataLoaderConfiguration(non_blocking=True))
+    use_cores(accelerator)
+    accelerator.print(world_line(accelerator, run.batch_size))
+    if run.expect_world not in (None, accelerator.num_processes):
+        raise SystemExit(f"error: --expect_world {run.expect_world}, but {accelerator.num_processes} were started -> "
+                         "see accelerate_configs/ for files that start what they say")
+    folder = Path(broadcast_object_list([str(folder)])[0])           # the clock is the main process's
+    if accelerator.is_main_process:
+        folder.mkdir(parents=True, exist_ok=True)
+
+    # data: the index of each split, and its rows as batches for all processes
+    processes = Processes(accelerator.process_index, accelerator.num_processes, accelerator.wait_for_everyone,
+                          accelerator.print)
+    source.ready(processes)
+    train_index, val_index = (source.split(name, processes, policy=data.policy, crop_size=data.crop_size,
+                                           decoder=data.decoder) for name in (run.rows_of, "val"))
+    train_rows = chosen_rows(train_index, data.train_stride, data.limit, labelled=run.label_weight > 0)
+    val_rows = chosen_rows(val_index, data.val_stride, data.limit)
+    fit = train_index.facts.get("quality_fit")
+    rule = WindowRule(reach=config.model.reach, stride=data.train_stride, windows_per_segment=data.windows_per_segment,
+                      train=True, flip=data.flip, crop=data.random_crop, gaussian_drop=data.gaussian_drop,
+                      quality_fit=(fit["mean"], fit["std"]) if fit else None, seed=run.seed)
+    loading = {"batch_size": run.batch_size, "crop_size": data.crop_size, "num_workers": data.num_workers,
+               "world_size": accelerator.num_processes, "pin_memory": accelerator.device.type == "cuda"}
+    train_loader = make_loader(train_index, rule, train_rows, **loading)
+    val_loader = make_loader(val_index, rule.for_evaluation(data.val_stride), val_rows, **loading)
+    weights = run.weights or class_weights(train_index.label[train_rows])
+    accelerator.print(f"data: {source.root}, {len(train_rows)} training and {len(val_rows)} validation windows, "
+                      f"class weights {weights[0]:.3f} {weights[1]:.3f}")
+
+    # model
+    torch.manual_seed(run.seed)
+    model = build_model(config.model).to(memory_format=torch.channels_last)
+    if run.checkpoint and not run.resume:
+        taken, left = load_into(model, checkpoint.read_start(run.checkpoint))
+        fresh = sorted({key.split(".")[0] for key in model.state_dict().keys() - set(taken)})
+        accelerator.print(f"start: {len(taken)} entries from {run.checkpoint} ({len(left)} of its entries not used); "
+                          f"at random: {', '.join(fresh) or 'nothing'}")
+    if config.optim.freeze_backbone:
+        model.frames.backbone.requires_grad_(False)
+    optimizer = make_optimizer(model, config.optim)
+    if run.compile:
+        model.compile()
+    model, optimizer, train_loader, val_loader = accelerator.prepare(model, optimizer, train_loader, val_loader)
+    plain = accelerator.unwrap_model(model)
+
+    # resume
+    progress = checkpoint.Progress(world_size=accelerator.num_processes)
+    if run.resume:
+        progress = checkpoint.resume(folder / "last", plain, optimizer, accelerator.scaler, accelerator.num_processes)
+        accelerator.print(f"resume: epoch {progress.epoch + 1}, step {progress.step}, best mAP {progress.best_mAP:.3f}")
+
+    # loop
+    per_epoch = math.ceil(len(train_loader) / run.gradient_accumulation_steps)
+    log = RunLog(folder, accelerator, total_steps=per_epoch * run.epochs)
+    kept = {**asdict(config), "quality_fit": rule.quality_fit, "class_weights": weights, "root": str(source.root),
+            "fingerprint": {"train": train_index.facts["fingerprint"], "val": val_index.facts["fingerprint"]},
+            "versions": versions(), "command": " ".join(sys.argv), "world_size": accelerator.num_processes,
+            "device": accelerator.device.type}
+    baselines = trivial_baselines(np.asarray(train_index.head_pose[train_rows]), train_index.label[train_rows],
+                                  np.asarray(val_index.head_pose[val_rows]), val_index.label[val_rows])
+    loss = LossRule(weights, run.label_weight, run.gaze_weight)
+    with log.running(kept):
+        accelerator.init_trackers("gazepose")
+        for epoch in range(progress.epoch, run.epochs):
+            order_of(train_loader).epoch = epoch
+            for step in train_steps(accelerator, model, optimizer, train_loader, step=progress.step, total=log.total,
+                                    seed=run.seed, loss=loss, optim=config.optim):
+                progress.step, progress.samples = step.step + 1, progress.samples + step.samples
+                progress.skipped += step.skipped
+                log.step(step, epoch)
+            scores = predict(accelerator, model, val_loader, val_rows)
+            result = evaluate(val_index.label[val_rows],
+                              scores.score if run.label_weight > 0 else score_of_gaze(scores.gaze))
+            if scores.gaze is not None:
+                result["gaze_degrees"] = float(np.nanmedian(gaze_degrees(scores.gaze, val_index.gaze[val_rows])))
+            progress.epoch = epoch + 1
+            log.validation(progress, result, baselines)
+            better = (result["mAP"] or 0.0) > progress.best_mAP
+            progress.best_mAP = max(progress.best_mAP, result["mAP"] or 0.0)
+            if accelerator.is_main_process:
+                if better:
+                    checkpoint.save_weights(folder / "best", plain, kept)
+                checkpoint.save_training(folder / "last", plain, optimizer, accelerator.scaler, progress, kept)
+            accelerator.wait_for_everyone()
+        log.status("finished", **fields(progress))
+        accelerator.end_training()
+    accelerator.print(f"best val_mAP={progress.best_mAP:.3f}, weights in {folder / 'best'}")
+
+
+if __name__ == "__main__":
+    with readable_errors():
+        main()
