@@ -1,0 +1,28 @@
+# Sourced by the other scripts: makes .venv with the exact versions of constraints.txt and puts it first on the PATH.
+# Needs Python >= 3.11 and git. Uses uv where it can be had (half a minute), else pip (a few minutes). Does nothing twice.
+# Usage: . launch/environment.sh [extra of pyproject.toml, such as test]
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+extra="${1:-}"
+
+python=""
+for candidate in "${PYTHON:-}" python3 python3.13 python3.12 python3.11 python; do
+  if [ -n "$candidate" ] && "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+    python="$candidate"; break
+  fi
+done
+[ -n "$python" ] || { echo "error: no Python of version 3.11 or newer found -> install one, or name it: PYTHON=/path/to/python3.12 bash $0" >&2; exit 1; }
+
+stamp=".venv/installed-${extra:-run}-$(cat requirements.txt constraints.txt pyproject.toml | cksum | cut -d' ' -f1)"
+if [ ! -e "$stamp" ]; then
+  echo "environment: .venv with $("$python" --version), versions of constraints.txt"
+  [ -x .venv/bin/python ] || "$python" -m venv .venv || { echo "error: $python cannot make a virtual environment -> install its venv package (Debian: apt install python3-venv)" >&2; exit 1; }
+  uv="$(command -v uv || true)"
+  if [ -z "$uv" ] && .venv/bin/python -m pip install --quiet uv 2>/dev/null; then uv=.venv/bin/uv; fi
+  if [ -n "$uv" ]; then install=("$uv" pip install --quiet --python .venv/bin/python); else install=(.venv/bin/python -m pip install --quiet); fi
+  if [ -n "$extra" ]; then what=(-e ".[$extra]"); else what=(-r requirements.txt); fi
+  # one resolution for torch and torchvision: builds from two places do not fit together
+  "${install[@]}" -c constraints.txt "${what[@]}"
+  touch "$stamp"
+fi
+export PATH="$PWD/.venv/bin:$PATH"
