@@ -6,7 +6,6 @@ From top to bottom: weights, data, predict, pred.csv, the submission's JSON. All
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
 
 from gazepose import checkpoint
 from gazepose.config import DataConfig, InferConfig, parse, readable_errors
@@ -17,7 +16,7 @@ from gazepose.engine import predict
 from gazepose.metrics import evaluate
 from gazepose.predictions import faces, write_csv, write_records
 from gazepose.report import make_report
-from gazepose.runlog import metrics_line, use_cores, world_line
+from gazepose.runlog import metrics_line, start_accelerator, world_line
 from gazepose.sources import Processes, chosen_rows, find_source
 from gazepose.submission import check, csv_to_json
 
@@ -25,8 +24,7 @@ from gazepose.submission import check, csv_to_json
 def main() -> None:
     config = parse(InferConfig)
     split = config.split_name
-    accelerator = Accelerator(mixed_precision=config.mixed_precision)
-    use_cores(accelerator)
+    accelerator = start_accelerator(mixed_precision=config.mixed_precision)
     accelerator.print(world_line(accelerator, config.batch_size))
 
     # weights: with them comes the configuration they were trained with

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import Accelerator, DataLoaderConfiguration
+from accelerate import DataLoaderConfiguration
 from accelerate.utils import broadcast_object_list
 
 from gazepose import checkpoint
@@ -23,7 +23,7 @@ from gazepose.metrics import class_weights, evaluate, gaze_degrees, score_of_gaz
 from gazepose.models import build_model
 from gazepose.models.published import load_into
 from gazepose.optim import make_optimizer
-from gazepose.runlog import RunLog, use_cores, versions, world_line
+from gazepose.runlog import RunLog, start_accelerator, versions, world_line
 from gazepose.sources import Processes, chosen_rows
 
 
@@ -31,10 +31,9 @@ def main() -> None:
     config, source = parse_train()
     data, run = config.data, config.run
     folder = run.exp_path or Path("runs") / f"{config.model.model}-{datetime.now():%Y%m%d-%H%M%S}"
-    accelerator = Accelerator(
+    accelerator = start_accelerator(
         mixed_precision=run.mixed_precision, gradient_accumulation_steps=run.gradient_accumulation_steps,
         log_with=run.log_with, project_dir=folder, dataloader_config=DataLoaderConfiguration(non_blocking=True))
-    use_cores(accelerator)
     accelerator.print(world_line(accelerator, run.batch_size))
     if run.expect_world not in (None, accelerator.num_processes):
         raise SystemExit(f"error: --expect_world {run.expect_world}, but {accelerator.num_processes} were started -> "
@@ -95,8 +94,20 @@ def main() -> None:
     baselines = trivial_baselines(np.asarray(train_index.head_pose[train_rows]), train_index.label[train_rows],
                                   np.asarray(val_index.head_pose[val_rows]), val_index.label[val_rows])
     loss = LossRule(weights, run.label_weight, run.gaze_weight)
+
+    def validate() -> float:
+        scores = predict(accelerator, model, val_loader, val_rows)
+        score = scores.score if run.label_weight > 0 else score_of_gaze(scores.gaze)
+        result = evaluate(val_index.label[val_rows], score)
+        if scores.gaze is not None:
+            result["gaze_degrees"] = float(np.nanmedian(gaze_degrees(scores.gaze, val_index.gaze[val_rows])))
+        log.validation(progress, result, baselines)
+        return result["mAP"] or 0.0
+
     with log.running(kept):
         accelerator.init_trackers("gazepose")
+        if run.checkpoint and not run.resume:
+            validate()                                               # where the start stands
         for epoch in range(progress.epoch, run.epochs):
             order_of(train_loader).epoch = epoch
             for step in train_steps(accelerator, model, optimizer, train_loader, step=progress.step, total=log.total,
@@ -104,15 +115,9 @@ def main() -> None:
                 progress.step, progress.samples = step.step + 1, progress.samples + step.samples
                 progress.skipped += step.skipped
                 log.step(step, epoch)
-            scores = predict(accelerator, model, val_loader, val_rows)
-            result = evaluate(val_index.label[val_rows],
-                              scores.score if run.label_weight > 0 else score_of_gaze(scores.gaze))
-            if scores.gaze is not None:
-                result["gaze_degrees"] = float(np.nanmedian(gaze_degrees(scores.gaze, val_index.gaze[val_rows])))
             progress.epoch = epoch + 1
-            log.validation(progress, result, baselines)
-            better = (result["mAP"] or 0.0) > progress.best_mAP
-            progress.best_mAP = max(progress.best_mAP, result["mAP"] or 0.0)
+            reached = validate()
+            better, progress.best_mAP = reached > progress.best_mAP, max(progress.best_mAP, reached)
             if accelerator.is_main_process:
                 if better:
                     checkpoint.save_weights(folder / "best", plain, kept)

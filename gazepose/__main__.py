@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import torch
 import tyro
 from accelerate import PartialState
 
@@ -21,7 +22,7 @@ def prepare(split: Literal["train", "val", "test", "stills"], data: Path | None 
             world_seed: int = 0, policy: Literal["clean", "baseline"] = "clean", crop_size: int = 224,
             decoder: Literal["decord", "pyav"] = "decord") -> None:
     """Cut the faces of a split out of its videos; several processes share the clips under accelerate launch."""
-    state = PartialState()
+    state = PartialState(cpu=not torch.accelerator.is_available())
     processes = Processes(state.process_index, state.num_processes, state.wait_for_everyone, state.print)
     source = find_source(data, preset, world_seed).ready(processes)
     index = source.split(split, processes, policy=policy, crop_size=crop_size, decoder=decoder)

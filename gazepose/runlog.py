@@ -41,11 +41,15 @@ def metrics_line(result: Mapping[str, Any]) -> str:
                      for name, key in named.items())
 
 
-def use_cores(accelerator: Accelerator) -> None:
-    """Share this machine's cores out over its processes; `accelerate launch` and torchrun give each one thread."""
+def start_accelerator(**options: Any) -> Accelerator:
+    """Accelerate's Accelerator as this machine has it: without a GPU it says so, else several CPU processes would each
+    take themselves for the only one; and the cores are shared out, since the launchers give each process one thread.
+    """
+    accelerator = Accelerator(cpu=not torch.accelerator.is_available(), **options)
     if accelerator.device.type == "cpu":
         local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local))
+    return accelerator
 
 
 class RunLog:
@@ -55,6 +59,8 @@ class RunLog:
         self.folder, self.accelerator, self.main = folder, accelerator, accelerator.is_main_process
         self.began = self.last_line = time.perf_counter()
         self.total = total_steps
+        self.compared = False
+        """whether the trivial baselines have been shown"""
         self.bar = tqdm(total=total_steps, unit="step", disable=not (self.main and sys.stderr.isatty()))
 
     def say(self, line: str) -> None:
@@ -93,7 +99,8 @@ class RunLog:
                             if entry and entry.get("mAP") is not None)
         gaze = f"  gaze {result['gaze_degrees']:.1f} deg off" if "gaze_degrees" in result else ""
         self.say(f"epoch {progress.epoch}  val {metrics_line(result)}{gaze}  ({seconds:.0f} s)")
-        if trivial and progress.epoch == 1:
+        if trivial and not self.compared:
+            self.compared = True
             self.say(f"         without a model: mAP {trivial}")
 
     def status(self, state: str, **facts: Any) -> None:

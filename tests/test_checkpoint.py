@@ -102,10 +102,11 @@ def test_training_comes_back_to_the_bit(tmp_path, model):
     fresh = build_model(ModelConfig(**SMALL))
     other = torch.optim.AdamW(fresh.parameters(), lr=1e-3)
     assert checkpoint.resume(tmp_path / "last", fresh, other, None, 1) == progress
-    states = (made.state_dict()["state"].values() for made in (other, optimizer))
-    for mine, theirs in zip(*states, strict=True):
-        for key in mine:
-            torch.testing.assert_close(mine[key], theirs[key], rtol=0, atol=0)
+    mine, theirs = (made.state_dict()["state"] for made in (other, optimizer))
+    assert mine.keys() == theirs.keys()
+    for number, entry in mine.items():
+        for key in entry:
+            torch.testing.assert_close(entry[key], theirs[number][key], rtol=0, atol=0)
 
 
 def test_another_number_of_processes_is_refused(tmp_path, model):

@@ -113,13 +113,13 @@ def test_a_corrupt_shard_is_named(work):
     content[: len(content) // 2] = bytes(len(content) // 2)
     shard.write_bytes(content)
     said = ran(str(ROOT / "infer.py"), "--data", "spoiled", "--split", "val", cwd=work, fails=True)
-    assert re.search(r"error: spoiled.*row \d+ \(clip .* track .* frame \d+\).*prepare", said)
+    assert re.search(r"error: spoiled.*row \d+ \(clip .* track .* frame \d+\).*prepare", said, re.DOTALL)
 
 
 @pytest.mark.parametrize("flags, wanted", [
     (["--prior_haed"], "--prior_head"), (["--bach_size", "3"], "--batch_size"), (["--epochs", "0"], "give 1 or more"),
     (["--data", "nowhere"], "nowhere: no such folder"), (["--resume"], "name the run's folder"),
-    (["--dmodel", "30"], "a multiple of both"), (["--lr", "0"], "give a learning rate above 0")])
+    (["--dmodel", "30"], "dmodel: 30 does not"), (["--lr", "0"], "give a learning rate above 0")])
 def test_a_wrong_flag_says_what_was_meant(flags, wanted, capsys):
     with pytest.raises(SystemExit) as ended:
         parse_train(flags)

@@ -313,3 +313,30 @@ def test_a_file_that_would_run_code_is_refused(tmp_path):
         read_published(tmp_path / "empty.pth")
     with pytest.raises(FileNotFoundError, match="gone.pth: no such checkpoint"):
         read_published(tmp_path / "gone.pth")
+
+
+def test_a_single_face_is_read_without_its_neighbours_and_priors():
+    model = small(model="FaceGaze")
+    frames, window, head_pose, landmarks = batch()
+    first = model(frames, window, head_pose, landmarks)
+    unknown = torch.full_like(head_pose, NAN), torch.full_like(landmarks, NAN)
+    alone = model(frames, window[:, 3:4].expand(-1, 7), *unknown)
+    torch.testing.assert_close(first.logits, alone.logits)
+    assert first.gaze.shape == (2, 3)
+
+
+def test_gazepose_starts_on_the_backbone_of_single_faces():
+    taken, left = load_into(small(), small(seed=1, model="FaceGaze").state_dict())
+    assert any(name.startswith("frames.backbone.") for name in taken)
+    assert {name.split(".")[0] for name in left} == {"reader", "gaze_head", "label_layer"}
+
+
+def test_a_frozen_backbone_keeps_its_statistics():
+    model = small()
+    model.frames.backbone.requires_grad_(False)
+    before = {key: value.clone() for key, value in model.frames.backbone.state_dict().items()}
+    model.train()
+    model(*batch()).logits.sum().backward()
+    for key, value in model.frames.backbone.state_dict().items():
+        torch.testing.assert_close(value, before[key], rtol=0, atol=0)
+    assert model.training and model.lstm.weight_ih_l0.grad is not None
