@@ -233,9 +233,10 @@ def readable_errors() -> Iterator[None]:
 def parse(kind: type[Config], args: Sequence[str] | None = None, default: Config | None = None) -> Config:
     """Flags to a configuration; a mistyped flag ends the program with the nearest names."""
     args = list(sys.argv[1:] if args is None else args)
-    with readable_errors():
-        parsed = tyro.cli(kind, args=args, default=default, config=(tyro.conf.OmitArgPrefixes,), use_underscores=True)
-    return parsed
+    try:
+        return tyro.cli(kind, args=args, default=default, config=(tyro.conf.OmitArgPrefixes,), use_underscores=True)
+    except ValueError as error:
+        raise SystemExit(f"error: {error}") from None
 
 
 def parse_train(args: Sequence[str] | None = None) -> tuple[TrainConfig, Source]:
