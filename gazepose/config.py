@@ -234,9 +234,11 @@ def parse(kind: type[Config], args: Sequence[str] | None = None, default: Config
     """Flags to a configuration; a mistyped flag ends the program with the nearest names."""
     args = list(sys.argv[1:] if args is None else args)
     try:
-        return tyro.cli(kind, args=args, default=default, config=(tyro.conf.OmitArgPrefixes,), use_underscores=True)
+        parsed = tyro.cli(kind, args=args, default=default, config=(tyro.conf.OmitArgPrefixes,), use_underscores=True)
     except ValueError as error:
         raise SystemExit(f"error: {error}") from None
+    assert parsed is not None
+    return parsed
 
 
 def parse_train(args: Sequence[str] | None = None) -> tuple[TrainConfig, Source]:
