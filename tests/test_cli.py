@@ -113,7 +113,7 @@ def test_a_corrupt_shard_is_named(work):
     content[: len(content) // 2] = bytes(len(content) // 2)
     shard.write_bytes(content)
     said = ran(str(ROOT / "infer.py"), "--data", "spoiled", "--split", "val", cwd=work, fails=True)
-    assert re.search(r"error: spoiled.*row \d+ \(clip .* track .* frame \d+\).*prepare", said, re.DOTALL)
+    assert re.search(r"error: \S*spoiled.*row \d+ \(clip .* track .* frame \d+\).*prepare", said, re.DOTALL)
 
 
 @pytest.mark.parametrize("flags, wanted", [
