@@ -2,6 +2,11 @@
 
 From top to bottom: weights, data, predict, pred.csv, the submission's JSON. All flags: python infer.py --help
 """
+# ruff: noqa: E402
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")     # before torch: waiting threads must not spin on shared cores
 
 from pathlib import Path
 

@@ -2,6 +2,11 @@
 
 From top to bottom: configuration, data, model, resume, loop. All flags: python train.py --help
 """
+# ruff: noqa: E402
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")     # before torch: waiting threads must not spin on shared cores
 
 import math
 import sys
@@ -21,7 +26,7 @@ from gazepose.data.windows import WindowRule
 from gazepose.engine import LossRule, predict, train_steps
 from gazepose.metrics import class_weights, evaluate, gaze_degrees, score_of_gaze, trivial_baselines
 from gazepose.models import build_model
-from gazepose.models.published import load_into
+from gazepose.models.published import cached_imagenet, load_into
 from gazepose.optim import make_optimizer
 from gazepose.runlog import RunLog, start_accelerator, versions, world_line
 from gazepose.sources import Processes, chosen_rows
@@ -65,11 +70,16 @@ def main() -> None:
     # model
     torch.manual_seed(run.seed)
     model = build_model(config.model).to(memory_format=torch.channels_last)
-    if run.checkpoint and not run.resume:
-        taken, left = load_into(model, checkpoint.read_start(run.checkpoint))
+    start = checkpoint.read_start(run.checkpoint) if run.checkpoint else \
+        cached_imagenet(config.model.backbone) if source.preset is None else None
+    if start and not run.resume:
+        taken, left = load_into(model, start)
         fresh = sorted({key.split(".")[0] for key in model.state_dict().keys() - set(taken)})
-        accelerator.print(f"start: {len(taken)} entries from {run.checkpoint} ({len(left)} of its entries not used); "
-                          f"at random: {', '.join(fresh) or 'nothing'}")
+        accelerator.print(f"start: {len(taken)} entries from {run.checkpoint or 'timm, ImageNet'} ({len(left)} of its "
+                          f"entries not used); at random: {', '.join(fresh) or 'nothing'}")
+    elif not run.resume:
+        accelerator.print("start: at random" if source.preset is None else "start: at random, from which GazePose's "
+                          "head learns slowly; launch/demo.sh trains the backbone first")
     if config.optim.freeze_backbone:
         model.frames.backbone.requires_grad_(False)
     optimizer = make_optimizer(model, config.optim)
