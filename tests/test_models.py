@@ -6,13 +6,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 import torch.distributed as dist
+from safetensors.torch import save_file
 from torch import nn
 from torch.export import Dim
 
 from gazepose.models import ModelConfig, build_model
-from gazepose.models.published import KINDS, load_into, read_published
+from gazepose.models.published import KINDS, cached_imagenet, load_into, read_published
 from gazepose.models.queries import HeadPoseQueries, LandmarkQueries, eye_centred
 from gazepose.models.transformer import sine_positions
 
@@ -291,6 +293,22 @@ def test_a_model_starts_from_another_of_ours_with_another_head():
     assert all(name.startswith(("frames.", "lstm.")) for name in taken)
     with pytest.raises(ValueError, match="none of its 1 entries .* fits GazeLSTM"):
         load_into(small(model="GazeLSTM"), {"fc.weight": torch.zeros(2, 2)})
+
+
+def test_imagenet_weights_are_taken_from_the_cache_and_never_fetched(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    assert cached_imagenet("resnet18") is None and cached_imagenet("convnext_tiny") is None
+    repository = tmp_path / "models--timm--resnet18.tv_in1k"
+    folder = repository / "snapshots" / ("0" * 40)
+    folder.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0" * 40)
+    weights = timm.create_model("resnet18", pretrained=False).state_dict()
+    save_file(weights, folder / "model.safetensors")
+    model = small(model="GazeLSTM", backbone="resnet18")
+    taken, left = load_into(model, cached_imagenet("resnet18"))
+    assert set(left) == {"frames.backbone.fc.weight", "frames.backbone.fc.bias"} and len(taken) == len(weights) - 2
+    assert torch.equal(model.frames.backbone.conv1.weight, weights["conv1.weight"])
 
 
 def test_a_file_that_fits_nothing_names_the_closest_and_what_differs(tmp_path):

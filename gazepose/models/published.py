@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import timm
 import torch
+from huggingface_hub import try_to_load_from_cache
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from gazepose.models import build_model
@@ -103,6 +106,20 @@ def load_into(model: nn.Module, state: Mapping[str, Tensor]) -> tuple[list[str],
                          f"{type(model).__name__} -> weights of the same backbone")
     model.load_state_dict({name: state[name] for name in taken}, strict=False)
     return taken, [name for name in state if name not in set(taken)]
+
+
+def cached_imagenet(backbone: str) -> dict[str, Tensor] | None:
+    """ImageNet weights of a timm backbone by our names, from this machine's Hugging Face cache; None without them.
+
+    Nothing is fetched. Of several trainings the published code's is wanted (tag tv_in1k: torchvision's), else timm's
+    default.
+    """
+    for name in (f"{backbone}.tv_in1k", backbone):
+        config = timm.get_pretrained_cfg(name) if timm.is_model_pretrained(name) else None
+        path = try_to_load_from_cache(config.hf_hub_id, "model.safetensors") if config and config.hf_hub_id else None
+        if isinstance(path, str):
+            return {f"frames.backbone.{key}": value for key, value in load_file(path).items()}
+    return None
 
 
 def _read(path: Path) -> dict[str, Tensor]:
