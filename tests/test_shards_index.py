@@ -90,6 +90,19 @@ def test_an_absent_column_is_unknown_everywhere(tmp_path):
     for name, shape in {"quality": (5,), "head_pose": (5, 3), "landmarks": (5, 5, 3), "gaze": (5, 2)}.items():
         column = getattr(index, name)
         assert column.shape == shape and np.isnan(column[[0, 4]]).all() and column.base.nbytes <= 8
+    # an index from before these columns: no crop is black, and no position without a crop is known of
+    assert index.black.tolist() == [False] * 5 and index.position.tolist() == [0, 1, 2, 0, 1]
+    assert index.track_position.tolist() == index.track_start.tolist() == [0, 3, 5]
+
+
+def test_positions_of_a_track_ascend(tmp_path):
+    index = made(tmp_path / "train")
+    columns = {name: np.array(getattr(index, name)) for name in ("frame", "box", "label", "offset", "length")}
+    tables = {name: getattr(index, name) for name in ("clips", "track_name", "track_clip", "track_start", "clip_shard",
+                                                      "clip_base")}
+    with pytest.raises(ValueError, match="row 2: positions of a track must ascend"):
+        write_index(tmp_path / "other", columns={**columns, "position": np.array([0, 4, 3, 0, 1])}, **tables,
+                    shards=index.shards.paths, facts={})
 
 
 def test_an_index_travels_to_a_worker_as_its_folder(tmp_path):

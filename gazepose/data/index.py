@@ -24,7 +24,7 @@ COLUMNS: dict[str, tuple[type, tuple[int, ...]]] = {                  # name -> 
     "frame": (np.int32, ()), "box": (np.float32, (4,)), "label": (np.int8, ()),
     "offset": (np.uint32, ()), "length": (np.uint32, ()),
     "quality": (np.float32, ()), "head_pose": (np.float32, (3,)), "landmarks": (np.float32, (5, 3)),
-    "gaze": (np.float32, (2,)), "unique_id": (np.bytes_, ()),
+    "gaze": (np.float32, (2,)), "unique_id": (np.bytes_, ()), "position": (np.int32, ()), "black": (np.bool_, ()),
 }
 REQUIRED = ("frame", "box", "label", "offset", "length")
 TABLES = ("track_clip", "track_start", "clip_shard", "clip_base")
@@ -42,7 +42,10 @@ class Index:
         clip_shard int32 [n_clips], clip_base int64 [n_clips]: a row's crop lies at clip_base[clip] + offset[row].
         frame, box (x1, y1, x2, y2 in pixels), label (1 looking, 0 not, -1 unknown), offset, length; quality (Laplacian
             variance), head_pose (degrees), landmarks (x, y, confidence), gaze (radians): NaN unknown, all NaN when the
-            column is absent. unique_id: bytes, or None when absent.
+            column is absent. unique_id: bytes, or None when absent. position: of the row in its cleaned track, where
+            frames without a crop count too; when absent, crops alone are counted. black: the face is all black, as one
+            outside the picture is; when absent, none is.
+        track_position int64 [n_tracks + 1]: how many positions the tracks before each one have.
     """
 
     frame: np.ndarray
@@ -54,6 +57,8 @@ class Index:
     head_pose: np.ndarray
     landmarks: np.ndarray
     gaze: np.ndarray
+    position: np.ndarray
+    black: np.ndarray
     track_clip: np.ndarray
     track_start: np.ndarray
     clip_shard: np.ndarray
@@ -74,9 +79,16 @@ class Index:
                 column = _load(folder, contents, name)
                 if column.shape != (self.rows, *tail):
                     raise ValueError(f"{folder}: {name}: shape {column.shape}, wanted {(self.rows, *tail)} -> {REMEDY}")
+            elif name == "position":
+                column = np.arange(self.rows, dtype=dtype) - np.repeat(self.track_start[:-1], np.diff(self.track_start))
             else:
-                column = None if name == "unique_id" else np.broadcast_to(dtype(np.nan), (self.rows, *tail))
+                unknown = {"unique_id": None, "black": np.False_}.get(name, np.nan)
+                column = None if unknown is None else np.broadcast_to(dtype(unknown), (self.rows, *tail))
             setattr(self, name, column)
+        filled = np.diff(self.track_start) > 0
+        positions = np.zeros(len(filled), np.int64)
+        positions[filled] = self.position[self.track_start[1:][filled] - 1] + 1
+        self.track_position = np.r_[0, np.cumsum(positions)]
         self.unique_id: np.ndarray | None
         self.shards = Shards([folder / shard["file"] for shard in contents["shards"]])
 
@@ -270,9 +282,10 @@ def _check(folder: Path, columns: dict[str, np.ndarray], tables: dict[str, np.nd
         raise ValueError(f"{folder}: a clip occurs twice")
     inside = np.ones(rows, bool)
     inside[start[start < rows]] = False                                # the first row of a track may fall
-    falls = np.flatnonzero(inside[1:] & (np.diff(columns["frame"]) < 0))
-    if len(falls):
-        raise ValueError(f"{folder}: row {falls[0] + 1}: frames of a track must ascend")
+    for name in sorted({"frame", "position"} & set(columns)):
+        falls = np.flatnonzero(inside[1:] & (np.diff(columns[name]) < 0))
+        if len(falls):
+            raise ValueError(f"{folder}: row {falls[0] + 1}: {name}s of a track must ascend")
     if rows:
         clip = np.repeat(tables["track_clip"], np.diff(start))
         ends = tables["clip_base"][clip] + columns["offset"] + columns["length"]

@@ -24,7 +24,7 @@ from gazepose.data.shards import ShardWriter
 from gazepose.data.tracks import FaceTrack, Policy
 from gazepose.data.video import frames_in_order
 
-VERSION = 1                  # a change here makes all pieces anew
+VERSION = 2                  # a change here makes all pieces anew
 STALL_S = 300                # a worker without a new picture for so long is ended
 Rows = dict[str, Any]        # columns of the table; "tracks" and "sizes": the tracks' names and how many rows each has
 
@@ -135,7 +135,8 @@ def _clip_rows(piece: Piece, writer: ShardWriter, counts: Counter[str]) -> Rows:
     label = np.concatenate([np.zeros(0, np.int8), *(track.labels for track in tracks)])
     track_of = np.repeat(np.arange(len(tracks)), np.array([len(track.frames) for track in tracks], np.int64))
     offset, length, quality = np.zeros(len(frame), np.int64), np.zeros(len(frame), np.int64), np.zeros(len(frame))
-    kept = np.zeros(len(frame), bool)
+    position = np.concatenate([np.zeros(0, np.int64), *(np.arange(len(track.frames)) for track in tracks)])
+    black, kept = np.zeros(len(frame), bool), np.zeros(len(frame), bool)
     rows_of: dict[int, list[int]] = {}                                 # picture number -> its rows
     for row, number in enumerate((frame - policy.first_number).tolist()):
         rows_of.setdefault(number, []).append(row)
@@ -153,10 +154,12 @@ def _clip_rows(piece: Piece, writer: ShardWriter, counts: Counter[str]) -> Rows:
                 counts["crop black: outside the picture"] += 1
                 face = np.zeros((1, 1, 3), np.uint8)
             jpeg, quality[row] = jpeg_and_quality(face, piece.crop_size)
+            black[row] = not face.any()
             offset[row], length[row] = writer.append(jpeg)
             kept[row] = True
     counts["row left out: past the end of the video"] += sum(map(len, rows_of.values()))
-    columns = {"frame": frame, "box": box, "label": label, "offset": offset, "length": length, "quality": quality}
+    columns = {"frame": frame, "box": box, "label": label, "offset": offset, "length": length, "quality": quality,
+               "position": position, "black": black}
     return {**{name: column[kept] for name, column in columns.items()},
             "tracks": np.array([track.track for track in tracks], str),
             "sizes": np.bincount(track_of[kept], minlength=len(tracks))}
@@ -166,13 +169,15 @@ def _challenge_rows(piece: Piece, writer: ShardWriter, counts: Counter[str]) -> 
     tracks = list_crops(piece.source.parent, piece.uid, counts)
     crops = [crop for track in tracks for crop in track]
     offset, length, quality = np.zeros(len(crops), np.int64), np.zeros(len(crops), np.int64), np.zeros(len(crops))
+    black = np.zeros(len(crops), bool)
     for row, crop in enumerate(crops):
         _alive()
         jpeg, face = read_crop(crop.path)
         jpeg, quality[row] = jpeg_and_quality(face, piece.crop_size, jpeg)
+        black[row] = not face.any()
         offset[row], length[row] = writer.append(jpeg)
     return {"frame": np.array([crop.frame for crop in crops], np.int64), "box": np.full((len(crops), 4), np.nan),
             "label": np.full(len(crops), -1, np.int8), "offset": offset, "length": length, "quality": quality,
-            "unique_id": np.array([crop.unique_id for crop in crops], np.bytes_),
+            "black": black, "unique_id": np.array([crop.unique_id for crop in crops], np.bytes_),
             "tracks": np.array([track[0].track for track in tracks], str),
             "sizes": np.array([len(track) for track in tracks], np.int64)}
