@@ -46,7 +46,8 @@ class DataConfig:
     test_stride: int = 1
     """every how many crops of a test track are scored"""
     windows_per_segment: int = 8
-    """neighbouring windows of a track that share their frames in training; 1: the ordinary pipeline"""
+    """neighbouring windows of a track that share their frames in training; 1: the ordinary pipeline, as behaviour
+    published has it always"""
     gaussian_drop: Annotated[bool, tyro.conf.arg(aliases=["--Gaussiandrop"])] = False
     """Gaussian Temporal Dropout: leave out neighbouring frames of low quality"""
     flip: bool = True
@@ -201,14 +202,16 @@ class InferConfig:
 
 
 def train_defaults(asked: TrainConfig, embedded: bool, gpu: bool) -> TrainConfig:
-    """Defaults that depend on the data, the device, the task and the model (README, Defaults)."""
+    """Defaults that depend on the data, the device, the task, the model and its behaviour (README, Defaults)."""
     gaze = asked.run.task == "gaze"
     name: ModelName = "FaceGaze" if gaze and asked.model.model == "GazePose" else asked.model.model
-    lr = LEARNING_RATES[name]
+    lr, published = LEARNING_RATES[name], asked.model.behaviour == "published"
+    schedule = "epoch" if published else "step"
     if not embedded:
         return TrainConfig(model=ModelConfig(model=name), data=DataConfig(num_workers=8 if gpu else 2),
-                           optim=OptimConfig(lr=lr))
-    optim = OptimConfig(lr=lr if gaze else 5 * lr, warmup=0.1, weight_decay=0.05, clip=1.0)
+                           optim=OptimConfig(lr=lr, schedule=schedule))
+    optim = OptimConfig(lr=lr if gaze else 5 * lr, schedule=schedule, warmup=0.0 if published else 0.1,
+                        weight_decay=0.05, clip=1.0)
     if gpu:
         return TrainConfig(model=ModelConfig(model=name, output_stride=16), optim=optim, run=RunConfig(epochs=10),
                            data=DataConfig(crop_size=96, val_stride=3, num_workers=4))

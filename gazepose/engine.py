@@ -104,13 +104,15 @@ def global_loss(parts: Tensor, rule: LossRule, accelerator: Accelerator) -> tupl
 
 
 def train_steps(accelerator: Accelerator, model: nn.Module, optimizer: torch.optim.Optimizer, loader: DataLoader, *,
-                step: int, total: int, seed: int, loss: LossRule, optim: OptimConfig,
+                step: int, total: int, seed: int, loss: LossRule, optim: OptimConfig, epoch: int = 0,
                 mirror_priors: bool = True) -> Iterator[Step]:
     """Run the loader once, yielding after each optimiser step.
 
     Args:
         step: number of the first step.
         total: steps of the whole run, for the learning rate.
+        epoch: for a learning rate that moves once per epoch.
+        mirror_priors: as `to_model` takes it.
 
     A step whose global gradient norm is not finite is skipped on all processes alike and says so.
     """
@@ -125,7 +127,7 @@ def train_steps(accelerator: Accelerator, model: nn.Module, optimizer: torch.opt
         model.train()                            # the caller may have scored between two steps
         with accelerator.accumulate(model):
             if micro == 0:
-                set_learning_rate(optimizer, learning_rate(step, total, optim))
+                set_learning_rate(optimizer, learning_rate(step, total, optim, epoch))
             # model dropout is a function of (seed, step, process)
             torch.manual_seed(int(keyed(seed, step, micro, accelerator.process_index)) >> 1)
             batch = to_model(batch, mirror_priors)
@@ -142,7 +144,7 @@ def train_steps(accelerator: Accelerator, model: nn.Module, optimizer: torch.opt
                 optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         now = time.perf_counter()
-        yield Step(step, value / micro, learning_rate(step, total, optim), norm, not math.isfinite(norm),
+        yield Step(step, value / micro, learning_rate(step, total, optim, epoch), norm, not math.isfinite(norm),
                    now - began, waited, samples)
         step += 1
         began, waited, samples, value, micro = time.perf_counter(), 0.0, 0, 0.0, 0

@@ -2,9 +2,12 @@
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import nn
+
+PERIOD = 10                      # epochs of the published cosine, after which it rises again
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,6 +18,8 @@ class OptimConfig:
     """highest learning rate"""
     min_lr: float = 5e-6
     """learning rate at the end of the cosine"""
+    schedule: Literal["step", "epoch"] = "step"
+    """step: one cosine over the run; epoch: as published, a cosine of ten epochs that moves once per epoch"""
     warmup: float = 0.0
     """part of all steps over which the learning rate rises from zero"""
     weight_decay: float = 0.0
@@ -31,18 +36,24 @@ class OptimConfig:
             raise ValueError(f"--lr {self.lr} -> give a learning rate above 0 and below 10")
         if not 0 <= self.warmup < 1:
             raise ValueError(f"--warmup {self.warmup} -> give a part of the steps, 0 to below 1")
+        if self.warmup and self.schedule == "epoch":
+            raise ValueError(f"--warmup {self.warmup}: --schedule epoch has none -> give --warmup 0")
         if self.min_lr < 0 or self.weight_decay < 0 or self.clip < 0 or self.backbone_lr < 0:
             raise ValueError("--min_lr, --weight_decay, --clip and --backbone_lr -> give 0 or more")
 
 
-def learning_rate(step: int, total: int, config: OptimConfig) -> float:
-    """Learning rate of a step (0 to total - 1): linear warm-up, then half a cosine from lr down to min_lr."""
-    warm = round(config.warmup * total)
-    if step < warm:
-        return config.lr * (step + 1) / (warm + 1)
+def learning_rate(step: int, total: int, config: OptimConfig, epoch: int = 0) -> float:
+    """Learning rate of a step (0 to total - 1) of an epoch (from 0): linear warm-up, then half a cosine from lr down to
+    min_lr. Under schedule epoch the cosine is one of the epoch alone."""
     floor = min(config.min_lr, config.lr)
-    done = (step - warm) / max(1, total - warm)
-    return floor + (config.lr - floor) * (1 + math.cos(math.pi * min(1.0, done))) / 2
+    warm = round(config.warmup * total)
+    if config.schedule == "epoch":
+        done = epoch / PERIOD
+    elif step < warm:
+        return config.lr * (step + 1) / (warm + 1)
+    else:
+        done = min(1.0, (step - warm) / max(1, total - warm))
+    return floor + (config.lr - floor) * (1 + math.cos(math.pi * done)) / 2
 
 
 def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
