@@ -14,6 +14,7 @@ import torch
 
 from gazepose import checkpoint
 from gazepose.config import DataConfig, InferConfig, parse, readable_errors
+from gazepose.data.behaviours import BEHAVIOURS
 from gazepose.data.challenge import test_labels
 from gazepose.data.loader import make_loader
 from gazepose.data.windows import WindowRule
@@ -51,7 +52,8 @@ def main() -> None:
     stride = config.stride or (data.test_stride if split == "test" else data.val_stride)
     rows = chosen_rows(index, stride, config.limit)
     rule = WindowRule(reach=trained["model"]["reach"], stride=stride, gaussian_drop=data.gaussian_drop,
-                      quality_fit=trained["quality_fit"])
+                      quality_fit=trained["quality_fit"], test=split == "test",
+                      behaviour=BEHAVIOURS[trained["model"]["behaviour"]])
     workers = data.num_workers if config.num_workers is None else config.num_workers
     loader = make_loader(index, rule, rows, batch_size=config.batch_size, crop_size=data.crop_size, num_workers=workers,
                          world_size=accelerator.num_processes, pin_memory=accelerator.device.type == "cuda")

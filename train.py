@@ -21,8 +21,9 @@ from accelerate.utils import broadcast_object_list
 
 from gazepose import checkpoint
 from gazepose.config import asdict, parse_train, readable_errors
+from gazepose.data.behaviours import BEHAVIOURS
 from gazepose.data.loader import make_loader, order_of
-from gazepose.data.windows import WindowRule
+from gazepose.data.windows import WindowRule, quality_fit
 from gazepose.engine import LossRule, predict, train_steps
 from gazepose.metrics import class_weights, evaluate, gaze_degrees, score_of_gaze, trivial_baselines
 from gazepose.models import build_model
@@ -55,10 +56,11 @@ def main() -> None:
                                            decoder=data.decoder) for name in (run.rows_of, "val"))
     train_rows = chosen_rows(train_index, data.train_stride, data.limit, labelled=run.label_weight > 0)
     val_rows = chosen_rows(val_index, data.val_stride, data.limit)
-    fit = train_index.facts.get("quality_fit")
+    behaviour = BEHAVIOURS[config.model.behaviour]
     rule = WindowRule(reach=config.model.reach, stride=data.train_stride, windows_per_segment=data.windows_per_segment,
-                      train=True, flip=data.flip, crop=data.random_crop, gaussian_drop=data.gaussian_drop,
-                      quality_fit=(fit["mean"], fit["std"]) if fit else None, seed=run.seed)
+                      behaviour=behaviour, train=True, flip=data.flip, crop=data.random_crop,
+                      gaussian_drop=data.gaussian_drop, seed=run.seed,
+                      quality_fit=quality_fit(train_index, behaviour, data.train_stride))
     loading = {"batch_size": run.batch_size, "crop_size": data.crop_size, "num_workers": data.num_workers,
                "world_size": accelerator.num_processes, "pin_memory": accelerator.device.type == "cuda"}
     train_loader = make_loader(train_index, rule, train_rows, **loading)
@@ -121,7 +123,8 @@ def main() -> None:
         for epoch in range(progress.epoch, run.epochs):
             order_of(train_loader).epoch = epoch
             for step in train_steps(accelerator, model, optimizer, train_loader, step=progress.step, total=log.total,
-                                    seed=run.seed, loss=loss, optim=config.optim):
+                                    seed=run.seed, loss=loss, optim=config.optim, epoch=epoch,
+                                    mirror_priors=behaviour.mirror_priors):
                 progress.step, progress.samples = step.step + 1, progress.samples + step.samples
                 progress.skipped += step.skipped
                 log.step(step, epoch)

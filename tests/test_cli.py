@@ -116,6 +116,23 @@ def test_a_corrupt_shard_is_named(work):
     assert re.search(r"error: \S*spoiled.*row \d+ \(clip .* track .* frame \d+\).*prepare", said, re.DOTALL)
 
 
+def test_the_published_behaviour_reaches_training_and_inference(work):
+    ran(str(ROOT / "train.py"), "--data", "world", "--behaviour", "published", "--prior_head", "--prior_landmark",
+        "--Gaussiandrop", "--epochs", "1", "--batch_size", "8", "--limit", "16", "--exp_path", "runs/published", *SMALL,
+        cwd=work)
+    kept = {name: json.loads((work / "runs" / name / "config.json").read_text()) for name in ("two", "published")}
+    assert kept["published"]["model"]["behaviour"] == "published"
+    assert kept["published"]["quality_fit"] != kept["two"]["quality_fit"]            # of key frames, of every frame
+    lines = [json.loads(line) for line in (work / "runs" / "published" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["lr"] for line in lines if line["kind"] == "train"] == [kept["published"]["optim"]["lr"]] * 2
+    shows_the_rule = ("import sys, infer; make = infer.make_loader; sys.argv = ['infer.py', *sys.argv[1:]]; "
+                      "infer.make_loader = lambda index, rule, *a, **k: print(rule) or make(index, rule, *a, **k); "
+                      "infer.main()")
+    said = ran("-c", shows_the_rule, "--checkpoint", "runs/published", "--split", "test", "--limit", "10", cwd=work)
+    assert "behaviour=Behaviour(name='published'" in said and "test=True" in said and "10 faces" in said
+    shutil.rmtree(work / "runs" / "published")
+
+
 @pytest.mark.parametrize("flags, wanted", [
     (["--prior_haed"], "--prior_head"), (["--bach_size", "3"], "--batch_size"), (["--epochs", "0"], "give 1 or more"),
     (["--data", "nowhere"], "nowhere: no such folder"), (["--resume"], "name the run's folder"),

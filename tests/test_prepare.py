@@ -16,12 +16,14 @@ import pytest
 
 from gazepose.data import pieces
 from gazepose.data import prepare as door
+from gazepose.data.behaviours import BEHAVIOURS
 from gazepose.data.challenge import parse_name
 from gazepose.data.crops import cut_face, published_crop, stored_crop
 from gazepose.data.index import Index
 from gazepose.data.prepare import prepare
 from gazepose.data.shards import decode, encode
 from gazepose.data.video import DECODERS, frames_in_order, video_facts
+from gazepose.data.windows import WindowRule, window_rows
 from gazepose.priors.quality import fit_gaussian, laplacian_variance
 
 WIDTH, HEIGHT, BITS = 320, 128, 8
@@ -255,11 +257,14 @@ def test_frames_past_the_end_and_faces_outside_are_counted(tmp_path):
     track[0] |= {"x": WIDTH + 5}
     path.write_text(json.dumps(content))
     clean = Index.open(prepare(root, "train", jobs=1, say=quiet))
-    assert clean.frame.tolist() == [8, 9]
+    assert clean.frame.tolist() == [8, 9] and clean.position.tolist() == [1, 2]
     assert clean.facts["counts"] == {"person left out: camera wearer": 1, "row left out: outside the picture": 1,
                                      "row left out: past the end of the video": 2}
     baseline = Index.open(prepare(root, "train", policy="baseline", jobs=1, say=quiet))
     assert baseline.frame.tolist() == [7, 8, 9, 10] and not baseline.crop(0).any()
+    assert baseline.black.tolist() == [True, False, False, False]
+    rule = WindowRule(behaviour=BEHAVIOURS["published"])
+    assert window_rows(baseline, rule, np.array([2])).tolist() == [[1, 1, 1, 2, 3, 3, 3]]
     assert baseline.facts["counts"]["crop black: outside the picture"] == 1
 
 
@@ -347,6 +352,15 @@ def test_a_test_crop_of_the_wanted_size_keeps_its_bytes(tmp_path):
     index = Index.open(prepare(root, "test", crop_size=224, jobs=1, say=quiet))
     assert index.jpeg(0) == (root / "videos_challenge/v/t/00001_a.jpg").read_bytes()
     assert decode(index.jpeg(0)).shape == (224, 224, 3)
+
+
+def test_a_black_test_crop_is_noted(tmp_path):
+    root = challenge(tmp_path, [f"v/t/0000{number}_{number}.jpg" for number in range(3)])
+    (root / "videos_challenge/v/t/00001_1.jpg").write_bytes(encode(np.zeros((32, 32, 3), np.uint8)))
+    (root / "videos_challenge/v/t/00002_2.jpg").write_bytes(encode(np.full((32, 32, 3), 9, np.uint8)))
+    index = Index.open(prepare(root, "test", jobs=1, say=quiet))
+    # the first is the barcode of 0: black as well; a plain grey one is not
+    assert index.black.tolist() == [True, True, False] and index.quality.tolist() == [0, 0, 0]
 
 
 def test_a_unique_id_twice_or_a_damaged_crop_is_an_error(tmp_path):

@@ -2,7 +2,7 @@
 
 A window is never seven copies of pixels: a batch holds each needed crop once (the pool) and says which of them
 make each window. Track ends, missing frames and Gaussian Temporal Dropout only change those indices. In which
-order windows come is the loader's affair.
+order windows come is the loader's affair; what the published loaders do otherwise is data/behaviours.py.
 """
 
 from dataclasses import dataclass, replace
@@ -11,12 +11,14 @@ import cv2
 import numpy as np
 import torch
 
+from gazepose.data.behaviours import BEHAVIOURS, Behaviour
 from gazepose.data.chance import uniform
 from gazepose.data.index import Index
-from gazepose.priors.quality import drop_in_evaluation, drop_in_training, quality_p
+from gazepose.priors.quality import drop_in_evaluation, drop_in_training, fit_gaussian, quality_p
 
 # What a key is for, so that two draws with equal keys do not share their numbers.
 _SHIFT, _DROP, _FLIP, _CROP = range(4)
+BLACK = -1                       # where a window shows a black frame instead of a row
 CROP_SCALE = (0.8, 1.0)          # area of the random crop; published training
 CROP_ASPECT = (3 / 4, 4 / 3)     # its width to height
 
@@ -48,11 +50,13 @@ def close_up(present: np.ndarray) -> np.ndarray:
 
 
 def centre_rows(index: Index, stride: int) -> np.ndarray:
-    """Rows of every stride-th position of each track, int64 ascending; strides count positions, not frames."""
+    """Rows of every stride-th position of each track, int64 ascending.
+
+    Strides count positions in the cleaned track, not frames; a position whose crop is not there is skipped.
+    """
     if stride < 1:
         raise ValueError(f"stride {stride} -> give a stride of 1 or more")
-    position = np.arange(len(index)) - np.repeat(index.track_start[:-1], np.diff(index.track_start))
-    return np.flatnonzero(position % stride == 0)
+    return np.flatnonzero(index.position % stride == 0)
 
 
 def neighbours(index: Index, rows: np.ndarray, reach: int) -> np.ndarray:
@@ -77,6 +81,14 @@ def neighbours(index: Index, rows: np.ndarray, reach: int) -> np.ndarray:
     return found
 
 
+def quality_fit(index: Index, behaviour: Behaviour, stride: int) -> tuple[float, float] | None:
+    """Mean and standard deviation of the quality of a training split; None where it is unknown."""
+    fit = index.facts.get("quality_fit")
+    if behaviour.quality_of_key_frames:
+        fit = fit_gaussian(index.quality[centre_rows(index, stride)])
+    return (fit["mean"], fit["std"]) if fit else None
+
+
 @dataclass(frozen=True, kw_only=True)
 class WindowRule:
     """How rows become windows: everything that decides the frames a model sees, beside the index itself."""
@@ -84,8 +96,12 @@ class WindowRule:
     reach: int = 3
     stride: int = 1
     windows_per_segment: int = 1
+    behaviour: Behaviour = BEHAVIOURS["intended"]
+    """with or without the faults of the published loaders"""
     train: bool = False
     """random flip, crop and temporal dropout, each a function of (seed, epoch, segment or row)"""
+    test: bool = False
+    """of the test split, where the published loader differs from that of validation"""
     flip: bool = True
     crop: bool = True
     gaussian_drop: bool = False
@@ -94,42 +110,63 @@ class WindowRule:
     seed: int = 0
 
     def for_evaluation(self, stride: int) -> "WindowRule":
-        """The same windows without chance, every stride-th position."""
+        """The same windows without chance, every stride-th position of a split that is not the test split."""
         return replace(self, train=False, stride=stride, windows_per_segment=1)
 
 
 def segments(index: Index, rule: WindowRule, rows: np.ndarray, epoch: int) -> np.ndarray:
     """Number of the segment each row belongs to: neighbouring centres of one track, at most windows_per_segment.
 
-    Borders move from epoch to epoch. The numbers are unique over the index.
+    Borders move from epoch to epoch. The numbers are unique over the index. Where windows do not share frames each is
+    a segment of its own.
     """
-    if rule.windows_per_segment == 1 or not rule.train:
+    if rule.windows_per_segment == 1 or not rule.train or not rule.behaviour.share_frames:
         return rows
     track = index.track_of(rows)
-    start = index.track_start[track]
     count = rule.windows_per_segment
     shift = (uniform(rule.seed, epoch, _SHIFT, track) * count).astype(np.int64)
-    # a track of n rows has at most n segments, so counting on from its first row makes the numbers unique
-    return start + ((rows - start) // rule.stride + shift) // count
+    # a track of n positions has at most n segments, so counting on from its first one makes the numbers unique
+    return index.track_position[track] + (index.position[rows] // rule.stride + shift) // count
 
 
 def window_rows(index: Index, rule: WindowRule, rows: np.ndarray, epoch: int = 0) -> np.ndarray:
-    """Rows of the crops that each window shows, int64 [B, T], padding and temporal dropout done.
+    """Rows of the crops that each window shows, int64 [B, T], padding and temporal dropout done; BLACK: a black frame.
 
     Gaussian Temporal Dropout (GazePose report, Temporal Dynamic Refinement): a neighbour whose quality has the
     probability p = CDF is dropped in training if a uniform number exceeds p + 0.2, otherwise if p < 0.2. The centre
-    is never dropped; an unknown quality never drops.
+    is never dropped; under the published behaviour it is black at test where its p < 0.2, and so is every slot that
+    repeats it. An unknown quality never drops: so do the published loaders in training and validation; at test, where
+    they fail, this is our choice.
     """
     found = neighbours(index, rows, rule.reach)
+    there = np.maximum(found, 0)
     present = found >= 0
+    if rule.behaviour.black_is_missing:
+        present &= ~index.black[there]
     if rule.gaussian_drop:
         if rule.quality_fit is None:
             raise ValueError("Gaussian Temporal Dropout needs the quality fit of the training split -> "
                              "prepare the data again so that quality is measured, or leave out --Gaussiandrop")
-        p = quality_p(index.quality[np.maximum(found, 0)], *rule.quality_fit)
+        p = quality_p(index.quality[there], *rule.quality_fit)
+        if rule.train and rule.behaviour.quality_of_key_frames:
+            p = np.where(index.position[there] % rule.stride == 0, p, np.nan)
         drawn = uniform(rule.seed, epoch, _DROP, rows[:, None], np.arange(found.shape[1]))
-        present &= ~(drop_in_training(p, drawn) if rule.train else drop_in_evaluation(p))
+        dropped = drop_in_training(p, drawn) if rule.train else drop_in_evaluation(p)
+        present &= ~dropped
+        if rule.test and rule.behaviour.black_centre_at_test:
+            found[dropped[:, rule.reach], rule.reach] = BLACK
     return np.take_along_axis(found, close_up(present), axis=1)
+
+
+def window_landmarks(index: Index, rule: WindowRule, rows: np.ndarray) -> np.ndarray:
+    """Landmarks of each window, float32 [B, 5, 3] with NaN unknown: the centre's own, or as the behaviour looks."""
+    looked = rule.behaviour.landmarks_from_at_test if rule.test else rule.behaviour.landmarks_from
+    slots = [rule.reach + frame for frame in looked if abs(frame) <= rule.reach]
+    frames = neighbours(index, rows, rule.reach)[:, slots]                                # [B, K], the centre first
+    frames[:, 0] = rows
+    landmarks = index.landmarks[np.maximum(frames, 0)]                                    # [B, K, 5, 3]
+    known = (frames >= 0) & ~np.isnan(landmarks).all(axis=(2, 3))
+    return landmarks[np.arange(len(rows)), known.argmax(axis=1)]                          # none known: the centre's
 
 
 def random_crops(keys: np.ndarray, seed: int, epoch: int) -> np.ndarray:
@@ -143,6 +180,31 @@ def random_crops(keys: np.ndarray, seed: int, epoch: int) -> np.ndarray:
     aspect = np.exp(np.log(CROP_ASPECT[0]) + (np.log(CROP_ASPECT[1]) - np.log(CROP_ASPECT[0])) * aspect)
     width, height = np.minimum(np.sqrt(area * aspect), 1), np.minimum(np.sqrt(area / aspect), 1)
     return np.stack([x * (1 - width), y * (1 - height), width, height], axis=1).astype(np.float32)
+
+
+def pool_of(index: Index, rule: WindowRule, centre: np.ndarray, shown: np.ndarray, epoch: int
+            ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The pool of frames that windows are made of, each needed picture once.
+
+    Args:
+        centre: rows, int64 [B]; shown: what `window_rows` gave for them, int64 [B, T].
+
+    Returns:
+        row [F] of each picture (BLACK: a black one); window [B, T], indices into the pool; flip and crop [F], the keys
+        of the chances of training: pictures of equal keys are flipped, or cut, alike. All int64.
+    """
+    if not rule.train:
+        pool, window = np.unique(shown, return_inverse=True)
+        return pool, window.reshape(shown.shape), pool, pool
+    if not rule.behaviour.share_frames:
+        slot = np.arange(shown.size)
+        flip = np.repeat(centre, shown.shape[1])
+        return shown.ravel(), slot.reshape(shown.shape), flip, flip * shown.shape[1] + slot % shown.shape[1]
+    # two segments that show the same frame see it with two flips and two crops, so they need two pool entries
+    names, segment = np.unique(segments(index, rule, centre, epoch), return_inverse=True)
+    pool, window = np.unique(segment[:, None] * len(index) + shown, return_inverse=True)
+    name = names[pool // len(index)]
+    return pool % len(index), window.reshape(shown.shape), name, name
 
 
 def make_batch(index: Index, rule: WindowRule, rows: np.ndarray, epoch: int, crop_size: int) -> dict[str, torch.Tensor]:
@@ -161,16 +223,11 @@ def make_batch(index: Index, rule: WindowRule, rows: np.ndarray, epoch: int, cro
     filler = rows < 0
     centre = np.where(filler, ~rows, rows)
     shown = window_rows(index, rule, centre, epoch)                                       # [B, T]
-    if rule.train:
-        # two segments that show the same frame see it with two flips and two crops, so they need two pool entries
-        names, segment = np.unique(segments(index, rule, centre, epoch), return_inverse=True)
-        pool, window = np.unique(segment[:, None] * len(index) + shown, return_inverse=True)
-        pool_rows, pool_names = pool % len(index), names[pool // len(index)]
-    else:
-        pool_rows, window = np.unique(shown, return_inverse=True)
-        pool_names = pool_rows
-    frames = np.empty((len(pool_rows), crop_size, crop_size, 3), np.uint8)
-    for crop, row in zip(frames, pool_rows.tolist(), strict=True):
+    pool, window, flip_key, crop_key = pool_of(index, rule, centre, shown, epoch)
+    frames = np.zeros((len(pool), crop_size, crop_size, 3), np.uint8)
+    for crop, row in zip(frames, pool.tolist(), strict=True):
+        if row == BLACK:
+            continue
         stored = index.crop(row)
         if stored.shape != crop.shape:
             shrink = stored.shape[0] > crop_size
@@ -178,16 +235,16 @@ def make_batch(index: Index, rule: WindowRule, rows: np.ndarray, epoch: int, cro
         crop[:] = stored
     batch = {
         "frames": torch.from_numpy(frames).permute(0, 3, 1, 2),                           # [F, 3, S, S], NHWC in memory
-        "window": torch.from_numpy(window.reshape(shown.shape).astype(np.int64)),
+        "window": torch.from_numpy(window.astype(np.int64)),
         "head_pose": torch.from_numpy(np.array(index.head_pose[centre], np.float32)),
-        "landmarks": torch.from_numpy(np.array(index.landmarks[centre], np.float32)),
+        "landmarks": torch.from_numpy(window_landmarks(index, rule, centre).astype(np.float32)),
         "gaze": torch.from_numpy(np.array(index.gaze[centre], np.float32)),
         "label": torch.from_numpy(np.where(filler, -1, index.label[centre]).astype(np.int64)),
         "row": torch.from_numpy(rows.astype(np.int64)),
     }
     if rule.train:
-        flip = uniform(rule.seed, epoch, _FLIP, pool_names) < 0.5 if rule.flip else np.zeros(len(pool_names), bool)
-        whole = np.tile(np.array([0, 0, 1, 1], np.float32), (len(pool_names), 1))
+        flip = uniform(rule.seed, epoch, _FLIP, flip_key) < 0.5 if rule.flip else np.zeros(len(pool), bool)
+        whole = np.tile(np.array([0, 0, 1, 1], np.float32), (len(pool), 1))
         batch["flip"] = torch.from_numpy(flip)
-        batch["crop"] = torch.from_numpy(random_crops(pool_names, rule.seed, epoch) if rule.crop else whole)
+        batch["crop"] = torch.from_numpy(random_crops(crop_key, rule.seed, epoch) if rule.crop else whole)
     return batch

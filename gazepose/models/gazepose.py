@@ -32,7 +32,7 @@ class ModelConfig:
     output_stride: int = 32
     """pixels per cell of the feature map: 8, 16 or 32; crops of 64 px want 8"""
     behaviour: Behaviour = "intended"
-    """published: with the faults of the published code, for its weights; intended: without"""
+    """published: with the faults of the published code, in the model and in its windows; intended: without"""
     prior_head: bool = False
     """query the face with its head pose; off: three learned queries"""
     prior_landmark: bool = False

@@ -1,0 +1,251 @@
+"""loader.json: whole samples of the original loaders against ours.
+
+The recorded tracks, images and priors are written as a data set, with JPEG crops, and read by the ones that read any
+other. Left out is `test_name_lookup`: the original searches file names for digits, ours parses them (quirk 46).
+"""
+
+import json
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from statistics import NormalDist
+from tempfile import TemporaryDirectory
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import torch
+
+from gazepose.augment import normalise
+from gazepose.data import windows
+from gazepose.data.annotations import read_original
+from gazepose.data.behaviours import BEHAVIOURS
+from gazepose.data.index import Index, add_columns, join, write_index
+from gazepose.data.loader import make_loader
+from gazepose.data.prepare import prepare
+from gazepose.data.shards import ShardWriter, encode
+from gazepose.data.tracks import POLICIES
+from gazepose.data.windows import WindowRule, centre_rows
+from gazepose.metrics import class_weights
+from gazepose.models.queries import HeadPoseQueries, eye_centred
+from gazepose.priors.quality import quality_p
+
+from . import Result
+
+SIZE = 32                        # pixels per side of a crop; one grey level fills it
+PUBLISHED = BEHAVIOURS["published"]
+# a recorded run knows p of every frame in the file; that the published script measures key frames only is not in it
+MEASURED = replace(PUBLISHED, quality_of_key_frames=False)
+Table = dict[tuple[str, str, int], Any]                                # (clip, track, frame) -> values
+
+
+def check(folder: Path) -> Iterator[Result]:
+    """Every recorded sample of training, validation and test, and the transform of evaluation.
+
+    Raises:
+        ValueError: a run without samples.
+    """
+    recorded = json.loads((folder / "loader.json").read_text())
+    with TemporaryDirectory() as place:
+        given = recorded["train_val"]["given"]
+        index = clips_index(given, recorded["train_val"]["split_list"], Path(place) / "clips")
+        for number, run in enumerate(recorded["train_val"]["validation_runs"]):
+            rule = WindowRule(behaviour=PUBLISHED, stride=run["stride"], gaussian_drop=run["quality_drop"],
+                              quality_fit=(0, 1))
+            rows = centre_rows(index, rule.stride)
+            yield from compare(f"validation run {number}", index, rule, rows, run)
+        for number, run in enumerate(recorded["train_val"]["training_runs"]):
+            rule = WindowRule(behaviour=MEASURED, stride=run["stride"], train=True, crop=False, gaussian_drop=True,
+                              quality_fit=(0, 1))
+            rows = passed(index, centre_rows(index, rule.stride), given["train_filter"])
+            yield from compare(f"training run {number}", index, rule, rows, run, held(run["every_random_draw"]))
+        index = challenge_index(recorded["test"]["given"], Path(place) / "challenge")
+        for number, run in enumerate(recorded["test"]["runs"]):
+            rule = WindowRule(behaviour=PUBLISHED, test=True, gaussian_drop=run["quality_drop"], quality_fit=(0, 1))
+            yield from compare(f"test run {number}", index, rule, centre_rows(index, 1), run)
+    salt = json.loads((folder / "models.json").read_text())["fill"]["salt"]
+    yield from transform(recorded["eval_transform"], salt)
+
+
+def crop(level: int) -> bytes:
+    if not 0 <= level <= 255:
+        raise ValueError(f"image {level} has no grey level of its own")
+    return encode(np.full((SIZE, SIZE, 3), level, np.uint8))
+
+
+def clips_index(given: dict[str, Any], clip_uids: list[str], root: Path) -> Index:
+    """The recorded tracks as files of the original scripts, their images as crops, their priors as columns."""
+    for name, track in given["tracks"].items():
+        path = root / "json_original" / f"{name}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(track))
+    (root / "result_LAM").mkdir()
+    for clip, segments in given["segments"].items():
+        (root / "result_LAM" / f"{clip}.json").write_text(json.dumps(segments))
+    clips = read_original(root / "json_original", root / "result_LAM", clip_uids, POLICIES["baseline"])
+    columns: dict[str, list[Any]] = {name: [] for name in ("frame", "label", "position", "offset", "length")}
+    tracks = [track for clip in clips for track in clip.tracks]
+    sizes = []
+    with ShardWriter(root / "shard") as writer:
+        for track in tracks:
+            images = set(given["faces"][f"{track.clip}/{track.track}"])
+            there = [place for place, frame in enumerate(track.frames.tolist()) if frame in images]
+            places = [writer.append(crop(int(track.frames[place]))) for place in there]
+            sizes.append(len(there))
+            columns["frame"] += track.frames[there].tolist()
+            columns["label"] += track.labels[there].tolist()
+            columns["position"] += there
+            columns["offset"] += [offset for offset, _ in places]
+            columns["length"] += [length for _, length in places]
+    uids = [clip.uid for clip in clips]
+    index = write_index(
+        root / "index", columns={"box": np.zeros((sum(sizes), 4)), **{k: np.array(v) for k, v in columns.items()}},
+        clips=uids, track_name=[track.track for track in tracks],
+        track_clip=np.array([uids.index(track.clip) for track in tracks]), track_start=np.cumsum([0, *sizes]),
+        clip_shard=np.zeros(len(uids)), clip_base=np.zeros(len(uids)), shards=[root / "shard"],
+        facts={"split": "val", "policy": "baseline", "crop_size": SIZE})
+    return with_priors(index, named(given["p"]), named(given["mesh"]),
+                       {parts(name): pose[:3] for name, pose in given["head_pose"].items()})
+
+
+def challenge_index(given: dict[str, Any], root: Path) -> Index:
+    """The recorded test images as the challenge's folders, prepared; their priors as columns."""
+    frame_of: dict[tuple[str, str, str], int] = {}
+    for track, names in given["files"].items():
+        folder = root / "videos_challenge" / track
+        folder.mkdir(parents=True)
+        for name in names:
+            digits, unique = name.removesuffix(".jpg").split("_", 1)
+            frame_of[(*track.split("/"), unique)] = int(digits)
+            (folder / name).write_bytes(crop(int(digits)))
+    index = Index.open(prepare(root, "test", policy="baseline", crop_size=SIZE, jobs=1, say=lambda line: None))
+    by_frame = [{(video, track, frame_of[video, track, unique]): values for video, tracks in given[name].items()
+                 for track, faces in tracks.items() for unique, values in faces.items()} for name in ("p", "mesh")]
+    poses = {}
+    for name, pose in given["head_pose"].items():
+        video, track, _, frame = name.split(":")
+        poses[video, track, int(frame)] = pose[:3]
+    return with_priors(index, *by_frame, poses)
+
+
+def named(values: dict[str, dict[str, dict[str, Any]]]) -> Table:
+    """clip -> track -> frame -> value."""
+    return {(clip, track, int(frame)): value for clip, tracks in values.items() for track, frames in tracks.items()
+            for frame, value in frames.items()}
+
+
+def parts(name: str) -> tuple[str, str, int]:
+    """clip:track:frame."""
+    clip, track, frame = name.split(":")
+    return clip, track, int(frame)
+
+
+def with_priors(index: Index, p: Table, mesh: Table, head_pose: Table) -> Index:
+    """The index with columns whose quality has the recorded p under a standard Gaussian."""
+    variance = {face: NormalDist().inv_cdf(min(max(value, 1e-9), 1 - 1e-9)) for face, value in p.items()}
+    points = {face: [[x, y, visible] for x, y, _, visible in five] for face, five in mesh.items()}
+    for column, table in {"quality": variance, "landmarks": points, "head_pose": head_pose}.items():
+        clip, track, frame = zip(*table, strict=True)
+        add_columns(index.folder, join(index, {"clip": np.array(clip), "track": np.array(track),
+                                               "frame": np.array(frame), column: np.array(list(table.values()))}))
+    return Index.open(index.folder)
+
+
+def name_of(index: Index, row: int) -> tuple[str, str, int]:
+    track = int(index.track_of(row))
+    return index.clips[index.track_clip[track]], index.track_name[track], int(index.frame[row])
+
+
+def passed(index: Index, rows: np.ndarray, train_filter: dict[str, Any]) -> np.ndarray:
+    """Key frames whose recorded score at max_index is positive (quirk 35)."""
+    entries = [train_filter[":".join(map(str, name_of(index, row)))] for row in rows]
+    return rows[np.array([entry["array"][entry["max_index"]] > 0 for entry in entries], bool)]
+
+
+def held(draw: float) -> AbstractContextManager[Any]:
+    """Every random number at one value. The original flips above a half, we below it: the same chance, so mirrored."""
+    def constant(*keys: int | np.ndarray) -> np.ndarray:
+        value = 1 - draw if keys[2] == windows._FLIP else draw
+        return np.full(np.broadcast_shapes(*(np.shape(key) for key in keys)), value)
+    return patch.object(windows, "uniform", constant)
+
+
+def rounded(variance: np.ndarray, mean: float, std: float) -> np.ndarray:
+    """p as it was recorded, without what it lost on its way through a column of float32."""
+    return np.round(quality_p(variance, mean, std), 6)
+
+
+def samples(index: Index, rule: WindowRule, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """What the loader gives, in its order, one entry per row: level shown by each slot, priors, label, row, flip."""
+    seen: dict[str, list[np.ndarray]] = {}
+    with patch.object(windows, "quality_p", rounded):
+        for batch in make_loader(index, rule, rows, batch_size=8, crop_size=SIZE):
+            counted, flat = batch["row"] >= 0, batch["frames"].flatten(1)
+            levels = torch.where(flat.amin(1) == flat.amax(1), flat[:, 0].long(), -1)
+            entry = {"slots": levels[batch["window"]], **{k: batch[k] for k in ("label", "row", "head_pose")}}
+            entry["landmarks"] = eye_centred(batch["landmarks"]).nan_to_num(0).transpose(1, 2).flatten(1)
+            entry["flip"] = batch.get("flip", torch.zeros(len(flat), dtype=torch.bool))[batch["window"]]
+            for key, value in entry.items():
+                seen.setdefault(key, []).append(value[counted].numpy())
+    return {key: np.concatenate(values) for key, values in seen.items()}
+
+
+def compare(what: str, index: Index, rule: WindowRule, rows: np.ndarray, run: dict[str, Any],
+            chance: AbstractContextManager[Any] | None = None) -> Iterator[Result]:
+    """A run's samples against ours, by name; and their order within each track, rows of several tracks being free."""
+    if not run["samples"]:
+        raise ValueError(f"{what}: no samples to compare -> record the folder again")
+    with chance or nullcontext():
+        ours = samples(index, rule, rows)
+    names = [name_of(index, row) for row in ours["row"]]
+    short = ("clip", "track", "frame", "label")
+    theirs = [sample if isinstance(sample, dict) else dict(zip(short, sample, strict=True))
+              for sample in run["samples"]]
+    wanted = [(sample.get("clip") or sample["video"], sample["track"], int(sample["frame"])) for sample in theirs]
+    yield Result(f"{what}: windows that only one side has", (Counter(names) - Counter(wanted)).total()
+                 + (Counter(wanted) - Counter(names)).total(), 0)
+    in_rows = names if not rule.train else [name_of(index, row) for row in rows]
+    tracks = {name[:2] for name in wanted}
+    yield Result(f"{what}: tracks in another order", sum(
+        [name for name in in_rows if name[:2] == track] != [name for name in wanted if name[:2] == track]
+        for track in tracks), 0)
+    if "positives" in run:
+        counts = [int((ours["label"] == label).sum()) for label in (1, 0)]
+        given = [run["positives"], run["negatives"]]
+        yield Result(f"{what}: positives and negatives", sum(abs(a - b) for a, b in zip(counts, given, strict=True)), 0)
+        if rule.train and all(given):
+            yield Result(f"{what}: class weights", max(abs(a - b / sum(given)) for a, b in zip(
+                class_weights(ours["label"]), given, strict=True)), 1e-12)
+    place = {name: number for number, name in enumerate(names)}
+    pairs = [(place[name], sample) for name, sample in zip(wanted, theirs, strict=True) if name in place]
+    bins = HeadPoseQueries(8, split=1.0, published=True).rows(torch.from_numpy(ours["head_pose"])).numpy()
+    exact: dict[str, tuple[str, Callable[[int], Any]]] = {
+        "label": ("label", lambda n: int(ours["label"][n])),
+        "slots": ("slots", lambda n: [level or "black" for level in ours["slots"][n].tolist()]),
+        "head_bins": ("head pose bins", lambda n: bins[n].tolist()),
+        "flipped": ("flips", lambda n: ours["flip"][n].any() if ours["flip"][n].all() else
+                    None if ours["flip"][n].any() else False)}
+    for key, (said, own) in exact.items():
+        compared = [(own(number), sample[key]) for number, sample in pairs if key in sample]
+        if compared:
+            differing = sum(bool(a != b) for a, b in compared)
+            yield Result(f"{what}: windows with other {said} of {len(compared)}", differing, 0)
+    vectors = [(ours["landmarks"][number], sample["landmarks"]) for number, sample in pairs if "landmarks" in sample]
+    if vectors:
+        yield Result(f"{what}: landmarks of {len(vectors)} windows",
+                     max(float(np.abs(own - np.array(said)).max()) for own, said in vectors), 1e-6)
+
+
+def transform(given: dict[str, Any], salt: str) -> Iterator[Result]:
+    """The image transform of evaluation, on bytes made by the README's rule."""
+    height, width = given["height"], given["width"]
+    raw = np.asarray(np.random.PCG64(zlib.crc32(f"{salt}transform".encode())).random_raw(height * width * 3))
+    octets = (raw >> np.uint64(56)).astype(np.uint8)
+    yield Result("transform: the bytes made by the rule",
+                 float((octets[:len(given["first_octets"])] != given["first_octets"]).sum()), 0)
+    picture = torch.from_numpy(octets.reshape(height, width, 3)).permute(2, 0, 1)[None]
+    expected = torch.tensor(given["expected"])
+    yield Result("transform: normalised values", (normalise(picture)[0] - expected).abs().max().item(), 2e-6)
