@@ -148,6 +148,8 @@ def with_priors(index: Index, p: Table, mesh: Table, head_pose: Table) -> Index:
     variance = {face: NormalDist().inv_cdf(min(max(value, 1e-9), 1 - 1e-9)) for face, value in p.items()}
     points = {face: [[x, y, visible] for x, y, _, visible in five] for face, five in mesh.items()}
     for column, table in {"quality": variance, "landmarks": points, "head_pose": head_pose}.items():
+        if not table:
+            continue                                                   # an absent column is unknown everywhere
         clip, track, frame = zip(*table, strict=True)
         add_columns(index.folder, join(index, {"clip": np.array(clip), "track": np.array(track),
                                                "frame": np.array(frame), column: np.array(list(table.values()))}))
