@@ -1,16 +1,17 @@
 """Ego4D annotations and split lists -> face tracks under a policy.
 
 Every collection may be null or missing, unknown keys are ignored, and every record a rule touches is counted. Also
-reads what the original scripts left (json_original/<clip>/<track>.json, result_LAM/<clip>.json). What the rules do is
-data/tracks.py; the pictures are data/pieces.py.
+reads what the original scripts left (json_original/<clip>/<track>.json, result_LAM/<clip>.json; their result_TTM and
+wave are of speech, their video_imgs are pictures: data/images.py). What the rules do is data/tracks.py; the pictures
+are data/pieces.py.
 """
 
 import gc
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -20,6 +21,7 @@ import numpy as np
 from gazepose.data.tracks import MAX_FRAME, POLICIES, FaceTrack, Policy, RawTrack, Segment, face_tracks
 
 ID = re.compile(r"(?!\.+\Z)[A-Za-z0-9_.-]{1,128}")
+BLANK = re.compile(r"\s*")
 CORNERS = ("x", "y", "width", "height")
 
 
@@ -37,11 +39,20 @@ def is_id(text: object) -> TypeGuard[str]:
     return isinstance(text, str) and ID.fullmatch(text) is not None
 
 
-def policy_named(name: str) -> Policy:
-    """Raises ValueError naming the policies there are."""
+def policy_named(name: str, rules: Mapping[str, Any] | None = None) -> Policy:
+    """A preset with some of its rules changed; its name says which: clean+max_gap=30.
+
+    Raises:
+        ValueError: naming the policies or the rules there are, or a value that is out of range.
+    """
     if name not in POLICIES:
         raise ValueError(f"policy {name!r} is unknown -> use {' or '.join(POLICIES)}")
-    return POLICIES[name]
+    preset, rules = POLICIES[name], rules or {}
+    known = [rule.name for rule in fields(Policy) if rule.name != "name"]
+    if unknown := sorted(set(rules) - set(known)):
+        raise ValueError(f"policy {name}: no rule {unknown[0]!r} -> the rules are {', '.join(known)}")
+    changed = {rule: rules[rule] for rule in known if rule in rules and rules[rule] != getattr(preset, rule)}
+    return replace(preset, name="+".join([name, *(f"{rule}={value}" for rule, value in changed.items())]), **changed)
 
 
 def read_split(path: str | Path) -> list[str]:
@@ -77,18 +88,10 @@ def read_json(path: str | Path) -> Any:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such annotation file -> download the official annotations, or make the "
                                 "embedded world with `python -m gazepose synthetic`")
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        named = dict(pairs)
-        if len(named) != len(pairs):
-            name = Counter(key for key, _ in pairs).most_common(1)[0][0]
-            raise ValueError(f"the name {name[:40]!r} occurs twice in one object")
-        return named
-
     collecting = gc.isenabled()
     gc.disable()                                                       # millions of small objects, none of them cyclic
     try:
-        return json.loads(path.read_bytes(), object_pairs_hook=unique)
+        return json.loads(path.read_bytes(), object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not readable JSON: {error} -> download or make it again") from error
     finally:
@@ -120,20 +123,46 @@ def read_clips(json_path: str | Path, clip_uids: Sequence[str], policy: Policy) 
 
 
 def read_original(tracks: str | Path, results: str | Path, clip_uids: Sequence[str], policy: Policy) -> list[Clip]:
-    """As read_clips, from the folders json_original and result_LAM of the original scripts."""
+    """As read_clips, from the folders json_original and result_LAM of the original scripts; tracks by name.
+
+    The scripts left out the first person of each clip and dropped is_at_me, suspect and unmapped_frames, so the rules
+    about these cannot be applied; they wrote no result for a clip without segments.
+
+    Raises:
+        FileNotFoundError: there are no results at all. ValueError: a file cannot be read, or at_me_only is asked for.
+    """
+    tracks, results = Path(tracks), Path(results)
+    if policy.at_me_only:
+        raise ValueError(f"{results}: the original scripts left out is_at_me -> leave --at_me_only out, or put the "
+                         "official annotations into json/")
+    if not results.is_dir():
+        raise FileNotFoundError(f"{results}: no such folder, so {tracks} has no labels -> put result_LAM beside it, or "
+                                "the official annotations into json/")
     clips = []
     for uid in clip_uids:
         clip = Clip(uid)
         clips.append(clip)
-        result = Path(results) / f"{uid}.json"
+        result, folder = results / f"{uid}.json", tracks / uid
         if not result.is_file():
             clip.counts["clip left out: no list of looking segments"] += 1
             continue
-        segments = _segments(read_json(result), ("label", "start_frame", "end_frame"), policy, clip.counts)
-        for path in sorted((Path(tracks) / uid).glob("*.json")):
-            records = _objects(read_json(path))
-            raw = _raw_track(path.stem, records, [str(record.get("Person ID", "")) for record in records],
-                             "frameNumber", clip.counts)
+        if not folder.is_dir():
+            clip.counts["clip left out: not annotated"] += 1
+            continue
+        written = _read_appended(result, clip.counts)
+        if len(written) > 1:
+            raise ValueError(f"{result}: holds {len(written)} different lists -> delete the file and write it again")
+        segments = _segments(written[0], ("label", "start_frame", "end_frame"), policy, clip.counts)
+        for path in sorted(folder.glob("*.json")):
+            if not is_id(path.stem):
+                clip.counts["track dropped: its id is not letters, digits, _ . -"] += 1
+                continue
+            written = _read_appended(path, clip.counts)
+            if len(written) > 1:                                       # as read_clips: the first of that name
+                clip.counts["track dropped: its id occurred before in the clip"] += len(written) - 1
+            records = _objects(written[0])
+            persons = ["" if name is None else str(name) for name in (record.get("Person ID") for record in records)]
+            raw = _raw_track(path.stem, records, persons, "frameNumber", clip.counts)
             clip.tracks += face_tracks(uid, raw, segments, policy, clip.counts)
     return clips
 
@@ -162,6 +191,35 @@ def raw_tracks(annotated: dict[str, Any], policy: Policy, counts: Counter[str]) 
                                              and 0 <= frame <= MAX_FRAME], np.int64)
                 tracks[uid] = raw
     return list(tracks.values())
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    named = dict(pairs)
+    if len(named) != len(pairs):
+        name = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"the name {name[:40]!r} occurs twice in one object")
+    return named
+
+
+def _read_appended(path: Path, counts: Counter[str]) -> list[Any]:
+    """The different values of a file that the original scripts append to, in order, at least one.
+
+    They open files for appending: a second run, or a second track of that id, writes behind what is there.
+    """
+    decoder, values, at = json.JSONDecoder(object_pairs_hook=_unique), [], 0
+    try:
+        text = path.read_text(encoding="utf-8").strip()
+        while at < len(text) or not values:
+            value, at = decoder.raw_decode(text, at)
+            at = BLANK.match(text, at).end()                           # type: ignore[union-attr]
+            values.append(value)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not readable JSON: {error} -> delete the file and run the original scripts again, "
+                         "or put the official annotations into json/") from error
+    different = [value for n, value in enumerate(values) if value not in values[:n]]
+    if len(different) < len(values):
+        counts["file written more than once by the original scripts: read once"] += 1
+    return different
 
 
 def _clip(uid: str, annotated: dict[str, Any], policy: Policy) -> Clip:

@@ -17,7 +17,10 @@ MAX_FRAME = 1_000_000        # nine hours; a larger number is damage, and fillin
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
+    """Every rule under its name; config.py makes a flag of each, with the string under it as its help."""
+
     name: str
+    """the preset, and the rules that differ from it: clean, clean+max_gap=30"""
     drop_frame_zero: bool
     """records of frame 0 are dropped (extracted images are numbered from 1)"""
     drop_outside: bool
@@ -36,12 +39,20 @@ class Policy:
     """a clip with an empty list of segments is all negative; else left out, as one without a list always is"""
     wearer: Literal["first", "flag"]
     """which person is the camera wearer and left out: the first of the list, or the one with the flag"""
-    first_number: int
+    first_number: Literal[0, 1]
     """frame number of the first decoded picture"""
     at_me_only: bool = False
     """only segments with is_at_me count"""
     box_scale: float = 1.0
     """grows the box about its centre before the crop is cut"""
+
+    def __post_init__(self) -> None:
+        if self.max_gap is not None and self.max_gap < 0:
+            raise ValueError(f"max_gap {self.max_gap} -> give 0 or more missing frames, or None to fill all")
+        if not 0.1 <= self.box_scale <= 10:
+            raise ValueError(f"box_scale {self.box_scale} -> give 0.1 to 10; 1 is the box as it is")
+        if self.first_number not in (0, 1):
+            raise ValueError(f"first_number {self.first_number} -> give 0 or 1")
 
 
 POLICIES: dict[str, Policy] = {
