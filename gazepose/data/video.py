@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 DECODERS = ("decord", "pyav")
+SUFFIXES = (".mp4", ".mov", ".mkv", ".avi")
 MAX_BYTES = 64 << 30
 
 
@@ -26,6 +27,12 @@ class VideoFacts:
     width: int
     height: int
     fps: float
+
+
+def find_video(folder: Path, clip: str) -> Path:
+    """The clip's video under any of SUFFIXES; its mp4 when there is none, so that the error names that."""
+    paths = [folder / f"{clip}{suffix}" for suffix in SUFFIXES]
+    return next((path for path in paths if path.is_file()), paths[0])
 
 
 def video_facts(path: str | Path, decoder: str = "decord") -> VideoFacts:
