@@ -47,8 +47,7 @@ def main() -> None:
                           accelerator.print)
     asked = config.data or (Path(data.data) if data.data else None)
     source = find_source(asked, data.preset, data.world_seed).ready(processes)
-    index = source.split(split, processes, policy=config.policy or data.policy, crop_size=data.crop_size,
-                         decoder=data.decoder)
+    index = source.split(split, processes, **config.rows_of(data), crop_size=data.crop_size, decoder=data.decoder)
     stride = config.stride or (data.test_stride if split == "test" else data.val_stride)
     rows = chosen_rows(index, stride, config.limit)
     rule = WindowRule(reach=trained["model"]["reach"], stride=stride, gaussian_drop=data.gaussian_drop,

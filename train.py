@@ -52,8 +52,9 @@ def main() -> None:
     processes = Processes(accelerator.process_index, accelerator.num_processes, accelerator.wait_for_everyone,
                           accelerator.print)
     source.ready(processes)
-    train_index, val_index = (source.split(name, processes, policy=data.policy, crop_size=data.crop_size,
-                                           decoder=data.decoder) for name in (run.rows_of, "val"))
+    train_index, val_index = (source.split(name, processes, policy=data.policy, rules=data.rules,
+                                           crops_from=data.crops_from, crop_size=data.crop_size, decoder=data.decoder)
+                              for name in (run.rows_of, "val"))
     train_rows = chosen_rows(train_index, data.train_stride, data.limit, labelled=run.label_weight > 0)
     val_rows = chosen_rows(val_index, data.val_stride, data.limit)
     behaviour = BEHAVIOURS[config.model.behaviour]

@@ -3,17 +3,23 @@
 A section lives beside its owner (ModelConfig in models/gazepose.py, OptimConfig in optim.py); the rest is here.
 """
 
+import ast
 import dataclasses
+import inspect
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict, TypeVar, get_type_hints
 
 import torch
 import tyro
 
+from gazepose.data.annotations import policy_named
+from gazepose.data.pieces import CropsFrom
+from gazepose.data.tracks import Policy
 from gazepose.models.gazepose import ModelConfig, ModelName
 from gazepose.optim import OptimConfig
 from gazepose.sources import Source, find_source
@@ -21,6 +27,22 @@ from gazepose.sources import Source, find_source
 Preset = Literal["tiny", "easy", "default", "hard", "benchmark", "lowquality"]
 LEARNING_RATES = {"GazePose": 1e-4, "GazeLSTM": 5e-5, "BaselineLSTM": 5e-4, "FaceGaze": 1e-3}
 """the published settings, and what was measured for the embedded world's own pre-training"""
+
+
+def _rule_flags() -> dict[str, Any]:
+    """Every rule of Policy as a flag of its type; the string under it is the help."""
+    (policy,) = ast.parse(inspect.getsource(Policy)).body
+    assert isinstance(policy, ast.ClassDef)
+    said = {rule.target.id: ast.literal_eval(text.value) for rule, text in pairwise(policy.body)
+            if isinstance(rule, ast.AnnAssign) and isinstance(rule.target, ast.Name) and isinstance(text, ast.Expr)}
+    return {rule: Annotated[kind, tyro.conf.arg(help=said[rule])] for rule, kind in get_type_hints(Policy).items()
+            if rule != "name"}
+
+
+if TYPE_CHECKING:
+    PolicyRules = dict[str, Any]
+else:
+    PolicyRules = TypedDict("PolicyRules", _rule_flags(), total=False)         # only the rules that were given
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +57,10 @@ class DataConfig:
     """seed of the embedded world"""
     policy: Literal["clean", "baseline"] = "clean"
     """how annotations are cleaned; baseline: as the published scores"""
+    rules: PolicyRules = field(default_factory=dict)
+    """rules that differ from the policy's"""
+    crops_from: CropsFrom | None = None
+    """faces from videos/, video_imgs/ or face_imgs/; default: the first of them that is there"""
     decoder: Literal["decord", "pyav"] = "decord"
     """what reads the videos"""
     crop_size: int = 224
@@ -60,6 +86,7 @@ class DataConfig:
     """loader processes beside each training process"""
 
     def __post_init__(self) -> None:
+        policy_named(self.policy, self.rules)
         if min(self.train_stride, self.val_stride, self.test_stride, self.windows_per_segment) < 1:
             raise ValueError("strides and --windows_per_segment -> give 1 or more")
         if not 16 <= self.crop_size <= 1024:
@@ -160,7 +187,11 @@ class InferConfig:
     data: Path | None = None
     """data set; default: the one the checkpoint was trained on"""
     policy: Literal["clean", "baseline"] | None = None
-    """annotation policy; default: the checkpoint's"""
+    """annotation policy; default: the checkpoint's, with the rules it was trained under"""
+    rules: PolicyRules = field(default_factory=dict)
+    """rules that differ from that policy's"""
+    crops_from: CropsFrom | None = None
+    """faces from videos/, video_imgs/ or face_imgs/; default: as in training, with --data the first that is there"""
     stride: Annotated[int | None, tyro.conf.arg(aliases=["--val_stride", "--test_stride"])] = None
     """every how many positions are scored; default: the checkpoint's for that split"""
     batch_size: int = 64
@@ -191,6 +222,15 @@ class InferConfig:
         if self.bins is not None and not named:
             raise ValueError(f"--split {self.split} -> give val or test, or --val or --eval beside the number")
         return named[0] if named else self.split
+
+    def rows_of(self, trained: DataConfig) -> dict[str, Any]:
+        """What decides the rows to score: the checkpoint's policy and rules, or the asked policy, with the asked rules.
+
+        The test crops have neither boxes nor labels, so these are for val.
+        """
+        kept = trained.rules if self.policy is None else {}
+        return {"policy": self.policy or trained.policy, "rules": {**kept, **self.rules},
+                "crops_from": self.crops_from or (None if self.data else trained.crops_from)}
 
     @property
     def bins(self) -> float | None:

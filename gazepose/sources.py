@@ -1,13 +1,15 @@
 """Where the rows come from: Ego4D under data/ where it is, else the embedded world; made ready on first use."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from gazepose.checkpoint import read_json
 from gazepose.data.index import Index
+from gazepose.data.pieces import CropsFrom
 from gazepose.data.prepare import prepare
 from gazepose.data.windows import centre_rows
 from gazepose.synthetic.stills import render_stills
@@ -44,16 +46,17 @@ class Source:
             processes.wait()
         return self
 
-    def split(self, name: str, processes: Processes, *, policy: str, crop_size: int, decoder: str) -> Index:
+    def split(self, name: str, processes: Processes, *, policy: str, crop_size: int, decoder: str,
+              rules: Mapping[str, Any] | None = None, crops_from: CropsFrom | None = None) -> Index:
         """Open train, val, test or stills; prepared on first use by all processes together.
 
         Raises:
             ValueError: stills of a data set that is not an embedded world.
         """
         if name != "stills":
-            return Index.open(prepare(self.root, name, policy=policy, crop_size=crop_size, decoder=decoder,
-                                      rank=processes.rank, world_size=processes.world_size, wait=processes.wait,
-                                      say=processes.say))
+            return Index.open(prepare(self.root, name, policy=policy, rules=rules, crops_from=crops_from,
+                                      crop_size=crop_size, decoder=decoder, rank=processes.rank,
+                                      world_size=processes.world_size, wait=processes.wait, say=processes.say))
         if self.preset is None:
             raise ValueError(f"{self.root}: only an embedded world has stills -> give --train_on train, or --preset")
         if processes.rank == 0:

@@ -369,7 +369,7 @@ def test_a_unique_id_twice_or_a_damaged_crop_is_an_error(tmp_path):
         prepare(root, "test", jobs=1, say=quiet)
     (root / "videos_challenge/v/t/00002_a.jpg").unlink()
     (root / "videos_challenge/v/t/00001_a.jpg").write_bytes(b"\xff\xd8\xff broken")
-    with pytest.raises(ValueError, match=r"00001_a\.jpg: not a JPEG.*download it again"):
+    with pytest.raises(ValueError, match=r"00001_a\.jpg: not a JPEG.*download or make it again"):
         prepare(root, "test", jobs=1, say=quiet)
 
 

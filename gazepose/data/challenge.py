@@ -15,7 +15,6 @@ import pandas as pd
 
 from gazepose.data.annotations import is_id
 from gazepose.data.index import Index
-from gazepose.data.shards import decode
 
 FRAMED = re.compile(r"(\d{5})_(.+)\.jpg")
 UNFRAMED = re.compile(r"(.+)\.jpg")
@@ -85,15 +84,6 @@ def list_crops(root: Path, video: str, counts: Counter[str]) -> list[list[CropFi
         if framed:
             tracks.append(sorted(framed, key=lambda crop: (crop.frame, crop.unique_id)))
     return tracks
-
-
-def read_crop(path: Path) -> tuple[bytes, np.ndarray]:
-    """(the file's bytes, uint8 [H, W, 3] RGB); ValueError naming the file when it is damaged."""
-    jpeg = path.read_bytes()
-    try:
-        return jpeg, decode(jpeg)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error} -> download it again") from error
 
 
 def test_labels(root: Path, index: Index) -> np.ndarray:

@@ -7,7 +7,9 @@ import json
 import os
 import shutil
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +22,8 @@ SHARD_BYTES = 256 << 20
 NOT_ROWS = ("key", "counts", "tracks", "sizes")
 
 
-def merge(folder: Path, split: str, pieces: list[Piece], bad: dict[str, str], root: Path, decoder: str) -> None:
+def merge(folder: Path, split: str, pieces: list[Piece], bad: dict[str, str], root: Path,
+          facts: Mapping[str, Any]) -> None:
     """Write the index folder and its shards; clips stand in the order of `pieces`.
 
     Args:
@@ -28,7 +31,7 @@ def merge(folder: Path, split: str, pieces: list[Piece], bad: dict[str, str], ro
         pieces: made ones, at least one with a row; those without any are left out.
         bad: clip -> why it could not be used; kept in the index's facts.
         root: of the data set; priors/<split>.npz and the gaze of truth/<split>.npz are joined, of test no truth.
-        decoder: as asked for; kept in the facts.
+        facts: what the index is made from (policy, crop size, ...); kept in its facts.
 
     Raises:
         ValueError: a table of priors cannot be joined; the message names it.
@@ -43,8 +46,7 @@ def merge(folder: Path, split: str, pieces: list[Piece], bad: dict[str, str], ro
     size, track = (np.concatenate([table[name] for table in tables]) for name in ("sizes", "tracks"))
     clip_of = np.repeat(np.arange(len(tables)), [len(table["sizes"]) for table in tables])
     held = size > 0
-    facts = {"split": split, "policy": pieces[0].policy.name, "crop_size": pieces[0].crop_size,
-             "decoder": None if split == "test" else decoder, "encoder": f"JPEG q{QUALITY} {SUBSAMPLING}",
+    facts = {**facts, "split": split, "encoder": f"JPEG q{QUALITY} {SUBSAMPLING}",
              "quality_fit": fit_gaussian(columns["quality"]), "bad_clips": bad,
              "counts": {rule: count for rule, count in sorted(counts.items()) if count}}
     staging = folder.with_name(f"{split}.shards-{os.getpid()}")

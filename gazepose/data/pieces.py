@@ -1,4 +1,4 @@
-"""Pieces: one clip, decoded once and in order, becomes a file of crops and a table of their rows.
+"""Pieces: one clip, read once and in order, becomes a file of crops and a table of their rows.
 
 A piece survives an interruption: it is made again only when what it was made from has changed. Who makes which piece
 is data/prepare.py; how they become one data set is data/merge.py.
@@ -12,20 +12,22 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from zipfile import BadZipFile
 
 import cv2
 import numpy as np
 
-from gazepose.data.challenge import list_crops, read_crop
+from gazepose.data.challenge import list_crops
 from gazepose.data.crops import cut_face, grown, jpeg_and_quality
+from gazepose.data.images import existing, face_image, pictures_in_order, read_image
 from gazepose.data.shards import ShardWriter
 from gazepose.data.tracks import FaceTrack, Policy
 from gazepose.data.video import frames_in_order
 
 VERSION = 2                  # a change here makes all pieces anew
 STALL_S = 300                # a worker without a new picture for so long is ended
+CropsFrom = Literal["videos", "images", "faces"]
 Rows = dict[str, Any]        # columns of the table; "tracks" and "sizes": the tracks' names and how many rows each has
 
 
@@ -42,6 +44,7 @@ class Piece:
     policy: Policy
     crop_size: int
     decoder: str
+    crops_from: CropsFrom | Literal["challenge"] = "videos"
     tracks: list[FaceTrack] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
 
@@ -68,6 +71,9 @@ class Piece:
         if self.source.is_file():
             facts = self.source.stat()
             digest.update(f"{facts.st_size} {facts.st_mtime_ns}".encode())
+        elif self.source.is_dir():                                     # a folder's time changes with the files in it
+            for folder in [self.source, *sorted(entry for entry in self.source.iterdir() if entry.is_dir())]:
+                digest.update(f"{folder.name} {folder.stat().st_mtime_ns}".encode())
         return digest.hexdigest()
 
     def is_made(self) -> bool:
@@ -101,17 +107,15 @@ def _alive(seconds: int = STALL_S) -> None:
 def make_piece(piece: Piece) -> None:
     """Cut one clip; writes the piece, or <uid>.bad with the reason when the video is missing or damaged."""
     try:
-        if piece.source.is_dir():
-            _write(piece, _challenge_rows)
-            return
+        rows_of = {"challenge": _challenge_rows, "faces": _face_rows}.get(piece.crops_from, _clip_rows)
         try:
-            _write(piece, _clip_rows)
+            _write(piece, rows_of)
         except ValueError:
-            if piece.decoder == "pyav":
+            if piece.crops_from != "videos" or piece.decoder == "pyav":
                 raise
             piece.decoder = "pyav"
             piece.counts["clip decoded by pyav: decord could not"] += 1
-            _write(piece, _clip_rows)
+            _write(piece, rows_of)
     except (ValueError, FileNotFoundError) as error:
         piece.bad.write_text(str(error))
     finally:
@@ -128,19 +132,20 @@ def _write(piece: Piece, rows_of: Callable[[Piece, ShardWriter, Counter[str]], R
 
 
 def _clip_rows(piece: Piece, writer: ShardWriter, counts: Counter[str]) -> Rows:
-    """One pass over the video; all faces of a picture are cut while it is there."""
-    policy, tracks = piece.policy, piece.tracks
-    frame = np.concatenate([np.zeros(0, np.int64), *(track.frames for track in tracks)])
-    box = np.concatenate([np.zeros((0, 4)), *(track.boxes for track in tracks)])
-    label = np.concatenate([np.zeros(0, np.int8), *(track.labels for track in tracks)])
-    track_of = np.repeat(np.arange(len(tracks)), np.array([len(track.frames) for track in tracks], np.int64))
-    offset, length, quality = np.zeros(len(frame), np.int64), np.zeros(len(frame), np.int64), np.zeros(len(frame))
-    position = np.concatenate([np.zeros(0, np.int64), *(np.arange(len(track.frames)) for track in tracks)])
-    black, kept = np.zeros(len(frame), bool), np.zeros(len(frame), bool)
+    """One pass over the pictures; all faces of a picture are cut while it is there."""
+    policy, columns = piece.policy, _wanted(piece)
+    box, offset, length, quality = (columns[name] for name in ("box", "offset", "length", "quality"))
     rows_of: dict[int, list[int]] = {}                                 # picture number -> its rows
-    for row, number in enumerate((frame - policy.first_number).tolist()):
+    for row, number in enumerate((columns["frame"] - policy.first_number).tolist()):
         rows_of.setdefault(number, []).append(row)
-    pictures = frames_in_order(piece.source, sorted(rows_of), piece.decoder) if rows_of else ()
+    early = [number for number in rows_of if number < 0]               # frame 0 where counting is from 1
+    counts["row left out: before the first picture"] += sum(len(rows_of.pop(number)) for number in early)
+    if not rows_of:
+        pictures = iter(())
+    elif piece.crops_from == "images":
+        pictures = pictures_in_order(piece.source, sorted(rows_of))
+    else:
+        pictures = frames_in_order(piece.source, sorted(rows_of), piece.decoder)
     for number, picture in pictures:
         _alive()
         for row in rows_of.pop(number):
@@ -154,12 +159,46 @@ def _clip_rows(piece: Piece, writer: ShardWriter, counts: Counter[str]) -> Rows:
                 counts["crop black: outside the picture"] += 1
                 face = np.zeros((1, 1, 3), np.uint8)
             jpeg, quality[row] = jpeg_and_quality(face, piece.crop_size)
-            black[row] = not face.any()
+            columns["black"][row] = not face.any()
             offset[row], length[row] = writer.append(jpeg)
-            kept[row] = True
-    counts["row left out: past the end of the video"] += sum(map(len, rows_of.values()))
-    columns = {"frame": frame, "box": box, "label": label, "offset": offset, "length": length, "quality": quality,
-               "position": position, "black": black}
+    missing = "no extracted picture" if piece.crops_from == "images" else "past the end of the video"
+    counts[f"row left out: {missing}"] += sum(map(len, rows_of.values()))
+    return _kept(piece, columns)
+
+
+def _face_rows(piece: Piece, writer: ShardWriter, counts: Counter[str]) -> Rows:
+    """Ready-made faces; one without an image has no row, but keeps its position in the track."""
+    columns = _wanted(piece)
+    names = [track.track for track in piece.tracks for _ in range(len(track.frames))]
+    folder = existing(piece.source) if names else piece.source
+    for row, number in enumerate((columns["frame"] - piece.policy.first_number).tolist()):
+        _alive()
+        image = face_image(folder, names[row], number)
+        if image is None:
+            counts["row left out: no face image"] += 1
+            continue
+        jpeg, columns["quality"][row] = jpeg_and_quality(image[1], piece.crop_size, image[0])
+        columns["black"][row] = not image[1].any()
+        columns["offset"][row], columns["length"][row] = writer.append(jpeg)
+    return _kept(piece, columns)
+
+
+def _wanted(piece: Piece) -> dict[str, np.ndarray]:
+    """Columns of all faces of the clip's tracks, crops and quality to come."""
+    tracks = piece.tracks
+    columns = {"frame": np.concatenate([np.zeros(0, np.int64), *(track.frames for track in tracks)]),
+               "box": np.concatenate([np.zeros((0, 4)), *(track.boxes for track in tracks)]),
+               "label": np.concatenate([np.zeros(0, np.int8), *(track.labels for track in tracks)]),
+               "position": np.concatenate([np.zeros(0, np.int64), *(np.arange(len(track.frames)) for track in tracks)])}
+    rows = len(columns["frame"])
+    return {**columns, "offset": np.zeros(rows, np.int64), "length": np.zeros(rows, np.int64),
+            "quality": np.zeros(rows), "black": np.zeros(rows, bool)}
+
+
+def _kept(piece: Piece, columns: dict[str, np.ndarray]) -> Rows:
+    """The rows that got a crop."""
+    kept, tracks = columns["length"] > 0, piece.tracks
+    track_of = np.repeat(np.arange(len(tracks)), np.array([len(track.frames) for track in tracks], np.int64))
     return {**{name: column[kept] for name, column in columns.items()},
             "tracks": np.array([track.track for track in tracks], str),
             "sizes": np.bincount(track_of[kept], minlength=len(tracks))}
@@ -172,7 +211,7 @@ def _challenge_rows(piece: Piece, writer: ShardWriter, counts: Counter[str]) -> 
     black = np.zeros(len(crops), bool)
     for row, crop in enumerate(crops):
         _alive()
-        jpeg, face = read_crop(crop.path)
+        jpeg, face = read_image(crop.path)
         jpeg, quality[row] = jpeg_and_quality(face, piece.crop_size, jpeg)
         black[row] = not face.any()
         offset[row], length[row] = writer.append(jpeg)

@@ -1,38 +1,51 @@
-"""Offline door: videos and annotations, or the challenge's crops -> shards + index. Once per policy and crop size.
+"""Offline door: pictures and annotations, or ready-made crops -> shards + index. Once per policy and crop size.
+
+Faces come out of videos/, or out of what others cut from these: video_imgs/ (whole pictures), face_imgs/ (faces),
+videos_challenge/ (the test set). Annotations are json/, json_original/ with result_LAM/, or a table in boxes/.
 
 Each clip becomes a piece (data/pieces.py) that survives an interruption; clips are shared out over ranks and
 processes; then rank 0 merges the pieces (data/merge.py). The index is data/index.py, windows come after.
 """
 
+import hashlib
 import multiprocessing
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import Any, get_args
 
 import numpy as np
 
-from gazepose.data.annotations import policy_named, read_clips, read_original, read_split
+from gazepose.data.annotations import Clip, policy_named, read_clips, read_original, read_split
+from gazepose.data.boxes import find_table, read_boxes
 from gazepose.data.challenge import list_videos
 from gazepose.data.index import Index
 from gazepose.data.merge import all_counts, merge
-from gazepose.data.pieces import STALL_S, Piece, make_piece, start_worker
+from gazepose.data.pieces import STALL_S, CropsFrom, Piece, make_piece, start_worker
 from gazepose.data.tracks import Policy
-from gazepose.data.video import DECODERS
+from gazepose.data.video import DECODERS, find_video
 
 SPLITS = ("train", "val", "test")
+FOLDERS = {"videos": "videos", "images": "video_imgs", "faces": "face_imgs", "challenge": "videos_challenge"}
 
 
-def prepare(data: str | Path, split: str, *, policy: str = "clean", crop_size: int = 64, decoder: str = "decord",
-            rank: int = 0, world_size: int = 1, wait: Callable[[], None] = lambda: None, jobs: int | None = None,
+def prepare(data: str | Path, split: str, *, policy: str = "clean", rules: Mapping[str, Any] | None = None,
+            crops_from: CropsFrom | None = None, crop_size: int = 64, decoder: str = "decord", rank: int = 0,
+            world_size: int = 1, wait: Callable[[], None] = lambda: None, jobs: int | None = None,
             say: Callable[[str], None] = print, max_bad_fraction: float = 0.01) -> Path:
     """Make DATA/prepared/<policy>-<crop_size>/<split>, or return at once when it is there.
 
+    The folder's name holds the rules that differ from the policy (clean+max_gap=30-224) and ends in -images or -faces
+    when the crops are not from videos.
+
     Args:
         data: root of a data set in the Ego4D layout; split: train, val (videos) or test (crop folders, label -1).
+        policy, rules: a preset, and the rules that are to differ from it (fields of tracks.Policy).
+        crops_from: videos, images (video_imgs) or faces (face_imgs); default: the first of them that is there.
         decoder: decord or pyav; a clip decord cannot read is read by pyav, and counted.
         rank, world_size, wait: of the processes that prepare together, on one file system; wait is their barrier.
         jobs: processes of this rank; default: the cores divided among the ranks; 1: in this process.
@@ -45,19 +58,27 @@ def prepare(data: str | Path, split: str, *, policy: str = "clean", crop_size: i
             other settings. RuntimeError: a worker died.
     """
     root = Path(data).resolve()
-    rules = policy_named(policy)
+    named = policy_named(policy, rules)
     if split not in SPLITS:
         raise ValueError(f"split {split!r} is unknown -> use {', '.join(SPLITS)}")
     if not 16 <= crop_size <= 1024:
         raise ValueError(f"crop_size {crop_size}: crops of 16 to 1024 pixels are stored -> use 64 or 224")
     if decoder not in DECODERS:
         raise ValueError(f"decoder {decoder!r} is unknown -> use {' or '.join(DECODERS)}")
-    folder = root / "prepared" / f"{policy}-{crop_size}" / split
+    source = _source(root, split, named, crop_size, crops_from)
+    if source == "faces" and named.box_scale != 1:
+        raise ValueError(f"box_scale {named.box_scale}: ready-made faces cannot be cut anew -> leave it out, or give "
+                         "--crops_from videos")
+    folder = prepared_folder(root, split, named, crop_size, source)
+    facts = {"policy": named.name, "rules": {key: value for key, value in vars(named).items() if key != "name"},
+             "crop_size": crop_size, "crops_from": source, "decoder": decoder if source == "videos" else None}
+    if split != "test" and (table := find_table(root, split)):
+        facts["table"] = hashlib.sha256(table.read_bytes()).hexdigest()
     if (folder / "index.json").is_file():
-        _expect(Index.open(folder), split=split, policy=policy, crop_size=crop_size)
+        _expect(Index.open(folder), {"split": split, **facts})
         return folder
     began, workplace = time.monotonic(), folder.with_name(f"{split}.pieces")
-    pieces = _list_pieces(root, split, workplace, rules, crop_size, decoder)
+    pieces = _list_pieces(root, split, workplace, named, crop_size, decoder, source)
     workplace.mkdir(parents=True, exist_ok=True)
     ours = sorted(pieces, key=lambda piece: (-piece.rows, piece.uid))[rank::world_size]
     for piece in ours:
@@ -70,29 +91,59 @@ def prepare(data: str | Path, split: str, *, policy: str = "clean", crop_size: i
     _judge(folder, pieces, bad, made, max_bad_fraction)                # alike on every rank
     wait()
     if rank == 0:
-        merge(folder, split, made, bad, root, decoder)
+        merge(folder, split, made, bad, root, facts)
         shutil.rmtree(workplace)
         say(_summary(Index.open(folder), time.monotonic() - began))
     wait()
     return folder
 
 
-def _list_pieces(root: Path, split: str, workplace: Path, policy: Policy, crop_size: int, decoder: str) -> list[Piece]:
-    """Every clip of the split, in the split list's order."""
-    settings = (policy, crop_size, decoder)
+def prepared_folder(root: Path, split: str, policy: Policy, crop_size: int, source: str = "videos") -> Path:
+    """Where the index of a split lies, or will lie."""
+    suffix = f"-{source}" if source in ("images", "faces") else ""
+    return root / "prepared" / f"{policy.name}-{crop_size}{suffix}" / split
+
+
+def _source(root: Path, split: str, policy: Policy, crop_size: int, asked: CropsFrom | None) -> str:
+    """Where the crops come from: as asked; else what is there, or was when it was prepared."""
+    if asked is not None and asked not in get_args(CropsFrom):
+        raise ValueError(f"crops_from {asked!r} is unknown -> use {', '.join(get_args(CropsFrom))}")
     if split == "test":
-        crops = root / "videos_challenge"
-        return [Piece(video, crops / video, workplace / video, sum(1 for _ in (crops / video).iterdir()), *settings)
-                for video in list_videos(crops)]
+        return "challenge"
+    there = (source for source in get_args(CropsFrom) if any((root / FOLDERS[source]).glob("*"))
+             or prepared_folder(root, split, policy, crop_size, source).is_dir())
+    return asked or next(there, "videos")
+
+
+def _list_pieces(root: Path, split: str, workplace: Path, policy: Policy, crop_size: int, decoder: str,
+                 source: Any) -> list[Piece]:
+    """Every clip of the split, in the split list's order."""
+    folder, settings = root / FOLDERS[source], (policy, crop_size, decoder, source)
+    if source == "challenge":
+        return [Piece(video, folder / video, workplace / video, sum(1 for _ in (folder / video).iterdir()), *settings)
+                for video in list_videos(folder)]
+    return [Piece(clip.uid, find_video(folder, clip.uid) if source == "videos" else folder / clip.uid,
+                  workplace / clip.uid, sum(len(track.frames) for track in clip.tracks), *settings, clip.tracks,
+                  clip.counts) for clip in annotated_clips(root, split, policy)]
+
+
+def annotated_clips(root: Path, split: str, policy: Policy) -> list[Clip]:
+    """Face tracks of train or val from whichever annotations are there, in the split list's order.
+
+    A table of boxes/ comes first, then the official JSON (json/av_<split>.json, or the json/av.json that the original
+    scripts merge), then what these scripts made of it.
+
+    Raises:
+        FileNotFoundError or ValueError naming what is missing or damaged.
+    """
+    if table := find_table(root, split):
+        return read_boxes(table, policy)
     uids = read_split(root / "split" / f"{split}.list")
-    annotated, original = root / "json" / f"av_{split}.json", root / "json_original"
-    if not annotated.is_file() and original.is_dir():
-        clips = read_original(original, root / "result_LAM", uids, policy)
-    else:
-        clips = read_clips(annotated, uids, policy)
-    return [Piece(clip.uid, root / "videos" / f"{clip.uid}.mp4", workplace / clip.uid,
-                  sum(len(track.frames) for track in clip.tracks), *settings, clip.tracks, clip.counts)
-            for clip in clips]
+    official = [root / "json" / f"av_{split}.json", root / "json" / "av.json"]
+    original = root / "json_original"
+    if original.is_dir() and not any(path.is_file() for path in official):
+        return read_original(original, root / "result_LAM", uids, policy)
+    return read_clips(next((path for path in official if path.is_file()), official[0]), uids, policy)
 
 
 def _make_pieces(pieces: list[Piece], jobs: int, split: str, say: Callable[[str], None]) -> None:
@@ -123,7 +174,7 @@ def _judge(folder: Path, pieces: list[Piece], bad: dict[str, str], made: list[Pi
     if len(bad) > max_bad_fraction * len(pieces):
         some = "\n  ".join(list(bad.values())[:5])
         raise ValueError(f"{folder}: {len(bad)} of {len(pieces)} clips cannot be used, more than "
-                         f"{max_bad_fraction:.1%}:\n  {some}\n-> put these videos there, or take the clips off the "
+                         f"{max_bad_fraction:.1%}:\n  {some}\n-> put them there, or take the clips off the "
                          "split list; finished clips are kept")
     if gone := [piece.uid for piece in made if not piece.table.is_file()]:
         raise RuntimeError(f"{folder}: {len(gone)} clips were not cut, {gone[0]} first -> all processes must share one "
@@ -135,11 +186,13 @@ def _judge(folder: Path, pieces: list[Piece], bad: dict[str, str], made: list[Pi
                          "-> check that split list and annotations belong together, or try the other policy")
 
 
-def _expect(index: Index, **wanted: str | int) -> None:
-    for name, value in wanted.items():
-        if index.facts.get(name) != value:
-            raise ValueError(f"{index.folder}: was made with {name} {index.facts.get(name)}, wanted {value} -> delete "
-                             "the folder; it is made again")
+def _expect(index: Index, wanted: Mapping[str, Any]) -> None:
+    """The index was made from what is wanted; facts it does not state are not compared, nor is the decoder."""
+    made, wanted = ({**facts, **facts.get("rules", {})} for facts in (index.facts, wanted))
+    for name in sorted(set(made) & set(wanted) - {"rules", "decoder"}, key=list(wanted).index):
+        if made[name] != wanted[name]:
+            raise ValueError(f"{index.folder}: was made with {name} {made[name]}, wanted {wanted[name]} -> delete the "
+                             "folder; it is made again")
 
 
 def _summary(index: Index, seconds: float) -> str:
