@@ -1,7 +1,7 @@
 """python -m gazepose <verb>: everything that is not training or inference."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -9,8 +9,10 @@ import tyro
 from accelerate import PartialState
 
 from gazepose import checkpoint, submission
-from gazepose.config import Preset, asdict, readable_errors
+from gazepose.config import PolicyRules, Preset, asdict, readable_errors
+from gazepose.data.boxes import lay_out
 from gazepose.data.index import Index
+from gazepose.data.pieces import CropsFrom
 from gazepose.models.published import read_published
 from gazepose.predictions import faces
 from gazepose.report import make_report
@@ -18,14 +20,46 @@ from gazepose.sources import Processes, find_source
 from gazepose.synthetic.world import render_world
 
 
-def prepare(split: Literal["train", "val", "test", "stills"], data: Path | None = None, preset: Preset = "default",
-            world_seed: int = 0, policy: Literal["clean", "baseline"] = "clean", crop_size: int = 224,
-            decoder: Literal["decord", "pyav"] = "decord") -> None:
-    """Cut the faces of a split out of its videos; several processes share the clips under accelerate launch."""
+def prepare(rules: Annotated[PolicyRules, tyro.conf.OmitArgPrefixes], *,
+            split: Literal["train", "val", "test", "stills"] | None = None, data: Path | None = None,
+            video: Path | None = None, boxes: Path | None = None, out: Path | None = None, preset: Preset = "default",
+            world_seed: int = 0, policy: Literal["clean", "baseline"] = "clean", crops_from: CropsFrom | None = None,
+            crop_size: int = 224, decoder: Literal["decord", "pyav"] = "decord") -> None:
+    """Cut the faces of a split out of its videos; several processes share the clips under accelerate launch.
+
+    Videos of your own: --video FILE_OR_FOLDER --boxes TABLE.csv --out FOLDER makes a data set folder, which infer.py
+    and train.py take as --data FOLDER.
+
+    Args:
+        split: which split; of videos of your own default val.
+        data: data set in the Ego4D layout; default: data/ if Ego4D is there, else the embedded world.
+        video: a video of your own, or a folder of several, each named by its clip.
+        boxes: table of their faces, CSV or Parquet: clip,track,frame,x,y,width,height and, if known, label.
+        out: folder to make of them.
+        preset: which embedded world.
+        world_seed: seed of the embedded world.
+        policy: how annotations are cleaned; baseline: as the published scores.
+        rules: rules that differ from the policy's.
+        crops_from: faces from videos/, video_imgs/ or face_imgs/; default: the first of them that is there.
+        crop_size: pixels per side of a face crop.
+        decoder: what reads the videos.
+    """
+    own = video is not None or boxes is not None or out is not None
+    if own and (video is None or boxes is None or out is None or data is not None or split in ("test", "stills")):
+        raise ValueError("videos of your own -> give --video, --boxes and --out, and --split train or val")
+    if split is None and not own:
+        raise ValueError("--split -> give train, val, test or stills")
+    split = split or "val"
     state = PartialState(cpu=not torch.accelerator.is_available())
     processes = Processes(state.process_index, state.num_processes, state.wait_for_everyone, state.print)
+    if video is not None and boxes is not None and out is not None:
+        data = out
+        if state.is_main_process:
+            lay_out(boxes, video, out, split)
+        state.wait_for_everyone()
     source = find_source(data, preset, world_seed).ready(processes)
-    index = source.split(split, processes, policy=policy, crop_size=crop_size, decoder=decoder)
+    index = source.split(split, processes, policy=policy, rules=rules, crops_from=crops_from, crop_size=crop_size,
+                         decoder=decoder)
     state.print(f"{len(index)} rows -> {index.folder}")
 
 

@@ -1,0 +1,287 @@
+"""Videos of one's own: a table of boxes is read strictly or not at all, and a folder made of it is a data set."""
+
+import csv
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_prepare import HEIGHT, WIDTH, number_in, quiet, write_video
+
+from gazepose.data.boxes import COLUMNS, lay_out, read_boxes
+from gazepose.data.index import Index
+from gazepose.data.prepare import prepare
+from gazepose.data.tracks import POLICIES
+from gazepose.data.windows import WindowRule, centre_rows, window_rows
+
+ROOT = Path(__file__).resolve().parents[1]
+CLEAN = POLICIES["clean"]
+HEADER = ",".join(COLUMNS)
+
+
+def table(path: Path, *lines: str, header: str = HEADER) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join([header, *lines]) + "\n")
+    return path
+
+
+def whole(clip: str, track: str, *frames: int, label: str | None = None) -> list[str]:
+    """Lines whose box is the whole picture."""
+    return [f"{clip},{track},{frame},0,0,{WIDTH},{HEIGHT}" + ("" if label is None else f",{label}") for frame in frames]
+
+
+def read(path: Path) -> dict[tuple[str, str], tuple[list[int], list[list[float]], list[int]]]:
+    return {(track.clip, track.track): (track.frames.tolist(), track.boxes.tolist(), track.labels.tolist())
+            for clip in read_boxes(path, CLEAN) for track in clip.tracks}
+
+
+def test_a_table_becomes_tracks_whose_unknown_labels_stay_unknown(tmp_path):
+    path = table(tmp_path / "b.csv", "c,001,4,10,20,30,40,1", "c,001,2,0,20,30,40,0", "c,NA,9,1,2,3,4,",
+                 "c,NA,10,1,2,3,4,-1", header=HEADER + ",label")
+    assert read(path) == {("c", "001"): ([2, 3, 4], [[0, 20, 30, 60], [5, 20, 35, 60], [10, 20, 40, 60]], [0, -1, 1]),
+                          ("c", "NA"): ([9, 10], [[1, 2, 4, 6]] * 2, [-1, -1])}
+    assert set(sum((labels for _, _, labels in read(table(tmp_path / "n.csv", "c,t,1,0,0,9,9")).values()), [])) == {-1}
+
+
+def test_boxes_obey_the_policy_and_are_counted(tmp_path):
+    path = table(tmp_path / "b.csv", *whole("c", "t", 1, 30), "c,t,2,5,5,0,9")
+    (clip,) = read_boxes(path, CLEAN)
+    assert [track.frames.tolist() for track in clip.tracks] == [[1], [30]]
+    assert clip.counts["record dropped: width or height not positive"] == 1 and clip.counts["gap: track split"] == 1
+
+
+@pytest.mark.parametrize(("lines", "header", "message"), [
+    (["c,t,1,0,0,9,9", "c d,t,1,0,0,9,9"], HEADER, r"line 3: clip 'c d' is no id -> text of letters"),
+    (["c,../t,1,0,0,9,9"], HEADER, r"line 2: track '\.\./t' is no id"),
+    (["c,t,1,NA,0,9,9"], HEADER, r"line 2: x 'NA' is not a finite number -> digits"),
+    (["c,t,1,0,nan,9,9"], HEADER, r"line 2: y 'nan' is not a finite number"),
+    (["c,t,1,0,0,1e999,9"], HEADER, r"line 2: width '1e999' is not a finite number"),
+    (["", "", "c,t,1,0,0,9,1_0"], HEADER, r"line 4: height '1_0' is not a finite number"),
+    (["c,t,1.5,0,0,9,9"], HEADER, r"line 2: frame '1\.5' -> a whole number of 0 to 1000000"),
+    (["c,t,-1,0,0,9,9"], HEADER, r"line 2: frame '-1' -> a whole number"),
+    (["c,t,10000000,0,0,9,9"], HEADER, r"line 2: frame '10000000' -> a whole number"),
+    (["c,t,1,0,0,9,9,yes"], HEADER + ",label", r"line 2: label 'yes' -> 1 looking, 0 not looking"),
+    (["c,t,1,0,0,9"], HEADER, r"line 2: 6 values for 7 columns"),
+    (["c,t,1,0,0,9,9", "c,t,2,0,0,9,9", "c,t,1,5,5,9,9"], HEADER, r"line 4: clip c track t frame 1 stands in line 2"),
+    (["c,t,1,0,0,9,9,1"], HEADER + ",labels", r"column 'labels' is unknown -> the columns are clip,track,"),
+    (["c,t,1,0,0,9,9,1"], HEADER + ",x", r"column 'x' occurs twice"),
+    (["c;t;1;0;0;9;9"], HEADER.replace(",", ";"), r"no column 'clip' -> the columns are .*with commas between"),
+    ([], HEADER, r"holds no box -> one face a line"), ([], "", r"no column 'clip'"),
+    (['"c,t,1,0,0,9,9'], HEADER, r"line \d: not CSV: ")])
+def test_what_is_wrong_is_named_by_file_and_line(tmp_path, lines, header, message):
+    with pytest.raises(ValueError, match=rf"boxes\.csv: {message}"):
+        read_boxes(table(tmp_path / "boxes.csv", *lines, header=header), CLEAN)
+
+
+def test_a_table_that_is_none_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"gone\.csv: no such table of boxes -> clip,track,frame"):
+        read_boxes(tmp_path / "gone.csv", CLEAN)
+    with pytest.raises(ValueError, match=r"b\.xlsx: a table of boxes is \.csv or \.parquet"):
+        read_boxes(tmp_path / "b.xlsx", CLEAN)
+    (tmp_path / "b.csv").write_bytes((HEADER + "\nc,t,1,0,0,9,9\n").encode("utf-16"))
+    with pytest.raises(ValueError, match=r"b\.csv: (after line 0: not UTF-8 text|no column 'clip')"):
+        read_boxes(tmp_path / "b.csv", CLEAN)
+
+
+ids = st.from_regex(r"[A-Za-z0-9_.-]{1,8}", fullmatch=True).filter(lambda text: set(text) != {"."}) | st.sampled_from(
+    ["001", "NA", "nan", "None", "1e5", "true", "-1", "0x1F"])
+tables = st.dictionaries(st.tuples(ids, ids, st.integers(0, 40)), st.tuples(
+    *[st.floats(0, 900)] * 2, *[st.floats(0.01, 900)] * 2, st.sampled_from(["", "-1", "0", "1", "1.0"])),
+    min_size=1, max_size=12)
+
+
+@given(faces=tables, data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_every_face_of_a_table_comes_back_as_it_was_written(faces, data, tmp_path_factory):
+    """Whatever the order of lines and columns, the line ends, blank lines and a byte order mark."""
+    names = data.draw(st.permutations([*COLUMNS, "label"]))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator=data.draw(st.sampled_from(["\n", "\r\n"])),
+                        quoting=data.draw(st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL])))
+    writer.writerow(names)
+    for key in data.draw(st.permutations(sorted(faces))):
+        line: dict[str, Any] = dict(zip([*COLUMNS, "label"], [*key, *faces[key]], strict=True))
+        writer.writerow([line[name] for name in names])
+        if data.draw(st.booleans()):
+            text.write("\n")
+    path = tmp_path_factory.getbasetemp() / "written.csv"
+    path.write_bytes(data.draw(st.sampled_from([b"", b"\xef\xbb\xbf"])) + text.getvalue().encode())
+    found = {(t.clip, t.track, frame): (box, label) for clip in read_boxes(path, CLEAN) for t in clip.tracks
+             for frame, box, label in zip(t.frames.tolist(), t.boxes.tolist(), t.labels.tolist(), strict=True)}
+    for key, (x, y, width, height, label) in faces.items():
+        assert found.pop(key) == ([x, y, x + width, y + height], {"": -1, "-1": -1, "0": 0}.get(label, 1))
+    assert {label for _, label in found.values()} <= {-1}             # the rest was filled
+
+
+@given(place=st.integers(0, 7), value=st.text(max_size=6) | st.sampled_from(["NA", "nan", "inf", "1e400", "١", "0x1"]))
+@settings(max_examples=150, deadline=None)
+def test_a_value_is_taken_as_it_is_or_refused_with_its_line(place, value, tmp_path_factory):
+    line = ["c", "t", "1", "0", "0", "9", "9", "1"]
+    line[place] = value
+    text = io.StringIO()
+    csv.writer(text).writerows([[*COLUMNS, "label"], ["c", "other", 1, 0, 0, 9, 9, 0], line])
+    path = tmp_path_factory.getbasetemp() / "value.csv"
+    path.write_bytes(text.getvalue().encode("utf-8", "surrogatepass"))
+    try:
+        found = read(path)
+    except ValueError as error:
+        assert re.match(rf"{re.escape(str(path))}: (after )?line [2-9]", str(error))
+        return
+    if place < 2:
+        assert (value, "t")[place] == value or ("c", value)[place] == value
+        assert (value, "t") in found if place == 0 else ("c", value) in found
+    elif place == 7:
+        assert value in ("", "-1", "0", "1", "-1.0", "0.0", "1.0")
+    else:
+        assert value.isascii() and np.isfinite(float(value)) and value.strip() == value
+
+
+@given(content=st.binary(max_size=200))
+@settings(max_examples=100, deadline=None)
+def test_any_bytes_are_an_error_that_names_the_file(content, tmp_path_factory):
+    path = tmp_path_factory.getbasetemp() / "bytes.csv"
+    for before in (b"", HEADER.encode() + b"\n"):
+        path.write_bytes(before + content)
+        try:
+            read_boxes(path, CLEAN)
+        except ValueError as error:
+            assert str(error).startswith(str(path))
+
+
+def test_parquet_reads_as_csv_does(tmp_path):
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    columns: dict[str, list] = {"clip": ["c", "c"], "track": ["001", "001"], "frame": [1, 2], "x": [0.1, 3.0],
+                                "y": [0, 1], "width": [9.5, 9.25], "height": [9, 9], "label": [1.0, None]}
+    parquet.write_table(pyarrow.table(columns), tmp_path / "b.parquet")
+    lines = ["c,001,1,0.1,0,9.5,9,1", "c,001,2,3.0,1,9.25,9,"]
+    assert read(tmp_path / "b.parquet") == read(table(tmp_path / "b.csv", *lines, header=HEADER + ",label"))
+    for name, values, message in [("track", [1, 1], r"row 1: track None is no id -> text"),
+                                  ("x", [0.5, None], r"row 2: x '' is not a finite number"),
+                                  ("y", [True, True], r"row 1: y None is not a finite number"),
+                                  ("label", [0, 7], r"row 2: label '7'")]:
+        parquet.write_table(pyarrow.table({**columns, name: values}), tmp_path / "b.parquet")
+        with pytest.raises(ValueError, match=rf"b\.parquet: {message}"):
+            read_boxes(tmp_path / "b.parquet", CLEAN)
+    (tmp_path / "b.parquet").write_bytes(b"PAR1 broken")
+    with pytest.raises(ValueError, match=r"b\.parquet: not readable Parquet"):
+        read_boxes(tmp_path / "b.parquet", CLEAN)
+
+
+def test_parquet_without_pyarrow_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    (tmp_path / "b.parquet").write_bytes(b"PAR1")
+    with pytest.raises(ImportError, match=r"b\.parquet: Parquet needs pyarrow -> pip install 'gazepose\[parquet\]'"):
+        read_boxes(tmp_path / "b.parquet", CLEAN)
+
+
+# The data set folder
+
+def test_a_folder_of_videos_and_a_table_become_a_split(tmp_path):
+    for clip, suffix in (("a", "mp4"), ("b", "mkv"), ("unused", "mp4")):
+        write_video(tmp_path / "mine" / f"{clip}.{suffix}", 30)
+    boxes = table(tmp_path / "boxes.csv", *whole("b", "t", *range(2, 12)), *whole("a", "001", 5, 7))
+    out = tmp_path / "set"
+    lay_out(boxes, tmp_path / "mine", out, "train")
+    lay_out(boxes, tmp_path / "mine", out, "train")                    # again: nothing changes
+    assert sorted(path.relative_to(out).as_posix() for path in out.rglob("*.*")) == [
+        "boxes/train.csv", "videos/a.mp4", "videos/b.mkv"]
+    index = Index.open(prepare(out, "train", crop_size=64, jobs=1, say=quiet))
+    assert index.clips == ["b", "a"] and index.track_name == ["t", "001"] and set(index.label.tolist()) == {-1}
+    assert [number_in(index.crop(row)) for row in range(len(index))] == index.frame.tolist() == [*range(2, 12), 5, 6, 7]
+    rows = centre_rows(index, 4)
+    assert index.frame[rows].tolist() == [2, 6, 10, 5]
+    assert index.frame[window_rows(index, WindowRule(), rows)][1].tolist() == [3, 4, 5, 6, 7, 8, 9]
+
+
+def test_one_video_may_have_any_name(tmp_path):
+    video = write_video(tmp_path / "holiday.mp4", 9)
+    lay_out(table(tmp_path / "boxes.csv", *whole("c", "t", 3)), video, tmp_path / "set", "val")
+    assert number_in(Index.open(prepare(tmp_path / "set", "val", jobs=1, say=quiet)).crop(0)) == 3
+
+
+def test_a_table_that_changed_is_not_taken_for_the_old_one(tmp_path):
+    video, out = write_video(tmp_path / "c.mp4", 9), tmp_path / "set"
+    lay_out(table(tmp_path / "boxes.csv", *whole("c", "t", 3)), video, out, "val")
+    folder = prepare(out, "val", jobs=1, say=quiet)
+    assert prepare(out, "val", jobs=1, say=quiet) == folder
+    lay_out(table(tmp_path / "boxes.csv", *whole("c", "t", 3, 4)), video, out, "val")
+    with pytest.raises(ValueError, match=r"val: was made with table .*-> delete the folder; it is made again"):
+        prepare(out, "val", jobs=1, say=quiet)
+
+
+def test_what_does_not_fit_together_is_refused(tmp_path):
+    video, out = write_video(tmp_path / "mine" / "c.mp4", 9), tmp_path / "set"
+    one = table(tmp_path / "1.csv", *whole("c", "t", 1))
+    two = table(tmp_path / "2.csv", *whole("c", "t", 1), *whole("d", "t", 1))
+    with pytest.raises(ValueError, match=r"2\.csv: holds 2 clips, .*c\.mp4 is one video -> give the folder"):
+        lay_out(two, video, out, "val")
+    with pytest.raises(FileNotFoundError, match=r"d\.mp4: no such video, but .*2\.csv has boxes of clip d"):
+        lay_out(two, tmp_path / "mine", out, "val")
+    with pytest.raises(FileNotFoundError, match=r"gone\.mp4: no such video"):
+        lay_out(one, tmp_path / "gone.mp4", out, "val")
+    (tmp_path / "c.txt").write_text("no video")
+    with pytest.raises(ValueError, match=r"c\.txt: \.mp4, \.mov, \.mkv, \.avi are read"):
+        lay_out(one, tmp_path / "c.txt", out, "val")
+    assert not out.exists()                                            # nothing half made
+    lay_out(one, video, out, "val")
+    with pytest.raises(FileExistsError, match=r"c\.mp4: is another video than .*other\.mp4 -> delete it"):
+        lay_out(one, write_video(tmp_path / "other.mp4", 12), out, "val")
+    with pytest.raises(FileNotFoundError, match=r"boxes/train\.csv: no such table of boxes, the folder holds val\.csv"):
+        prepare(out, "train", jobs=1, say=quiet)
+    (out / "split").mkdir()
+    (out / "split" / "train.list").write_text("c")
+    with pytest.raises(FileExistsError, match=r"train\.list: is of this split already -> name another folder"):
+        lay_out(one, video, out, "train")
+
+
+def typed(monkeypatch, *args: str) -> None:
+    """python -m gazepose ARGS, in this process."""
+    from gazepose.__main__ import main
+    monkeypatch.setattr(sys, "argv", ["gazepose", *args])
+    main()
+
+
+def ran(*command: str, cwd: Path) -> None:
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "120"}
+    done = subprocess.run([sys.executable, *command], cwd=cwd, env=env, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_video_of_ones_own_is_scored_from_end_to_end(tmp_path, monkeypatch, capsys):
+    from gazepose import checkpoint
+    from gazepose.config import TrainConfig, asdict, parse
+    from gazepose.models import build_model
+    config = parse(TrainConfig, ["--model", "GazeLSTM", "--crop_size", "32", "--output_stride", "32"])
+    checkpoint.save_weights(tmp_path / "weights", build_model(config.model), {**asdict(config), "quality_fit": None})
+    write_video(tmp_path / "clip.mp4", 30)
+    table(tmp_path / "boxes.csv", *whole("clip", "001", *range(1, 15), label="1"),
+          *whole("clip", "x", 20, 22, label=""), header=HEADER + ",label")
+    typed(monkeypatch, "prepare", "--video", str(tmp_path / "clip.mp4"), "--boxes", str(tmp_path / "boxes.csv"),
+          "--out", str(tmp_path / "mine"), "--crop_size", "32")
+    said = capsys.readouterr().out
+    assert "17 rows -> " in said and "mine/prepared/clean-32/val" in said
+    ran(str(ROOT / "infer.py"), "--data", "mine", "--checkpoint", "weights", "--stride", "1", "--exp_path", "scored",
+        cwd=tmp_path)
+    with open(tmp_path / "scored" / "pred" / "val" / "pred.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["clip"], row["track"], row["frame"], row["label"]) for row in rows] == [
+        *(("clip", "001", str(n), "1") for n in range(1, 15)), *(("clip", "x", str(n), "-1") for n in (20, 21, 22))]
+    assert all(0 < float(row["score"]) < 1 for row in rows)
+    assert json.loads((tmp_path / "scored" / "pred" / "val" / "metrics.json").read_text())["unknown"] == 3
+
+
+@pytest.mark.parametrize(("flags", "message"), [
+    (["--video", "c.mp4", "--out", "other"], "error: videos of your own -> give --video, --boxes and --out"),
+    (["--video", "c.mp4", "--boxes", "b.csv", "--out", "o", "--split", "test"], "error: videos of your own -> give"),
+    ([], "error: --split -> give train, val, test or stills")])
+def test_half_a_command_says_what_is_missing(monkeypatch, flags, message):
+    with pytest.raises(SystemExit, match=message):
+        typed(monkeypatch, "prepare", *flags)
