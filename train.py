@@ -27,7 +27,6 @@ from gazepose.data.windows import WindowRule, quality_fit
 from gazepose.engine import LossRule, predict, train_steps
 from gazepose.metrics import class_weights, evaluate, gaze_degrees, score_of_gaze, trivial_baselines
 from gazepose.models import build_model
-from gazepose.models.published import cached_imagenet, load_into
 from gazepose.optim import make_optimizer
 from gazepose.runlog import RunLog, start_accelerator, versions, world_line
 from gazepose.sources import Processes, chosen_rows
@@ -73,16 +72,12 @@ def main() -> None:
     # model
     torch.manual_seed(run.seed)
     model = build_model(config.model).to(memory_format=torch.channels_last)
-    start = checkpoint.read_start(run.checkpoint) if run.checkpoint else \
-        cached_imagenet(config.model.backbone) if source.preset is None else None
-    if start and not run.resume:
-        taken, left = load_into(model, start)
-        fresh = sorted({key.split(".")[0] for key in model.state_dict().keys() - set(taken)})
-        accelerator.print(f"start: {len(taken)} entries from {run.checkpoint or 'timm, ImageNet'} ({len(left)} of its "
-                          f"entries not used); at random: {', '.join(fresh) or 'nothing'}")
-    elif not run.resume:
-        accelerator.print("start: at random" if source.preset is None else "start: at random, from which GazePose's "
-                          "head learns slowly; launch/demo.sh trains the backbone first")
+    start = None if run.resume else checkpoint.start_from(model, run.checkpoint) if run.checkpoint else \
+        checkpoint.start_from_imagenet(model, config.model.backbone) if source.preset is None else None
+    if not run.resume:
+        accelerator.print(f"start: {start or 'at random; launch/demo.sh trains the backbone first'}")
+    if start and accelerator.is_main_process:
+        checkpoint.write_json(folder / "start.json", fields(start))
     if config.optim.freeze_backbone:
         model.frames.backbone.requires_grad_(False)
     optimizer = make_optimizer(model, config.optim)

@@ -9,11 +9,10 @@ import tyro
 from accelerate import PartialState
 
 from gazepose import checkpoint, submission
-from gazepose.config import PolicyRules, Preset, asdict, readable_errors
+from gazepose.config import PolicyRules, Preset, readable_errors
 from gazepose.data.boxes import lay_out
 from gazepose.data.index import Index
 from gazepose.data.pieces import CropsFrom
-from gazepose.models.published import read_published
 from gazepose.predictions import faces
 from gazepose.report import make_report
 from gazepose.sources import Processes, find_source
@@ -70,11 +69,9 @@ def synthetic(out: Path, preset: Preset = "default", seed: int = 0, jobs: int | 
 
 def import_checkpoint(checkpoint_file: tyro.conf.Positional[Path], out: Path) -> None:
     """Turn a published checkpoint into model.safetensors and config.json, which infer.py takes as any other."""
-    published = read_published(checkpoint_file)
-    model, config = checkpoint.read_model(checkpoint_file)
-    checkpoint.save_weights(out, model, {**config, "model": asdict(published.config)})
-    left = ", ".join(published.left) or "none"
-    print(f"{published.kind}: {len(published.taken)} entries taken, left: {left} -> {out}")
+    facts = checkpoint.import_published(checkpoint_file, out)
+    print(f"{facts['kind']}: {len(facts['taken'])} entries taken, {len(facts['left'])} left -> {out}\n"
+          f"left: {', '.join(facts['left']) or 'nothing'}; each by name in {out / checkpoint.IMPORTED}")
 
 
 def submit(csv: tyro.conf.Positional[Path], index: Path | None = None, json: Path | None = None) -> None:

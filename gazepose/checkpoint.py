@@ -8,7 +8,8 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,9 +22,11 @@ from torch import nn
 
 from gazepose.models import build_model
 from gazepose.models.gazepose import ModelConfig
-from gazepose.models.published import read_published
+from gazepose.models.published import Published, cached_imagenet, load_into, read_published
 
 WEIGHTS, OPTIMIZER, PROGRESS, CONFIG = "model.safetensors", "optimizer.safetensors", "progress.json", "config.json"
+IMPORTED = "imported.json"
+"""which entry of a published file became which of ours, and which were left"""
 MANIFEST = "manifest.json"
 """SHA-256 of each other file of the folder"""
 
@@ -112,8 +115,12 @@ def verified(folder: Path) -> Path:
     return folder
 
 
-def save_weights(folder: Path, model: nn.Module, config: Mapping[str, Any]) -> None:
+def save_weights(folder: Path, model: nn.Module, config: Mapping[str, Any],
+                 beside: Mapping[str, Any] | None = None) -> None:
     """Weights and configuration: all that inference needs.
+
+    Args:
+        beside: JSON files that go with them, by name.
 
     Raises:
         ValueError: a weight is not finite; such a model is never saved.
@@ -124,7 +131,8 @@ def save_weights(folder: Path, model: nn.Module, config: Mapping[str, Any]) -> N
             raise ValueError(f"{key} is not finite -> lower --lr or set --clip 1; the last checkpoint is kept")
     with whole_folder(folder) as staged:
         save_file(state, staged / WEIGHTS)
-        write_json(staged / CONFIG, config)
+        for name, content in {CONFIG: config, **(beside or {})}.items():
+            write_json(staged / name, content)
 
 
 def save_training(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: Any,
@@ -210,12 +218,12 @@ def read_model(path: Path) -> tuple[nn.Module, dict[str, Any]]:
     Args:
         path: a run, one of its checkpoints, or a published file (its configuration is read off its keys, the rest is
             the published training's).
+
+    Raises:
+        ValueError: Gaze360's file, which has no head for looking.
     """
     if path.is_file():
-        published = read_published(path)
-        model = build_model(published.config)
-        model.load_state_dict(published.state)
-        return model, {"model": asdict(published.config), "data": {}, "quality_fit": None}
+        return _published_model(path, read_published(path))
     folder = verified(weights_folder(path))
     config = read_json(folder / CONFIG)
     model = build_model(ModelConfig(**config["model"]))
@@ -223,9 +231,90 @@ def read_model(path: Path) -> tuple[nn.Module, dict[str, Any]]:
     return model, config
 
 
-def read_start(path: Path) -> dict[str, torch.Tensor]:
-    """Weights to start another training from, under our names: ours or a published file's."""
-    return read_published(path).state if path.is_file() else load_file(verified(weights_folder(path)) / WEIGHTS)
+def _published_model(path: Path, published: Published) -> tuple[nn.Module, dict[str, Any]]:
+    if published.kind == "Gaze360":
+        raise ValueError(f"{path}: Gaze360's network says where a face looks, not whether at the camera -> start a "
+                         f"training from it: accelerate launch train.py --checkpoint {path}")
+    model = build_model(published.config)
+    model.load_state_dict(published.state)
+    return model, {"model": asdict(published.config), "data": {"policy": "baseline"}, "quality_fit": None}
+
+
+def import_published(path: Path, folder: Path) -> dict[str, Any]:
+    """Turn a published file into a checkpoint folder of ours.
+
+    Returns:
+        What `imported.json` in it holds: file, sha256, kind, taken {published name: ours}, left [published names].
+
+    Raises:
+        ValueError: not a published file that can score.
+        FileExistsError: `folder` is something else than a checkpoint.
+    """
+    if folder.exists() and not (folder / MANIFEST).is_file() and (folder.is_file() or any(folder.iterdir())):
+        raise FileExistsError(f"{folder}: exists and is no checkpoint -> give --out a folder that is not there yet")
+    published = read_published(path)
+    model, config = _published_model(path, published)
+    facts = {"file": str(path), "sha256": sha256(path), "kind": published.kind, "taken": published.taken,
+             "left": published.left}
+    save_weights(folder, model, config, {IMPORTED: facts})
+    return facts
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a training started from, name by name."""
+
+    file: str
+    kind: str
+    taken: list[str]
+    """entries of the model that come from the file"""
+    left: list[str]
+    """entries of the file that were not used, by its own names"""
+    random: list[str]
+    """entries of the model that keep their random start"""
+
+    def __str__(self) -> str:
+        return (f"{len(self.taken)} of the model's {len(self.taken) + len(self.random)} entries from {self.file} "
+                f"({self.kind}); left in the file: {_by_layer(self.left)}; at random: {_by_layer(self.random)}")
+
+
+def _by_layer(names: Iterable[str]) -> str:
+    """Names in short: "last_layer (2), transformer (184)"."""
+    layers = Counter(name.split(".")[0] for name in names)
+    return ", ".join(f"{layer} ({count})" for layer, count in sorted(layers.items())) or "nothing"
+
+
+def start_from(model: nn.Module, path: Path) -> Start:
+    """Start a training from the weights of another model, as far as names and shapes agree.
+
+    Args:
+        path: a run, one of its checkpoints, or a published file.
+
+    Raises:
+        ValueError: nothing fits.
+    """
+    if path.is_file():
+        published = read_published(path)
+        kind, state, unknown = published.kind, published.state, published.left
+        theirs = {ours: name for name, ours in published.taken.items()}
+    else:
+        kind, state, unknown, theirs = "one of ours", load_file(verified(weights_folder(path)) / WEIGHTS), [], {}
+    try:
+        taken, left = load_into(model, state)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    random = [name for name in model.state_dict() if name not in set(taken)]
+    return Start(str(path), kind, taken, [theirs.get(name, name) for name in left] + unknown, random)
+
+
+def start_from_imagenet(model: nn.Module, backbone: str) -> Start | None:
+    """Start a backbone as the published trainings do, where this machine has timm's weights; None where not."""
+    state = cached_imagenet(backbone)
+    if state is None:
+        return None
+    taken, left = load_into(model, state)
+    random = [name for name in model.state_dict() if name not in set(taken)]
+    return Start("timm's cache", "ImageNet", taken, left, random)
 
 
 def newest_finished(runs: Path) -> Path:

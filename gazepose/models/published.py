@@ -6,8 +6,10 @@ checkpoints are read in checkpoint.py; `load_into` takes the state of either.
 
 import math
 import pickle
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +48,8 @@ class Published:
     """what build_model needs for it; behaviour "published" """
     state: dict[str, Tensor]
     """weights by our names; for Gaze360 all but the two-class head, which it does not have"""
-    taken: list[str]
-    """its keys that are in `state`, by their published names"""
+    taken: dict[str, str]
+    """its keys that are in `state`: published name -> ours"""
     left: list[str]
     """its keys that are not"""
 
@@ -63,13 +65,16 @@ def read_published(path: str | Path) -> Published:
     state = _read(Path(path))
     misfits = []
     for kind, renames in KINDS.items():
-        config = _infer_config(kind, state)
+        try:
+            config = _infer_config(kind, state)
+        except (ValueError, IndexError, TypeError):                       # no such shape or option in this kind
+            config = ModelConfig(behaviour="published")
         wanted = _wanted(config, kind, renames)                           # published key -> our key, shape
         missing = [key for key in wanted if key not in state and not key.endswith("num_batches_tracked")]
         other = [key for key, (_, shape) in wanted.items() if key in state and state[key].shape != shape]
         left = [key for key in state if key not in wanted]
         if not missing and not other:
-            taken = [key for key in state if key in wanted]
+            taken = {key: wanted[key][0] for key in state if key in wanted}
             ours = {name: state[key] if key in state else torch.zeros((), dtype=torch.int64)
                     for key, (name, _) in wanted.items()}
             return Published(kind, config, ours, taken, left)
@@ -132,13 +137,18 @@ def _read(path: Path) -> dict[str, Tensor]:
     try:
         with torch.serialization.safe_globals([*numbers, np.dtype, *dtypes]):
             file = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
+    except pickle.UnpicklingError as error:
+        named = re.search(r"GLOBAL (\S+)", str(error))
+        detail = f"it names {named[1]}, which could run code" if named else "its pickle holds more than tensors"
+        raise ValueError(f"{path}: not read, {detail} -> where you trust it, save its state_dict alone") from error
+    except (RuntimeError, EOFError, KeyError, ValueError, AttributeError, IndexError, TypeError) as error:
         detail = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{path}: not a checkpoint of tensors ({detail}) -> save its state_dict alone") from error
+        raise ValueError(f"{path}: not a checkpoint of tensors ({detail}) -> the file is damaged, or of another "
+                         "kind") from error
     state = file.get("state_dict", file) if isinstance(file, dict) else file
     if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"{path}: no state_dict of tensors inside -> save one with torch.save")
-    cut = 7 if "module" in next(iter(state)) else 0                       # DataParallel's "module."
+    cut = len("module.") if all(str(key).startswith("module.") for key in state) else 0  # DataParallel's
     return {str(key)[cut:]: value for key, value in state.items()}
 
 
@@ -174,6 +184,7 @@ def _step(span: float, cells: int) -> float:
     return span / max(cells, 1)
 
 
+@cache
 def _wanted(config: ModelConfig, kind: str, renames: tuple[tuple[str, str], ...]) -> dict[str, tuple[str, torch.Size]]:
     """Published key -> our key and its shape, for a model built without memory."""
     with torch.device("meta"):
