@@ -37,9 +37,7 @@ def main() -> None:
     start = config.checkpoint or checkpoint.newest_finished(Path("runs"))
     model, trained = checkpoint.read_model(start)
     data = DataConfig(**trained["data"])
-    if config.bins not in (None, trained["model"]["split"]):
-        raise SystemExit(f"error: --split {config.split}, but {start} was trained with --split "
-                         f"{trained['model']['split']}")
+    config.must_agree(trained["model"], start)
     accelerator.print(f"model: {trained['model']['model']} from {start}")
 
     # data
@@ -48,11 +46,13 @@ def main() -> None:
     asked = config.data or (Path(data.data) if data.data else None)
     source = find_source(asked, data.preset, data.world_seed).ready(processes)
     index = source.split(split, processes, **config.rows_of(data), crop_size=data.crop_size, decoder=data.decoder)
-    stride = config.stride or (data.test_stride if split == "test" else data.val_stride)
+    stride = config.stride_of(split) or (data.test_stride if split == "test" else data.val_stride)
     rows = chosen_rows(index, stride, config.limit)
-    rule = WindowRule(reach=trained["model"]["reach"], stride=stride, gaussian_drop=data.gaussian_drop,
-                      quality_fit=trained["quality_fit"], test=split == "test",
-                      behaviour=BEHAVIOURS[trained["model"]["behaviour"]])
+    own = index.facts.get("quality_fit")                             # for a published file, which brings none
+    rule = WindowRule(reach=trained["model"]["reach"], stride=stride,
+                      gaussian_drop=config.gaussian_drop or data.gaussian_drop,
+                      quality_fit=trained["quality_fit"] or ((own["mean"], own["std"]) if own else None),
+                      test=split == "test", behaviour=BEHAVIOURS[trained["model"]["behaviour"]])
     workers = data.num_workers if config.num_workers is None else config.num_workers
     loader = make_loader(index, rule, rows, batch_size=config.batch_size, crop_size=data.crop_size, num_workers=workers,
                          world_size=accelerator.num_processes, pin_memory=accelerator.device.type == "cuda")
@@ -67,7 +67,7 @@ def main() -> None:
     # files
     label = (test_labels(source.root, index) if split == "test" else index.label)[rows]
     folder = (config.exp_path or checkpoint.run_folder(start)) / "pred"
-    partial = ".partial" if config.limit else ""
+    partial = ".partial" if config.limit or (split == "test" and stride > 1) else ""
     table = folder / split / f"pred{partial}.csv"
     write_csv(table, index, rows, label, score)
     print(f"{len(rows)} faces -> {table}")

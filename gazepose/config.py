@@ -6,8 +6,9 @@ A section lives beside its owner (ModelConfig in models/gazepose.py, OptimConfig
 import ast
 import dataclasses
 import inspect
+import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -20,6 +21,7 @@ import tyro
 from gazepose.data.annotations import policy_named
 from gazepose.data.pieces import CropsFrom
 from gazepose.data.tracks import Policy
+from gazepose.guide import translate
 from gazepose.models.gazepose import ModelConfig, ModelName
 from gazepose.optim import OptimConfig
 from gazepose.sources import Source, find_source
@@ -169,11 +171,45 @@ class TrainConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExpectedModel:
+    """The model options that the guide repeats at inference: the checkpoint decides, what is given must agree."""
+
+    model: ModelName | None = None
+    """the network"""
+    backbone: str | None = None
+    """its timm network"""
+    prior_head: tyro.conf.FlagCreatePairsOff[bool] = False
+    """whether the head pose is a query; without the flag whatever the checkpoint has"""
+    prior_landmark: tyro.conf.FlagCreatePairsOff[bool] = False
+    """whether the landmarks are queries; without the flag whatever the checkpoint has"""
+    mesh: tyro.conf.FlagCreatePairsOff[bool] = False
+    """load the landmark prior; implied by --prior_landmark, kept for the guide's commands"""
+    dsplit: float | None = None
+    """crop widths per landmark cell"""
+    csplit: float | None = None
+    """landmark confidence per bin"""
+    num_encoder_layers: int | None = None
+    """transformer layers that read the feature map"""
+    num_decoder_layers: int | None = None
+    """transformer layers that answer the queries"""
+    dmodel: int | None = None
+    """width of the transformer"""
+    dim_feedforward: int | None = None
+    """width of its feed-forward layers"""
+    nheads: int | None = None
+    """attention heads"""
+
+    def given(self) -> dict[str, Any]:
+        """Options that were given, by their names in ModelConfig."""
+        return {name: value for name, value in vars(self).items() if name != "mesh" and value not in (None, False)}
+
+
+@dataclass(frozen=True, kw_only=True)
 class InferConfig:
     """Score every face of a split with a trained model; write pred.csv and the submission JSON."""
 
-    split: str = "val"
-    """val or test; beside --val or --eval also the guide's degrees per head pose bin"""
+    split: str | None = None
+    """val (the default) or test; beside --val or --eval also the guide's degrees per head pose bin"""
     val: bool = False
     """the guide's name for --split val"""
     eval: bool = False
@@ -192,8 +228,14 @@ class InferConfig:
     """rules that differ from that policy's"""
     crops_from: CropsFrom | None = None
     """faces from videos/, video_imgs/ or face_imgs/; default: as in training, with --data the first that is there"""
-    stride: Annotated[int | None, tyro.conf.arg(aliases=["--val_stride", "--test_stride"])] = None
+    gaussian_drop: Annotated[bool, tyro.conf.arg(aliases=["--Gaussiandrop"])] = False
+    """Gaussian Temporal Dropout, also where the checkpoint was trained without"""
+    stride: int | None = None
     """every how many positions are scored; default: the checkpoint's for that split"""
+    val_stride: int | None = None
+    """the same where val is scored"""
+    test_stride: int | None = None
+    """the same where test is scored; above 1 the outputs are marked partial"""
     batch_size: int = 64
     """windows per batch and process"""
     num_workers: int | None = None
@@ -205,6 +247,8 @@ class InferConfig:
     report: bool = False
     """also write the run's report: curves, precision-recall, a timeline of one track"""
 
+    expected: ExpectedModel = field(default_factory=ExpectedModel)
+
     @property
     def split_name(self) -> str:
         """val or test.
@@ -212,16 +256,22 @@ class InferConfig:
         Raises:
             ValueError: neither, or two that contradict each other.
         """
-        named = [name for name, on in (("val", self.val), ("test", self.eval)) if on]
-        if self.split in ("val", "test") and self.split != InferConfig.split:
-            named.append(self.split)
-        elif self.bins is None and self.split not in ("val", "test"):
-            raise ValueError(f"--split {self.split} -> give val or test")
-        if len(set(named)) > 1:
-            raise ValueError(f"--val, --eval and --split {self.split} contradict each other -> give one split")
+        named = {name for name, on in (("val", self.val), ("test", self.eval)) if on}
+        if self.split is not None and self.bins is None:
+            named.add(self.split)
         if self.bins is not None and not named:
             raise ValueError(f"--split {self.split} -> give val or test, or --val or --eval beside the number")
-        return named[0] if named else self.split
+        if not named <= {"val", "test"}:
+            raise ValueError(f"--split {self.split} -> give val or test")
+        if len(named) > 1:
+            given = [f"--{name}" for name in ("val", "eval") if getattr(self, name)]
+            given += [] if self.split is None or self.bins is not None else [f"--split {self.split}"]
+            raise ValueError(f"{' and '.join(given)} contradict each other -> give one split (--eval is the test set)")
+        return named.pop() if named else "val"
+
+    def stride_of(self, split: str) -> int | None:
+        """The stride asked for; one for the other split says nothing."""
+        return self.stride or {"val": self.val_stride, "test": self.test_stride}[split]
 
     def rows_of(self, trained: DataConfig) -> dict[str, Any]:
         """What decides the rows to score: the checkpoint's policy and rules, or the asked policy, with the asked rules.
@@ -236,9 +286,23 @@ class InferConfig:
     def bins(self) -> float | None:
         """Degrees per head pose bin, where the guide's number was given."""
         try:
-            return float(self.split)
+            return None if self.split is None else float(self.split)
         except ValueError:
             return None
+
+    def must_agree(self, trained: Mapping[str, Any], start: Path) -> None:
+        """Model options given on the command line against those of the checkpoint.
+
+        Raises:
+            ValueError: naming those that differ.
+        """
+        given = self.expected.given() | ({} if self.bins is None else {"split": self.bins})
+        differing = {name: value for name, value in given.items() if trained[name] != value}
+        if differing:
+            asked = " ".join(f"--{name}" if value is True else f"--{name} {value}" for name, value in differing.items())
+            has = ", ".join(f"{name} {trained[name]}" for name in differing)
+            raise ValueError(f"{asked}, but {start} has {has} -> leave the flags out: the checkpoint knows its model; "
+                             "or give another --checkpoint")
 
 
 def train_defaults(asked: TrainConfig, embedded: bool, gpu: bool) -> TrainConfig:
@@ -275,8 +339,10 @@ def readable_errors() -> Iterator[None]:
 
 def parse(kind: type[Config], args: Sequence[str] | None = None, default: Config | None = None) -> Config:
     """Flags to a configuration; a mistyped flag ends the program with the nearest names."""
-    args = list(sys.argv[1:] if args is None else args)
     try:
+        args, said = translate(sys.argv[1:] if args is None else args, "infer" if kind is InferConfig else "train")
+        for line in said if os.environ.get("RANK", "0") == "0" else ():
+            print(line, file=sys.stderr)
         parsed = tyro.cli(kind, args=args, default=default, config=(tyro.conf.OmitArgPrefixes,), use_underscores=True)
     except ValueError as error:
         raise SystemExit(f"error: {error}") from None
@@ -290,6 +356,7 @@ def parse_train(args: Sequence[str] | None = None) -> tuple[TrainConfig, Source]
     asked = parse(TrainConfig, [arg for arg in args if arg not in ("-h", "--help")])
     with readable_errors():
         source = find_source(asked.data.data, asked.data.preset, asked.data.world_seed)
+        args, _ = translate(args, "train")                           # what it left out has been said once
     config = parse(TrainConfig, args, train_defaults(asked, source.preset is not None, torch.cuda.is_available()))
     # a loss on the gaze needs its head, and a head without a loss would have no gradient
     return replace(config, model=replace(config.model, gaze_head=config.run.gaze_weight > 0)), source

@@ -1,8 +1,10 @@
 # Sourced by the other scripts: makes .venv with the exact versions of constraints.txt and puts it first on the PATH.
 # Needs Python >= 3.11 and git. Uses uv where it can be had (half a minute), else pip (a few minutes). Does nothing twice.
+# With VENV=none in the environment it makes nothing: the Python that is active has what is needed (a cluster's, conda's).
 # Usage: . launch/environment.sh [extra of pyproject.toml, such as test]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+if [ "${VENV:-}" = none ]; then return; fi
 extra="${1:-}"
 
 python=""

@@ -1,0 +1,232 @@
+"""The original guide's command lines, pasted: every flag lands, its scripts run, what has no counterpart is said."""
+
+import csv
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate.commands.config.config_args import load_config_from_file
+
+from gazepose import checkpoint
+from gazepose.config import InferConfig, TrainConfig, parse, parse_train
+from gazepose.data.prepare import prepare
+from gazepose.guide import INSTEAD, LEFT_OUT, ONLY_TRAINING, translate
+from gazepose.models import ModelConfig, build_model
+from gazepose.models.published import KINDS
+
+ROOT = Path(__file__).resolve().parents[1]
+SMALL = ["--crop_size", "32", "--num_encoder_layers", "1", "--num_decoder_layers", "1", "--dmodel", "64",
+         "--dim_feedforward", "64", "--output_stride", "32", "--epochs", "1", "--batch_size", "8"]
+# every flag of the guide, its field, and the value it must have there
+BOTH: list[tuple[list[str], str, Any]] = [
+    (["--prior_head"], "prior_head", True), (["--prior_landmark"], "prior_landmark", True), (["--mesh"], "mesh", True),
+    (["--Gaussiandrop"], "gaussian_drop", True), (["--backbone", "resnet34"], "backbone", "resnet34"),
+    (["--dsplit", "0.2"], "dsplit", 0.2), (["--csplit", "0.5"], "csplit", 0.5),
+    (["--batch_size", "16"], "batch_size", 16), (["--num_workers", "3"], "num_workers", 3),
+    (["--val_stride", "11"], "val_stride", 11), (["--test_stride", "2"], "test_stride", 2),
+    (["--checkpoint", "a.pth"], "checkpoint", Path("a.pth")), (["--num_encoder_layers", "3"], "num_encoder_layers", 3),
+    (["--num_decoder_layers", "2"], "num_decoder_layers", 2), (["--dmodel", "256"], "dmodel", 256),
+    (["--dim_feedforward", "512"], "dim_feedforward", 512), (["--nheads", "4"], "nheads", 4)]
+TRAIN = [*BOTH, (["--split", "3"], "split", 3.0), (["--lr", "2e-4"], "lr", 2e-4), (["--epochs", "7"], "epochs", 7),
+         (["--train_stride", "5"], "train_stride", 5), (["--train_path", "log"], "exp_path", Path("log")),
+         (["--weights", "0.073", "0.927"], "weights", (0.073, 0.927))]
+INFER = [*BOTH, (["--eval"], "eval", True), (["--split", "3"], "bins", 3.0), (["--to_json"], "to_json", True),
+         (["--exp_path", "out"], "exp_path", Path("out"))]
+
+
+def field(config: Any, name: str) -> Any:
+    """A field of a configuration or of one of its sections."""
+    sections = [config, *(part for part in vars(config).values() if hasattr(part, "__dataclass_fields__"))]
+    return next(getattr(section, name) for section in sections if hasattr(section, name) and
+                not hasattr(getattr(section, name), "__dataclass_fields__"))
+
+
+@pytest.mark.parametrize("kind, table", [(TrainConfig, TRAIN), (InferConfig, INFER)])
+@pytest.mark.parametrize("spelt", ["underscores", "hyphens"])
+def test_every_flag_of_the_guide_lands_in_its_field(kind, table, spelt):
+    flags = [[flag.replace("_", "-") if spelt == "hyphens" and flag[0] == "-" else flag for flag in flags]
+             for flags, _, _ in table]
+    without, given = parse(kind, []), parse(kind, [flag for group in flags for flag in group])
+    for _, name, value in table:
+        assert field(given, name) == value != field(without, name), name
+
+
+@pytest.mark.parametrize("flags, name, value", [
+    (["--model", "GazeLSTM"], "model", "GazeLSTM"), (["--model", "BaselineLSTM"], "model", "BaselineLSTM"),
+    (["--gaussian_drop"], "gaussian_drop", True), (["--exp_path", "out"], "exp_path", Path("out")),
+    (["--lr=3e-4"], "lr", 3e-4)])
+def test_training_takes_the_other_spellings_too(flags, name, value):
+    assert field(parse_train(flags)[0], name) == value
+
+
+GUIDE = ("--Gaussiandrop --mesh --prior_head --prior_landmark --backbone resnet18 --split 1 --batch_size 64 "
+         "--val_stride 13 --train_stride 3 --model GazePose --num_workers 3 --exp_path out --checkpoint a.pth").split()
+
+
+def test_the_guides_training_line_as_a_whole(capsys):
+    config, _ = parse_train([*GUIDE, "--lr", "1e-4", "--dsplit", "0.1", "--train_path", "trainlog"])
+    assert config.run.exp_path == Path("out") and config.model.prior_landmark and config.optim.lr == 1e-4
+    assert capsys.readouterr().err == "--train_path is left out: a run has one folder, that of --exp_path\n"
+
+
+def test_the_guides_inference_line_as_a_whole(capsys):
+    config = parse(InferConfig, [*GUIDE, "--eval"])
+    assert config.split_name == "test" and config.bins == 1 and config.gaussian_drop
+    assert config.stride_of("test") is None and config.stride_of("val") == 13     # the test set is never thinned by it
+    assert config.expected.given() == {"model": "GazePose", "backbone": "resnet18", "prior_head": True,
+                                       "prior_landmark": True}
+    assert capsys.readouterr().err == "--train_stride is left out: it has no part in inference\n"
+
+
+@pytest.mark.parametrize("program", ["train", "infer"])
+@pytest.mark.parametrize("name", LEFT_OUT)
+def test_what_the_published_code_never_read_is_left_out_with_a_line(name: str, program: Any):
+    for flags in ([f"--{name}", "7", "--limit", "3"], [f"--{name.replace('_', '-')}=7", "--limit", "3"],
+                  ["--limit", "3", f"--{name}"]):
+        assert translate(flags, program) == (["--limit", "3"], [f"--{name} is left out: {LEFT_OUT[name]}"])
+
+
+def test_help_is_no_value_of_what_is_left_out():
+    assert translate(["--dist", "-h"], "train")[0] == ["-h"]
+
+
+@pytest.mark.parametrize("name", ONLY_TRAINING)
+def test_what_only_trains_is_left_out_of_inference(name: str):
+    kept, said = translate([f"--{name}", "0.1", "0.9", "--limit", "5"], "infer")
+    assert kept == ["--limit", "5"] and said == [f"--{name} is left out: it has no part in inference"]
+
+
+@pytest.mark.parametrize("flags, wanted", [
+    *(([f"--{name}", "x"], f"--{name}: .* -> ") for name in INSTEAD),
+    (["--source-path=x"], "json/, split/ and videos/"),
+    (["--eval"], "infer.py's -> accelerate launch infer.py --eval --checkpoint RUN"),
+    (["--val", "--model", "GazePose"], "infer.py --val")])
+def test_what_would_change_the_result_ends_with_what_to_write(flags, wanted):
+    with pytest.raises(ValueError, match=wanted):
+        translate(flags, "train")
+    if flags[0] in ("--eval", "--gt_path"):
+        with pytest.raises(SystemExit, match=wanted):
+            parse_train(flags)
+
+
+def test_only_the_first_process_says_what_is_left_out(monkeypatch, capsys):
+    monkeypatch.setenv("RANK", "1")
+    parse(InferConfig, ["--dist"])
+    assert capsys.readouterr().err == ""
+
+
+TRAINED = {"split": 1.0, "model": "GazePose", "backbone": "resnet18", "prior_head": True, "prior_landmark": False,
+           "dsplit": 0.1, "csplit": 0.1, "num_encoder_layers": 6, "num_decoder_layers": 6, "dmodel": 512,
+           "dim_feedforward": 2048, "nheads": 8}
+
+
+@pytest.mark.parametrize("flags, message", [
+    (["--val", "--split", "3"], "--split 3.0, but runs/a has split 1.0 -> leave the flags out"),
+    (["--eval", "--split", "0.5"], "--split 0.5, but runs/a has split 1.0"),
+    (["--prior_landmark"], "--prior_landmark, but runs/a has prior_landmark False"),
+    (["--model", "GazeLSTM", "--nheads", "4"], "--model GazeLSTM --nheads 4, but runs/a has model GazePose, nheads 8")])
+def test_model_flags_that_disagree_with_the_checkpoint_are_named(flags, message):
+    with pytest.raises(ValueError) as raised:
+        parse(InferConfig, flags).must_agree(TRAINED, Path("runs/a"))
+    assert message in str(raised.value)
+
+
+def test_inference_checks_the_models_flags_before_it_reads_data(tmp_path, monkeypatch):
+    import infer
+    options = {"num_encoder_layers": 1, "num_decoder_layers": 1, "dmodel": 32, "dim_feedforward": 32}
+    checkpoint.save_weights(tmp_path / "best", build_model(ModelConfig(**options)), {
+        "model": vars(ModelConfig(**options)), "data": {}, "quality_fit": None})
+    monkeypatch.setattr(sys, "argv", ["infer.py", "--val", "--split", "3", "--checkpoint", str(tmp_path / "best")])
+    with pytest.raises(ValueError, match=r"--split 3.0, but .*best has split 1.0 -> leave the flags out"):
+        infer.main()
+
+
+def test_model_flags_that_agree_pass():
+    parse(InferConfig, ["--val", "--split", "1", "--prior_head", "--mesh", "--dmodel", "512"]).must_agree(
+        TRAINED, Path("runs/a"))
+
+
+@pytest.mark.parametrize("flags, message", [
+    (["--val", "--eval"], "--val and --eval contradict each other -> give one split (--eval is the test set)"),
+    (["--eval", "--split", "val"], "--eval and --split val contradict each other"),
+    (["--val", "--split", "test"], "--val and --split test contradict each other"),
+    (["--split", "3"], "--split 3 -> give val or test, or --val or --eval beside the number"),
+    (["--split", "train"], "--split train -> give val or test")])
+def test_splits_that_contradict_each_other_are_named(flags, message):
+    with pytest.raises(ValueError) as raised:
+        _ = parse(InferConfig, flags).split_name
+    assert message in str(raised.value)
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "accelerate_configs").glob("*.yaml")), ids=lambda file: file.name)
+def test_accelerate_knows_every_key_of_a_configuration(file: Path):
+    config: Any = load_config_from_file(str(file))                       # an unknown key raises
+    assert config.mixed_precision == {"bf16": "bf16", "fp16": "fp16", "machines2": "bf16"}.get(
+        file.stem.split("_")[-1], "no")
+    count = int(re.sub(r"\D", "", file.stem.split("_")[0]) or 1)
+    assert (config.num_machines if "machines" in file.stem else config.num_processes) == count
+    assert 5 <= len(file.read_text().splitlines()) <= 12 and file.read_text().startswith("# ")
+
+
+def test_a_key_that_accelerate_does_not_know_fails(tmp_path):
+    (tmp_path / "bad.yaml").write_text((ROOT / "accelerate_configs" / "gpu4.yaml").read_text() + "batch_size: 3\n")
+    with pytest.raises(ValueError, match="batch_size"):
+        load_config_from_file(str(tmp_path / "bad.yaml"))
+
+
+@pytest.mark.parametrize("name", ["posetrain", "basetrain", "poseval", "baseval", "demo", "test"])
+def test_a_script_says_first_what_it_does_how_long_and_what_to_expect(name: str):
+    lines = (ROOT / "launch" / f"{name}.sh").read_text().splitlines()
+    said = [line.split(":")[0] for line in lines[1:6] if re.match(r"# \w+( \w+)?:", line)]
+    assert said == ["# What", "# How long", "# Expect"]
+    assert sum("accelerate launch" in line for line in lines) == (name not in ("test",))
+
+
+def theirs(name: str) -> str:
+    """Gaze360's name of one of our entries."""
+    published, ours = next((pair for pair in KINDS["Gaze360"] if name.startswith(pair[1])), ("", ""))
+    return published + name[len(ours):]
+
+
+def started(kind: str, folder: Path) -> subprocess.Popen:
+    """Training from Gaze360's weights and inference, one after the other, as a user would type them."""
+    launch, run = ROOT / "launch", folder / f"{kind}-run"
+    command = (f"bash {launch}/{kind}train.sh --data {folder}/world --limit 12 --exp_path {run} {' '.join(SMALL)} "
+               f"--checkpoint {folder}/gaze360.pth.tar && bash {launch}/{kind}val.sh {run} --limit 9")
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return subprocess.Popen(["bash", "-c", command], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                            env={**os.environ, "PATH": path, "VENV": "none", "PYTHONPATH": str(ROOT)})
+
+
+def test_the_guides_four_runs_reach_their_end(tmp_path, tiny_world):
+    shutil.copytree(tiny_world, tmp_path / "world")
+    for split in ("train", "val", "test"):                                # once for both, which run side by side
+        prepare(tmp_path / "world", split, policy="clean", crop_size=32, say=lambda line: None)
+    gaze360 = build_model(ModelConfig(model="GazeLSTM", gaze_head=True)).state_dict()
+    torch.save({"state_dict": {f"module.{theirs(name)}": value for name, value in gaze360.items()
+                               if not name.startswith("last_layer.")}, "epoch": 9}, tmp_path / "gaze360.pth.tar")
+    runs = {kind: started(kind, tmp_path) for kind in ("pose", "base")}
+    for kind, process in runs.items():
+        said, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, said
+        run = tmp_path / f"{kind}-run"
+        entries = {"pose": 188, "base": 142}[kind]                        # with one layer each of the transformer
+        assert (f"start: 140 of the model's {entries} entries from {tmp_path}/gaze360.pth.tar (Gaze360); "
+                "left in the file: last_layer (2); at random: ") in said
+        start = json.loads((run / "start.json").read_text())
+        assert len(start["taken"]) == 140 and start["left"] == ["last_layer.weight", "last_layer.bias"]
+        assert len(start["random"]) == entries - 140 and "last_layer.weight" in start["random"]
+        config = json.loads((run / "config.json").read_text())
+        assert config["data"]["gaussian_drop"] and config["data"]["val_stride"] == 13 and config["data"]["limit"] == 12
+        assert config["model"]["prior_head"] == config["model"]["prior_landmark"] == (kind == "pose")
+        assert config["optim"]["lr"] == {"pose": 1e-4, "base": 5e-5}[kind]
+        with open(run / "pred" / "val" / "pred.partial.csv") as file:
+            assert len(list(csv.DictReader(file))) == 9
+        assert len(json.loads((run / "pred" / "test" / "submission.partial.json").read_text())["results"]) == 9
