@@ -142,29 +142,43 @@ def read_original(tracks: str | Path, results: str | Path, clip_uids: Sequence[s
     for uid in clip_uids:
         clip = Clip(uid)
         clips.append(clip)
-        result, folder = results / f"{uid}.json", tracks / uid
-        if not result.is_file():
-            clip.counts["clip left out: no list of looking segments"] += 1
-            continue
-        if not folder.is_dir():
-            clip.counts["clip left out: not annotated"] += 1
-            continue
-        written = _read_appended(result, clip.counts)
-        if len(written) > 1:
-            raise ValueError(f"{result}: holds {len(written)} different lists -> delete the file and write it again")
-        segments = _segments(written[0], ("label", "start_frame", "end_frame"), policy, clip.counts)
-        for path in sorted(folder.glob("*.json")):
-            if not is_id(path.stem):
-                clip.counts["track dropped: its id is not letters, digits, _ . -"] += 1
-                continue
-            written = _read_appended(path, clip.counts)
-            if len(written) > 1:                                       # as read_clips: the first of that name
-                clip.counts["track dropped: its id occurred before in the clip"] += len(written) - 1
-            records = _objects(written[0])
-            persons = ["" if name is None else str(name) for name in (record.get("Person ID") for record in records)]
-            raw = _raw_track(path.stem, records, persons, "frameNumber", clip.counts)
-            clip.tracks += face_tracks(uid, raw, segments, policy, clip.counts)
+        segments = original_segments(tracks, results, uid, policy, clip.counts)
+        if segments is not None:
+            for raw in original_tracks(tracks, uid, clip.counts):
+                clip.tracks += face_tracks(uid, raw, segments, policy, clip.counts)
     return clips
+
+
+def original_segments(tracks: str | Path, results: str | Path, uid: str, policy: Policy, counts: Counter[str]
+                      ) -> list[Segment] | None:
+    """Looking segments of result_LAM/<uid>.json; None, and counted, where the clip has no such file or no tracks."""
+    result = Path(results) / f"{uid}.json"
+    if not result.is_file():
+        counts["clip left out: no list of looking segments"] += 1
+        return None
+    if not (Path(tracks) / uid).is_dir():
+        counts["clip left out: not annotated"] += 1
+        return None
+    written = _read_appended(result, counts)
+    if len(written) > 1:
+        raise ValueError(f"{result}: holds {len(written)} different lists -> delete the file and write it again")
+    return _segments(written[0], ("label", "start_frame", "end_frame"), policy, counts)
+
+
+def original_tracks(tracks: str | Path, uid: str, counts: Counter[str]) -> list[RawTrack]:
+    """Tracks of json_original/<uid>, one file each, in order of name."""
+    raw = []
+    for path in sorted((Path(tracks) / uid).glob("*.json")):
+        if not is_id(path.stem):
+            counts["track dropped: its id is not letters, digits, _ . -"] += 1
+            continue
+        written = _read_appended(path, counts)
+        if len(written) > 1:                                           # as read_clips: the first of that name
+            counts["track dropped: its id occurred before in the clip"] += len(written) - 1
+        records = _objects(written[0])
+        persons = ["" if name is None else str(name) for name in (record.get("Person ID") for record in records)]
+        raw.append(_raw_track(path.stem, records, persons, "frameNumber", counts))
+    return raw
 
 
 def raw_tracks(annotated: dict[str, Any], policy: Policy, counts: Counter[str]) -> list[RawTrack]:
@@ -222,18 +236,24 @@ def _read_appended(path: Path, counts: Counter[str]) -> list[Any]:
     return different
 
 
-def _clip(uid: str, annotated: dict[str, Any], policy: Policy) -> Clip:
-    clip = Clip(uid)
+def looking_segments(annotated: dict[str, Any], policy: Policy, counts: Counter[str]) -> list[Segment] | None:
+    """Looking segments of one annotated clip; None, and counted, where the policy leaves it out for want of any."""
     looking = annotated.get("social_segments_looking")
     if not isinstance(looking, list):
-        clip.counts["clip left out: no list of looking segments"] += 1
-        return clip
+        counts["clip left out: no list of looking segments"] += 1
+        return None
     if not looking and not policy.empty_is_negative:
-        clip.counts["clip left out: empty list of looking segments"] += 1
-        return clip
-    segments = _segments(looking, ("person", "start_frame", "end_frame"), policy, clip.counts)
-    for raw in raw_tracks(annotated, policy, clip.counts):
-        clip.tracks += face_tracks(uid, raw, segments, policy, clip.counts)
+        counts["clip left out: empty list of looking segments"] += 1
+        return None
+    return _segments(looking, ("person", "start_frame", "end_frame"), policy, counts)
+
+
+def _clip(uid: str, annotated: dict[str, Any], policy: Policy) -> Clip:
+    clip = Clip(uid)
+    segments = looking_segments(annotated, policy, clip.counts)
+    if segments is not None:
+        for raw in raw_tracks(annotated, policy, clip.counts):
+            clip.tracks += face_tracks(uid, raw, segments, policy, clip.counts)
     return clip
 
 

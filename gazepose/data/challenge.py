@@ -5,8 +5,10 @@ loader looks for the five digits anywhere in the name and takes the first hit. S
 crops by data/pieces.py. Labels of a test set that has them are joined here.
 """
 
+import os
 import re
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +17,12 @@ import pandas as pd
 
 from gazepose.data.annotations import is_id
 from gazepose.data.index import Index
+from gazepose.data.shards import jpeg_size
 
 FRAMED = re.compile(r"(\d{5})_(.+)\.jpg")
 UNFRAMED = re.compile(r"(.+)\.jpg")
+JPEG_END = b"\xff\xd9"       # cannot occur inside: a byte of 255 is followed by a 0 there
+HEADER_BYTES, END_BYTES = 4096, 64                                     # read of each crop to check it
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,21 @@ def list_videos(root: Path) -> list[str]:
     return videos
 
 
+def walk_crops(root: Path, video: str) -> Iterator[tuple[Path, CropFile | None, str]]:
+    """Every track folder's files by name: (path, crop, ""); (path, None, the rule it breaks) for what is left out, a
+    folder or a file."""
+    for folder in sorted(entry for entry in (root / video).iterdir() if entry.is_dir()):
+        if not is_id(folder.name):
+            yield folder, None, "track dropped: its id is not letters, digits, _ . -"
+            continue
+        for path in sorted(folder.iterdir()):
+            parsed = parse_name(path.name)
+            if parsed is None or not path.is_file():
+                yield path, None, "file left out: not named like a crop"
+            else:
+                yield path, CropFile(folder.name, *parsed, path), ""
+
+
 def list_crops(root: Path, video: str, counts: Counter[str]) -> list[list[CropFile]]:
     """Crops of one video by track, each ascending in frame; a crop without a frame number is a track of its own.
 
@@ -60,30 +80,49 @@ def list_crops(root: Path, video: str, counts: Counter[str]) -> list[list[CropFi
         ValueError: a unique id occurs twice in a track (each crop is scored once).
     """
     tracks: list[list[CropFile]] = []
-    for folder in sorted(entry for entry in (root / video).iterdir() if entry.is_dir()):
-        if not is_id(folder.name):
-            counts["track dropped: its id is not letters, digits, _ . -"] += 1
+    framed: dict[str, list[CropFile]] = {}
+    seen: set[tuple[str, str]] = set()
+    for path, crop, rule in walk_crops(root, video):
+        if crop is None:
+            counts[rule] += 1
             continue
-        framed: list[CropFile] = []
-        seen: set[str] = set()
-        for path in sorted(folder.iterdir()):
-            parsed = parse_name(path.name)
-            if parsed is None or not path.is_file():
-                counts["file left out: not named like a crop"] += 1
-                continue
-            crop = CropFile(folder.name, *parsed, path)
-            if crop.unique_id in seen:
-                raise ValueError(f"{path}: the unique id {crop.unique_id} occurs twice in this track -> keep one of "
-                                 "the files")
-            seen.add(crop.unique_id)
-            if crop.frame < 0:
-                counts["crop alone: its name has no frame number"] += 1
-                tracks.append([crop])
-            else:
-                framed.append(crop)
-        if framed:
-            tracks.append(sorted(framed, key=lambda crop: (crop.frame, crop.unique_id)))
-    return tracks
+        if (crop.track, crop.unique_id) in seen:
+            raise ValueError(f"{path}: the unique id {crop.unique_id} occurs twice in this track -> keep one of "
+                             "the files")
+        seen.add((crop.track, crop.unique_id))
+        if crop.frame < 0:
+            counts["crop alone: its name has no frame number"] += 1
+            tracks.append([crop])
+        else:
+            framed.setdefault(crop.track, []).append(crop)
+    tracks += [sorted(track, key=lambda crop: (crop.frame, crop.unique_id)) for track in framed.values()]
+    return sorted(tracks, key=lambda track: track[0].track)
+
+
+def crop_size(path: Path) -> tuple[int, int]:
+    """(height, width) of a crop by its first and last bytes, without decoding.
+
+    Raises:
+        ValueError: naming the file, when its header is damaged or its end is missing. Damage in between shows only when
+            the crop is decoded (images.read_image).
+    """
+    with open(path, "rb") as file:
+        jpeg = file.read(HEADER_BYTES)
+        tail = jpeg
+        if len(jpeg) == HEADER_BYTES:
+            file.seek(-END_BYTES, os.SEEK_END)
+            tail = file.read()
+        try:
+            try:
+                size = jpeg_size(jpeg)
+            except ValueError:                                         # a long comment or thumbnail may come first
+                file.seek(0)
+                size = jpeg_size(file.read())
+            if JPEG_END not in tail:
+                raise ValueError("not a JPEG: it has no end, so it was cut short")
+        except ValueError as error:
+            raise ValueError(f"{path}: {error} -> download it again") from error
+    return size
 
 
 def test_labels(root: Path, index: Index) -> np.ndarray:

@@ -31,6 +31,12 @@ def cut_face(picture: np.ndarray, box: np.ndarray) -> np.ndarray | None:
     return face if face.size else None
 
 
+def outside(boxes: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Of which boxes [n, 4] cut_face leaves nothing in a picture of width x height, bool [n]."""
+    corners = np.minimum(np.maximum(np.trunc(boxes), 0), (width, height, width, height))
+    return np.any(corners[:, 2:] <= corners[:, :2], axis=1)
+
+
 def published_crop(face: np.ndarray) -> np.ndarray:
     """Stretched bilinearly to 224 x 224, whatever its shape."""
     return cv2.resize(face, (PUBLISHED_SIZE, PUBLISHED_SIZE), interpolation=cv2.INTER_LINEAR)

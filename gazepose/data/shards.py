@@ -41,6 +41,15 @@ def decode(jpeg: bytes | memoryview, out: np.ndarray | None = None) -> np.ndarra
     return rgb
 
 
+def jpeg_size(jpeg: bytes) -> tuple[int, int]:
+    """(height, width) by the header alone; ValueError when that is damaged."""
+    try:
+        height, width, *_ = simplejpeg.decode_jpeg_header(jpeg)
+        return int(height), int(width)
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(f"not a JPEG: {error}") from error
+
+
 class ShardWriter:
     """Context manager: writes under a temporary name; flushed, synced and renamed to `path` when the block succeeds.
 

@@ -98,10 +98,10 @@ class Segment:
     end: int
 
 
-def clean_records(raw: RawTrack, policy: Policy, counts: Counter[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Usable records in order of frame: frames int64 [k], corners float64 [k, 4]. `counts` gains a rule's touches."""
+def broken_rules(raw: RawTrack, policy: Policy) -> list[tuple[str, np.ndarray]]:
+    """The policy's rules for single records, each with the records that break it, bool [n]. A record may break several;
+    it is counted by the first."""
     frames, (x, y, width, height) = raw.frames, raw.boxes.T
-    keep = np.ones(len(frames), bool)
     rules = [("not a finite number", ~(np.isfinite(frames) & np.isfinite(raw.boxes).all(axis=1))),
              ("frame number not whole, negative or absurd",
               (frames < 0) | (frames > MAX_FRAME) | (frames != np.floor(frames))),
@@ -113,13 +113,19 @@ def clean_records(raw: RawTrack, policy: Policy, counts: Counter[str]) -> tuple[
         rules.append(("outside the picture", (x + width <= 0) | (y + height <= 0)))
     if policy.honour_flags and len(raw.unmapped):
         rules.append(("unmapped frame", np.isin(frames, raw.unmapped)))
-    for rule, bad in rules:                                            # a record is counted by the first rule it fails
+    return rules
+
+
+def clean_records(raw: RawTrack, policy: Policy, counts: Counter[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Usable records in order of frame: frames int64 [k], corners float64 [k, 4]. `counts` gains a rule's touches."""
+    keep = np.ones(len(raw.frames), bool)
+    for rule, bad in broken_rules(raw, policy):                        # a record is counted by the first rule it fails
         if bad.any():
             counts[f"record dropped: {rule}"] += int((keep & bad).sum())
             keep &= ~bad
     kept = np.flatnonzero(keep)
-    order = kept[np.argsort(frames[kept], kind="stable")]
-    frames, corners = frames[order].astype(np.int64), raw.boxes[order].copy()
+    order = kept[np.argsort(raw.frames[kept], kind="stable")]
+    frames, corners = raw.frames[order].astype(np.int64), raw.boxes[order].copy()
     negative = int((corners[:, :2] < 0).any(axis=1).sum())
     if policy.negative_corner == "move":
         counts["box moved: x or y negative"] += negative

@@ -52,6 +52,35 @@ def video_facts(path: str | Path, decoder: str = "decord") -> VideoFacts:
         raise ValueError(f"{name}: cannot be decoded by pyav: {error}") from error
 
 
+def look_at(path: str | Path) -> tuple[VideoFacts, int]:
+    """What can be told of a video from its headers and first picture: its facts, and how many frames lie in the file
+    whole. Fewer than the facts' frames: the file was cut short, and decoding will fail there.
+
+    Where the container has no table of its frames (all but mp4 and mov, and those in fragments) the file is read
+    through, still without decoding. Damaged pictures further on show only when they are decoded.
+
+    Raises:
+        As frames_in_order, of PyAV.
+    """
+    name = _checked(path, "pyav")
+    size = os.stat(name).st_size
+    import av.error
+    try:
+        with _pyav(name) as container:
+            stream = container.streams.video[0]
+            table = [(entry.pos, entry.size) for entry in getattr(stream, "index_entries", ())]
+            if not stream.frames or len(table) != stream.frames:
+                table = [(packet.pos or 0, packet.size) for packet in container.demux(stream) if packet.size]
+            frames, fps = stream.frames or len(table), float(stream.average_rate or 0)
+    except (av.error.FFmpegError, IndexError) as error:
+        raise ValueError(f"{name}: cannot be read by pyav: {error}") from error
+    first = next(frames_in_order(name, [0], "pyav"), None)
+    if first is None:
+        raise ValueError(f"{name}: holds no picture")
+    height, width, _ = first[1].shape
+    return VideoFacts(frames, width, height, fps), sum(start + length <= size for start, length in table)
+
+
 def frames_in_order(path: str | Path, wanted: Sequence[int], decoder: str = "decord"
                     ) -> Iterator[tuple[int, np.ndarray]]:
     """Yields (number, uint8 [H, W, 3] RGB) for the wanted frames, ascending, each once.
