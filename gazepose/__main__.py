@@ -1,5 +1,6 @@
 """python -m gazepose <verb>: everything that is not training or inference."""
 
+from json import dumps
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,6 +14,8 @@ from gazepose.config import PolicyRules, Preset, readable_errors
 from gazepose.data.boxes import lay_out
 from gazepose.data.index import Index
 from gazepose.data.pieces import CropsFrom
+from gazepose.doctor import examine
+from gazepose.doctor.text import as_text
 from gazepose.predictions import faces
 from gazepose.report import make_report
 from gazepose.sources import Processes, find_source
@@ -97,9 +100,24 @@ def report(run: tyro.conf.Positional[Path]) -> None:
     print(f"report -> {make_report(run)}")
 
 
+def doctor(data: tyro.conf.Positional[Path], json: bool = False) -> None:
+    """Read everything of a data set; say what is wrong with it, where, and what to do.
+
+    Ends with 0 when nothing hinders training or a submission, with 1 when something must be mended (marked MUST).
+
+    Args:
+        data: folder of a data set in the Ego4D layout, or of an embedded world.
+        json: the same facts for machines.
+    """
+    facts = examine(data)
+    print(dumps(facts, indent=1, allow_nan=False) if json else as_text(facts))
+    if not facts["healthy"]:
+        raise SystemExit(1)
+
+
 def main() -> None:
     verbs = {"prepare": prepare, "synthetic": synthetic, "import": import_checkpoint, "submit": submit,
-             "report": report}
+             "report": report, "doctor": doctor}
     with readable_errors():
         tyro.extras.subcommand_cli_from_dict(verbs, prog="python -m gazepose", use_underscores=True)
 

@@ -12,7 +12,9 @@ VERBS = ["gazepose.config", "gazepose.sources", "gazepose.runlog", "gazepose.eng
          "gazepose.augment", "gazepose.guide"]
 MODELS = ["gazepose.models"]
 DATA = ["gazepose.data", "gazepose.priors", "gazepose.synthetic"]
-MAY_IMPORT = {**{room: VERBS + MODELS + DATA for room in ENTRY}, **{room: VERBS + MODELS + DATA for room in VERBS},
+DOCTOR = ["gazepose.doctor"]
+MAY_IMPORT = {**{room: VERBS + DOCTOR + MODELS + DATA for room in ENTRY}, **{room: DOCTOR + DATA for room in DOCTOR},
+              **{room: VERBS + MODELS + DATA for room in VERBS},
               **{room: MODELS for room in MODELS}, **{room: DATA for room in DATA}}
 ONLY_HERE = {"decord": ["gazepose.data.video"], "tyro": ["gazepose.config", "gazepose.__main__"],
              "timm": ["gazepose.models"]}
