@@ -160,13 +160,6 @@ def test_the_split_of_inference(flags, split):
     assert parse(InferConfig, flags).split_name == split
 
 
-@pytest.mark.parametrize("flags", [["--split", "train"], ["--split", "3"], ["--val", "--eval"],
-                                   ["--val", "--split", "test"]])
-def test_a_split_that_contradicts_itself_is_refused(flags):
-    with pytest.raises(ValueError, match="give"):
-        _ = parse(InferConfig, flags).split_name
-
-
 def test_defaults_follow_data_and_model():
     embedded, _ = parse_train(["--preset", "tiny"])
     assert embedded.data.crop_size < 224 and embedded.data.val_stride == 3
