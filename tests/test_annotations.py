@@ -1,7 +1,6 @@
-"""Annotations: the published samples from the golden files, and calm in the face of anything else."""
+"""Annotations: calm in the face of anything that is in a file."""
 
 import json
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,55 +13,13 @@ from gazepose.data.annotations import (
     Clip,
     is_id,
     policy_named,
-    raw_tracks,
     read_clips,
     read_json,
-    read_original,
     read_split,
 )
 from gazepose.data.tracks import POLICIES
 
 BASELINE, CLEAN = POLICIES["baseline"], POLICIES["clean"]
-
-
-def samples(clips: list[Clip]) -> list:
-    return [[track.clip, track.track, *row] for clip in clips for track in clip.tracks
-            for row in zip(track.frames.tolist(), track.boxes.tolist(), track.labels.tolist(), strict=True)]
-
-
-def annotated(parity: Path) -> list[tuple[Path, list[dict]]]:
-    paths = [parity / "annotations" / f"av_{split}.json" for split in ("train", "val")]
-    return [(path, [clip for video in json.loads(path.read_text())["videos"] for clip in video["clips"]])
-            for path in paths]
-
-
-def test_baseline_gives_the_published_samples(parity):
-    expected = json.loads((parity / "annotations" / "expected" / "samples.json").read_text())["samples"]
-    found = []
-    for path, clips in annotated(parity):
-        found += samples(read_clips(path, [clip["clip_uid"] for clip in clips], BASELINE))
-    assert sorted(found) == sorted(expected)
-
-
-def test_the_original_scripts_folders_give_the_published_samples(parity):
-    expected = parity / "annotations" / "expected"
-    uids = sorted(path.stem for path in (expected / "result_LAM").glob("*.json"))
-    clips = read_original(expected / "json_original", expected / "result_LAM", uids, BASELINE)
-    assert samples(clips) == json.loads((expected / "samples.json").read_text())["samples"]
-
-
-def test_raw_tracks_are_those_of_the_original_scripts(parity):
-    seen = set()
-    for _, clips in annotated(parity):
-        for clip in clips:
-            for track in raw_tracks(clip, BASELINE, Counter()):
-                path = parity / "annotations/expected/json_original" / clip["clip_uid"] / f"{track.track}.json"
-                records = json.loads(path.read_text())
-                seen.add(path)
-                assert track.frames.tolist() == [record["frameNumber"] for record in records]
-                assert track.boxes.tolist() == [[r[key] for key in ("x", "y", "width", "height")] for r in records]
-                assert track.persons == [record["Person ID"] for record in records]
-    assert seen == set((parity / "annotations/expected/json_original").glob("*/*.json"))
 
 
 def document(clip: dict | None = None, **track: Any) -> dict:

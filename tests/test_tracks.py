@@ -1,12 +1,10 @@
-"""One face followed in time: the published rules by their recorded results, the clean ones by their properties."""
+"""One face followed in time, by the properties of its rules."""
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,37 +17,6 @@ NOTHING = np.zeros(0, np.int64)
 def raw(records: Sequence[tuple[float, ...]], person: str = "1", **facts) -> RawTrack:
     values = np.array(records, float).reshape(-1, 5)
     return RawTrack("t", [person] * len(values), values[:, 0], values[:, 1:], **facts)
-
-
-def stored(records: list[dict]) -> RawTrack:
-    track = raw([tuple(r[key] for key in ("frameNumber", "x", "y", "width", "height")) for r in records])
-    track.persons = [record["Person ID"] for record in records]
-    return track
-
-
-def test_baseline_cleans_and_fills_as_published(parity):
-    for case in json.loads((parity / "tracks.json").read_text())["tracks"]:
-        pieces = face_tracks("clip", stored(case["raw"]), [], BASELINE, Counter())
-        if not case["checked"]:
-            assert pieces == [], case["name"]
-            continue
-        (track,), checked = pieces, case["checked"]
-        corner_and_size = np.c_[track.boxes[:, :2], track.boxes[:, 2:] - track.boxes[:, :2]]
-        assert track.frames.tolist() == [record["frameNumber"] for record in checked], case["name"]
-        assert corner_and_size.tolist() == [[record[key] for key in ("x", "y", "width", "height")]
-                                            for record in checked], case["name"]
-        assert {record["Person ID"] for record in checked} == {track.person}, case["name"]
-
-
-def test_baseline_labels_as_published(parity):
-    for case in json.loads((parity / "tracks.json").read_text())["labels"]:
-        segments = [Segment(s["label"], s["start_frame"], s["end_frame"]) for s in case["segments"]]
-        if "error" in case["expected"]:
-            with pytest.raises(TypeError, match="person .* is not text"):
-                face_tracks("clip", stored(case["track"]), segments, BASELINE, Counter())
-            continue
-        (track,) = face_tracks("clip", stored(case["track"]), segments, BASELINE, Counter())
-        assert {"frames": track.frames.tolist(), "labels": track.labels.tolist()} == case["expected"], case["name"]
 
 
 def test_a_box_over_the_border_moves_under_baseline_and_is_cut_under_clean():

@@ -1,8 +1,5 @@
 """Windows: which frames each shows, under padding, gaps, dropout and sharing."""
 
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,13 +8,6 @@ from hypothesis import strategies as st
 from gazepose.data import windows
 from gazepose.data.chance import uniform
 from gazepose.data.windows import WindowRule, centre_rows, close_up, make_batch, neighbours, segments, window_rows
-
-
-def test_all_padding_maps_of_the_original(parity: Path):
-    cases = json.loads((parity / "tracks.json").read_text())["pad"]
-    present = np.array([case["present"] for case in cases], bool)
-    assert len(cases) == 64
-    np.testing.assert_array_equal(close_up(present), [case["source"] for case in cases])
 
 
 def test_one_missing_neighbour_closes_up():
