@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from golden.rules import filled
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_models_parity import filled
 
 from gazepose import __main__ as verbs
 from gazepose import checkpoint
 from gazepose.augment import to_model
+from gazepose.data.behaviours import BEHAVIOURS
 from gazepose.data.index import Index
 from gazepose.data.prepare import prepare
 from gazepose.data.windows import WindowRule, make_batch
@@ -76,7 +77,8 @@ def test_a_published_gazepose_scores_the_same_imported_direct_and_built_by_hand(
     index = Index.open(prepare(world, "val", policy="baseline", crop_size=224, say=lambda line: None))
     rows = chosen_rows(index, 13, LIMIT)
     fit = index.facts["quality_fit"]
-    rule = WindowRule(stride=13, gaussian_drop=True, quality_fit=(fit["mean"], fit["std"]))
+    rule = WindowRule(stride=13, gaussian_drop=True, quality_fit=(fit["mean"], fit["std"]),
+                      behaviour=BEHAVIOURS["published"])
     model = build_model(ModelConfig(behaviour="published", **BOTH))
     ours = {}
     for key, shape, dtype in golden["state"]["gazepose_head1lm1"]:
