@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ COLUMNS: dict[str, tuple[type, tuple[int, ...]]] = {                  # name -> 
     "frame": (np.int32, ()), "box": (np.float32, (4,)), "label": (np.int8, ()),
     "offset": (np.uint32, ()), "length": (np.uint32, ()),
     "quality": (np.float32, ()), "head_pose": (np.float32, (3,)), "landmarks": (np.float32, (5, 3)),
-    "gaze": (np.float32, (2,)), "unique_id": (np.bytes_, ()), "position": (np.int32, ()), "black": (np.bool_, ()),
+    "gaze": (np.float32, (2,)), "quality_p": (np.float32, ()), "unique_id": (np.bytes_, ()),
+    "position": (np.int32, ()), "black": (np.bool_, ()),
 }
 REQUIRED = ("frame", "box", "label", "offset", "length")
 TABLES = ("track_clip", "track_start", "clip_shard", "clip_base")
@@ -36,15 +38,16 @@ class Index:
 
     Attributes:
         folder, facts: where it is and what it was made from (split, policy, crop_size, decoder, fingerprint,
-            quality_fit {"mean", "std"} or None, counts).
+            quality_fit {"mean", "std"} or None, counts; priors: column -> where it came from, if not from prepare).
         clips, track_name: names; track_clip int32 [n_tracks], track_start int64 [n_tracks + 1] (rows of track t are
             track_start[t]:track_start[t + 1]); two pieces of one split track carry the same name.
         clip_shard int32 [n_clips], clip_base int64 [n_clips]: a row's crop lies at clip_base[clip] + offset[row].
         frame, box (x1, y1, x2, y2 in pixels), label (1 looking, 0 not, -1 unknown), offset, length; quality (Laplacian
-            variance), head_pose (degrees), landmarks (x, y, confidence), gaze (radians): NaN unknown, all NaN when the
-            column is absent. unique_id: bytes, or None when absent. position: of the row in its cleaned track, where
-            frames without a crop count too; when absent, crops alone are counted. black: the face is all black, as one
-            outside the picture is; when absent, none is.
+            variance), head_pose (degrees; signs as in priors/head_pose.py), landmarks (x, y, confidence), gaze
+            (radians), quality_p (given with the data, 0..1): NaN unknown, all NaN when the column is absent.
+            unique_id: bytes, or None when absent. position: of the row in its cleaned track, where frames without a
+            crop count too; when absent, crops alone are counted. black: the face is all black, as one outside the
+            picture is; when absent, none is.
         track_position int64 [n_tracks + 1]: how many positions the tracks before each one have.
     """
 
@@ -59,6 +62,7 @@ class Index:
     gaze: np.ndarray
     position: np.ndarray
     black: np.ndarray
+    quality_p: np.ndarray
     track_clip: np.ndarray
     track_start: np.ndarray
     clip_shard: np.ndarray
@@ -186,10 +190,15 @@ def write_index(folder: Path, *, columns: Mapping[str, np.ndarray], clips: Seque
     return Index.open(folder)
 
 
-def add_columns(folder: str | Path, columns: Mapping[str, np.ndarray]) -> None:
-    """Add columns, or replace them: new files first, then one rename of index.json, old files deleted last."""
+def add_columns(folder: str | Path, columns: Mapping[str, np.ndarray], facts: Mapping[str, Any] | None = None) -> None:
+    """Add columns, or replace them: new files first, then one rename of index.json, old files deleted last.
+
+    Args:
+        facts: replace those of the same names in the same rename.
+    """
     folder = Path(folder)
     contents = _contents(folder)
+    contents["facts"].update(facts or {})
     old = [contents["files"][name]["file"] for name in columns if name in contents["files"]]
     for name, values in columns.items():
         column = _typed(name, values)
@@ -215,25 +224,16 @@ def join(index: Index, table: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]
     if missing:
         raise ValueError(f"{index.folder}: the table to join lacks {', '.join(sorted(missing))}")
     clip, track, frame = (np.asarray(table[name]) for name in ("clip", "track", "frame"))
-    number: dict[tuple[str, str], int] = {}                            # pieces of one track share a number
-    piece = np.array([number.setdefault((index.clips[clip_number], name), len(number)) for clip_number, name
-                      in zip(index.track_clip, index.track_name, strict=True)], np.int64)
     starts = np.flatnonzero(np.r_[True, (clip[1:] != clip[:-1]) | (track[1:] != track[:-1])]) if len(clip) else clip[:0]
     starts = starts.astype(np.int64)                                   # names are looked up once per run of equal ones
-    known = np.array([number.get((str(clip[start]), str(track[start])), -1) for start in starts], np.int64)
-    numbers = np.repeat(known, np.diff(np.r_[starts, len(clip)]))      # [table]
-    entries = np.flatnonzero(numbers >= 0)
-    keys = (numbers[entries] << 32) + frame[entries].astype(np.int64)
-    order = np.argsort(keys, kind="stable")
-    entries, keys = entries[order], keys[order]
-    twice = np.flatnonzero(keys[1:] == keys[:-1])
-    if len(twice):
-        entry = entries[twice[0]]
+    names = [(str(clip[start]), str(track[start])) for start in starts]
+    number = np.repeat(np.arange(len(starts)), np.diff(np.r_[starts, len(clip)]))          # [table]
+    matched = match(index, names, number, frame, index.frame)
+    if matched.twice.any():
+        entry = int(np.argmax(matched.twice))
         raise ValueError(f"{index.folder}: the table to join has clip {clip[entry]} track {track[entry]} "
                          f"frame {frame[entry]} twice")
-    rows = (np.repeat(piece, np.diff(index.track_start)) << 32) + index.frame
-    at = np.minimum(np.searchsorted(keys, rows), max(len(keys) - 1, 0))
-    found = np.flatnonzero(keys[at] == rows) if len(keys) else np.zeros(0, np.int64)
+    found = np.flatnonzero(matched.entry >= 0)
     joined = {}
     for name, values in table.items():
         if name in ("clip", "track", "frame"):
@@ -242,8 +242,55 @@ def join(index: Index, table: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]
             raise ValueError(f"{index.folder}: column {name} of the table to join: {len(values)} entries for "
                              f"{len(clip)} faces; columns that can be joined: {', '.join(COLUMNS)}")
         joined[name] = np.full((len(index), *COLUMNS[name][1]), np.nan, np.float32)
-        joined[name][found] = np.asarray(values)[entries[at[found]]]
+        joined[name][found] = np.asarray(values)[matched.entry[found]]
     return joined
+
+
+@dataclass(frozen=True)
+class Match:
+    """Which entries of a table speak of which rows of an index."""
+
+    entry: np.ndarray
+    """int64 [rows]: the entry of each row, the last of those that speak of it; -1: none"""
+    known: np.ndarray
+    """bool [n]: the index has the entry's face"""
+    twice: np.ndarray
+    """bool [n]: the index has its face, and a later entry speaks of it too"""
+
+
+def match(index: Index, names: Sequence[tuple[str, str]], number: np.ndarray, place: np.ndarray,
+          row_place: np.ndarray) -> Match:
+    """Join by (clip, track, place in the track), without a Python object per entry.
+
+    Args:
+        names: (clip, track); number: int [n], into names, of each entry.
+        place: int [n], of each entry within its track: a frame number, or a code of its unique id; below 0: no face.
+        row_place: int [rows], the same of each row.
+    """
+    track_number: dict[tuple[str, str], int] = {}                      # pieces of one track share a number
+    piece = np.array([track_number.setdefault((index.clips[clip], name), len(track_number)) for clip, name
+                      in zip(index.track_clip, index.track_name, strict=True)], np.int64)
+    of_name = np.array([track_number.get(name, -1) for name in names], np.int64)
+    track = of_name[number] if len(names) else np.zeros(0, np.int64)
+    place = np.asarray(place).astype(np.int64)
+    entries = np.flatnonzero((track >= 0) & (place >= 0))
+    keys = (track[entries] << 32) + place[entries]
+    if len(keys) and (keys[1:] < keys[:-1]).any():
+        order = np.argsort(keys, kind="stable")
+        entries, keys = entries[order], keys[order]
+    rows = (np.repeat(piece, np.diff(index.track_start)) << 32) + row_place
+    at = np.searchsorted(keys, rows, side="right") - 1                 # the last of equal ones
+    found = np.flatnonzero((at >= 0) & (keys[at] == rows) & (row_place >= 0)) if len(keys) else np.zeros(0, np.int64)
+    entry = np.full(len(index), -1, np.int64)
+    entry[found] = entries[at[found]]
+    again = np.r_[keys[1:] == keys[:-1], np.zeros(min(len(keys), 1), bool)]
+    last = np.flatnonzero(~again)                                      # of each run of equal keys
+    in_index = np.zeros(len(keys), bool)
+    in_index[at[found]] = True
+    in_index = np.repeat(in_index[last], np.diff(np.r_[-1, last]))
+    known, twice = np.zeros(len(number), bool), np.zeros(len(number), bool)
+    known[entries], twice[entries] = in_index, again & in_index
+    return Match(entry, known, twice)
 
 
 def _typed(name: str, values: np.ndarray) -> np.ndarray:
