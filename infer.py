@@ -17,7 +17,7 @@ from gazepose.config import DataConfig, InferConfig, parse, readable_errors
 from gazepose.data.behaviours import BEHAVIOURS
 from gazepose.data.challenge import test_labels
 from gazepose.data.loader import make_loader
-from gazepose.data.windows import WindowRule
+from gazepose.data.windows import WindowRule, quality_fit
 from gazepose.engine import predict
 from gazepose.metrics import evaluate
 from gazepose.predictions import faces, write_csv, write_records
@@ -48,11 +48,12 @@ def main() -> None:
     index = source.split(split, processes, **config.rows_of(data), crop_size=data.crop_size, decoder=data.decoder)
     stride = config.stride_of(split) or (data.test_stride if split == "test" else data.val_stride)
     rows = chosen_rows(index, stride, config.limit)
-    own = index.facts.get("quality_fit")                             # for a published file, which brings none
-    rule = WindowRule(reach=trained["model"]["reach"], stride=stride,
-                      gaussian_drop=config.gaussian_drop or data.gaussian_drop,
-                      quality_fit=trained["quality_fit"] or ((own["mean"], own["std"]) if own else None),
-                      test=split == "test", behaviour=BEHAVIOURS[trained["model"]["behaviour"]])
+    behaviour, scale = BEHAVIOURS[trained["model"]["behaviour"]], data.quality_scale
+    fit = trained["quality_fit"]
+    if fit is None or (config.quality_from or data.quality_from) == "split":   # a published file brings no fit
+        fit = quality_fit(index, scale, behaviour, stride)
+    rule = WindowRule(reach=trained["model"]["reach"], stride=stride, test=split == "test", behaviour=behaviour,
+                      gaussian_drop=config.gaussian_drop or data.gaussian_drop, quality_scale=scale, quality_fit=fit)
     workers = data.num_workers if config.num_workers is None else config.num_workers
     loader = make_loader(index, rule, rows, batch_size=config.batch_size, crop_size=data.crop_size, num_workers=workers,
                          world_size=accelerator.num_processes, pin_memory=accelerator.device.type == "cuda")

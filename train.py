@@ -11,6 +11,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")     # before torch: waiting 
 import math
 import sys
 from dataclasses import asdict as fields
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -57,14 +58,16 @@ def main() -> None:
     train_rows = chosen_rows(train_index, data.train_stride, data.limit, labelled=run.label_weight > 0)
     val_rows = chosen_rows(val_index, data.val_stride, data.limit)
     behaviour = BEHAVIOURS[config.model.behaviour]
+    fits = [quality_fit(index, data.quality_scale, behaviour, data.train_stride) for index in (train_index, val_index)]
     rule = WindowRule(reach=config.model.reach, stride=data.train_stride, windows_per_segment=data.windows_per_segment,
                       behaviour=behaviour, train=True, flip=data.flip, crop=data.random_crop,
-                      gaussian_drop=data.gaussian_drop, seed=run.seed,
-                      quality_fit=quality_fit(train_index, behaviour, data.train_stride))
+                      gaussian_drop=data.gaussian_drop, quality_scale=data.quality_scale, quality_fit=fits[0],
+                      seed=run.seed)
+    val_rule = replace(rule.for_evaluation(data.val_stride), quality_fit=fits[data.quality_from == "split"])
     loading = {"batch_size": run.batch_size, "crop_size": data.crop_size, "num_workers": data.num_workers,
                "world_size": accelerator.num_processes, "pin_memory": accelerator.device.type == "cuda"}
     train_loader = make_loader(train_index, rule, train_rows, **loading)
-    val_loader = make_loader(val_index, rule.for_evaluation(data.val_stride), val_rows, **loading)
+    val_loader = make_loader(val_index, val_rule, val_rows, **loading)
     weights = run.weights or class_weights(train_index.label[train_rows])
     accelerator.print(f"data: {source.root}, {len(train_rows)} training and {len(val_rows)} validation windows, "
                       f"class weights {weights[0]:.3f} {weights[1]:.3f}")

@@ -24,6 +24,7 @@ from gazepose.data.tracks import Policy
 from gazepose.guide import translate
 from gazepose.models.gazepose import ModelConfig, ModelName
 from gazepose.optim import OptimConfig
+from gazepose.priors.quality import Scale
 from gazepose.sources import Source, find_source
 
 Preset = Literal["tiny", "easy", "default", "hard", "benchmark", "lowquality"]
@@ -78,6 +79,10 @@ class DataConfig:
     published has it always"""
     gaussian_drop: Annotated[bool, tyro.conf.arg(aliases=["--Gaussiandrop"])] = False
     """Gaussian Temporal Dropout: leave out neighbouring frames of low quality"""
+    quality_scale: Scale = "variance"
+    """what the Gaussian is fitted to: the Laplacian variance (published) or its log; given: imported p, no fit"""
+    quality_from: Literal["train", "split"] = "train"
+    """whose fit turns quality into p in validation and test: the training split's, or the scored split's own"""
     flip: bool = True
     """mirror half of the training segments, with their priors"""
     random_crop: bool = True
@@ -238,6 +243,8 @@ class InferConfig:
     """the same where test is scored; above 1 the outputs are marked partial"""
     batch_size: int = 64
     """windows per batch and process"""
+    quality_from: Literal["train", "split"] | None = None
+    """whose fit turns quality into p: the training split's or the scored split's own; default: the checkpoint's"""
     num_workers: int | None = None
     """loader processes; default: the checkpoint's"""
     limit: int | None = None

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 
 from gazepose.config import InferConfig, TrainConfig, parse, parse_train
+from gazepose.data.index import Index
+from gazepose.priors.quality import fit_quality
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = ["--crop_size", "32", "--num_encoder_layers", "1", "--num_decoder_layers", "1", "--dmodel", "64",
@@ -48,7 +50,8 @@ def work(tmp_path_factory, tiny_world) -> Path:
     folder = tmp_path_factory.mktemp("work")
     shutil.copytree(tiny_world, folder / "world")
     said = launched(str(ROOT / "train.py"), "--data", "world", "--prior_head", "--prior_landmark", "--Gaussiandrop",
-                    "--epochs", "1", "--batch_size", "5", "--exp_path", "runs/two", *SMALL, cwd=folder)
+                    "--quality_scale", "log", "--epochs", "1", "--batch_size", "5", "--exp_path", "runs/two", *SMALL,
+                    cwd=folder)
     assert "world: 2 processes on cpu" in said
     return folder
 
@@ -61,7 +64,10 @@ def test_a_run_leaves_its_records(work):
     assert {"prevalence", "head_pose"} <= set(lines[-1]["baselines"]) and lines[-1]["mAP"] is not None
     config = json.loads((run / "best" / "config.json").read_text())
     assert config["model"]["prior_head"] and config["model"]["prior_landmark"] and config["data"]["gaussian_drop"]
-    assert config["quality_fit"] and config["world_size"] == 2 and config["versions"]["torch"]
+    train = Index.open(work / "world" / "prepared" / "clean-32" / "train")
+    assert config["data"]["quality_scale"] == "log"
+    assert tuple(config["quality_fit"]) == fit_quality(train.quality, "log")
+    assert config["world_size"] == 2 and config["versions"]["torch"]
     assert json.loads((run / "status.json").read_text())["state"] == "finished"
 
 
@@ -75,7 +81,7 @@ def test_one_and_two_processes_give_the_same_scores(work):
 
 
 def test_the_newest_run_makes_a_submission_of_every_face(work):
-    said = ran(str(ROOT / "infer.py"), "--split", "test", "--to-json", cwd=work)
+    said = ran(str(ROOT / "infer.py"), "--split", "test", "--to-json", "--quality_from", "split", cwd=work)
     crops = list((work / "world" / "videos_challenge").rglob("*.jpg"))
     made = json.loads((work / "runs" / "two" / "pred" / "test" / "submission.json").read_text())
     assert len(made["results"]) == len(crops) and f"submission checked, {len(crops)} faces" in said

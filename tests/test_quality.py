@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from gazepose.priors.quality import drop_in_evaluation, drop_in_training, fit_gaussian, quality_p
+from gazepose.priors.quality import (
+    drop_in_evaluation,
+    drop_in_training,
+    fit_gaussian,
+    fit_quality,
+    quality_p,
+    scaled,
+)
 
 
 def test_unknown_quality_is_never_dropped():
@@ -15,6 +22,28 @@ def test_unknown_quality_is_never_dropped():
 def test_the_mean_has_p_one_half():
     assert quality_p(np.array([5.0, 5.0]), 5.0, 2.0).tolist() == [0.5, 0.5]
     assert quality_p(np.array([4.0, 5.0, 6.0]), 5.0, 0.0).tolist() == [0.0, 0.5, 1.0]
+
+
+def test_the_log_scale_fits_the_logarithm():
+    # logs 1 and 3: mean 2, standard deviation sqrt 2; e^2 is the middle, e^(2 + sqrt 2) one deviation above it
+    variance = np.exp([1.0, 3.0])
+    assert fit_quality(variance, "log") == pytest.approx((2, 2**0.5))
+    assert fit_quality(np.array([1.0, 3.0, np.nan]), "variance") == pytest.approx((2, 2**0.5))
+    assert fit_quality(variance, "given") is None and fit_quality(variance[:1], "log") is None
+    p = quality_p(scaled(np.exp([2.0, 2 + 2**0.5, np.nan]), "log"), 2, 2**0.5)
+    assert p[:2] == pytest.approx([0.5, 0.8413447]) and np.isnan(p[2])
+
+
+def test_a_black_crop_is_the_worst_on_the_log_scale_and_does_not_spoil_the_fit():
+    assert quality_p(scaled(np.zeros(1), "log"), 2.0, 1.0).tolist() == [0.0]
+    assert fit_quality(np.array([0.0, *np.exp([1.0, 3.0])]), "log") == pytest.approx((2, 2**0.5))
+
+
+def test_a_skewed_split_drops_frames_on_the_log_scale_only():
+    variance = np.exp(np.repeat([0.0, 5.0, 10.0], [30, 40, 30]))       # as the published rule drops nothing (quirk 32)
+    dropped = {scale: drop_in_evaluation(quality_p(scaled(variance, scale), *fit_quality(variance, scale))).mean()
+               for scale in ("variance", "log")}
+    assert dropped == {"variance": 0.0, "log": 0.3}
 
 
 def test_a_fit_needs_two_values():

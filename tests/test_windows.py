@@ -82,6 +82,23 @@ def test_dropout_without_a_fit_says_what_to_do(index_of):
         window_rows(index_of([range(3)]), WindowRule(gaussian_drop=True), np.array([1]))
 
 
+def test_dropout_on_the_log_scale(index_of):
+    index = index_of([range(7)], quality=[1, 1, 100, 100, 100, 100, 100])
+    # p of 1 on the log scale: 0 is two deviations below the mean, on the plain scale far less than one
+    shown = {scale: window_rows(index, WindowRule(gaussian_drop=True, quality_scale=scale, quality_fit=fit),
+                                np.array([3])).tolist()
+             for scale, fit in (("log", (4, 2)), ("variance", (80, 200)))}
+    assert shown == {"log": [[2, 2, 2, 3, 4, 5, 6]], "variance": [[0, 1, 2, 3, 4, 5, 6]]}
+
+
+def test_dropout_by_a_given_p(index_of):
+    index = index_of([range(7)], quality_p=[0.1, np.nan, 0.3, 0, 1, 0.19, 0.2])
+    rule = WindowRule(gaussian_drop=True, quality_scale="given")
+    assert window_rows(index, rule, np.array([3])).tolist() == [[1, 1, 2, 3, 4, 6, 6]]
+    with pytest.raises(ValueError, match="priors import quality_p FILE"):
+        window_rows(index_of([range(7)]), rule, np.array([3]))
+
+
 def test_a_batch_holds_each_frame_once(index_of):
     index = index_of([range(70)])
     batch = make_batch(index, WindowRule(), np.arange(3, 67), 0, 16)

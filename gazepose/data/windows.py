@@ -14,7 +14,7 @@ import torch
 from gazepose.data.behaviours import BEHAVIOURS, Behaviour
 from gazepose.data.chance import uniform
 from gazepose.data.index import Index
-from gazepose.priors.quality import drop_in_evaluation, drop_in_training, fit_gaussian, quality_p
+from gazepose.priors.quality import Scale, drop_in_evaluation, drop_in_training, fit_quality, quality_p, scaled
 
 # What a key is for, so that two draws with equal keys do not share their numbers.
 _SHIFT, _DROP, _FLIP, _CROP = range(4)
@@ -81,12 +81,10 @@ def neighbours(index: Index, rows: np.ndarray, reach: int) -> np.ndarray:
     return found
 
 
-def quality_fit(index: Index, behaviour: Behaviour, stride: int) -> tuple[float, float] | None:
-    """Mean and standard deviation of the quality of a training split; None where it is unknown."""
-    fit = index.facts.get("quality_fit")
-    if behaviour.quality_of_key_frames:
-        fit = fit_gaussian(index.quality[centre_rows(index, stride)])
-    return (fit["mean"], fit["std"]) if fit else None
+def quality_fit(index: Index, scale: Scale, behaviour: Behaviour, stride: int) -> tuple[float, float] | None:
+    """Mean and standard deviation of the quality of a split, on a scale; None where it is unknown, or p is given."""
+    key_frames = centre_rows(index, stride) if behaviour.quality_of_key_frames else slice(None)
+    return fit_quality(index.quality[key_frames], scale)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +104,8 @@ class WindowRule:
     crop: bool = True
     gaussian_drop: bool = False
     quality_fit: tuple[float, float] | None = None
-    """mean and standard deviation of the Laplacian variance, from the training split"""
+    """mean and standard deviation of the Laplacian variance on quality_scale, from the training split"""
+    quality_scale: Scale = "variance"
     seed: int = 0
 
     def for_evaluation(self, stride: int) -> "WindowRule":
@@ -144,10 +143,7 @@ def window_rows(index: Index, rule: WindowRule, rows: np.ndarray, epoch: int = 0
     if rule.behaviour.black_is_missing:
         present &= ~index.black[there]
     if rule.gaussian_drop:
-        if rule.quality_fit is None:
-            raise ValueError("Gaussian Temporal Dropout needs the quality fit of the training split -> "
-                             "prepare the data again so that quality is measured, or leave out --Gaussiandrop")
-        p = quality_p(index.quality[there], *rule.quality_fit)
+        p = _probability(index, rule, there)
         if rule.train and rule.behaviour.quality_of_key_frames:
             p = np.where(index.position[there] % rule.stride == 0, p, np.nan)
         drawn = uniform(rule.seed, epoch, _DROP, rows[:, None], np.arange(found.shape[1]))
@@ -167,6 +163,19 @@ def window_landmarks(index: Index, rule: WindowRule, rows: np.ndarray) -> np.nda
     landmarks = index.landmarks[np.maximum(frames, 0)]                                    # [B, K, 5, 3]
     known = (frames >= 0) & ~np.isnan(landmarks).all(axis=(2, 3))
     return landmarks[np.arange(len(rows)), known.argmax(axis=1)]                          # none known: the centre's
+
+
+def _probability(index: Index, rule: WindowRule, rows: np.ndarray) -> np.ndarray:
+    """p of the quality of each row, float like rows; NaN unknown."""
+    if rule.quality_scale == "given":
+        if "quality_p" not in index.columns:
+            raise ValueError(f"{index.folder}: has no p to go by -> bring it in with `python -m gazepose priors import "
+                             "quality_p FILE`, or choose another --quality_scale")
+        return index.quality_p[rows]
+    if rule.quality_fit is None:
+        raise ValueError("Gaussian Temporal Dropout needs the quality fit of the training split -> "
+                         "prepare the data again so that quality is measured, or leave out --Gaussiandrop")
+    return quality_p(scaled(index.quality[rows], rule.quality_scale), *rule.quality_fit)
 
 
 def random_crops(keys: np.ndarray, seed: int, epoch: int) -> np.ndarray:

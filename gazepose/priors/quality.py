@@ -6,9 +6,13 @@ are cut (data/crops.py); what a dropped frame does to a window is data/windows.p
 """
 
 import math
+from typing import Literal
 
 import cv2
 import numpy as np
+
+Scale = Literal["variance", "log", "given"]
+"""what p is the CDF of: the Laplacian variance (published), its logarithm, or nothing: p came with the data"""
 
 
 def laplacian_variance(crop: np.ndarray) -> float:
@@ -31,6 +35,25 @@ def fit_gaussian(variance: np.ndarray) -> dict[str, float] | None:
     if len(known) < 2:
         return None
     return {"mean": float(known.mean()), "std": float(known.std(ddof=1))}
+
+
+def scaled(variance: np.ndarray, scale: Scale) -> np.ndarray:
+    """Laplacian variance on the scale that is fitted; log: of 0 (a black crop) it is -inf, whose p is 0.
+
+    The variance is so skewed that its lowest p may lie above the 0.2 that drops a frame (quirk 32); its logarithm is
+    not.
+    """
+    if scale != "log":
+        return np.asarray(variance)
+    with np.errstate(divide="ignore"):
+        return np.log(np.asarray(variance, np.float64))
+
+
+def fit_quality(variance: np.ndarray, scale: Scale) -> tuple[float, float] | None:
+    """Mean and standard deviation of a split's Laplacian variances on that scale; None with fewer than two, or
+    where p is given."""
+    fit = fit_gaussian(scaled(variance, scale)) if scale != "given" else None
+    return (fit["mean"], fit["std"]) if fit else None
 
 
 def quality_p(variance: np.ndarray, mean: float, std: float) -> np.ndarray:
