@@ -4,6 +4,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from gazepose.priors.head_pose import head_angles
 from gazepose.synthetic import camera, head
 from gazepose.synthetic.behaviour import Preset, looks_at, unit
 from gazepose.synthetic.shot import Occluder, Shot, identity_of, place_of, pose_of
@@ -19,15 +20,7 @@ def camera_angles(rotation: np.ndarray, to_face: np.ndarray) -> np.ndarray:
     Args: rotation: head -> camera [..., 3, 3]; to_face: the face from the camera [..., 3].
     Returns: yaw, pitch, roll in degrees [..., 3]; (0, 0, 0) faces the camera upright.
     """
-    frame = _sight(to_face)
-    turned = np.einsum("...ji,...jk->...ik", frame, rotation)                   # head -> line of sight
-    x, y, z = turned[..., 0, 2], -turned[..., 1, 2], -turned[..., 2, 2]         # where the face points: right, up, back
-    yaw, pitch = np.arctan2(x, z), np.arcsin(np.clip(y, -1, 1))
-    right = np.stack([np.cos(yaw), np.zeros_like(yaw), np.sin(yaw)], -1)
-    up = np.stack([-np.sin(yaw) * np.sin(pitch), -np.cos(pitch), np.cos(yaw) * np.sin(pitch)], -1)
-    top = turned[..., :, 1]
-    roll = np.arctan2(np.einsum("...i,...i->...", top, right), np.einsum("...i,...i->...", top, up))
-    return np.degrees(np.stack([yaw, pitch, roll], -1))
+    return head_angles(np.einsum("...ji,...jk->...ik", _sight(to_face), rotation))  # head -> line of sight
 
 
 def gaze_angles(gaze: np.ndarray, to_face: np.ndarray) -> np.ndarray:
