@@ -1,5 +1,7 @@
 """python -m gazepose <verb>: everything that is not training or inference."""
 
+import sys
+from dataclasses import dataclass
 from json import dumps
 from pathlib import Path
 from typing import Annotated, Literal
@@ -17,8 +19,10 @@ from gazepose.data.pieces import CropsFrom
 from gazepose.doctor import examine
 from gazepose.doctor.text import as_text
 from gazepose.predictions import faces
+from gazepose.priors import door
+from gazepose.priors.files import Prior
 from gazepose.report import make_report
-from gazepose.sources import Processes, find_source
+from gazepose.sources import Processes, find_source, prepared_indexes
 from gazepose.synthetic.world import render_world
 
 
@@ -115,10 +119,90 @@ def doctor(data: tyro.conf.Positional[Path], json: bool = False) -> None:
         raise SystemExit(1)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Where:
+    """Which indexes get a column."""
+
+    data: Path | None = None
+    """a data set, or one index folder; default: data/ if Ego4D is there, else the embedded world"""
+    split: tuple[Literal["train", "val", "test"], ...] | None = None
+    """which of its splits; default: all that are prepared"""
+    prepared: str | None = None
+    """which of its prepared folders, as clean-224; default: all"""
+
+    def indexes(self) -> list[Index]:
+        return prepared_indexes(self.data, self.split, self.prepared)
+
+
+def import_priors(prior: tyro.conf.Positional[Prior], files: tyro.conf.Positional[tuple[Path, ...]],
+                  where: Where = Where(), yaw: Literal["hopenet", "index"] = "hopenet",     # noqa: B008
+                  max_bad_fraction: float = 0.01) -> None:
+    """Bring in a prior from the published JSON files, or from tables whose names end in .csv.
+
+    Keys of the JSON: clip:track:frame, clip:track:unique_id:frame, or nested. Columns of a table: clip,track,frame (of
+    test crops unique_id) and yaw,pitch,roll or nose_x,nose_y,nose_confidence,left_eye_x,... (left_eye, right_eye,
+    left_mouth, right_mouth) or quality or quality_p.
+
+    Args:
+        prior: what the files hold; quality is the Laplacian variance, quality_p a probability of its own.
+        files: one or more; of two entries for a face the later one counts.
+        yaw: whose sign the files have: Hopenet's (and 6DRepNet's), or the index's, positive to the picture's right.
+        max_bad_fraction: of entries that cannot be used; more is an error.
+    """
+    door.import_files(where.indexes(), files, prior, hopenet_signs=yaw == "hopenet", max_bad_fraction=max_bad_fraction)
+
+
+def quality(where: Where = Where(), measure: bool = False) -> None:                         # noqa: B008
+    """Show the quality of each split and how many frames Gaussian Temporal Dropout leaves out under each fit.
+
+    The fit of a run is chosen by --quality_scale and --quality_from of train.py.
+
+    Args:
+        measure: measure the Laplacian variance anew on the stored crops; else only where there is none.
+    """
+    door.show_quality(where.indexes(), measure=measure)
+
+
+def head_pose(model: Path, where: Where = Where(), batch_size: int = 64) -> None:           # noqa: B008
+    """Estimate the head pose with a Hopenet checkpoint of your own; goes on where it was stopped.
+
+    Args:
+        model: Hopenet's snapshot (ResNet50, three heads of 66 bins), a torch.save or safetensors file.
+        batch_size: crops at a time.
+    """
+    door.estimate_poses(where.indexes(), model, batch_size=batch_size)
+
+
+def landmarks(model: Path, where: Where = Where()) -> None:                                 # noqa: B008
+    """Find five landmarks with MediaPipe (pip install 'gazepose[landmarks]'); goes on where it was stopped.
+
+    Args:
+        model: a pose landmarker of MediaPipe, a .task file of your own.
+    """
+    door.find_landmarks(where.indexes(), model)
+
+
+def pose_from_landmarks(where: Where = Where()) -> None:                                    # noqa: B008
+    """Fit the head pose to the landmarks that are there, with a common face and OpenCV's solver."""
+    door.fit_poses(where.indexes())
+
+
+PRIORS = {"import": import_priors, "quality": quality, "head_pose": head_pose, "landmarks": landmarks,
+          "pose_from_landmarks": pose_from_landmarks}
+
+
+def priors() -> None:
+    """Head pose, landmarks, quality of prepared faces: import, quality, head_pose, landmarks, pose_from_landmarks."""
+    tyro.extras.subcommand_cli_from_dict(PRIORS, prog="python -m gazepose priors", args=sys.argv[2:],
+                                         use_underscores=True, config=(tyro.conf.OmitArgPrefixes,))
+
+
 def main() -> None:
     verbs = {"prepare": prepare, "synthetic": synthetic, "import": import_checkpoint, "submit": submit,
-             "report": report, "doctor": doctor}
+             "report": report, "doctor": doctor, "priors": priors}
     with readable_errors():
+        if sys.argv[1:2] == ["priors"]:
+            return priors()                                             # its own verbs
         tyro.extras.subcommand_cli_from_dict(verbs, prog="python -m gazepose", use_underscores=True)
 
 

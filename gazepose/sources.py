@@ -1,6 +1,6 @@
 """Where the rows come from: Ego4D under data/ where it is, else the embedded world; made ready on first use."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,6 +82,28 @@ def find_source(data: Path | None, preset: str = "default", seed: int = 0) -> So
         raise FileNotFoundError(f"{data}: no such folder -> give a data set in the Ego4D layout (json/, split/, "
                                 "videos/), or leave --data out for the embedded world")
     return Source(data)
+
+
+def prepared_indexes(data: Path | None, splits: Sequence[str] | None = None, prepared: str | None = None
+                     ) -> list[Index]:
+    """The indexes of a data set that are there: DATA/prepared/<policy>-<size>/<split>.
+
+    Args:
+        data: a data set, or one index folder; None as for `find_source`.
+        splits: only these. prepared: only those of <policy>-<size>.
+
+    Raises:
+        FileNotFoundError: none is there, or none of a split that was named.
+    """
+    if data is not None and (data / "index.json").is_file():
+        return [Index.open(data)]
+    root = find_source(data).root
+    found = sorted(path.parent for path in root.glob(f"prepared/{prepared or '*'}/*/index.json"))
+    wanted = splits or sorted({folder.name for folder in found}) or ["train"]
+    if missing := [split for split in wanted if not any(folder.name == split for folder in found)]:
+        raise FileNotFoundError(f"{root / 'prepared' / (prepared or '*') / missing[0]}: not prepared -> run `python -m "
+                                "gazepose prepare` first, or name an index folder with --data")
+    return [Index.open(folder) for folder in found if folder.name in wanted]
 
 
 def chosen_rows(index: Index, stride: int, limit: int | None, labelled: bool = False) -> np.ndarray:

@@ -17,7 +17,7 @@ MAY_IMPORT = {**{room: VERBS + DOCTOR + MODELS + DATA for room in ENTRY}, **{roo
               **{room: VERBS + MODELS + DATA for room in VERBS},
               **{room: MODELS for room in MODELS}, **{room: DATA for room in DATA}}
 ONLY_HERE = {"decord": ["gazepose.data.video"], "tyro": ["gazepose.config", "gazepose.__main__"],
-             "timm": ["gazepose.models"]}
+             "timm": ["gazepose.models"], "mediapipe": ["gazepose.priors.landmarks"]}
 
 
 def modules() -> dict[str, Path]:
