@@ -5,11 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from gazepose.data.index import Index, write_index
 from gazepose.data.shards import ShardWriter, encode
 
 PARITY = Path(__file__).resolve().parents[2] / "shared" / "parity"
+
+settings.register_profile("gazepose", deadline=None)     # how long an example takes says nothing on a shared machine
+settings.load_profile("gazepose")
 
 
 @pytest.fixture(scope="session")

@@ -99,7 +99,7 @@ tables = st.dictionaries(st.tuples(ids, ids, st.integers(0, 40)), st.tuples(
 
 
 @given(faces=tables, data=st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_every_face_of_a_table_comes_back_as_it_was_written(faces, data, tmp_path_factory):
     """Whatever the order of lines and columns, the line ends, blank lines and a byte order mark."""
     names = data.draw(st.permutations([*COLUMNS, "label"]))
@@ -122,7 +122,7 @@ def test_every_face_of_a_table_comes_back_as_it_was_written(faces, data, tmp_pat
 
 
 @given(place=st.integers(0, 7), value=st.text(max_size=6) | st.sampled_from(["NA", "nan", "inf", "1e400", "١", "0x1"]))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_a_value_is_taken_as_it_is_or_refused_with_its_line(place, value, tmp_path_factory):
     line = ["c", "t", "1", "0", "0", "9", "9", "1"]
     line[place] = value
@@ -145,7 +145,7 @@ def test_a_value_is_taken_as_it_is_or_refused_with_its_line(place, value, tmp_pa
 
 
 @given(content=st.binary(max_size=200))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_any_bytes_are_an_error_that_names_the_file(content, tmp_path_factory):
     path = tmp_path_factory.getbasetemp() / "bytes.csv"
     for before in (b"", HEADER.encode() + b"\n"):

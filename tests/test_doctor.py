@@ -733,7 +733,7 @@ absurd = st.one_of(st.none(), st.booleans(), st.integers(-10**20, 10**20), st.fl
 
 
 @given(data=st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_anything_in_any_place_is_examined_calmly(parity, tmp_path_factory, data):
     """One value of an official-looking file replaced by something absurd: never an exception, always JSON."""
     root = tmp_path_factory.mktemp("absurd")
@@ -783,7 +783,7 @@ def test_a_video_cut_short_has_fewer_whole_frames_than_it_states(tmp_path):
 
 
 @given(st.lists(st.tuples(*[st.floats(-50, 150)] * 4), min_size=1, max_size=5), st.integers(1, 60), st.integers(1, 60))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_box_is_outside_when_cutting_leaves_nothing(boxes, width, height):
     picture = np.zeros((height, width, 3), np.uint8)
     array = np.array(boxes, np.float64)

@@ -272,7 +272,7 @@ trees = st.dictionaries(st.text(st.sampled_from('ab",\\{}[]: é')), leaves | st.
                                                                                           max_size=4), max_size=12)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(trees, st.sampled_from([None, 2]), st.integers(1, 60))
 def test_a_file_read_in_blocks_holds_what_it_holds(tmp_path_factory, content, indent, block):
     path = tmp_path_factory.getbasetemp() / "blocks.json"
@@ -284,7 +284,7 @@ def test_a_file_read_in_blocks_holds_what_it_holds(tmp_path_factory, content, in
     assert plain == content and len(pairs) == len(content)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.data())
 def test_damage_is_an_error_or_counted(tmp_path_factory, data):
     text = bytearray(json.dumps({f"c:t:{n}": [n, 0.5, -2] for n in range(5)}).encode())

@@ -37,7 +37,7 @@ def made(folder: Path, tracks: Sequence[tuple[str, str, Sequence[int]]] = (("a",
 
 
 @given(crops=st.lists(st.binary(min_size=1, max_size=300), min_size=1, max_size=20))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_a_shard_gives_back_every_crop(tmp_path_factory, crops):
     path = tmp_path_factory.mktemp("shard") / "s.bin"
     with ShardWriter(path) as writer:
@@ -197,7 +197,7 @@ def test_columns_half_added_leave_the_old_index(tmp_path, monkeypatch):
 
 
 @given(data=st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_join_is_a_dictionary_lookup(tmp_path_factory, data):
     index = made(tmp_path_factory.mktemp("join") / "train",
                  [("a", "t", (1, 2, 3)), ("a", "t", (40, 41)), ("b", "t", (1, 2)), ("b", "u", (5,))])

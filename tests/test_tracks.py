@@ -66,7 +66,7 @@ records_strategy = st.dictionaries(st.integers(1, 200), st.tuples(*[st.floats(0,
 
 
 @given(records=records_strategy, max_gap=st.none() | st.integers(0, 20), data=st.data())
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_pieces_are_contiguous_linear_and_hold_every_record(records, max_gap, data):
     frames = np.array(data.draw(st.permutations(sorted(records))))
     track = raw([(frame, *records[frame]) for frame in frames])
@@ -91,7 +91,7 @@ def test_pieces_are_contiguous_linear_and_hold_every_record(records, max_gap, da
 
 
 @given(start=st.integers(-5, 30), end=st.integers(-5, 30), frames=st.sets(st.integers(0, 25), min_size=1))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_end_frame_looks_under_baseline_and_not_under_clean(start, end, frames):
     numbers, segments = np.array(sorted(frames)), [Segment("1", start, end), Segment("2", 0, 30)]
     inclusive = label_frames(numbers, "1", segments, BASELINE)
