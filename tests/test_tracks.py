@@ -8,6 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gazepose.data.crops import cut_face, grown
 from gazepose.data.tracks import POLICIES, RawTrack, Segment, clean_records, face_tracks, fill, label_frames
 
 BASELINE, CLEAN = POLICIES["baseline"], POLICIES["clean"]
@@ -17,6 +18,25 @@ NOTHING = np.zeros(0, np.int64)
 def raw(records: Sequence[tuple[float, ...]], person: str = "1", **facts) -> RawTrack:
     values = np.array(records, float).reshape(-1, 5)
     return RawTrack("t", [person] * len(values), values[:, 0], values[:, 1:], **facts)
+
+
+HUGE = st.floats(allow_nan=True, allow_infinity=True) | st.sampled_from([1e308, -1e308, 8.9e307, 1e307])
+
+
+@given(st.lists(st.tuples(*[HUGE] * 4), min_size=1, max_size=4), st.sampled_from([BASELINE, CLEAN]),
+       st.sampled_from([0.1, 1.0, 10.0]))
+def test_corners_that_are_kept_can_be_grown_filled_and_cut(boxes, policy, scale):
+    policy, picture = replace(policy, box_scale=scale), np.zeros((9, 9, 3), np.uint8)
+    for track in face_tracks("c", raw([(2 * n + 1, *box) for n, box in enumerate(boxes)]), [], policy, Counter()):
+        for box in track.boxes:
+            assert np.isfinite(box).all() and np.isfinite(grown(box, scale)).all()
+            cut_face(picture, grown(box, scale))
+
+
+def test_a_corner_past_the_largest_number_is_dropped_and_counted():
+    counts: Counter[str] = Counter()
+    frames, _ = clean_records(raw([(1, 1e308, 0, 1e308, 9), (2, 0, 0, 9, 9)]), CLEAN, counts)
+    assert frames.tolist() == [2] and counts["record dropped: not a finite number"] == 1
 
 
 def test_a_box_over_the_border_moves_under_baseline_and_is_cut_under_clean():

@@ -102,7 +102,10 @@ def broken_rules(raw: RawTrack, policy: Policy) -> list[tuple[str, np.ndarray]]:
     """The policy's rules for single records, each with the records that break it, bool [n]. A record may break several;
     it is counted by the first."""
     frames, (x, y, width, height) = raw.frames, raw.boxes.T
-    rules = [("not a finite number", ~(np.isfinite(frames) & np.isfinite(raw.boxes).all(axis=1))),
+    with np.errstate(over="ignore", invalid="ignore"):
+        corners = 2 * max(policy.box_scale, 1) * np.abs(raw.boxes).sum(axis=1)     # bounds them, of the grown box too
+        right, bottom = x + width, y + height
+    rules = [("not a finite number", ~(np.isfinite(frames) & np.isfinite(corners))),
              ("frame number not whole, negative or absurd",
               (frames < 0) | (frames > MAX_FRAME) | (frames != np.floor(frames))),
              ("width or height not positive", (width <= 0) | (height <= 0)),
@@ -110,7 +113,7 @@ def broken_rules(raw: RawTrack, policy: Policy) -> list[tuple[str, np.ndarray]]:
     if policy.drop_frame_zero:
         rules.append(("frame 0", frames == 0))
     if policy.drop_outside:
-        rules.append(("outside the picture", (x + width <= 0) | (y + height <= 0)))
+        rules.append(("outside the picture", (right <= 0) | (bottom <= 0)))
     if policy.honour_flags and len(raw.unmapped):
         rules.append(("unmapped frame", np.isin(frames, raw.unmapped)))
     return rules
