@@ -45,6 +45,24 @@ def test_neighbours_agree_with_looking_one_by_one(index_of, tracks, reach):
             assert found[row, slot] == (wanted[0] if wanted else -1)
 
 
+@given(st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=14), min_size=1, max_size=3), st.integers(1, 4))
+def test_neighbours_are_found_past_any_number_of_repeated_frames(index_of, tracks, reach):
+    index = index_of([sorted(track) for track in tracks])
+    found = neighbours(index, np.arange(len(index)), reach)
+    for row in range(len(index)):
+        track = index.track_of(row)
+        last = {int(index.frame[r]): r for r in range(index.track_start[track], index.track_start[track + 1])}
+        wanted = [last.get(int(index.frame[row]) + offset, -1) for offset in range(-reach, reach + 1)]
+        wanted[reach] = row                                            # a face is the centre of its own window
+        assert found[row].tolist() == wanted
+
+
+def test_the_farthest_neighbours_are_seen_beside_a_repeated_frame(index_of):
+    index = index_of([[1, 2, 3, 3, 4, 5, 5, 6, 7, 8, 9]])
+    assert index.frame[window_rows(index, WindowRule(), np.array([4, 7]))].tolist() == [
+        [1, 2, 3, 4, 5, 6, 7], [3, 4, 5, 6, 7, 8, 9]]
+
+
 def test_strides_count_positions_within_each_track(index_of):
     assert centre_rows(index_of([range(7), range(3)]), 3).tolist() == [0, 3, 6, 7]
 

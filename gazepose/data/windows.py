@@ -67,17 +67,19 @@ def neighbours(index: Index, rows: np.ndarray, reach: int) -> np.ndarray:
         reach: frames on each side.
 
     Returns:
-        int64 [B, 2 * reach + 1]; -1 where the track has no such frame.
+        int64 [B, 2 * reach + 1]; -1 where the track has no such frame. Of a frame that the track has several times the
+        last row is a neighbour (as of images written under one name); the centre is always its own row.
     """
-    offsets = np.arange(-reach, reach + 1)
     track = index.track_of(rows)
-    candidate = rows[:, None] + offsets                                                    # [B, T]
-    inside = (candidate >= index.track_start[track][:, None]) & (candidate < index.track_start[track + 1][:, None])
-    candidate = np.where(inside, candidate, rows[:, None])
-    distance = index.frame[candidate].astype(np.int64) - index.frame[rows].astype(np.int64)[:, None]
-    found = np.full(candidate.shape, -1, np.int64)
-    row, column = np.nonzero(np.abs(distance) <= reach)
-    found[row, distance[row, column] + reach] = candidate[row, column]
+    start, end = index.track_start[track][:, None], index.track_start[track + 1][:, None]  # [B, 1]
+    wanted = index.frame[rows].astype(np.int64)[:, None] + np.arange(-reach, reach + 1)    # [B, T]
+    last = np.broadcast_to(start - 1, wanted.shape)                    # becomes the track's last row not past the frame
+    for power in reversed(range(int((end - start).max(initial=0)).bit_length())):
+        further = last + (1 << power)
+        right = (further < end) & (index.frame[np.minimum(further, len(index) - 1)] <= wanted)
+        last = np.where(right, further, last)
+    found = np.where((last >= start) & (index.frame[last] == wanted), last, -1)
+    found[:, reach] = rows
     return found
 
 
