@@ -349,6 +349,19 @@ def test_gazepose_starts_on_the_backbone_of_single_faces():
     assert {name.split(".")[0] for name in left} == {"reader", "gaze_head", "label_layer"}
 
 
+@pytest.mark.parametrize(("size", "trained"), [(32, False), (64, True)])
+def test_a_single_frame_of_a_single_cell_is_trained_on_the_running_statistics(size, trained):
+    model = build_model(ModelConfig(model="FaceGaze", backbone="resnet18", output_stride=32)).train()
+    before = {name: value.clone() for name, value in model.named_buffers() if "running" in name}
+    frames, window = torch.rand(1, 3, size, size), torch.zeros(1, 7, dtype=torch.int64)
+    logits, _ = model(frames, window, torch.full((1, 3), NAN), torch.full((1, 5, 3), NAN))
+    logits.sum().backward()
+    assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters() if parameter.grad is not None)
+    assert model.frames.backbone.training and model.frames.backbone.bn1.training
+    moved = [not torch.equal(value, before[name]) for name, value in model.named_buffers() if name in before]
+    assert all(moved) if trained else not any(moved)
+
+
 def test_a_frozen_backbone_keeps_its_statistics():
     model = small()
     model.frames.backbone.requires_grad_(False)

@@ -170,6 +170,7 @@ class FrameEncoder(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.backbone, self.width, self.channels_behind = create_backbone(config)
+        self.output_stride = config.output_stride
         self.to_vector = nn.Sequential(nn.Linear(self.width, 1000), nn.ReLU(), nn.Linear(1000, VECTOR))
 
     def train(self, mode: bool = True) -> "FrameEncoder":
@@ -180,8 +181,16 @@ class FrameEncoder(nn.Module):
         return self
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """frames [F, 3, H, W] normalised -> maps [F, C, h, w], vectors [F, 256]."""
+        """frames [F, 3, H, W] normalised -> maps [F, C, h, w], vectors [F, 256].
+
+        A single frame whose map is a single cell has no statistics of its own: it is trained on the running ones.
+        """
+        lone = self.backbone.training and len(frames) == 1 and max(frames.shape[2:]) <= self.output_stride
+        if lone:
+            self.backbone.eval()
         maps = self.backbone.forward_features(frames)                     # [F, C, h, w] or [F, h, w, C]
+        if lone:
+            self.backbone.train()
         if self.channels_behind:
             maps = maps.permute(0, 3, 1, 2)                               # [F, C, h, w]
         return maps, self.to_vector(maps.mean(dim=(-2, -1)))
