@@ -104,16 +104,17 @@ def report(run: tyro.conf.Positional[Path]) -> None:
     print(f"report -> {make_report(run)}")
 
 
-def doctor(data: tyro.conf.Positional[Path], json: bool = False) -> None:
+def doctor(data: tyro.conf.Positional[Path], crops_from: CropsFrom | None = None, json: bool = False) -> None:
     """Read everything of a data set; say what is wrong with it, where, and what to do.
 
     Ends with 0 when nothing hinders training or a submission, with 1 when something must be mended (marked MUST).
 
     Args:
-        data: folder of a data set in the Ego4D layout, or of an embedded world.
+        data: folder of a data set in the Ego4D layout, of one's own videos with tables, or of an embedded world.
+        crops_from: look at videos/, video_imgs/ or face_imgs/; default: the first of them that is there.
         json: the same facts for machines.
     """
-    facts = examine(data)
+    facts = examine(data, crops_from=crops_from)
     print(dumps(facts, indent=1, allow_nan=False) if json else as_text(facts))
     if not facts["healthy"]:
         raise SystemExit(1)

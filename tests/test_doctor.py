@@ -474,7 +474,9 @@ FAULTS: list[tuple[Callable[[Path], dict[str, Any]], str, int]] = [
     (priors_without_frames, "table_unusable", 1), (priors_damaged, "table_unusable", 1),
     (priors_of_one_split_gone, "priors_some_splits", 1), (no_priors, "priors_absent", 3),
     (prepared_folder_broken, "prepared_unreadable", 1)]
-ELSEWHERE = {"nothing_here", "list_missing"}      # kinds with a test of their own
+# kinds with a test of their own, here or in test_doctor_inputs.py
+ELSEWHERE = {"nothing_here", "list_missing", "split_absent", "boxes_unusable", "split_unlabelled", "images_missing",
+             "image_damaged", "face_without_image"}
 
 
 def named(fault: tuple) -> str:
@@ -585,7 +587,7 @@ def test_a_sound_world_has_true_facts_and_nothing_to_mend(sound, tiny_world):
     for split in ("train", "val"):
         known, clean = sound["splits"][split], sound["splits"][split]["policies"]["clean"]
         assert (clean["rows"], clean["tracks"]) == (facts[split]["faces"], facts[split]["tracks"])
-        assert clean["rate"] == facts[split]["looking"] and clean["rows"] == clean["rows_with_video"]
+        assert clean["rate"] == facts[split]["looking"] and clean["rows"] == clean["rows_with_picture"]
         assert known["gaps"]["count"] == 0 and known["face_size"]["pixels"]["least"] > 20
         assert known["listed"] == known["annotated"] == facts[split]["clips"]
     assert sound["splits"]["test"]["crops"] == facts["test"]["faces"]
@@ -632,7 +634,7 @@ def test_rules_are_counted_as_reading_and_preparation_count_them(world):
             index = Index.open(prepare(world, split, policy=policy, crop_size=16, jobs=1, say=quiet,
                                        max_bad_fraction=1.0))
             assert counted == index.facts["counts"] and not index.facts["bad_clips"]
-            assert known["rows_with_video"] == known["rows"] == len(index)
+            assert known["rows_with_picture"] == known["rows"] == len(index)
             assert known["looking"] == int(index.label.sum()) and known["tracks"] == len(index.track_name)
             read: Counter[str] = sum((found.counts for found in read_clips(
                 world / "json" / f"av_{split}.json", uids, POLICIES[policy])), Counter())
@@ -661,7 +663,7 @@ def test_a_video_is_judged_as_preparation_judges_it(world):
     with pytest.raises(ValueError, match="3 of 3 clips cannot be used"):
         prepare(world, "train", crop_size=16, jobs=1, say=quiet)
     assert listed == {uid(world, number) for number in range(3)} and not facts["healthy"]
-    assert facts["splits"]["train"]["policies"]["clean"]["rows_with_video"] == 0
+    assert facts["splits"]["train"]["policies"]["clean"]["rows_with_picture"] == 0
     assert MAX_BAD_FRACTION == signature(prepare).parameters["max_bad_fraction"].default
 
 

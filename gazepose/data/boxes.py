@@ -10,13 +10,14 @@ import filecmp
 import os
 import re
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from gazepose.data.annotations import Clip, is_id
-from gazepose.data.tracks import MAX_FRAME, POLICIES, Policy, RawTrack, face_tracks
+from gazepose.data.tracks import MAX_FRAME, POLICIES, FaceTrack, Policy, RawTrack, face_tracks
 from gazepose.data.video import SUFFIXES, find_video
 
 TABLES = (".csv", ".parquet")
@@ -46,10 +47,22 @@ def find_table(root: Path, split: str) -> Path | None:
 
 
 def read_boxes(path: Path, policy: Policy) -> list[Clip]:
-    """Face tracks of a table; clips, and tracks of a clip, in the order in which they occur first.
+    """Face tracks of a table, read by read_table; clips, and tracks of a clip, in the order they have there.
 
     A face without a label, and one that was filled between two boxes, is of unknown label (-1). Frame numbers are those
     of the decoded pictures (from 0) unless the policy counts from 1.
+    """
+    clips = []
+    for uid, tracks in read_table(path).items():
+        clip = Clip(uid)
+        clips.append(clip)
+        for name, boxes in tracks.items():
+            clip.tracks += labelled_tracks(uid, raw_track(name, boxes), boxes, policy, clip.counts)
+    return clips
+
+
+def read_table(path: Path) -> dict[str, dict[str, Boxes]]:
+    """The boxes of each clip and track of it, in the order in which they occur first; at least one.
 
     Raises:
         FileNotFoundError, ImportError (Parquet without pyarrow), or ValueError naming the file and its line: columns
@@ -65,7 +78,21 @@ def read_boxes(path: Path, policy: Policy) -> list[Clip]:
         boxes[frame] = box, label, place
     if not faces:
         raise ValueError(f"{path}: holds no box -> one face a line is wanted: {SCHEMA}")
-    return [_clip(uid, tracks, policy) for uid, tracks in faces.items()]
+    return faces
+
+
+def raw_track(name: str, boxes: Boxes) -> RawTrack:
+    """A track's boxes as records; whose it is, its name says."""
+    return RawTrack(name, [name] * len(boxes), np.array(list(boxes), np.float64),
+                    np.array([box for box, _, _ in boxes.values()], np.float64))
+
+
+def labelled_tracks(clip: str, raw: RawTrack, boxes: Boxes, policy: Policy, counts: Counter[str]) -> list[FaceTrack]:
+    """As tracks.face_tracks, with the labels that the table gives in place of segments."""
+    tracks = face_tracks(clip, raw, [], policy, counts)
+    for track in tracks:
+        track.labels = np.array([boxes[n][1] if n in boxes else -1 for n in track.frames.tolist()], np.int8)
+    return tracks
 
 
 def lay_out(table: Path, video: Path, out: Path, split: str) -> None:
@@ -117,17 +144,6 @@ def _place(source: Path, goal: Path, link: bool) -> None:
         os.replace(staged, goal)
     finally:
         staged.unlink(missing_ok=True)
-
-
-def _clip(uid: str, tracks: dict[str, Boxes], policy: Policy) -> Clip:
-    clip = Clip(uid)
-    for name, boxes in tracks.items():
-        raw = RawTrack(name, [name] * len(boxes), np.array(list(boxes), np.float64),
-                       np.array([box for box, _, _ in boxes.values()], np.float64))
-        for track in face_tracks(uid, raw, [], policy, clip.counts):
-            track.labels = np.array([boxes[n][1] if n in boxes else -1 for n in track.frames.tolist()], np.int8)
-            clip.tracks.append(track)
-    return clip
 
 
 def _face(place: str, values: Sequence[str | None]) -> tuple[str, str, int, list[float], int]:

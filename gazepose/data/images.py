@@ -25,6 +25,16 @@ def read_image(path: Path) -> tuple[bytes, np.ndarray]:
         raise ValueError(f"{path}: {error} -> download or make it again") from error
 
 
+def picture_path(folder: Path, number: int) -> Path:
+    """Where decoded picture `number` of a clip lies, extracted."""
+    return folder / f"img_{number + 1:05d}.jpg"
+
+
+def face_path(folder: Path, track: str, number: int) -> Path:
+    """Where the face of decoded picture `number` lies in a clip's folder."""
+    return folder / track / f"face_{number + 1:05d}.jpg"
+
+
 def pictures_in_order(folder: Path, wanted: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
     """As video.frames_in_order, from extracted pictures; one that is not there is not yielded.
 
@@ -34,7 +44,7 @@ def pictures_in_order(folder: Path, wanted: Sequence[int]) -> Iterator[tuple[int
     folder = existing(folder)
     for number in wanted:
         try:
-            yield number, read_image(folder / f"img_{number + 1:05d}.jpg")[1]
+            yield number, read_image(picture_path(folder, number))[1]
         except FileNotFoundError:
             continue
 
@@ -42,7 +52,7 @@ def pictures_in_order(folder: Path, wanted: Sequence[int]) -> Iterator[tuple[int
 def face_image(folder: Path, track: str, number: int) -> tuple[bytes, np.ndarray] | None:
     """The face of decoded picture `number`, as read_image; None when there is no image of it."""
     try:
-        return read_image(folder / track / f"face_{number + 1:05d}.jpg")
+        return read_image(face_path(folder, track, number))
     except FileNotFoundError:
         return None
 

@@ -110,9 +110,14 @@ def _source(root: Path, split: str, policy: Policy, crop_size: int, asked: Crops
         raise ValueError(f"crops_from {asked!r} is unknown -> use {', '.join(get_args(CropsFrom))}")
     if split == "test":
         return "challenge"
-    there = (source for source in get_args(CropsFrom) if any((root / FOLDERS[source]).glob("*"))
+    there = (source for source in get_args(CropsFrom) if has_pictures(root, source)
              or prepared_folder(root, split, policy, crop_size, source).is_dir())
     return asked or next(there, "videos")
+
+
+def has_pictures(root: Path, source: CropsFrom) -> bool:
+    """Is there anything to take crops from?"""
+    return any((root / FOLDERS[source]).glob("*"))
 
 
 def _list_pieces(root: Path, split: str, workplace: Path, policy: Policy, crop_size: int, decoder: str,
@@ -139,11 +144,17 @@ def annotated_clips(root: Path, split: str, policy: Policy) -> list[Clip]:
     if table := find_table(root, split):
         return read_boxes(table, policy)
     uids = read_split(root / "split" / f"{split}.list")
-    official = [root / "json" / f"av_{split}.json", root / "json" / "av.json"]
-    original = root / "json_original"
-    if original.is_dir() and not any(path.is_file() for path in official):
+    official, original = official_json(root, split), root / "json_original"
+    if original.is_dir() and not official.is_file():
         return read_original(original, root / "result_LAM", uids, policy)
-    return read_clips(next((path for path in official if path.is_file()), official[0]), uids, policy)
+    return read_clips(official, uids, policy)
+
+
+def official_json(root: Path, split: str) -> Path:
+    """json/av_<split>.json, else the merged json/av.json; the former when there is neither, so that an error names it.
+    """
+    paths = [root / "json" / f"av_{split}.json", root / "json" / "av.json"]
+    return next((path for path in paths if path.is_file()), paths[0])
 
 
 def _make_pieces(pieces: list[Piece], jobs: int, split: str, say: Callable[[str], None]) -> None:

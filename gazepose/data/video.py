@@ -17,6 +17,7 @@ import numpy as np
 DECODERS = ("decord", "pyav")
 SUFFIXES = (".mp4", ".mov", ".mkv", ".avi")
 MAX_BYTES = 64 << 30
+MAX_LOST_S = 0.25            # at the end of a file that states its duration only: rounding
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,8 @@ def look_at(path: str | Path) -> tuple[VideoFacts, int]:
     whole. Fewer than the facts' frames: the file was cut short, and decoding will fail there.
 
     Where the container has no table of its frames (all but mp4 and mov, and those in fragments) the file is read
-    through, still without decoding. Damaged pictures further on show only when they are decoded.
+    through, still without decoding; where it does not state their number (mkv) its duration does. Damaged pictures
+    further on show only when they are decoded.
 
     Raises:
         As frames_in_order, of PyAV.
@@ -69,9 +71,16 @@ def look_at(path: str | Path) -> tuple[VideoFacts, int]:
         with _pyav(name) as container:
             stream = container.streams.video[0]
             table = [(entry.pos, entry.size) for entry in getattr(stream, "index_entries", ())]
+            fps, ends = float(stream.average_rate or 0), 0.0
             if not stream.frames or len(table) != stream.frames:
-                table = [(packet.pos or 0, packet.size) for packet in container.demux(stream) if packet.size]
-            frames, fps = stream.frames or len(table), float(stream.average_rate or 0)
+                table = []
+                for packet in container.demux():                       # sound may last longer than the pictures
+                    if packet.size and packet.pts is not None and packet.time_base is not None:
+                        ends = max(ends, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+                    if packet.size and packet.stream.index == stream.index:
+                        table.append((packet.pos or 0, packet.size))
+            lost = (container.duration or 0) / av.time_base - ends     # seconds that are stated, but are not there
+            frames = stream.frames or len(table) + (round(lost * fps) if lost > MAX_LOST_S else 0)
     except (av.error.FFmpegError, IndexError) as error:
         raise ValueError(f"{name}: cannot be read by pyav: {error}") from error
     first = next(frames_in_order(name, [0], "pyav"), None)
@@ -160,7 +169,7 @@ def _pyav(name: str) -> Any:
     except ImportError as error:
         raise ImportError(f"PyAV is not installed -> pip install av ({error})") from error
     try:
-        return av.open(name, format=_container(name), options={"protocol_whitelist": "file"})
+        return av.open(name, format=container_of(name), options={"protocol_whitelist": "file"})
     except av.error.FFmpegError as error:
         raise ValueError(f"{name}: cannot be opened by pyav: {error}") from error
 
@@ -182,11 +191,12 @@ def _checked(path: str | Path, decoder: str) -> str:
         raise ValueError(f"{name}: is not a regular file")
     if facts.st_size > MAX_BYTES:
         raise ValueError(f"{name}: {facts.st_size >> 30} GiB; clips of at most {MAX_BYTES >> 30} GiB are read")
-    _container(name)
+    container_of(name)
     return name
 
 
-def _container(name: str) -> str:
+def container_of(name: str) -> str:
+    """"mov" (mp4 too), "matroska" or "avi", by the first bytes; ValueError for anything else."""
     with open(name, "rb") as file:
         head = file.read(12)
     if head[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide"):

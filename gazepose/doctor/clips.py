@@ -8,7 +8,9 @@ import numpy as np
 
 from gazepose.data.annotations import is_id
 from gazepose.data.tracks import FaceTrack, RawTrack, clean_records
+from gazepose.data.video import VideoFacts
 from gazepose.doctor.findings import EXAMPLES, Findings
+from gazepose.doctor.images import ClipImages
 from gazepose.doctor.measures import gaps, overlaps, repeats, spread
 from gazepose.doctor.presets import BASELINE, CLEAN, Difference, Preset, StoredClip, whole_number
 
@@ -139,11 +141,13 @@ class SplitExam:
             if unmapped.any():
                 self.findings.add("frame_unmapped", int(unmapped.sum()), **at,
                                   frame=whole_number(raw.frames[np.argmax(unmapped)]))
-            if clip.video is not None:
-                past = raw.frames >= clip.video.frames
+            if isinstance(clip.pictures, VideoFacts):
+                past = raw.frames >= clip.pictures.frames
                 if past.any():
                     self.findings.add("face_past_end", int(past.sum()), **at, frame=whole_number(
-                        raw.frames[np.argmax(past)]), detail=f"the video has {clip.video.frames} frames")
+                        raw.frames[np.argmax(past)]), detail=f"the video has {clip.pictures.frames} frames")
+            elif clip.pictures is not None:
+                self._images(raw, clip.pictures, at)
             if raw.suspect:
                 self.findings.add("track_suspect", **at)
                 continue
@@ -156,6 +160,16 @@ class SplitExam:
                 longest = int(np.argmax(lengths))
                 self.longest_gap = {"length": int(lengths[longest]), "clip": clip.uid, "track": raw.track,
                                     "frame": int(starts[longest])}
+
+    def _images(self, raw: RawTrack, images: ClipImages, at: dict[str, Any]) -> None:
+        """Faces without an image, numbered as that preset numbers them which lacks fewer: the images were made so."""
+        lacking = []
+        for policy in (CLEAN, BASELINE):
+            frames = clean_records(raw, policy, Counter())[0]
+            lacking.append(frames[~images.there(raw.track, frames - policy.first_number)])
+        fewer = min(lacking, key=len)
+        if len(fewer):
+            self.findings.add("face_without_image", len(fewer), **at, frame=int(fewer[0]))
 
     def _copies(self, raws: list[RawTrack], place: dict[str, Any]) -> set[frozenset[str]]:
         """Tracks with the very frames and boxes of another."""

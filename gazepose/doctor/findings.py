@@ -31,6 +31,10 @@ KINDS: dict[str, Kind] = {
         "must", "neither annotations nor test crops here",
         "give a folder in the Ego4D layout (json/, split/, videos/, videos_challenge/), or make one: "
         "python -m gazepose synthetic --out {data}"),
+    "split_absent": Kind(
+        "note", "splits that boxes/ has no table of", "put the table there: {data}/boxes/<split>.csv"),
+    "boxes_unusable": Kind(
+        "must", "tables of boxes that cannot be read", "mend the line named above in {data}/boxes/"),
     "annotation_missing": Kind(
         "must", "annotation files missing",
         "put av_train.json and av_val.json of the official annotations into {data}/json/"),
@@ -42,7 +46,7 @@ KINDS: dict[str, Kind] = {
     "clip_in_two_splits": Kind(
         "must", "clips in two splits",
         "what is learnt would be tested on itself: take each clip named above out of one list in {data}/split/ "
-        "(or, of the test set, out of {data}/videos_challenge/)", listing=True),
+        "or table in {data}/boxes/ (of the test set: out of {data}/videos_challenge/)", listing=True),
     "split_empty": Kind(
         "must", "splits without a usable face",
         "check that list, annotations and videos belong together: {data}/split/, {data}/json/, {data}/videos/"),
@@ -50,9 +54,13 @@ KINDS: dict[str, Kind] = {
         "must", "splits with one label only",
         "nothing can be learnt or scored without faces that look and faces that do not: check "
         "social_segments_looking in {data}/json/"),
+    "split_unlabelled": Kind(
+        "note", "splits without a single label (they can be scored, not learnt from)",
+        "give the faces of train labels, in {data}/boxes/"),
     "video_missing": Kind(
         "look", "videos missing",
-        "put <clip_uid>.mp4 of the clips named above into {data}/videos/, or take them off the lists in {data}/split/",
+        "put <clip_uid>.mp4 (or .mov, .mkv, .avi) of the clips named above into {data}/videos/, or take them off the "
+        "lists in {data}/split/",
         listing=True),
     "video_unreadable": Kind(
         "look", "videos that cannot be opened",
@@ -60,6 +68,15 @@ KINDS: dict[str, Kind] = {
     "video_cut_short": Kind(
         "look", "videos cut short: the end of the file is missing",
         "download these again into {data}/videos/, or take the clips off the lists in {data}/split/", listing=True),
+    "images_missing": Kind(
+        "look", "folders of images missing",
+        "extract the images of the clips named above, or take them off the lists in {data}/split/", listing=True),
+    "image_damaged": Kind(
+        "look", "clips with a damaged image",
+        "make the image named above again: preparation leaves out its whole clip", listing=True),
+    "face_without_image": Kind(
+        "look", "faces without an image",
+        "they are left out; if many, the images were numbered or made otherwise than from 1 by the original scripts"),
     "video_short": Kind(
         "look", "videos shorter than the annotation says",
         "compare with the size at the source and download again into {data}/videos/; faces past the end are left out",
@@ -152,12 +169,12 @@ KINDS: dict[str, Kind] = {
     "track_unordered": Kind("note", "tracks whose records are not in order of frame (they are sorted)"),
     "track_suspect": Kind("note", "tracks marked as suspect (clean leaves them out)"),
     "frame_unmapped": Kind("note", "records at frames marked as unmapped (clean leaves them out)"),
-    "video_unused": Kind("note", "videos of no listed clip"),
+    "video_unused": Kind("note", "videos, or folders of images, of no listed clip"),
     "crop_unframed": Kind("note", "test crops without a frame number in their name (each is its own window)"),
     "test_absent": Kind("note", "no test crops: videos_challenge/ is not here"),
     "priors_absent": Kind("note", "no priors: needed only for --prior_head and --prior_landmark"),
 }
-BAD_VIDEO = ("video_missing", "video_unreadable", "video_cut_short")
+BAD_CLIP = ("video_missing", "video_unreadable", "video_cut_short", "images_missing", "image_damaged")
 
 
 @dataclass

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from gazepose.data.annotations import looking_segments, original_segments, original_tracks, raw_tracks
+from gazepose.data.boxes import Boxes, labelled_tracks, raw_track
 from gazepose.data.crops import outside
 from gazepose.data.tracks import (
     POLICIES,
@@ -22,25 +23,33 @@ from gazepose.data.tracks import (
 )
 from gazepose.data.video import VideoFacts
 from gazepose.doctor.findings import EXAMPLES
+from gazepose.doctor.images import ClipImages
 
 BASELINE, CLEAN = POLICIES["baseline"], POLICIES["clean"]
 RULES = [rule.name for rule in fields(Policy)
          if rule.name != "name" and getattr(BASELINE, rule.name) != getattr(CLEAN, rule.name)]
-PAST_END = "row left out: past the end of the video"
+NO_PICTURE = {"videos": "row left out: past the end of the video", "images": "row left out: no extracted picture",
+              "faces": "row left out: no face image"}
 BLACK, OUTSIDE = "crop black: outside the picture", "row left out: outside the picture"
 
 
 @dataclass
 class StoredClip:
-    """One clip as it lies in an annotation file, or in the folders of the original scripts; and its video's facts."""
+    """One clip as it lies in an annotation file, a table of boxes or the folders of the original scripts; and what
+    there is to take its crops from."""
 
     uid: str
     annotated: dict[str, Any] | None
     root: Path
-    video: VideoFacts | None = None
+    table: dict[str, Boxes] | None = None
+    """boxes by track"""
+    pictures: VideoFacts | ClipImages | None = None
+    """None: unknown, or not usable"""
     _tracks: dict[str, tuple[list[RawTrack], Counter[str]]] = field(default_factory=dict)
 
     def segments(self, policy: Policy, counts: Counter[str]) -> list[Segment] | None:
+        if self.table is not None:
+            return []
         if self.annotated is not None:
             return looking_segments(self.annotated, policy, counts)
         return original_segments(self.root / "json_original", self.root / "result_LAM", self.uid, policy, counts)
@@ -49,10 +58,26 @@ class StoredClip:
         """Tracks as stored and what reading them counted; read once per way of finding the wearer."""
         if policy.wearer not in self._tracks:
             counts: Counter[str] = Counter()
-            raws = (raw_tracks(self.annotated, policy, counts) if self.annotated is not None
+            raws = ([raw_track(name, boxes) for name, boxes in self.table.items()] if self.table is not None
+                    else raw_tracks(self.annotated, policy, counts) if self.annotated is not None
                     else original_tracks(self.root / "json_original", self.uid, counts))
             self._tracks[policy.wearer] = raws, counts
         return self._tracks[policy.wearer]
+
+    def face_tracks(self, raw: RawTrack, segments: list[Segment], policy: Policy, counts: Counter[str]
+                    ) -> list[FaceTrack]:
+        if self.table is not None:
+            return labelled_tracks(self.uid, raw, self.table[raw.track], policy, counts)
+        return face_tracks(self.uid, raw, segments, policy, counts)
+
+    def wanted(self) -> dict[str, np.ndarray]:
+        """Numbers (from 0) of the pictures that one of the presets cuts a face from, by track; int64 ascending."""
+        wanted: dict[str, np.ndarray] = {}
+        for policy in (BASELINE, CLEAN):
+            for track in rows_of(replace(self, pictures=None), policy):
+                numbers = track.frames - policy.first_number
+                wanted[track.track] = np.union1d(wanted.get(track.track, numbers), numbers)
+        return wanted
 
     def read_original(self) -> list[Segment] | None:
         """Read what the original scripts left of the clip; ValueError naming the file that is not readable."""
@@ -66,8 +91,8 @@ def rows_of(clip: StoredClip, policy: Policy) -> list[FaceTrack]:
     if segments is None:
         return []
     tracks = [track for raw in clip.tracks(policy)[0]
-              for track in face_tracks(clip.uid, raw, segments, policy, Counter())]
-    return [_kept(track, ~_past_end(clip, track, policy) & ~(_unseen(clip, track) & policy.drop_outside))
+              for track in clip.face_tracks(raw, segments, policy, Counter())]
+    return [_kept(track, ~_without_picture(clip, track, policy) & ~(_unseen(clip, track) & policy.drop_outside))
             for track in tracks]
 
 
@@ -79,8 +104,9 @@ class Preset:
     clips: int = 0
     tracks: int = 0
     rows: int = 0
+    labelled: int = 0
     looking: int = 0
-    rows_with_video: int = 0
+    rows_with_picture: int = 0
     counts: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def count(self, rule: str, number: int, place: dict[str, Any]) -> None:
@@ -96,12 +122,13 @@ class Preset:
         raws, reading = clip.tracks(self.policy) if segments is not None else ([], Counter())
         for rule, number in (counts + reading).items():
             self.count(rule, number, {"clip": clip.uid})
-        rows = []
+        rows, no_picture = [], NO_PICTURE[getattr(clip.pictures, "source", "videos")]
         for raw in raws:
             touched: Counter[str] = Counter()
-            for track in face_tracks(clip.uid, raw, segments or [], self.policy, touched):
-                past, unseen = _past_end(clip, track, self.policy), _unseen(clip, track)
-                for rule, which in ((PAST_END, past), (OUTSIDE if self.policy.drop_outside else BLACK, ~past & unseen)):
+            for track in clip.face_tracks(raw, segments or [], self.policy, touched):
+                past, unseen = _without_picture(clip, track, self.policy), _unseen(clip, track)
+                for rule, which in ((no_picture, past),
+                                    (OUTSIDE if self.policy.drop_outside else BLACK, ~past & unseen)):
                     if which.any():
                         self.count(rule, int(which.sum()), _place(clip, raw, track.frames[np.argmax(which)]))
                 rows.append(_kept(track, ~past & ~(unseen & self.policy.drop_outside)))
@@ -113,8 +140,9 @@ class Preset:
         self.tracks += len(rows)
         faces = sum(len(track.frames) for track in rows)
         self.rows += faces
-        self.rows_with_video += faces if clip.video is not None else 0
-        self.looking += sum(int(track.labels.sum()) for track in rows)
+        self.rows_with_picture += faces if clip.pictures is not None else 0
+        self.labelled += sum(int((track.labels >= 0).sum()) for track in rows)
+        self.looking += _size(rows)[1]
         return rows
 
     def _first(self, rule: str, raw: RawTrack) -> float | None:
@@ -142,8 +170,9 @@ class Preset:
         return None
 
     def facts(self) -> dict[str, Any]:
-        return {"clips": self.clips, "tracks": self.tracks, "rows": self.rows, "rows_with_video": self.rows_with_video,
-                "looking": self.looking, "rate": round(self.looking / self.rows, 4) if self.rows else None,
+        return {"clips": self.clips, "tracks": self.tracks, "rows": self.rows,
+                "rows_with_picture": self.rows_with_picture, "labelled": self.labelled, "looking": self.looking,
+                "rate": round(self.looking / self.labelled, 4) if self.labelled else None,
                 "rules": dict(sorted(self.counts.items()))}
 
 
@@ -183,15 +212,17 @@ def _place(clip: StoredClip, raw: RawTrack, frame: float | None) -> dict[str, An
     return {"clip": clip.uid, "track": raw.track, **({} if frame is None else {"frame": whole_number(frame)})}
 
 
-def _past_end(clip: StoredClip, track: FaceTrack, policy: Policy) -> np.ndarray:
+def _without_picture(clip: StoredClip, track: FaceTrack, policy: Policy) -> np.ndarray:
     picture = track.frames - policy.first_number
-    return (picture < 0) | (picture >= clip.video.frames) if clip.video else np.zeros(len(picture), bool)
+    if isinstance(clip.pictures, ClipImages):
+        return ~clip.pictures.there(track.track, picture)
+    return (picture < 0) | (picture >= clip.pictures.frames) if clip.pictures else np.zeros(len(picture), bool)
 
 
 def _unseen(clip: StoredClip, track: FaceTrack) -> np.ndarray:
-    if clip.video is None:
-        return np.zeros(len(track.frames), bool)
-    return outside(track.boxes, clip.video.width, clip.video.height)
+    if clip.pictures is None or isinstance(clip.pictures, ClipImages) and clip.pictures.source == "faces":
+        return np.zeros(len(track.frames), bool)                       # what others cut out is taken as it is
+    return outside(track.boxes, clip.pictures.width, clip.pictures.height)
 
 
 def _kept(track: FaceTrack, keep: np.ndarray) -> FaceTrack:
@@ -201,7 +232,7 @@ def _kept(track: FaceTrack, keep: np.ndarray) -> FaceTrack:
 
 
 def _size(tracks: list[FaceTrack]) -> tuple[int, int]:
-    return sum(len(track.frames) for track in tracks), sum(int(track.labels.sum()) for track in tracks)
+    return sum(len(track.frames) for track in tracks), sum(int((track.labels == 1).sum()) for track in tracks)
 
 
 def _table(tracks: list[FaceTrack], number: dict[str, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
+from gazepose.data.prepare import FOLDERS
 from gazepose.doctor.findings import Place
 
 WIDTH = 118
@@ -20,7 +21,9 @@ RULES = {
 def as_text(facts: dict[str, Any]) -> str:
     """The whole report; it ends with what to do."""
     trained = {split: facts["splits"][split] for split in ("train", "val") if facts["splits"][split]["annotated"]}
-    parts = [f"Data set  {facts['data']}", _overview(facts, trained)]
+    source = FOLDERS[facts["crops_from"]]
+    parts = [f"Data set  {facts['data']}" + (f"  (crops from {source}/)" if source != "videos" else ""),
+             _overview(facts, trained)]
     parts += [_level(facts, level) for level in LEVELS]
     if trained:
         parts += [_rules(trained), _difference(trained), _faces(trained)]
@@ -33,14 +36,14 @@ def _overview(facts: dict[str, Any], trained: dict[str, Any]) -> str:
     for split, known in trained.items():
         clean = known["policies"]["clean"]
         rows.append([split, known["listed"] if known["listed"] is not None else "no list", known["annotated"],
-                     clean["clips"], known["persons"], clean["tracks"], clean["rows"], clean["rows_with_video"],
+                     clean["clips"], known["persons"], clean["tracks"], clean["rows"], clean["rows_with_picture"],
                      clean["looking"], _percent(clean["rate"])])
     test = facts["splits"]["test"]
     if test:
         rows.append(["test", "", "", test["videos"], "", test["tracks"], test["crops"], "", "", "hidden"])
     if not rows:
         return ""
-    head = ["", "clips listed", "annotated", "with faces", "persons", "tracks", "faces", "with a video", "looking",
+    head = ["", "clips listed", "annotated", "with faces", "persons", "tracks", "faces", "with a picture", "looking",
             "looking rate"]
     note = ("A face is one person in one frame, under the policy clean; tracks are counted after long gaps split them."
             if trained else "A face is one crop.")

@@ -1,18 +1,23 @@
 """The videos of listed clips: there, whole, openable, at the rate of the annotation? By headers and first picture."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from gazepose.data.tracks import MAX_FRAME
-from gazepose.data.video import VideoFacts, look_at
+from gazepose.data.video import VideoFacts, container_of, find_video, look_at
 from gazepose.doctor.findings import Findings
 
 FPS = 30
 
 
-def look_at_video(root: Path, split: str, uid: str, findings: Findings) -> VideoFacts | None:
-    """Facts of DATA/videos/<uid>.mp4; None, and found, where preparation could not use it."""
-    path, place = root / "videos" / f"{uid}.mp4", {"split": split, "clip": uid}
+def look_at_video(root: Path, split: str, uid: str, findings: Findings, any_rate: bool = False) -> VideoFacts | None:
+    """Facts of the clip's video in DATA/videos; None, and found, where preparation could not use it.
+
+    Args:
+        any_rate: frames are numbered as they are decoded, so that none is expected.
+    """
+    path, place = find_video(root / "videos", uid), {"split": split, "clip": uid}
     try:
         facts, whole = look_at(path)
     except FileNotFoundError:
@@ -23,8 +28,10 @@ def look_at_video(root: Path, split: str, uid: str, findings: Findings) -> Video
         return None
     if whole < facts.frames:
         findings.add("video_cut_short", **place, detail=f"{whole} of {facts.frames} frames are there")
-        return None
-    if abs(facts.fps - FPS) > 0.1:
+        if container_of(str(path)) == "mov":
+            return None
+        facts = replace(facts, frames=whole)                           # the decoders end there without complaint
+    if not any_rate and abs(facts.fps - FPS) > 0.1:
         findings.add("video_rate", **place, detail=f"{facts.fps:.3f} frames a second")
     return facts
 
