@@ -1,0 +1,162 @@
+"""Material: what the benchmarks work on, made once and kept: a 1080p clip, indexes of any size, files of faces."""
+
+import fcntl
+import itertools
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+from gazepose.data.index import Index, write_index
+from gazepose.data.prepare import prepare
+from gazepose.synthetic import camera
+from gazepose.synthetic.behaviour import FPS, PRESETS
+from gazepose.synthetic.draw import draw_clip
+from gazepose.synthetic.plan import plan_clip
+
+SECONDS = 20                     # of rendered footage, repeated to any length
+# the default world at full size; seed 2 casts 14 people in 5 shots, 2.6 annotated faces a frame
+FOOTAGE = replace(PRESETS["default"], name="footage", size=(1920, 1080), people=(2, 3), shots=5,
+                  frames=(SECONDS * FPS // 5,) * 2, defocus=0.0, occluder=0.0, dark=0.0)
+QUICK = replace(FOOTAGE, size=(480, 270), shots=2, frames=(15, 15))
+SEED = 2
+FACES = 224
+
+
+@contextmanager
+def made_once(path: Path) -> Iterator[Path | None]:
+    """A name to make `path` under, renamed when the block succeeds; None when it is there already."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path.with_name(f"{path.name}.lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if path.exists():
+            yield None
+            return
+        part = path.with_name(f"{path.name}.part")
+        shutil.rmtree(part, ignore_errors=True)
+        yield part
+        os.replace(part, path)
+
+
+def footage(work: Path, quick: bool) -> tuple[Path, dict[str, Any]]:
+    """A rendered clip and its annotation (a clip of av_train.json)."""
+    with made_once(work / "footage") as part:
+        if part is not None:
+            preset = QUICK if quick else FOOTAGE
+            print(f"rendering {preset.shots * preset.frames[0]} frames of {preset.size[0]} x {preset.size[1]}, once")
+            part.mkdir()
+            clip = plan_clip(preset, SEED, "train", 0)
+            camera.write_mp4(part / "clip.mp4", draw_clip(clip), preset.size, 23)
+            (part / "clip.json").write_text(json.dumps(clip.annotation))
+    return work / "footage" / "clip.mp4", json.loads((work / "footage" / "clip.json").read_text())
+
+
+def repeat_video(source: Path, path: Path, times: int) -> None:
+    """The same packets several times over, each time later; nothing is decoded."""
+    with av.open(str(source)) as reading, av.open(str(path), "w", format="mp4") as writing:
+        taken = reading.streams.video[0]
+        stream = writing.add_stream_from_template(taken)
+        packets = [packet for packet in reading.demux(taken) if packet.size]
+        assert taken.time_base is not None
+        length = round(Fraction(len(packets), FPS) / taken.time_base)
+        kept = [(bytes(packet), packet.pts, packet.dts, packet.duration, packet.is_keyframe) for packet in packets]
+        for number, (data, pts, dts, duration, key) in itertools.product(range(times), kept):
+            packet = av.Packet(data)
+            packet.stream, packet.time_base, packet.is_keyframe = stream, taken.time_base, key
+            packet.pts, packet.dts, packet.duration = pts + number * length, dts + number * length, duration
+            writing.mux(packet)
+
+
+def repeat_annotation(clip: dict[str, Any], uid: str, times: int) -> dict[str, Any]:
+    """The annotation of `repeat_video`: the tracks again, later and under names of their own."""
+    frames = clip["clip_end_frame"]
+    persons = [{**person, "tracking_paths": [
+        {**path, "track_id": f"{path['track_id']}-{number}",
+         "unmapped_frames": [frame + number * frames for frame in path["unmapped_frames"]],
+         "track": [{**record, "frame": record["frame"] + number * frames} for record in path["track"]]}
+        for number in range(times) for path in person["tracking_paths"]]} for person in clip["persons"]]
+    looking = [{**segment, "start_frame": segment["start_frame"] + number * frames,
+                "end_frame": segment["end_frame"] + number * frames}
+               for number in range(times) for segment in clip["social_segments_looking"]]
+    return {**clip, "clip_uid": uid, "persons": persons, "social_segments_looking": looking}
+
+
+def data_set(work: Path, quick: bool, *, minutes: float = 1.0, clips: int = 1) -> Path:
+    """A data set in the Ego4D layout: `clips` clips of `minutes` each (quick: two seconds instead of a minute), all of
+    the same pictures. The folder is to be read and prepared only."""
+    root = work / f"clips-{clips}x{minutes:g}"
+    with made_once(root) as part:
+        if part is not None:
+            video, annotated = footage(work, quick)
+            times = max(1, round(minutes * (2 * FPS if quick else 60 * FPS) / annotated["clip_end_frame"]))
+            for folder in ("json", "split", "videos"):
+                (part / folder).mkdir(parents=True)
+            uids = [f"clip-{number}" for number in range(clips)]
+            repeat_video(video, part / "videos" / f"{uids[0]}.mp4", times)
+            for uid in uids[1:]:
+                os.link(part / "videos" / f"{uids[0]}.mp4", part / "videos" / f"{uid}.mp4")
+            (part / "split" / "train.list").write_text("".join(f"{uid}\n" for uid in uids))
+            (part / "json" / "av_train.json").write_text(json.dumps(
+                {"videos": [{"clips": [repeat_annotation(annotated, uid, times)]} for uid in uids]}))
+    return root
+
+
+def faces(work: Path, quick: bool, crop_size: int = FACES) -> Index:
+    """The index of one minute of footage."""
+    root = work / f"faces-{crop_size}"
+    with made_once(root) as part:
+        if part is not None:
+            made = data_set(work, quick)
+            shutil.copytree(made, part, copy_function=os.link, ignore=shutil.ignore_patterns("prepared"))
+            prepare(part, "train", crop_size=crop_size, decoder="pyav", say=lambda line: None)
+    return Index.open(root / "prepared" / f"clean-{crop_size}" / "train")
+
+
+def many_rows(source: Index, folder: Path, *, tracks: int, length: int) -> Index:
+    """An index of tracks x length rows that show the crops of `source` in turn; its pixels take no more room."""
+    with made_once(folder) as part:
+        if part is not None:
+            assert len(source.shards.paths) == 1, "one shard is shared by all clips"
+            rows = tracks * length
+            shown = np.arange(rows, dtype=np.int64) % len(source)
+            _, offset, size = source.where(np.arange(len(source)))
+            shard = folder.with_name(f"{folder.name}.shard")
+            shutil.copyfile(source.shards.paths[0], shard)
+            clips = -(-tracks // 8)
+            random = np.random.default_rng(0)
+            write_index(part, columns={
+                "frame": np.tile(np.arange(length, dtype=np.int32), tracks), "box": np.asarray(source.box)[shown],
+                "label": (random.random(rows) < 0.2).astype(np.int8), "offset": offset[shown], "length": size[shown],
+                "head_pose": np.tile(random.normal(0, 20, (1, 3)), (rows, 1))},
+                clips=[f"clip-{number:05d}" for number in range(clips)],
+                track_name=[f"track-{number}" for number in range(tracks)], track_clip=np.arange(tracks) // 8,
+                track_start=np.arange(tracks + 1) * length, clip_shard=np.zeros(clips, np.int32),
+                clip_base=np.zeros(clips, np.int64), shards=[shard],
+                facts={"split": "train", "policy": "clean", "crop_size": source.facts["crop_size"]})
+    return Index.open(folder)
+
+
+def rows_of(index: Index) -> list[tuple[str, str, int, int]]:
+    """(clip, track, frame, label) of every row, as the reference way keeps them."""
+    track = index.track_of(np.arange(len(index))).tolist()
+    return [(index.clips[index.track_clip[t]], index.track_name[t], frame, label)
+            for t, frame, label in zip(track, index.frame.tolist(), index.label.tolist(), strict=True)]
+
+
+def face_files(index: Index, folder: Path, named: str = "face_{frame:05d}.jpg") -> Path:
+    """The crops of an index as files <clip>/<track>/<name>, the very same bytes."""
+    with made_once(folder) as part:
+        if part is not None:
+            for row, (clip, track, frame, _) in enumerate(rows_of(index)):
+                path = part / clip / track / named.format(frame=frame, row=row)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(index.jpeg(row))
+    return folder

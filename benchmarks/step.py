@@ -1,0 +1,124 @@
+"""Goal 4: a training step per window, segments at stride 3 in bf16, against unshared windows in fp32 and plain Adam.
+
+--seeds N also trains the demo's last stage N times with segments and N times without, and compares their mAP; it
+takes some twenty minutes a seed on two cores.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import torch
+from torch import nn
+
+from benchmarks.material import FACES, faces
+from benchmarks.measure import ROOT, Aim, Goal, both_clocks, fresh_accelerator, interleaved, main, parser, summaries
+from benchmarks.reference import model as reference
+from gazepose.augment import to_model
+from gazepose.data.windows import WindowRule, centre_rows, make_batch
+from gazepose.engine import LossRule, train_steps
+from gazepose.models import ModelConfig, build_model
+from gazepose.optim import OptimConfig, make_optimizer
+
+STRIDE, SEGMENT = 3, 8
+WEIGHTS = (0.2, 0.8)
+RATIO = "{} segments in bf16 against unshared in fp32, per CPU-second"
+LOSS = "mAP lost by segments, in spreads of the seeds"
+GOAL = Goal(4, "a training step", (Aim(RATIO.format("GazePose"), least=5), Aim(RATIO.format("GazeLSTM")),
+                                   Aim(LOSS, most=1, unit="spreads")))
+
+
+def model_of(name: str) -> nn.Module:
+    torch.manual_seed(0)
+    return build_model(ModelConfig(model=name, prior_head=True, prior_landmark=True))  # type: ignore[arg-type]
+
+
+def ours(name: str, batch: dict[str, torch.Tensor], precision: str) -> Callable[[], int]:
+    """Steps of the real training loop on one batch that is in memory."""
+    model = model_of(name).to(memory_format=torch.channels_last)                        # type: ignore[call-overload]
+    optim = OptimConfig()
+    optimizer = make_optimizer(model, optim)
+
+    def work() -> int:
+        accelerator = fresh_accelerator(precision)
+        prepared, moved = accelerator.prepare(model, optimizer)
+        return sum(step.samples for step in train_steps(
+            accelerator, prepared, moved, [batch], step=0, total=10, seed=0,            # type: ignore[arg-type]
+            loss=LossRule(WEIGHTS), optim=optim))
+
+    return work
+
+
+def plain(name: str, batch: dict[str, torch.Tensor]) -> Callable[[], int]:
+    """Steps of the reference way on the same windows, which its loader has normalised and cut."""
+    model = reference.plain_model(model_of(name))
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
+    done = to_model(dict(batch))
+    windows = reference.as_windows(done["frames"], done["window"])
+
+    def work() -> int:
+        reference.train_step(model, optimizer, windows, done["head_pose"], done["landmarks"], done["label"],
+                             torch.tensor(WEIGHTS))
+        return len(windows)
+
+    return work
+
+
+def reached(out: Path, seed: int, segment: int, start: Path) -> float:
+    """Best validation mAP of the demo's last stage, nothing frozen."""
+    run = out / f"map-{segment}-{seed}"
+    subprocess.run([sys.executable, "train.py", "--exp_path", str(run), "--seed", str(seed), "--prior_head",
+                    "--prior_landmark", "--lr", "1e-4", "--epochs", "1", "--windows_per_segment", str(segment),
+                    "--checkpoint", str(start)], cwd=ROOT, check=True)
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [line["mAP"] for line in lines if line["kind"] == "val"][-1]
+
+
+def compare_maps(options: argparse.Namespace) -> dict[str, Any]:
+    """mAP with and without segments, from one pre-training on single faces."""
+    start = options.work / "pre-training"
+    if not (start / "status.json").exists() or json.loads((start / "status.json").read_text())["state"] != "finished":
+        subprocess.run([sys.executable, "train.py", "--exp_path", str(start), "--task", "gaze", "--label_loss", "1",
+                        "--gaze_loss", "3"], cwd=ROOT, check=True)
+    found = {f"{segment} windows a segment": [reached(options.work, seed, segment, start)
+                                              for seed in range(options.seeds)] for segment in (1, SEGMENT)}
+    alone, shared = found.values()
+    spread = max(stdev(alone), 1e-9) if len(alone) > 1 else None
+    return {"mAP": found, "lost": None if spread is None else (mean(alone) - mean(shared)) / spread}
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    index = faces(options.work, options.quick)
+    size = 8 if options.quick else 16
+    rule = WindowRule(stride=STRIDE, windows_per_segment=SEGMENT, train=True)
+    rows = centre_rows(index, STRIDE)[:size]
+    shared = make_batch(index, rule, rows, 0, FACES)
+    single = make_batch(index, WindowRule(stride=STRIDE, train=True), rows, 0, FACES)
+    fresh_accelerator("no")                                            # the cores are shared out before all ways
+    ways = {}
+    for name in ("GazePose", "GazeLSTM"):
+        ways |= {f"{name} unshared": plain(name, single), f"{name} segments, bf16": ours(name, shared, "bf16")}
+        if not options.quick:
+            ways |= {f"{name} segments, fp32": ours(name, shared, "no"),
+                     f"{name} single windows, fp32": ours(name, single, "no"),
+                     f"{name} single windows, bf16": ours(name, single, "bf16")}
+    timings = interleaved(ways, options.repeats, warm_up=not options.quick)
+    ratio = {name: both_clocks(timings[f"{name.split()[0]} unshared"], timing) for name, timing in timings.items()
+             if "unshared" not in name}
+    maps = compare_maps(options) if options.seeds else {}
+    return {"measured": {**{RATIO.format(name): ratio[f"{name} segments, bf16"]["cpu"]
+                            for name in ("GazePose", "GazeLSTM")}, LOSS: maps.get("lost")},
+            "ratio": ratio, "windows": size, "windows_per_segment": SEGMENT,
+            "frames": {"segments": len(shared["frames"]), "single windows": len(single["frames"])},
+            "seconds_per_window": summaries(timings), "maps": maps}
+
+
+if __name__ == "__main__":
+    flags = parser(GOAL)
+    flags.add_argument("--seeds", type=int, default=0, help="trainings with and without segments; default none")
+    main("step", GOAL, measure, flags)
