@@ -3,4 +3,4 @@
 # How long: the installation, then under 6 minutes on 2 cores.
 # Expect: every test passes; those that need golden vectors or a GPU say why they are skipped where there are none.
 . "$(dirname "${BASH_SOURCE[0]}")/environment.sh" test
-exec python -m pytest -q -n logical --dist loadfile "$@"
+exec python -m pytest -q -n logical --dist loadfile --no-loadscope-reorder "$@"
