@@ -4,8 +4,9 @@ Without a GPU it says so and ends well; --on_cpu runs the same on the CPU at a s
 """
 
 import argparse
+import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from statistics import median
 from typing import Any
 
@@ -27,6 +28,11 @@ MEMORY, COMPILE = "{} peak memory", "{} --compile against without"
 GOAL = Goal(8, "one GPU", tuple(aim for name, least in WANTED.items() for aim in (
     Aim(RATE.format(name), least=least, unit="windows/s"), Aim(BUSY.format(name), least=0.9, unit="of the time"),
     Aim(MEMORY.format(name), unit="GB"), Aim(COMPILE.format(name)))))
+FLAGS = parser(GOAL)
+FLAGS.add_argument("--cores", type=int, default=4, help="cores that training and its workers may use")
+FLAGS.add_argument("--workers", type=int, default=4, help="loader processes")
+FLAGS.add_argument("--batch_size", type=int, default=64, help="windows a step")
+FLAGS.add_argument("--on_cpu", action="store_true", help="try the script on the CPU")
 
 
 class Training:
@@ -51,7 +57,7 @@ class Training:
         self.model, self.optimizer, self.loader = self.accelerator.prepare(model, optimizer, loader)
         self.steps = self._endless()
 
-    def _endless(self) -> Iterator[Step]:
+    def _endless(self) -> Generator[Step, None, None]:
         number = epoch = 0
         while True:
             order_of(self.loader).epoch = epoch
@@ -60,6 +66,13 @@ class Training:
                 number += 1
                 yield step
             epoch += 1
+
+    def close(self) -> None:
+        """End the loader's workers, which live as long as it does, and give back the memory."""
+        self.steps.close()
+        del self.steps, self.loader, self.model, self.optimizer
+        self.accelerator.free_memory()
+        gc.collect()
 
     def run(self, steps: int) -> dict[str, float]:
         taken = [next(self.steps) for _ in range(steps)]
@@ -106,21 +119,16 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             for _ in range(options.repeats):                           # in turn
                 details[name]["compiled"].append(compiled.run(steps))
                 details[name]["without"].append(plain.run(steps))
-            del compiled
+            compiled.close()
         rates = {kind: median(run["windows_per_s"] for run in details[name][kind])
                  for kind in ("without", "compiled") if details[name][kind]}
         measured |= {RATE.format(name): rates["without"], BUSY.format(name): kernels["busy"],
                      MEMORY.format(name): peak,
                      COMPILE.format(name): rates["compiled"] / rates["without"] if "compiled" in rates else None}
-        del plain
+        plain.close()
     return {"measured": measured, "models": details, "batch_size": options.batch_size, "workers": options.workers,
             "cores_used": len(os.sched_getaffinity(0)), "device": "cuda" if cuda else "cpu"}
 
 
 if __name__ == "__main__":
-    flags = parser(GOAL)
-    flags.add_argument("--cores", type=int, default=4, help="cores that training and its workers may use")
-    flags.add_argument("--workers", type=int, default=4, help="loader processes")
-    flags.add_argument("--batch_size", type=int, default=64, help="windows a step")
-    flags.add_argument("--on_cpu", action="store_true", help="try the script on the CPU")
-    main("gpu", GOAL, measure, flags)
+    main("gpu", GOAL, measure, FLAGS)
