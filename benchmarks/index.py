@@ -28,6 +28,8 @@ OPEN, WORKER = "opening", "private memory of a worker"
 GOAL = Goal(5, "the index of 3.5 million rows", (
     Aim(ROW, most=30, unit="bytes"), Aim(PRIOR_ROW, most=110, unit="bytes"), Aim(BUILD, most=12, unit="s"),
     Aim(OPEN, most=0.1, unit="s"), Aim(WORKER, most=20, unit="MB")))
+FLAGS = parser(GOAL)
+FLAGS.add_argument("--rows", type=int, help=f"default {ROWS}, quick 10000")
 
 
 def make_json(folder: Path, rows: int) -> tuple[Path, Path]:
@@ -188,6 +190,4 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    flags = parser(GOAL)
-    flags.add_argument("--rows", type=int, help=f"default {ROWS}, quick 10000")
-    main("index", GOAL, measure, flags)
+    main("index", GOAL, measure, FLAGS)

@@ -31,6 +31,8 @@ RATIO = "{} segments in bf16 against unshared in fp32, per CPU-second"
 LOSS = "mAP lost by segments, in spreads of the seeds"
 GOAL = Goal(4, "a training step", (Aim(RATIO.format("GazePose"), least=5), Aim(RATIO.format("GazeLSTM")),
                                    Aim(LOSS, most=1, unit="spreads")))
+FLAGS = parser(GOAL)
+FLAGS.add_argument("--seeds", type=int, default=0, help="trainings with and without segments; default none")
 
 
 def model_of(name: str) -> nn.Module:
@@ -119,6 +121,4 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    flags = parser(GOAL)
-    flags.add_argument("--seeds", type=int, default=0, help="trainings with and without segments; default none")
-    main("step", GOAL, measure, flags)
+    main("step", GOAL, measure, FLAGS)
