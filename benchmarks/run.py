@@ -1,40 +1,92 @@
-"""All benchmarks, one after another, each in a process of its own: python -m benchmarks.run [--quick] [--only NAME ...]
+"""All benchmarks, one after another, each in a process of its own: python benchmarks/run.py [--quick] [--only NAME ...]
 
-Each writes benchmarks/results/<name>.json; here only the order and the table at the end.
+Each writes benchmarks/results/<name>.json. --table writes what is there into docs/performance.md and runs nothing.
 """
 
 import argparse
+import importlib
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
-from benchmarks.measure import RESULTS, ROOT, figure
+if not __package__:
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))      # run as a file: the package is beside it
 
-NAMES = ("prepare", "loader", "inference", "step", "index", "metric", "startup", "gpu")
+from benchmarks import ego4d
+from benchmarks.measure import RESULTS, ROOT, Goal, figure
+
+NAMES = ("prepare", "loader", "inference", "step", "index", "metric", "startup", "gpu", "scaling")
 """in the order of the goals"""
+PAGE = ROOT / "docs" / "performance.md"
 
 
-def table(names: list[str], quick: bool) -> str:
-    """Goal, wanted, measured and command of the results that are there, as Markdown."""
-    lines = ["| goal | what | wanted | measured | met |", "|---|---|---|---|---|"]
+def result_of(name: str, results: Path) -> dict[str, Any]:
+    """A benchmark's JSON; where there is none, its goal with nothing measured."""
+    path = results / f"{name}.json"
+    if path.is_file():
+        return json.loads(path.read_text())
+    goal: Goal = importlib.import_module(f"benchmarks.{name}").GOAL
+    nothing = dict.fromkeys(aim.what for aim in goal.aims)
+    return {"goal": goal.number, "command": f"python -m benchmarks.{name}", "measured": nothing, "met": nothing,
+            "wanted": {aim.what: aim.wanted for aim in goal.aims}}
+
+
+def table(names: Sequence[str], results: Path) -> str:
+    """Goal, wanted, measured and command of every figure, as Markdown; below it the machines they are from."""
+    lines = ["| goal | figure | wanted | measured here | met | command |", "|---|---|---|---|---|---|"]
+    machines: dict[str, list[str]] = {}
     for name in names:
-        path = (RESULTS / "quick" if quick else RESULTS) / f"{name}.json"
-        if path.is_file():
-            result = json.loads(path.read_text())
-            for what, wanted in result["wanted"].items():
-                met = {True: "yes", False: "no", None: "-"}[result["met"][what]]
-                lines.append(f"| {result['goal']} | {what} | {wanted} | {figure(result['measured'][what])} | {met} |")
-    return "\n".join(lines)
+        result = result_of(name, results)
+        for what, wanted in result["wanted"].items():
+            value, met = result["measured"][what], {True: "yes", False: "no", None: "-"}[result["met"][what]]
+            shown = "not measured" if value is None else figure(value)
+            lines.append(f"| {result['goal']} | {what} | {wanted} | {shown} | {met} | `{result['command']}` |")
+        if facts := result.get("machine"):
+            threads = ", ".join(f"{key} {value}" for key, value in facts["threads"].items())
+            versions = ", ".join(f"{key} {facts['versions'][key]}" for key in ("torch", "accelerate", "decord"))
+            words = (f"{facts['cpu']}, {facts['cores']} cores, {facts['gpu'] or 'no GPU'}; threads: {threads}; "
+                     f"{versions}; commit {facts['commit']}")
+            machines.setdefault(words, []).append(name)
+    return "\n".join([*lines, "", *(f"- {', '.join(found)}: {words}" for words, found in machines.items())]).rstrip()
+
+
+def between(page: str, mark: str, text: str) -> str:
+    """The page with what stands between <!-- mark --> and <!-- end of mark --> replaced.
+
+    Raises:
+        ValueError: the marks are not there, once each.
+    """
+    begin, end = f"<!-- {mark} -->", f"<!-- end of {mark} -->"
+    if page.count(begin) != 1 or page.count(end) != 1 or page.index(begin) > page.index(end):
+        raise ValueError(f"{PAGE}: wanted one {begin} and one {end} below it -> put them where the text goes")
+    return f"{page[:page.index(begin)]}{begin}\n{text}\n{page[page.index(end):]}"
+
+
+def write_page(page: Path, results: Path) -> None:
+    """Write the table and the section on Ego4D into the page."""
+    text = between(page.read_text(encoding="utf-8"), "results", table(NAMES, results))
+    page.write_text(between(text, "ego4d", ego4d.section(results)), encoding="utf-8")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small sizes: shows that all of it works, no figures")
     parser.add_argument("--only", nargs="+", choices=NAMES, default=list(NAMES), metavar="NAME", help=", ".join(NAMES))
+    parser.add_argument("--table", action="store_true", help="write the results into docs/performance.md, run nothing")
     options = parser.parse_args()
+    if options.table:
+        write_page(PAGE, RESULTS)
+        print(f"results of {RESULTS.relative_to(ROOT)} -> {PAGE.relative_to(ROOT)}")
+        return
     failed = [name for name in options.only if subprocess.run(
         [sys.executable, "-m", f"benchmarks.{name}", *(["--quick"] if options.quick else [])], cwd=ROOT).returncode]
-    print(table(options.only, options.quick))
+    if options.quick:
+        print("\nquick: small sizes and one round, so these figures say only that everything works")
+    print(table([name for name in options.only if name not in failed],
+                RESULTS / "quick" if options.quick else RESULTS))
     if failed:
         raise SystemExit(f"error: {', '.join(failed)} did not end well -> their messages stand above")
 
