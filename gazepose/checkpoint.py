@@ -3,7 +3,6 @@
 A folder that has its name is whole: it is written under another name, flushed, renamed; the old one goes last.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -20,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from gazepose.data.index import sha256_of
 from gazepose.models import build_model
 from gazepose.models.gazepose import ModelConfig
 from gazepose.models.published import Published, cached_imagenet, load_into, read_published
@@ -68,11 +68,6 @@ def read_json(path: Path) -> Any:
         raise ValueError(f"{path}: not JSON ({error}) -> the file is damaged; use another checkpoint") from None
 
 
-def sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
     """A folder to fill that gets its name, a manifest and the old one's place when the block ends well."""
@@ -82,7 +77,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     staged.mkdir(parents=True)
     try:
         yield staged
-        write_json(staged / MANIFEST, {file.name: sha256(file) for file in sorted(staged.iterdir())})
+        write_json(staged / MANIFEST, {file.name: sha256_of(file) for file in sorted(staged.iterdir())})
         for file in staged.iterdir():
             with open(file, "rb") as opened:
                 os.fsync(opened.fileno())
@@ -109,7 +104,7 @@ def verified(folder: Path) -> Path:
         file = folder / name
         if not file.is_file():
             raise FileNotFoundError(f"{file}: missing, though the manifest names it -> use another checkpoint")
-        if sha256(file) != digest:
+        if sha256_of(file) != digest:
             raise ValueError(f"{file}: its SHA-256 is not the manifest's -> the file was altered; "
                              "use another checkpoint")
     return folder
@@ -254,7 +249,7 @@ def import_published(path: Path, folder: Path) -> dict[str, Any]:
         raise FileExistsError(f"{folder}: exists and is no checkpoint -> give --out a folder that is not there yet")
     published = read_published(path)
     model, config = _published_model(path, published)
-    facts = {"file": str(path), "sha256": sha256(path), "kind": published.kind, "taken": published.taken,
+    facts = {"file": str(path), "sha256": sha256_of(path), "kind": published.kind, "taken": published.taken,
              "left": published.left}
     save_weights(folder, model, config, {IMPORTED: facts})
     return facts

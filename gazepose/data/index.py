@@ -149,7 +149,7 @@ class Index:
     def verify(self) -> None:
         """Read everything once; ValueError naming the first file whose SHA-256 is not the recorded one."""
         for entry in [*self.contents["files"].values(), *self.contents["shards"]]:
-            if _sha256(self.folder / entry["file"]) != entry["sha256"]:
+            if sha256_of(self.folder / entry["file"]) != entry["sha256"]:
                 raise ValueError(f"{self.folder / entry['file']}: its bytes changed since it was written "
                                  f"(SHA-256 differs) -> {REMEDY}")
 
@@ -180,7 +180,7 @@ def write_index(folder: Path, *, columns: Mapping[str, np.ndarray], clips: Seque
         "format": FORMAT, "rows": rows, "facts": dict(facts), "clips": list(clips), "track_name": list(track_name),
         "files": {name: _save(staging, name, values) for name, values in {**tables, **typed}.items()}, "shards": []}
     for number, path in enumerate(shards):
-        digest = sha256[number] if sha256 is not None else _sha256(path)
+        digest = sha256[number] if sha256 is not None else sha256_of(path)
         entry = {"file": f"shard-{number:05d}.bin", "bytes": Path(path).stat().st_size, "sha256": digest}
         shutil.move(path, staging / entry["file"])
         contents["shards"].append(entry)
@@ -382,7 +382,7 @@ def _save(folder: Path, name: str, values: np.ndarray) -> dict[str, Any]:
         np.save(file, values, allow_pickle=False)
         file.flush()
         os.fsync(file.fileno())
-    digest = _sha256(temporary)
+    digest = sha256_of(temporary)
     os.replace(temporary, folder / f"{name}-{digest[:8]}.npy")
     return {"file": f"{name}-{digest[:8]}.npy", "sha256": digest}
 
@@ -396,7 +396,8 @@ def _load(folder: Path, contents: dict[str, Any], name: str, mapped: bool = True
     return np.asarray(values)                                          # np.memmap costs 10 times as much per access
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """Checksum of a file's bytes."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from gazepose.data.crops import published_crop
-from gazepose.data.index import Index
-from gazepose.priors.extract import batches_of_crops, extract, put_column, sha256_of
+from gazepose.data.index import Index, sha256_of
+from gazepose.priors.extract import batches_of_crops, extract, put_column
 from gazepose.priors.files import Prior, join_entries, read_priors
 from gazepose.priors.head_pose import pose_from_landmarks
 from gazepose.priors.hopenet import estimate_head_pose, read_hopenet

@@ -84,11 +84,6 @@ def batches_of_crops(index: Index, rows: np.ndarray, batch: int) -> Iterator[np.
             yield np.stack([crop.result() for crop in ready])
 
 
-def sha256_of(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _is_made(path: Path, index: Index, start: int, chunk: int, dtype: type, tail: tuple[int, ...]) -> bool:
     try:
         values = np.load(path, mmap_mode="r", allow_pickle=False)
