@@ -1,6 +1,7 @@
 """From videos to an index: the right frame, the right cut, once per clip, whatever is interrupted or missing."""
 
 import csv
+import itertools
 import json
 import os
 import sys
@@ -13,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
-from gazepose.data import pieces
+from gazepose.data import pieces, video
 from gazepose.data import prepare as door
 from gazepose.data.behaviours import BEHAVIOURS
 from gazepose.data.challenge import parse_name
@@ -24,6 +25,7 @@ from gazepose.data.shards import decode, encode
 from gazepose.data.video import DECODERS, frames_in_order, video_facts
 from gazepose.data.windows import WindowRule, window_rows
 from gazepose.priors.quality import fit_gaussian, laplacian_variance
+from gazepose.synthetic.camera import write_mp4
 
 WIDTH, HEIGHT, BITS = 320, 128, 8
 
@@ -87,6 +89,20 @@ def test_every_wanted_frame_is_the_right_one(tmp_path, name, decoder):
     assert [number_in(picture) for _, picture in got] == wanted[:-2]
     facts = video_facts(path, decoder)
     assert (facts.frames, facts.width, facts.height, round(facts.fps)) == (50, WIDTH, HEIGHT, 30)
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("size", [(320, 180), (90, 62)])
+def test_parts_of_a_picture_are_those_of_the_whole_to_the_bit(tmp_path, decoder, size):
+    random, (width, height) = np.random.default_rng(0), size
+    write_mp4(tmp_path / "v.mp4", random.integers(0, 256, (3, height, width, 3), dtype=np.uint8), size, 18)
+    parts = [(0, height, 0, width), (5, 5, 3, 9), (height - 1, height, width - 1, width),
+             *random.integers(0, 330, (60, 4)).tolist()]
+    for (_, whole), (_, picture) in zip(frames_in_order(tmp_path / "v.mp4", [0, 2], decoder), frames_in_order(
+            tmp_path / "v.mp4", [0, 2], decoder, whole=False), strict=True):
+        assert picture.shape == whole.shape
+        for y1, y2, x1, x2 in parts:
+            np.testing.assert_array_equal(picture[y1:y2, x1:x2], whole[y1:y2, x1:x2])
 
 
 def test_only_plain_video_files_by_absolute_path_are_opened(tmp_path, monkeypatch):
@@ -173,11 +189,11 @@ def test_finished_clips_survive_an_interruption(tmp_path, monkeypatch):
     root = data_set(tmp_path, {"c0": [("t", [1, 2, 3])], "c1": [("t", [1, 2])], "c2": [("t", [4])]})
     opened, decode_frames = [], pieces.frames_in_order
 
-    def interrupted(path, wanted, decoder):
+    def interrupted(path, wanted, decoder, whole):
         opened.append(Path(path).stem)
         if len(opened) == 2:
             raise KeyboardInterrupt
-        return decode_frames(path, wanted, decoder)
+        return decode_frames(path, wanted, decoder, whole)
 
     monkeypatch.setattr(pieces, "frames_in_order", interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -259,14 +275,32 @@ def test_a_clip_decord_cannot_read_is_read_by_pyav_and_counted(tmp_path, monkeyp
     root = data_set(tmp_path, {"c": [("t", [1, 2])]})
     decode_frames = pieces.frames_in_order
 
-    def decord_fails(path, wanted, decoder):
+    def decord_fails(path, wanted, decoder, whole):
         if decoder == "decord":
             raise ValueError("AV1")
-        return decode_frames(path, wanted, decoder)
+        return decode_frames(path, wanted, decoder, whole)
 
     monkeypatch.setattr(pieces, "frames_in_order", decord_fails)
     index = Index.open(prepare(root, "train", jobs=1, say=quiet))
     assert index.facts["counts"]["clip decoded by pyav: decord could not"] == 1 and number_in(index.crop(1)) == 2
+
+
+def test_decord_is_given_up_when_it_decodes_ahead_without_end(tmp_path, monkeypatch):
+    root = data_set(tmp_path, {"c": [("t", [1, 36])]})
+    held = itertools.count(0, 2 * video.MAX_AHEAD)
+    monkeypatch.setattr(video, "_memory", lambda: next(held))
+    with pytest.raises(ValueError, match=r"c\.mp4: frame 32: decord decodes ahead .* holds 4096 MiB -> use"):
+        list(frames_in_order(root / "videos" / "c.mp4", range(40)))
+    index = Index.open(prepare(root, "train", jobs=1, say=quiet))
+    assert index.facts["counts"]["clip decoded by pyav: decord could not"] == 1 and number_in(index.crop(1)) == 36
+
+
+def test_progress_says_how_much_is_left(tmp_path, monkeypatch):
+    root = data_set(tmp_path, {"long": [("t", list(range(1, 31)))], "short": [("t", list(range(1, 11)))]})
+    monkeypatch.setattr(door, "SAY_EVERY_S", -1)
+    said = []
+    prepare(root, "train", jobs=1, say=said.append)
+    assert said[0].startswith("preparing train: 1 of 2 clips, 75% of the crops, about 1 min left")
 
 
 def test_an_empty_split_names_folder_and_reasons(tmp_path):

@@ -145,7 +145,7 @@ def _clip_rows(piece: Piece, writer: ShardWriter, counts: Counter[str]) -> Rows:
     elif piece.crops_from == "images":
         pictures = pictures_in_order(piece.source, sorted(rows_of))
     else:
-        pictures = frames_in_order(piece.source, sorted(rows_of), piece.decoder)
+        pictures = frames_in_order(piece.source, sorted(rows_of), piece.decoder, whole=False)
     for number, picture in pictures:
         _alive()
         for row in rows_of.pop(number):

@@ -30,6 +30,7 @@ from gazepose.data.tracks import Policy
 from gazepose.data.video import DECODERS, find_video
 
 SPLITS = ("train", "val", "test")
+SAY_EVERY_S = 30
 FOLDERS = {"videos": "videos", "images": "video_imgs", "faces": "face_imgs", "challenge": "videos_challenge"}
 
 
@@ -158,20 +159,32 @@ def official_json(root: Path, split: str) -> Path:
 
 
 def _make_pieces(pieces: list[Piece], jobs: int, split: str, say: Callable[[str], None]) -> None:
-    told = time.monotonic()
-    making = _in_processes(pieces, jobs) if jobs > 1 and len(pieces) > 1 else map(make_piece, pieces)
-    for done, _ in enumerate(making, 1):
-        if time.monotonic() - told > 30:
-            told = time.monotonic()
-            say(f"preparing {split}: {done} of {len(pieces)} clips")
+    """The time that is left is told by crops: clips differ, and the longest come first."""
+    began = told = time.monotonic()
+    rows, crops = 0, max(1, sum(piece.rows for piece in pieces))
+    making = _in_processes(pieces, jobs) if jobs > 1 and len(pieces) > 1 else _here(pieces)
+    for done, piece in enumerate(making, 1):
+        rows, now = rows + piece.rows, time.monotonic()
+        if now - told > SAY_EVERY_S and rows:
+            told = now
+            say(f"preparing {split}: {done} of {len(pieces)} clips, {rows / crops:.0%} of the crops, about "
+                f"{max(1, round((crops - rows) * (now - began) / rows / 60))} min left")
 
 
-def _in_processes(pieces: list[Piece], jobs: int) -> Iterator[None]:
+def _here(pieces: list[Piece]) -> Iterator[Piece]:
+    for piece in pieces:
+        make_piece(piece)
+        yield piece
+
+
+def _in_processes(pieces: list[Piece], jobs: int) -> Iterator[Piece]:
     method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     pool = ProcessPoolExecutor(min(jobs, len(pieces)), multiprocessing.get_context(method), start_worker)
     try:
-        for future in as_completed([pool.submit(make_piece, piece) for piece in pieces]):
-            yield future.result()
+        futures = {pool.submit(make_piece, piece): piece for piece in pieces}
+        for future in as_completed(futures):
+            future.result()
+            yield futures[future]
     except BrokenProcessPool as error:
         left = [piece.uid for piece in pieces if not piece.table.is_file() and not piece.bad.is_file()]
         raise RuntimeError(f"a process died while cutting one of {', '.join(left[:jobs])} (killed for memory, or no "

@@ -17,6 +17,7 @@ import numpy as np
 DECODERS = ("decord", "pyav")
 SUFFIXES = (".mp4", ".mov", ".mkv", ".avi")
 MAX_BYTES = 64 << 30
+MAX_AHEAD = 2 << 30          # bytes that decord may hold of pictures it decoded before they were asked for
 MAX_LOST_S = 0.25            # at the end of a file that states its duration only: rounding
 
 
@@ -90,12 +91,16 @@ def look_at(path: str | Path) -> tuple[VideoFacts, int]:
     return VideoFacts(frames, width, height, fps), sum(start + length <= size for start, length in table)
 
 
-def frames_in_order(path: str | Path, wanted: Sequence[int], decoder: str = "decord"
+def frames_in_order(path: str | Path, wanted: Sequence[int], decoder: str = "decord", whole: bool = True
                     ) -> Iterator[tuple[int, np.ndarray]]:
     """Yields (number, uint8 [H, W, 3] RGB) for the wanted frames, ascending, each once.
 
+    Args:
+        whole: False where only parts of each picture are wanted: what is yielded then has `shape`, and its parts
+            `picture[y1:y2, x1:x2]` are the arrays, to the bit; PyAV makes these alone RGB, which saves it a third.
+
     Numbers past the video's end are not yielded: the caller compares what it wanted with what it got. Take each
-    picture at once; decord decodes ahead without bound while it waits.
+    picture at once: decord decodes ahead without bound while it waits, and past MAX_AHEAD it is given up.
 
     Raises:
         FileNotFoundError: no such file. ValueError: not an absolute path of a regular video file, or it cannot be
@@ -107,16 +112,27 @@ def frames_in_order(path: str | Path, wanted: Sequence[int], decoder: str = "dec
     name = _checked(path, decoder)
     if not len(numbers):
         return iter(())
-    return (_by_decord if decoder == "decord" else _by_pyav)(name, numbers)
+    return _by_decord(name, numbers) if decoder == "decord" else _by_pyav(name, numbers, whole)
 
 
 def _by_decord(name: str, numbers: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    reader, position, picture = _decord(name), 0, None
+    reader, position, picture, before = _decord(name), 0, None, _memory()
     for number in numbers[numbers < len(reader)].tolist():
         while position <= number:                                      # in order only: seeking is where it goes wrong
             picture, position = _next(reader, name, position), position + 1
+            if position % 32 == 0 and (held := _memory() - before) > MAX_AHEAD:
+                raise ValueError(f"{name}: frame {position}: decord decodes ahead of what is taken and holds "
+                                 f"{held >> 20} MiB -> use `--decoder pyav`")
         assert picture is not None                                     # numbers ascend, so at least one was read
         yield number, picture.asnumpy()
+
+
+def _memory() -> int:
+    """Resident bytes of this process; 0 where the system does not say."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except FileNotFoundError:
+        return 0
 
 
 def _next(reader: Any, name: str, position: int) -> Any:
@@ -127,18 +143,49 @@ def _next(reader: Any, name: str, position: int) -> Any:
         raise ValueError(f"{name}: frame {position}: cannot be decoded by decord: {_reason(error)}") from error
 
 
-def _by_pyav(name: str, numbers: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+class _Planes:
+    """A picture as PyAV decodes it, planes of luma and halved chroma, made RGB where it is looked at."""
+
+    ALIGNED = 16                 # pixels; narrower parts leave the converter's fast path, which rounds otherwise
+
+    def __init__(self, frame: Any, reformatter: Any):
+        self.frame, self.reformatter = frame, reformatter
+        self.shape = (frame.height, frame.width, 3)
+
+    def __getitem__(self, part: tuple[slice, slice]) -> np.ndarray:
+        import av
+        frame = self.frame
+        y1, y2, x1, x2 = (edge for along, length in zip(part, self.shape, strict=False)
+                          for edge in along.indices(length)[:2])
+        if y2 <= y1 or x2 <= x1:
+            return np.zeros((max(y2 - y1, 0), max(x2 - x1, 0), 3), np.uint8)
+        top, left = y1 // 2 * 2, x1 // self.ALIGNED * self.ALIGNED
+        bottom, right = min(y2 + y2 % 2, frame.height), min(-(-x2 // self.ALIGNED) * self.ALIGNED, frame.width)
+        cut: Any = av.VideoFrame(right - left, bottom - top, frame.format.name)
+        for old, new, halved in zip(frame.planes, cut.planes, (0, 1, 1), strict=True):
+            source, target = (np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size) for plane in (old, new))
+            y, x = top >> halved, left >> halved
+            target[:new.height, :new.width] = source[y:y + new.height, x:x + new.width]
+        cut.colorspace, cut.color_range = frame.colorspace, frame.color_range
+        rgb = self.reformatter.reformat(cut, format="rgb24", threads=1).to_ndarray()
+        return rgb[y1 - top:y2 - top, x1 - left:x2 - left]
+
+
+def _by_pyav(name: str, numbers: np.ndarray, whole: bool) -> Iterator[tuple[int, Any]]:
     import av.error
+    from av.video.reformatter import VideoReformatter
     position, following = -1, iter(numbers.tolist())
-    number = next(following)
+    number, reformatter = next(following), VideoReformatter()
     try:
         with _pyav(name) as container:
             for position, frame in enumerate(container.decode(video=0)):
                 if position == number:
-                    picture = frame.to_ndarray(format="rgb24")
-                    if turns := round(frame.rotation / 90) % 4:        # decord turns pictures by itself
-                        picture = np.ascontiguousarray(np.rot90(picture, turns))
-                    yield position, picture
+                    turns = round(frame.rotation / 90) % 4             # decord turns pictures by itself
+                    if whole or turns or frame.format.name not in ("yuv420p", "yuvj420p"):
+                        picture = frame.to_ndarray(format="rgb24")
+                        yield position, np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture
+                    else:
+                        yield position, _Planes(frame, reformatter)
                     number = next(following, None)
                     if number is None:
                         return
