@@ -139,10 +139,11 @@ class Index:
         shard, offset, length = self.where(row)
         return self.shards.read(int(shard), int(offset), int(length))
 
-    def crop(self, row: int) -> np.ndarray:
-        """The crop, uint8 [S, S, 3] RGB; ValueError naming folder, row, clip, track, frame when it is damaged."""
+    def crop(self, row: int, out: np.ndarray | None = None) -> np.ndarray:
+        """The crop, uint8 [S, S, 3] RGB, into `out` when given; ValueError naming folder, row, clip, track, frame when
+        it is damaged."""
         try:
-            return decode(self.jpeg(row))
+            return decode(self.jpeg(row), out)
         except ValueError as error:
             raise ValueError(f"{self.folder}: row {row} ({self.name_of(row)}): {error} -> {REMEDY}") from error
 

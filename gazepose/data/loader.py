@@ -4,7 +4,10 @@
 deals its batches out to the processes, and nothing else does.
 """
 
+import multiprocessing
+import sys
 from collections.abc import Iterator
+from multiprocessing import forkserver
 
 import numpy as np
 import torch
@@ -85,12 +88,25 @@ def make_loader(index: Index, rule: WindowRule, rows: np.ndarray, *, batch_size:
     if len(rows) == 0:
         raise ValueError(f"{index.folder}: no rows to load -> look at the counts in index.json there, "
                          "or prepare the data again")
+    if num_workers:
+        start_importing()
     return DataLoader(
         WindowBatches(index, rule, rows, crop_size), collate_fn=as_it_is,  # type: ignore[arg-type]
         num_workers=num_workers,
         batch_sampler=BatchOrder(index, rule, rows, batch_size, world_size), pin_memory=pin_memory,
         persistent_workers=num_workers > 0,
         multiprocessing_context="forkserver" if num_workers else None)
+
+
+def start_importing() -> None:
+    """Start the process that workers are forked from, and let it import what this one has, in the background.
+
+    A worker imports the main script anew, and with it torch; forked from here it finds that done, and shares the
+    memory of it. Where preparing has started that process before, workers import by themselves.
+    """
+    multiprocessing.set_forkserver_preload(sorted({"accelerate", *(
+        name for name in sys.modules if name.split(".")[0] == "gazepose")}))
+    forkserver.ensure_running()
 
 
 def order_of(loader: DataLoader) -> BatchOrder:

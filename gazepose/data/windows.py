@@ -218,6 +218,22 @@ def pool_of(index: Index, rule: WindowRule, centre: np.ndarray, shown: np.ndarra
     return pool % len(index), window.reshape(shown.shape), name, name
 
 
+def read_pool(index: Index, pool: np.ndarray, crop_size: int) -> np.ndarray:
+    """The crops of some rows (BLACK: a black one), uint8 [F, S, S, 3]; resized when stored at another size."""
+    frames = np.zeros((len(pool), crop_size, crop_size, 3), np.uint8)
+    stored_so = index.facts.get("crop_size") == crop_size
+    for crop, row in zip(frames, pool.tolist(), strict=True):
+        if row == BLACK:
+            continue
+        if stored_so:                                                 # decoded in place: a copy each would cost a tenth
+            index.crop(row, crop)
+            continue
+        stored = index.crop(row)
+        shrink = stored.shape[0] > crop_size
+        crop[:] = cv2.resize(stored, crop.shape[:2], interpolation=cv2.INTER_AREA if shrink else cv2.INTER_LINEAR)
+    return frames
+
+
 def make_batch(index: Index, rule: WindowRule, rows: np.ndarray, epoch: int, crop_size: int) -> dict[str, torch.Tensor]:
     """The batch of some centre rows (architecture: a window is seven indices into a pool of frames).
 
@@ -235,17 +251,8 @@ def make_batch(index: Index, rule: WindowRule, rows: np.ndarray, epoch: int, cro
     centre = np.where(filler, ~rows, rows)
     shown = window_rows(index, rule, centre, epoch)                                       # [B, T]
     pool, window, flip_key, crop_key = pool_of(index, rule, centre, shown, epoch)
-    frames = np.zeros((len(pool), crop_size, crop_size, 3), np.uint8)
-    for crop, row in zip(frames, pool.tolist(), strict=True):
-        if row == BLACK:
-            continue
-        stored = index.crop(row)
-        if stored.shape != crop.shape:
-            shrink = stored.shape[0] > crop_size
-            stored = cv2.resize(stored, crop.shape[:2], interpolation=cv2.INTER_AREA if shrink else cv2.INTER_LINEAR)
-        crop[:] = stored
     batch = {
-        "frames": torch.from_numpy(frames).permute(0, 3, 1, 2),                           # [F, 3, S, S], NHWC in memory
+        "frames": torch.from_numpy(read_pool(index, pool, crop_size)).permute(0, 3, 1, 2),   # NHWC in memory
         "window": torch.from_numpy(window.astype(np.int64)),
         "head_pose": torch.from_numpy(np.array(index.head_pose[centre], np.float32)),
         "landmarks": torch.from_numpy(window_landmarks(index, rule, centre).astype(np.float32)),
