@@ -28,7 +28,7 @@ FOOTAGE = replace(PRESETS["default"], name="footage", size=(1920, 1080), people=
                   frames=(SECONDS * FPS // 5,) * 2, defocus=0.0, occluder=0.0, dark=0.0)
 QUICK = replace(FOOTAGE, size=(480, 270), shots=2, frames=(15, 15))
 SEED = 2
-GRAIN = 2.7                      # of a sensor, in grey levels: 4 Mbit/s instead of 2, as a camera worn on the head has
+GRAIN = 2.7                      # of a sensor, in grey levels: 5 Mbit/s instead of 2, as a camera worn on the head has
 FACES = 224
 
 
