@@ -3,15 +3,14 @@
 import csv
 import io
 import json
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import warm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_prepare import HEIGHT, WIDTH, number_in, quiet, write_video
@@ -250,9 +249,8 @@ def typed(monkeypatch, *args: str) -> None:
 
 
 def ran(*command: str, cwd: Path) -> None:
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "120"}
-    done = subprocess.run([sys.executable, *command], cwd=cwd, env=env, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stdout + done.stderr
+    code, said = warm.python(*command, cwd=cwd)
+    assert code == 0, said
 
 
 def test_a_video_of_ones_own_is_scored_from_end_to_end(tmp_path, monkeypatch, capsys):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import warm
 
 from gazepose.config import InferConfig, TrainConfig, parse, parse_train
 from gazepose.data.index import Index
@@ -23,17 +24,19 @@ SMALL = ["--crop_size", "32", "--num_encoder_layers", "1", "--num_decoder_layers
 
 def ran(*command: str, cwd: Path, fails: bool = False) -> str:
     """Run a command of this environment; its whole output."""
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "120"}
-    done = subprocess.run([sys.executable, *command], cwd=cwd, env=env, capture_output=True, text=True, timeout=240)
-    said = done.stdout + done.stderr
-    assert (done.returncode != 0) == fails, said
+    code, said = warm.python(*command, cwd=cwd)
+    assert (code != 0) == fails, said
     return said
 
 
 def launched(*flags: str, cwd: Path) -> str:
     """Two processes on the CPU, started as the documented configuration file does."""
     config = str(ROOT / "accelerate_configs" / "cpu2.yaml")
-    return ran("-m", "accelerate.commands.launch", "--config_file", config, *flags, cwd=cwd)
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", config, *flags]
+    done = subprocess.run(command, cwd=cwd, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+                          timeout=240)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
 
 
 def scores(path: Path) -> dict[tuple[str, str, str], float]:

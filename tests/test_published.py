@@ -4,14 +4,13 @@ import csv
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import warm
 from golden.rules import filled
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -59,10 +58,8 @@ def file_of(golden: dict, name: str, path: Path, prefix: str = "", bare: bool = 
 
 
 def inferred(*flags: str, cwd: Path) -> None:
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, str(ROOT / "infer.py"), *flags], cwd=cwd, env=env, capture_output=True,
-                          text=True, timeout=240)
-    assert done.returncode == 0, done.stdout + done.stderr
+    code, said = warm.python(str(ROOT / "infer.py"), *flags, cwd=cwd)
+    assert code == 0, said
 
 
 def scores(path: Path) -> np.ndarray:
