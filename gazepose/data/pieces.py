@@ -24,6 +24,7 @@ from gazepose.data.images import existing, face_image, pictures_in_order, read_i
 from gazepose.data.shards import ShardWriter
 from gazepose.data.tracks import FaceTrack, Policy
 from gazepose.data.video import frames_in_order
+from gazepose.process import hear_stop_signals
 
 VERSION = 2                  # a change here makes all pieces anew
 STALL_S = 300                # a worker without a new picture for so long is ended
@@ -95,6 +96,7 @@ def start_worker() -> None:
     """In a process that makes nothing but pieces: one thread, and an end if a decoder never comes back."""
     global _watched
     _watched = True
+    hear_stop_signals()
     cv2.setNumThreads(1)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)                      # a decoder stuck in C hears nothing gentler
 

@@ -1,0 +1,117 @@
+"""What a process owes the machine: it ends with its launcher, stops when asked to, and holds its run folder alone.
+
+The standard library only, so that train.py can call it before the slow imports.
+"""
+
+import atexit
+import ctypes
+import fcntl
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+from multiprocessing import forkserver, resource_tracker
+from pathlib import Path
+from types import FrameType
+from typing import TextIO
+
+EXIT_PREEMPTED = 75              # EX_TEMPFAIL of sysexits.h: the same command with --resume goes on
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+LAUNCHED = {"ACCELERATE_MIXED_PRECISION", "TORCHELASTIC_RUN_ID"}     # what accelerate's two launchers and torchrun set
+LOCK = ".lock"
+_PR_SET_PDEATHSIG = 1            # prctl(2)
+
+
+class Preempted(BaseException):
+    """A stop was asked for. No Exception, so that nothing between the signal and the run's end takes it for one."""
+
+
+class StopRequest:
+    """Whether SIGTERM or SIGUSR1 asked this process to stop; further ones change nothing.
+
+    While `at_once`, before there is anything to save, the signal itself raises Preempted.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+        self.at_once = True
+        for number in STOP_SIGNALS:
+            signal.signal(number, self._note)
+
+    def __call__(self) -> bool:
+        return self.asked
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        first, self.asked = not self.asked, True
+        if first and self.at_once:
+            raise Preempted(f"{signal.Signals(number).name} before the first step")
+
+
+def end_with_parent(number: int) -> None:
+    """Have the kernel send this process a signal when its parent dies (Linux; elsewhere it outlives its parent)."""
+    if sys.platform != "linux":
+        return
+    parent = os.getppid()
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
+    if os.getppid() != parent:                   # it died in between
+        os.kill(os.getpid(), number)
+
+
+def end_with_launcher() -> None:
+    """Take the death of the launcher for a SIGTERM: neither a signal to it nor its end leaves a process behind.
+
+    A process that no launcher started may outlive its parent, as under nohup.
+    """
+    if not LAUNCHED.isdisjoint(os.environ):
+        end_with_parent(signal.SIGTERM)
+
+
+def shield_workers() -> None:
+    """Start the process that loader workers are forked from so that it, and they, never see a stop signal.
+
+    A scheduler signals all processes of a job, and a batch that is being loaded is still needed for the step that is
+    saved. What hears no SIGTERM is killed at the end of the program, where multiprocessing would wait for it.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        resource_tracker.ensure_running()                            # lifts the block of SIGTERM when it starts
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    atexit.register(lambda: [child.kill() for child in multiprocessing.active_children()])
+
+
+def hear_stop_signals() -> None:
+    """For a child of the shielded process that is to end on SIGTERM all the same."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+
+
+def start_loader_worker(number: int) -> None:
+    """`worker_init_fn` of a loader: the worker leaves Ctrl-C to the training process and ends with it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent(signal.SIGKILL)
+
+
+def lock(folder: Path) -> TextIO:
+    """Hold a run folder alone, as long as the result lives and at most until this process ends.
+
+    Raises:
+        ValueError: another process holds it, naming its host and pid.
+    """
+    file = open(folder / LOCK, "a+", encoding="utf-8")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        holder = file.read().strip() or "another process"
+        raise ValueError(f"{folder}: {holder} trains in it -> wait until it has ended, or give another "
+                         "--exp_path") from None
+    except OSError as error:                     # some network file systems have no locks
+        print(f"{folder}: cannot be locked ({error.strerror}): nothing keeps a second training out", file=sys.stderr)
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}")
+    file.flush()
+    return file
