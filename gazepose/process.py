@@ -6,6 +6,7 @@ The standard library only, so that train.py can call it before the slow imports.
 import atexit
 import ctypes
 import fcntl
+import functools
 import multiprocessing
 import os
 import signal
@@ -68,12 +69,18 @@ def end_with_launcher() -> None:
         end_with_parent(signal.SIGTERM)
 
 
+@functools.cache
 def shield_workers() -> None:
     """Start the process that loader workers are forked from so that it, and they, never see a stop signal.
 
     A scheduler signals all processes of a job, and a batch that is being loaded is still needed for the step that is
     saved. What hears no SIGTERM is killed at the end of the program, where multiprocessing would wait for it.
+
+    That process imports in the background what this one has: a worker imports the main script anew, and with it torch;
+    forked from there it finds that done, and shares its memory.
     """
+    multiprocessing.set_forkserver_preload(sorted({"accelerate", *(
+        name for name in sys.modules if name.split(".")[0] == "gazepose")}))
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         resource_tracker.ensure_running()                            # lifts the block of SIGTERM when it starts

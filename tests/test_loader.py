@@ -1,11 +1,16 @@
 """The order of batches: every row exactly once, whatever divides, on any number of processes."""
 
+import os
+import sys
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gazepose.data.loader import BatchOrder, make_loader
+from gazepose.data import loader
+from gazepose.data.loader import BatchOrder, WindowBatches, make_loader
 from gazepose.data.windows import WindowRule, segments
 
 
@@ -24,6 +29,19 @@ def test_every_row_counts_once_on_any_number_of_processes(index_of, lengths, bat
     assert {len(batch) for batch in batches} == {order.batch_size}
     counted = [row for batch in batches for row in batch if row >= 0]
     assert sorted(counted) == rows.tolist()
+
+
+@given(st.integers(1, 40), st.integers(1, 6), st.integers(1, 3), st.integers(0, 20), st.integers(1, 4))
+def test_the_rest_of_an_epoch_is_what_has_not_been_dealt(index_of, rows, batch_size, world, batches, other):
+    index, rule = index_of([range(40)]), WindowRule(train=True, windows_per_segment=3)
+    def made(world: int) -> BatchOrder:
+        return BatchOrder(index, rule, np.arange(rows), batch_size, world)
+    whole = dealt(made(world))
+    rest, elsewhere = made(world), made(other)
+    rest.start = elsewhere.start = rest.after(batches)
+    assert dealt(rest) == whole[batches * world:] and len(rest) == len(dealt(rest))
+    seen = [row for batch in whole[:batches * world] + dealt(elsewhere) for row in batch if row >= 0]
+    assert sorted(seen) == list(range(rows)) and len(elsewhere) % other == 0
 
 
 def test_order_is_a_function_of_seed_and_epoch(index_of):
@@ -52,6 +70,19 @@ def test_no_rows_is_an_error_that_names_the_folder(index_of):
     index = index_of([range(5)])
     with pytest.raises(ValueError, match=f"{index.folder}.*no rows.*prepare"):
         make_loader(index, WindowRule(), np.zeros(0, np.int64), batch_size=4, crop_size=16)
+
+
+def test_a_worker_that_is_stuck_ends_with_its_traceback(index_of, monkeypatch, capfd):
+    rows = WindowBatches(index_of([range(5)]), WindowRule(), np.arange(5), 16)
+    monkeypatch.setattr(loader, "get_worker_info", lambda: True)
+    monkeypatch.setattr(loader, "STUCK_SECONDS", 0.1)
+    monkeypatch.setattr(loader, "make_batch", lambda *args: time.sleep(9))
+    if not (pid := os.fork()):
+        sys.stderr = sys.__stderr__                      # a worker has a real one
+        rows[0, 0]
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
+    assert "Timeout (0:00:00.100000)!" in (said := capfd.readouterr().err) and "__getitems__" in said
 
 
 def test_workers_give_the_same_batches(index_of):

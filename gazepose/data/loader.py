@@ -4,24 +4,27 @@
 deals its batches out to the processes, and nothing else does.
 """
 
-import multiprocessing
-import sys
+import faulthandler
+import hashlib
 from collections.abc import Iterator
-from multiprocessing import forkserver
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from gazepose.data.index import Index
 from gazepose.data.windows import WindowRule, make_batch, segments
+from gazepose.process import shield_workers, start_loader_worker
+
+STUCK_SECONDS = 120              # a loader worker that makes one batch for longer ends, with its traceback
 
 
 class BatchOrder(Sampler[list[tuple[int, int]]]):
     """Batches of (epoch, row) for all processes, in order.
 
     Every batch is full and their number is a multiple of the world size: the last ones are filled up with rows from
-    the start of the epoch, marked as fillers (bitwise complement), so every row counts exactly once.
+    the start of the epoch, marked as fillers (bitwise complement), so every row counts exactly once. With `start`
+    windows already learnt from, the rest of the epoch is dealt out, on this or another number of processes.
 
     Args:
         rows: centre rows, int64 [N].
@@ -37,6 +40,7 @@ class BatchOrder(Sampler[list[tuple[int, int]]]):
         self.index, self.rule, self.rows, self.world_size = index, rule, rows, world_size
         self.batch_size = max(1, min(batch_size, -(-len(rows) // world_size)))
         self.epoch = 0
+        self.start = 0
 
     def order(self) -> np.ndarray:
         """Rows of this epoch in order: as they lie for evaluation, whole segments shuffled for training."""
@@ -48,15 +52,22 @@ class BatchOrder(Sampler[list[tuple[int, int]]]):
         ends = np.append(border[1:], len(self.rows))
         return np.concatenate([self.rows[border[s]:ends[s]] for s in shuffled]) if len(border) else self.rows
 
+    def fingerprint(self) -> str:
+        """Tells one order of the epoch from another."""
+        return hashlib.sha256(self.order().tobytes()).hexdigest()[:16]
+
+    def after(self, batches: int) -> int:
+        """Windows of the epoch that are used up once each process has had so many batches from `start` on."""
+        return min(len(self.rows), self.start + batches * self.batch_size * self.world_size)
+
     def __len__(self) -> int:
-        batches = -(-len(self.rows) // self.batch_size)
-        return -(-batches // self.world_size) * self.world_size
+        return -(-(len(self.rows) - self.start) // (self.batch_size * self.world_size)) * self.world_size
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         order = self.order()
-        missing = -(-len(order) // (self.batch_size * self.world_size)) * self.batch_size * self.world_size - len(order)
-        order = np.concatenate([order, ~np.resize(order, missing)]) if missing else order
-        for batch in order.reshape(-1, self.batch_size).tolist():
+        left = order[self.start:]
+        filled = np.concatenate([left, ~np.resize(order, len(self) * self.batch_size - len(left))])
+        for batch in filled.reshape(-1, self.batch_size).tolist():
             yield [(self.epoch, row) for row in batch]
 
 
@@ -74,7 +85,13 @@ class WindowBatches(Dataset):
 
     def __getitems__(self, places: list[tuple[int, int]]) -> dict[str, torch.Tensor]:
         rows = np.array([row for _, row in places], np.int64)
-        return make_batch(self.index, self.rule, rows, places[0][0], self.crop_size)
+        if get_worker_info() is None:
+            return make_batch(self.index, self.rule, rows, places[0][0], self.crop_size)
+        faulthandler.dump_traceback_later(STUCK_SECONDS, exit=True)      # the training process notices within seconds
+        try:
+            return make_batch(self.index, self.rule, rows, places[0][0], self.crop_size)
+        finally:
+            faulthandler.cancel_dump_traceback_later()
 
 
 def as_it_is(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -84,29 +101,19 @@ def as_it_is(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 def make_loader(index: Index, rule: WindowRule, rows: np.ndarray, *, batch_size: int, crop_size: int,
                 num_workers: int = 0, world_size: int = 1, pin_memory: bool = False) -> DataLoader:
-    """Loader of all processes' batches; give it to `accelerator.prepare`. Set `order_of(loader).epoch` per epoch."""
+    """Loader of all processes' batches; give it to `accelerator.prepare`. Set `order_of(loader).epoch`, and
+    `.start` in its middle, per epoch."""
     if len(rows) == 0:
         raise ValueError(f"{index.folder}: no rows to load -> look at the counts in index.json there, "
                          "or prepare the data again")
     if num_workers:
-        start_importing()
+        shield_workers()
     return DataLoader(
         WindowBatches(index, rule, rows, crop_size), collate_fn=as_it_is,  # type: ignore[arg-type]
         num_workers=num_workers,
         batch_sampler=BatchOrder(index, rule, rows, batch_size, world_size), pin_memory=pin_memory,
-        persistent_workers=num_workers > 0,
+        persistent_workers=num_workers > 0, worker_init_fn=start_loader_worker,
         multiprocessing_context="forkserver" if num_workers else None)
-
-
-def start_importing() -> None:
-    """Start the process that workers are forked from, and let it import what this one has, in the background.
-
-    A worker imports the main script anew, and with it torch; forked from here it finds that done, and shares the
-    memory of it. Where preparing has started that process before, workers import by themselves.
-    """
-    multiprocessing.set_forkserver_preload(sorted({"accelerate", *(
-        name for name in sys.modules if name.split(".")[0] == "gazepose")}))
-    forkserver.ensure_running()
 
 
 def order_of(loader: DataLoader) -> BatchOrder:
