@@ -8,8 +8,13 @@ import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")     # before torch: waiting threads must not spin on shared cores
 
+from gazepose.process import Preempted, StopRequest, end_with_launcher, shield_workers
+
+end_with_launcher()                                     # before the slow imports
+
 import math
 import sys
+import time
 from dataclasses import asdict as fields
 from dataclasses import replace
 from datetime import datetime
@@ -17,11 +22,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import DataLoaderConfiguration
-from accelerate.utils import broadcast_object_list
+from accelerate import Accelerator, DataLoaderConfiguration
+from torch.distributed.elastic.multiprocessing.errors import record
 
 from gazepose import checkpoint
-from gazepose.config import asdict, parse_train, readable_errors
+from gazepose.config import TrainConfig, asdict, parse_train, readable_errors
 from gazepose.data.behaviours import BEHAVIOURS
 from gazepose.data.loader import make_loader, order_of
 from gazepose.data.windows import WindowRule, quality_fit
@@ -29,13 +34,15 @@ from gazepose.engine import LossRule, predict, train_steps
 from gazepose.metrics import class_weights, evaluate, gaze_degrees, score_of_gaze, trivial_baselines
 from gazepose.models import build_model
 from gazepose.optim import make_optimizer
-from gazepose.runlog import RunLog, start_accelerator, versions, world_line
-from gazepose.sources import Processes, chosen_rows
+from gazepose.runlog import RunLog, from_main, patient_wait, start_accelerator, versions, world_line
+from gazepose.sources import Processes, Source, chosen_rows
 
 
+@record                                                 # the launcher shows the traceback
+@readable_errors()
 def main() -> None:
     config, source = parse_train()
-    data, run = config.data, config.run
+    run = config.run
     folder = run.exp_path or Path("runs") / f"{config.model.model}-{datetime.now():%Y%m%d-%H%M%S}"
     accelerator = start_accelerator(
         mixed_precision=run.mixed_precision, gradient_accumulation_steps=run.gradient_accumulation_steps,
@@ -44,12 +51,18 @@ def main() -> None:
     if run.expect_world not in (None, accelerator.num_processes):
         raise SystemExit(f"error: --expect_world {run.expect_world}, but {accelerator.num_processes} were started -> "
                          "see accelerate_configs/ for files that start what they say")
-    folder = Path(broadcast_object_list([str(folder)])[0])           # the clock is the main process's
-    if accelerator.is_main_process:
-        folder.mkdir(parents=True, exist_ok=True)
+    log = RunLog(from_main(accelerator, lambda: folder), accelerator)               # its clock named the folder
+    with log.running(run.resume) as stop:
+        train(config, source, accelerator, log, stop)
+
+
+def train(config: TrainConfig, source: Source, accelerator: Accelerator, log: RunLog, stop: StopRequest) -> None:
+    data, run, folder = config.data, config.run, log.folder
 
     # data: the index of each split, and its rows as batches for all processes
-    processes = Processes(accelerator.process_index, accelerator.num_processes, accelerator.wait_for_everyone,
+    if data.num_workers:
+        shield_workers()
+    processes = Processes(accelerator.process_index, accelerator.num_processes, patient_wait(accelerator),
                           accelerator.print)
     source.ready(processes)
     train_index, val_index = (source.split(name, processes, policy=data.policy, rules=data.rules,
@@ -67,17 +80,21 @@ def main() -> None:
     loading = {"batch_size": run.batch_size, "crop_size": data.crop_size, "num_workers": data.num_workers,
                "world_size": accelerator.num_processes, "pin_memory": accelerator.device.type == "cuda"}
     train_loader = make_loader(train_index, rule, train_rows, **loading)
+    order = order_of(train_loader)
     val_loader = make_loader(val_index, val_rule, val_rows, **loading)
     weights = run.weights or class_weights(train_index.label[train_rows])
     accelerator.print(f"data: {source.root}, {len(train_rows)} training and {len(val_rows)} validation windows, "
                       f"class weights {weights[0]:.3f} {weights[1]:.3f}")
 
-    # model
+    # model, from a checkpoint of this run if it is resumed
+    found, damaged = from_main(accelerator, lambda: checkpoint.newest_whole(folder)) if run.resume else (None, [])
+    for reason in damaged:
+        accelerator.print(f"resume: passed over {reason}")
     torch.manual_seed(run.seed)
     model = build_model(config.model).to(memory_format=torch.channels_last)
-    start = None if run.resume else checkpoint.start_from(model, run.checkpoint) if run.checkpoint else \
+    start = None if found else checkpoint.start_from(model, run.checkpoint) if run.checkpoint else \
         checkpoint.start_from_imagenet(model, config.model.backbone) if source.preset is None else None
-    if not run.resume:
+    if not found:
         accelerator.print(f"start: {start or 'at random; launch/demo.sh trains the backbone first'}")
     if start and accelerator.is_main_process:
         checkpoint.write_json(folder / "start.json", fields(start))
@@ -89,15 +106,6 @@ def main() -> None:
     model, optimizer, train_loader, val_loader = accelerator.prepare(model, optimizer, train_loader, val_loader)
     plain = accelerator.unwrap_model(model)
 
-    # resume
-    progress = checkpoint.Progress(world_size=accelerator.num_processes)
-    if run.resume:
-        progress = checkpoint.resume(folder / "last", plain, optimizer, accelerator.scaler, accelerator.num_processes)
-        accelerator.print(f"resume: epoch {progress.epoch + 1}, step {progress.step}, best mAP {progress.best_mAP:.3f}")
-
-    # loop
-    per_epoch = math.ceil(len(train_loader) / run.gradient_accumulation_steps)
-    log = RunLog(folder, accelerator, total_steps=per_epoch * run.epochs)
     kept = {**asdict(config), "quality_fit": rule.quality_fit, "class_weights": weights, "root": str(source.root),
             "fingerprint": {"train": train_index.facts["fingerprint"], "val": val_index.facts["fingerprint"]},
             "versions": versions(), "command": " ".join(sys.argv), "world_size": accelerator.num_processes,
@@ -106,40 +114,74 @@ def main() -> None:
                                   np.asarray(val_index.head_pose[val_rows]), val_index.label[val_rows])
     loss = LossRule(weights, run.label_weight, run.gaze_weight)
 
-    def validate() -> float:
-        scores = predict(accelerator, model, val_loader, val_rows)
+    # resume, in the middle of an epoch too
+    progress = checkpoint.Progress(world_size=accelerator.num_processes)
+    if found:
+        progress = checkpoint.resume(found, plain, optimizer, accelerator.scaler, accelerator.num_processes,
+                                     run.elastic)
+        order.epoch = progress.epoch
+        if progress.consumed and progress.order != order.fingerprint():
+            raise ValueError(f"{found}: stopped within an epoch of other windows, or in another order -> resume with "
+                             f"the data, --seed, --train_stride, ... of {folder / 'config.json'}")
+        accelerator.print(f"resume: {found}, epoch {progress.epoch + 1}, step {progress.step}, "
+                          f"best mAP {progress.best_mAP:.3f}")
+    elif run.resume:
+        accelerator.print(f"resume: {folder} has no checkpoint yet, so it starts anew")
+    per_step = order.after(run.gradient_accumulation_steps)              # windows
+    per_epoch = math.ceil(len(train_loader) / run.gradient_accumulation_steps)
+    saved, saved_at = replace(progress), time.monotonic()
+    log.start(progress, per_epoch * run.epochs, kept)
+
+    def validate(epochs: int) -> float:
+        scores = predict(accelerator, model, val_loader, val_rows, stop)
         score = scores.score if run.label_weight > 0 else score_of_gaze(scores.gaze)
         result = evaluate(val_index.label[val_rows], score)
         if scores.gaze is not None:
             result["gaze_degrees"] = float(np.nanmedian(gaze_degrees(scores.gaze, val_index.gaze[val_rows])))
-        log.validation(progress, result, baselines)
+        log.validation(progress.step, epochs, result, baselines)
         return result["mAP"] or 0.0
 
-    with log.running(kept):
-        accelerator.init_trackers("gazepose")
-        if run.checkpoint and not run.resume:
-            validate()                                               # where the start stands
+    def save() -> None:
+        nonlocal saved, saved_at
+        if accelerator.is_main_process and progress != saved:
+            checkpoint.save_training(folder, plain, optimizer, accelerator.scaler, progress, kept)
+        saved, saved_at = replace(progress), time.monotonic()
+
+    # loop
+    accelerator.init_trackers("gazepose")
+    stop.at_once = False
+    try:
+        if run.checkpoint and progress.step == 0:
+            validate(0)                                              # where the start stands
         for epoch in range(progress.epoch, run.epochs):
-            order_of(train_loader).epoch = epoch
-            for step in train_steps(accelerator, model, optimizer, train_loader, step=progress.step, total=log.total,
-                                    seed=run.seed, loss=loss, optim=config.optim, epoch=epoch,
-                                    mirror_priors=behaviour.mirror_priors):
+            order.epoch, order.start = epoch, progress.consumed
+            progress.order = order.fingerprint()
+            ahead = epoch * per_epoch + progress.consumed // per_step - progress.step  # 0 unless the world has changed
+            for step in train_steps(accelerator, model, optimizer, train_loader, step=progress.step, ahead=ahead,
+                                    total=log.total, seed=run.seed, loss=loss, optim=config.optim, epoch=epoch,
+                                    mirror_priors=behaviour.mirror_priors, stop=stop):
                 progress.step, progress.samples = step.step + 1, progress.samples + step.samples
-                progress.skipped += step.skipped
+                progress.consumed, progress.skipped = order.after(step.batches), progress.skipped + step.skipped
                 log.step(step, epoch)
-            progress.epoch = epoch + 1
-            reached = validate()
-            better, progress.best_mAP = reached > progress.best_mAP, max(progress.best_mAP, reached)
-            if accelerator.is_main_process:
-                if better:
-                    checkpoint.save_weights(folder / "best", plain, kept)
-                checkpoint.save_training(folder / "last", plain, optimizer, accelerator.scaler, progress, kept)
-            accelerator.wait_for_everyone()
-        log.status("finished", **fields(progress))
-        accelerator.end_training()
+                if step.stopping:
+                    raise Preempted(f"after step {progress.step}")
+                minutes = (time.monotonic() - saved_at) / 60
+                if progress.step % (run.save_every or math.inf) == 0 or 0 < run.save_minutes <= minutes:
+                    save()
+            reached = validate(epoch + 1)
+            progress.epoch, progress.consumed = epoch + 1, 0
+            if reached > progress.best_mAP and accelerator.is_main_process:
+                checkpoint.save_weights(folder / "best", plain, kept)
+            progress.best_mAP = max(progress.best_mAP, reached)
+            save()
+    except Preempted:
+        save()
+        accelerator.wait_for_everyone()                              # the first to end ends the others
+        raise
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
     accelerator.print(f"best val_mAP={progress.best_mAP:.3f}, weights in {folder / 'best'}")
 
 
 if __name__ == "__main__":
-    with readable_errors():
-        main()
+    main()

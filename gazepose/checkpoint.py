@@ -1,6 +1,7 @@
 """What a run keeps: weights in safetensors, the optimiser beside them, progress and configuration in JSON.
 
-A folder that has its name is whole: it is written under another name, flushed, renamed; the old one goes last.
+A folder that has its name is whole: it is written under another name, flushed, renamed; the old one goes last. A run
+keeps its last KEPT states under checkpoints/ and the weights of the best validation under best/.
 """
 
 import json
@@ -11,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,8 @@ IMPORTED = "imported.json"
 """which entry of a published file became which of ours, and which were left"""
 MANIFEST = "manifest.json"
 """SHA-256 of each other file of the folder"""
+CHECKPOINTS = "checkpoints"
+KEPT = 2                         # checkpoints of a run, so that one is left if the newest turns out damaged
 
 
 @dataclass
@@ -37,11 +41,15 @@ class Progress:
 
     step: int = 0
     epoch: int = 0
+    """epochs that are behind it, validation included"""
+    consumed: int = 0
+    """windows of the next epoch's order that are learnt from; all of them: only its validation is missing"""
+    order: str = ""
+    """fingerprint of that order"""
     samples: int = 0
     best_mAP: float = -1.0
     world_size: int = 1
     skipped: int = 0
-    seconds: float = 0.0
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -68,11 +76,33 @@ def read_json(path: Path) -> Any:
         raise ValueError(f"{path}: not JSON ({error}) -> the file is damaged; use another checkpoint") from None
 
 
+def _sync_folder(folder: Path) -> None:
+    """Flush the names in a folder, as fsync of a file flushes what is in it."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _old_name(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.old")
+
+
+def _mend(folder: Path) -> None:
+    """Bring the old folder back where the machine stopped between the two renames of `whole_folder`."""
+    if not folder.exists() and _old_name(folder).exists():
+        _old_name(folder).rename(folder)
+
+
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
-    """A folder to fill that gets its name, a manifest and the old one's place when the block ends well."""
-    staged = folder.with_name(f".{folder.name}.{os.getpid()}")
-    old = folder.with_name(f".{folder.name}.old")
+    """A folder to fill that gets its name, a manifest and the old one's place when the block ends well.
+
+    Raises:
+        OSError: it cannot be written (the disk is full); what was there is untouched.
+    """
+    staged, old = folder.with_name(f".{folder.name}.{os.getpid()}"), _old_name(folder)
     shutil.rmtree(staged, ignore_errors=True)
     staged.mkdir(parents=True)
     try:
@@ -81,13 +111,20 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         for file in staged.iterdir():
             with open(file, "rb") as opened:
                 os.fsync(opened.fileno())
+        _sync_folder(staged)
+    except (OSError, SafetensorError) as error:      # safetensors has no error of its own for a full disk
+        shutil.rmtree(staged, ignore_errors=True)
+        raise OSError(f"{folder}: cannot be written ({error}) -> make room on that disk; what was saved before is "
+                      "whole") from error
     except BaseException:
         shutil.rmtree(staged, ignore_errors=True)
         raise
+    _mend(folder)
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
         folder.rename(old)
     staged.rename(folder)
+    _sync_folder(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -97,10 +134,11 @@ def verified(folder: Path) -> Path:
     Raises:
         FileNotFoundError, ValueError: naming the file that is missing or altered.
     """
-    old = folder.with_name(f".{folder.name}.old")
-    if not folder.exists() and old.exists():         # the machine stopped between two renames
-        old.rename(folder)
-    for name, digest in read_json(folder / MANIFEST).items():
+    _mend(folder)
+    manifest = read_json(folder / MANIFEST)
+    if not isinstance(manifest, dict) or WEIGHTS not in manifest:
+        raise ValueError(f"{folder / MANIFEST}: names no {WEIGHTS} -> the file is damaged; use another checkpoint")
+    for name, digest in manifest.items():
         file = folder / name
         if not file.is_file():
             raise FileNotFoundError(f"{file}: missing, though the manifest names it -> use another checkpoint")
@@ -120,46 +158,112 @@ def save_weights(folder: Path, model: nn.Module, config: Mapping[str, Any],
     Raises:
         ValueError: a weight is not finite; such a model is never saved.
     """
-    state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
-    for key, value in state.items():
-        if not torch.isfinite(value).all():
-            raise ValueError(f"{key} is not finite -> lower --lr or set --clip 1; the last checkpoint is kept")
+    state = _finite_state(model)
     with whole_folder(folder) as staged:
         save_file(state, staged / WEIGHTS)
         for name, content in {CONFIG: config, **(beside or {})}.items():
             write_json(staged / name, content)
 
 
-def save_training(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: Any,
-                  progress: Progress, config: Mapping[str, Any]) -> None:
-    """Everything `resume` needs. The optimiser's state goes by position: `3.exp_avg` is parameter 3's."""
-    state = optimizer.state_dict()["state"]
+def _finite_state(model: nn.Module) -> dict[str, torch.Tensor]:
+    """A model's entries on the CPU.
+
+    Raises:
+        ValueError: one is not finite, by name.
+    """
+    state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    for key, value in state.items():
+        if not torch.isfinite(value).all():
+            raise ValueError(f"{key} is not finite -> lower --lr or set --clip 1; the last checkpoint is kept")
+    return state
+
+
+def save_training(run: Path, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: Any,
+                  progress: Progress, config: Mapping[str, Any]) -> Path:
+    """Everything `resume` needs, under RUN/checkpoints/step-<step>; then all but the last KEPT whole ones go.
+
+    The optimiser's state goes by position: `3.exp_avg` is parameter 3's.
+
+    Raises:
+        ValueError: a weight is not finite; such a model is never saved.
+        OSError: the disk is full; what was saved before is kept.
+    """
+    folder = run / CHECKPOINTS / f"step-{progress.step:08d}"
+    weights, state = _finite_state(model), optimizer.state_dict()["state"]
     with whole_folder(folder) as staged:
-        save_file({key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()},
-                  staged / WEIGHTS)
+        save_file(weights, staged / WEIGHTS)
         save_file({f"{number}.{key}": value.detach().cpu().contiguous()
                    for number, entry in state.items() for key, value in entry.items()}, staged / OPTIMIZER)
         write_json(staged / PROGRESS, {**asdict(progress), "scaler": scaler.state_dict() if scaler else None})
         write_json(staged / CONFIG, config)
+    # those of later steps were passed over as damaged, those of other names are of saves that died
+    older = (old for old in reversed(checkpoints_of(run)) if old.name < folder.name and _is_whole(old))
+    for gone in set(folder.parent.iterdir()) - {folder, *islice(older, KEPT - 1)}:
+        shutil.rmtree(gone, ignore_errors=True)
+    return folder
 
 
-def resume(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: Any, world_size: int) -> Progress:
+def _is_whole(folder: Path) -> bool:
+    try:
+        return bool(verified(folder))
+    except (ValueError, FileNotFoundError):
+        return False
+
+
+def checkpoints_of(run: Path) -> list[Path]:
+    """Folders of a run's checkpoints, the oldest first; whether they are whole, `verified` says."""
+    for old in run.glob(f"{CHECKPOINTS}/.step-*.old"):
+        _mend(old.with_name(old.name.removeprefix(".").removesuffix(".old")))
+    return sorted(run.glob(f"{CHECKPOINTS}/step-*"))
+
+
+def newest_whole(run: Path) -> tuple[Path | None, list[str]]:
+    """A run's newest checkpoint that is whole, None where there is no checkpoint; and what is wrong with newer ones.
+
+    Raises:
+        ValueError: none of them is whole.
+    """
+    passed = []
+    for folder in reversed(checkpoints_of(run)):
+        try:
+            return verified(folder), passed
+        except (ValueError, FileNotFoundError) as error:
+            passed.append(str(error))
+    if passed:
+        raise ValueError(f"{run}: no checkpoint is whole -> start anew with another --exp_path, from the best weights "
+                         f"so far: --checkpoint {run / 'best'}\n  " + "\n  ".join(passed))
+    return None, []
+
+
+def resume(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: Any, world_size: int,
+           elastic: bool = False) -> Progress:
     """Load what `save_training` wrote into a model and an optimiser of the same configuration.
+
+    Args:
+        folder: a checkpoint that was `verified`.
+        elastic: another world size is all right.
 
     Raises:
         ValueError: another world size or another model.
     """
-    verified(folder)
     facts = read_json(folder / PROGRESS)
     scaler_state = facts.pop("scaler")
     progress = Progress(**facts)
-    if progress.world_size != world_size:
+    if progress.world_size != world_size and not elastic:
         raise ValueError(f"{folder}: saved by {progress.world_size} processes, this run has {world_size} -> start "
-                         f"{progress.world_size}, so that the run continues exactly")
+                         f"{progress.world_size}, so that the run continues exactly, or add --elastic: it continues "
+                         "with other sums, and every window is still learnt from once per epoch")
+    progress.world_size = world_size
     load_weights(folder, model)
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     entries: dict[int, dict[str, torch.Tensor]] = {}
     for name, value in load_file(folder / OPTIMIZER).items():
         number, key = name.split(".", 1)
+        if int(number) >= len(parameters) or (value.ndim and value.shape != parameters[int(number)].shape):
+            raise ValueError(f"{folder / OPTIMIZER}: {name} fits no parameter -> resume with the flags of the run, "
+                             f"such as --freeze_backbone (see {folder / CONFIG})")
+        if value.ndim:                           # in its order in memory, which the fused step takes for granted
+            value = torch.empty_like(parameters[int(number)], dtype=value.dtype).copy_(value)
         entries.setdefault(int(number), {})[key] = value
     optimizer.load_state_dict({"state": entries, "param_groups": optimizer.state_dict()["param_groups"]})
     if scaler and scaler_state:
@@ -204,7 +308,8 @@ def weights_folder(path: Path) -> Path:
 def run_folder(path: Path) -> Path:
     """The run that a run folder, one of its checkpoints or any other file lies in."""
     folder = path if path.is_dir() else path.parent
-    return folder.parent if (folder / WEIGHTS).exists() and (folder.parent / "status.json").exists() else folder
+    above = (folder.parent, folder.parent.parent) if (folder / WEIGHTS).exists() else ()     # best/, checkpoints/step-*
+    return next((run for run in above if (run / "status.json").exists()), folder)
 
 
 def read_model(path: Path) -> tuple[nn.Module, dict[str, Any]]:

@@ -129,7 +129,13 @@ class RunConfig:
     exp_path: Annotated[Path | None, tyro.conf.arg(aliases=["--train_path"])] = None
     """run folder; default runs/<model>-<time>"""
     resume: bool = False
-    """continue the run of --exp_path after its last saved epoch"""
+    """continue the run of --exp_path from its newest whole checkpoint, in the middle of an epoch too"""
+    elastic: bool = False
+    """resume on another number of processes: every window is still learnt from once per epoch, with other sums"""
+    save_every: int | None = None
+    """also save after every so many steps"""
+    save_minutes: float = 15.0
+    """also save after so many minutes; 0: only at the end of an epoch and when asked to stop"""
     seed: int = 0
     """of everything random"""
     mixed_precision: Literal["no", "fp16", "bf16"] | None = None
@@ -149,8 +155,14 @@ class RunConfig:
             raise ValueError("--label_loss 0 --gaze_loss 0 -> nothing to learn; give one of them a weight")
         if self.weights is not None and min(self.weights) < 0:
             raise ValueError(f"--weights {self.weights} -> give two weights of 0 or more")
+        if self.save_every is not None and self.save_every < 1:
+            raise ValueError(f"--save_every {self.save_every} -> give 1 or more steps")
+        if self.save_minutes < 0:
+            raise ValueError(f"--save_minutes {self.save_minutes} -> give minutes, or 0")
         if self.resume and self.exp_path is None:
             raise ValueError("--resume -> name the run's folder with --exp_path")
+        if self.elastic and not self.resume:
+            raise ValueError("--elastic -> it goes with --resume")
 
     @property
     def gaze_weight(self) -> float:
@@ -340,7 +352,9 @@ def readable_errors() -> Iterator[None]:
     """Faults of flags, files and data end the program with their message alone; other errors keep their traceback."""
     try:
         yield
-    except (ValueError, FileNotFoundError, FileExistsError, EOFError, ImportError) as error:
+    except ConnectionError:                      # between our own processes: the traceback says where
+        raise
+    except (ValueError, OSError, EOFError, ImportError) as error:
         raise SystemExit(f"error: {error}") from None
 
 

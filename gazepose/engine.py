@@ -5,7 +5,7 @@ Both take what Accelerate has prepared and know nothing of files.
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 from gazepose.augment import to_model
 from gazepose.data.chance import keyed
 from gazepose.optim import OptimConfig, learning_rate, set_learning_rate
+from gazepose.process import Preempted
 
 GAZE_QUANTILES = (0.1, 0.9)      # of Gaze360's pinball loss
 
@@ -47,6 +48,10 @@ class Step:
     """seconds of it in which the device had no data"""
     samples: int
     """windows that were learnt from, over all processes"""
+    batches: int
+    """batches that each process has had since the loader's start"""
+    stopping: bool
+    """some process was asked to stop"""
 
 
 def pinball(gaze: Tensor, target: Tensor) -> Tensor:
@@ -86,26 +91,29 @@ def loss_parts(logits: Tensor, gaze: Tensor | None, batch: dict[str, Tensor], ru
     return torch.stack([*parts, used.sum().float()])
 
 
-def global_loss(parts: Tensor, rule: LossRule, accelerator: Accelerator) -> tuple[Tensor, float, int]:
-    """Loss to differentiate, its value over all processes, and the windows it came from.
+def global_loss(parts: Tensor, rule: LossRule, accelerator: Accelerator, stop: bool = False
+                ) -> tuple[Tensor, float, int, bool]:
+    """Loss to differentiate, its value over all processes, the windows it came from, and whether any process stops.
 
     DistributedDataParallel averages gradients over the processes, so each one's sum is divided by the mean of all
     weights: the step is that of one process with the whole batch.
     """
-    total = accelerator.reduce(parts.detach(), reduction="sum")
+    parts_and_stop = F.pad(parts.detach(), (0, 1), value=float(stop))
+    total = accelerator.reduce(parts_and_stop, reduction="sum").tolist()  # type: ignore[union-attr]
     share = 0.0 * parts.sum()       # every output takes part in every step, which DistributedDataParallel relies on
     value = 0.0
     for factor, part in ((rule.label, 0), (rule.gaze, 2)):
-        weight = total[part + 1].item()
+        weight = total[part + 1]
         if factor and weight:
             share = share + factor * parts[part] * accelerator.num_processes / weight
-            value += factor * total[part].item() / weight
-    return share, value, int(total[4])
+            value += factor * total[part] / weight
+    return share, value, int(total[4]), total[5] > 0
 
 
 def train_steps(accelerator: Accelerator, model: nn.Module, optimizer: torch.optim.Optimizer, loader: DataLoader, *,
                 step: int, total: int, seed: int, loss: LossRule, optim: OptimConfig, epoch: int = 0,
-                mirror_priors: bool = True) -> Iterator[Step]:
+                mirror_priors: bool = True, ahead: int = 0,
+                stop: Callable[[], bool] = lambda: False) -> Iterator[Step]:
     """Run the loader once, yielding after each optimiser step.
 
     Args:
@@ -113,27 +121,32 @@ def train_steps(accelerator: Accelerator, model: nn.Module, optimizer: torch.opt
         total: steps of the whole run, for the learning rate.
         epoch: for a learning rate that moves once per epoch.
         mirror_priors: as `to_model` takes it.
+        ahead: how much further than its number a step is on the way to `total`, for the learning rate.
+        stop: whether this process was asked to stop; each Step says whether any was.
 
     A step whose global gradient norm is not finite is skipped on all processes alike and says so.
     """
-    began, waited, samples, value, micro = time.perf_counter(), 0.0, 0, 0.0, 0
-    batches = iter(loader)
+    began, waited, samples, value, micro, stopping = time.perf_counter(), 0.0, 0, 0.0, 0, False
+    batches, done, rate = iter(loader), 0, 0.0
     while True:
         asked = time.perf_counter()
         batch = next(batches, None)
         if batch is None:
             return
-        waited += time.perf_counter() - asked
+        waited, done = waited + time.perf_counter() - asked, done + 1
         model.train()                            # the caller may have scored between two steps
         with accelerator.accumulate(model):
             if micro == 0:
-                set_learning_rate(optimizer, learning_rate(step, total, optim, epoch))
+                rate = learning_rate(step + ahead, total, optim, epoch)
+                set_learning_rate(optimizer, rate)
             # model dropout is a function of (seed, step, process)
             torch.manual_seed(int(keyed(seed, step, micro, accelerator.process_index)) >> 1)
             batch = to_model(batch, mirror_priors)
             with accelerator.autocast():
                 logits, gaze = model(batch["frames"], batch["window"], batch["head_pose"], batch["landmarks"])
-            share, micro_value, micro_samples = global_loss(loss_parts(logits, gaze, batch, loss), loss, accelerator)
+            share, micro_value, micro_samples, asked_to = global_loss(
+                loss_parts(logits, gaze, batch, loss), loss, accelerator, stop())
+            stopping |= asked_to
             accelerator.backward(share)
             value, samples, micro = value + micro_value, samples + micro_samples, micro + 1
             if not accelerator.sync_gradients:
@@ -144,10 +157,10 @@ def train_steps(accelerator: Accelerator, model: nn.Module, optimizer: torch.opt
                 optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         now = time.perf_counter()
-        yield Step(step, value / micro, learning_rate(step, total, optim, epoch), norm, not math.isfinite(norm),
-                   now - began, waited, samples)
+        yield Step(step, value / micro, rate, norm, not math.isfinite(norm), now - began, waited, samples, done,
+                   stopping)
         step += 1
-        began, waited, samples, value, micro = time.perf_counter(), 0.0, 0, 0.0, 0
+        began, waited, samples, value, micro, stopping = time.perf_counter(), 0.0, 0, 0.0, 0, False
 
 
 class Scores(NamedTuple):
@@ -160,18 +173,26 @@ class Scores(NamedTuple):
 
 
 @torch.inference_mode()
-def predict(accelerator: Accelerator, model: nn.Module, loader: DataLoader, rows: np.ndarray) -> Scores:
+def predict(accelerator: Accelerator, model: nn.Module, loader: DataLoader, rows: np.ndarray,
+            stop: Callable[[], bool] | None = None) -> Scores:
     """Score every row once; the result is whole on all processes.
 
     Args:
         rows: the rows the loader covers, int64 [N] ascending.
+        stop: whether this process was asked to stop; the same for all, or None.
 
     Raises:
+        Preempted: some process was asked to stop; between two batches, on all alike.
         RuntimeError: a row missing, met twice, or with a score that is not finite.
     """
     model.eval()
-    seen, said = [], []
+    seen, said, stopping = [], [], None
     for batch in loader:
+        if stop is not None:
+            # what was said one batch ago, so that nobody waits for the device
+            if stopping is not None and stopping.item():             # type: ignore[union-attr]
+                raise Preempted("in validation")
+            stopping = accelerator.reduce(torch.tensor(float(stop()), device=accelerator.device), reduction="sum")
         kept = batch["row"] >= 0                                      # not the fillers of the last batches
         seen.append(batch["row"][kept])
         batch = to_model(batch)

@@ -4,21 +4,30 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
+from torch import distributed
 from tqdm import tqdm
 
-from gazepose.checkpoint import Progress, git_commit, write_json
+from gazepose.checkpoint import CHECKPOINTS, Progress, git_commit, read_json, write_json
 from gazepose.engine import Step
+from gazepose.process import EXIT_PREEMPTED, Preempted, StopRequest, lock
 
 PACKAGES = ("torch", "torchvision", "accelerate", "timm", "decord", "numpy", "safetensors")
 PLAIN_LINE_SECONDS = 10.0
+STUCK = timedelta(minutes=5)     # a process that the others wait for longer has ended the job
+PATIENT = timedelta(days=2)      # except while data is prepared, which one process may do for all
+MAX_SKIPPED = 20                 # skipped steps in a row that end a training; fp16's scaler needs up to 16 to settle
+Value = TypeVar("Value")
 
 
 def versions() -> dict[str, str | None]:
@@ -45,23 +54,83 @@ def start_accelerator(**options: Any) -> Accelerator:
     """Accelerate's Accelerator as this machine has it: without a GPU it says so, else several CPU processes would each
     take themselves for the only one; and the cores are shared out, since the launchers give each process one thread.
     """
-    accelerator = Accelerator(cpu=not torch.accelerator.is_available(), **options)
+    accelerator = Accelerator(cpu=not torch.accelerator.is_available(),
+                              kwargs_handlers=[InitProcessGroupKwargs(timeout=STUCK)], **options)
     if accelerator.device.type == "cpu":
         local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local))
     return accelerator
 
 
+def patient_wait(accelerator: Accelerator) -> Callable[[], None]:
+    """A barrier for work of any length; a process that dies still ends it at once. To be called by all alike."""
+    if accelerator.num_processes == 1:
+        return lambda: None
+    group = distributed.new_group(backend="gloo", timeout=PATIENT)
+    return lambda: distributed.barrier(group)                        # type: ignore[arg-type]
+
+
+def from_main(accelerator: Accelerator, find: Callable[[], Value]) -> Value:
+    """What the main process finds, on all processes; what it raises for the user, all raise."""
+    found: list[Any] = [None, None]
+    if accelerator.is_main_process:
+        try:
+            found[0] = find()
+        except (ValueError, FileNotFoundError) as error:
+            found[1] = error
+    value, error = broadcast_object_list(found)
+    if error is not None:
+        raise error
+    return value
+
+
 class RunLog:
     """Writes on the main process only; a progress bar on a terminal, plain lines elsewhere."""
 
-    def __init__(self, folder: Path, accelerator: Accelerator, total_steps: int):
+    def __init__(self, folder: Path, accelerator: Accelerator):
         self.folder, self.accelerator, self.main = folder, accelerator, accelerator.is_main_process
         self.began = self.last_line = time.perf_counter()
-        self.total = total_steps
+        self.progress: Progress | None = None
+        self.total = 0
+        self.skipped = 0
+        """steps in a row up to now"""
         self.compared = False
         """whether the trivial baselines have been shown"""
-        self.bar = tqdm(total=total_steps, unit="step", disable=not (self.main and sys.stderr.isatty()))
+        self.bar = tqdm(unit="step", disable=not (self.main and sys.stderr.isatty()))
+
+    def _take(self, resume: bool) -> None:
+        """Lock the folder and make it that of a run which is running; nothing is changed where that is refused."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.lock = lock(self.folder)
+        records = [self.folder / name for name in ("status.json", "metrics.jsonl", "start.json")]
+        if resume and not records[0].exists():
+            raise ValueError(f"{self.folder}: no run to --resume -> look at --exp_path, or start without --resume")
+        if not resume:
+            if any((self.folder / name).exists() for name in (CHECKPOINTS, "best")):
+                raise ValueError(f"{self.folder}: holds a training already -> add --resume to continue it, or give "
+                                 "another --exp_path")
+            for record in records:               # of one that has left nothing to continue from
+                record.unlink(missing_ok=True)
+        self.status("running")
+
+    def start(self, progress: Progress, total_steps: int, config: Mapping[str, Any]) -> None:
+        """Begin, or go on, at `progress`: what was recorded of later steps is cut, they come again."""
+        self.progress, self.total, self.bar.total = progress, total_steps, total_steps
+        self.bar.update(progress.step)
+        if not self.main:
+            return
+        write_json(self.folder / "config.json", config)
+        records, kept = self.folder / "metrics.jsonl", []
+        for line in records.read_text(encoding="utf-8").splitlines(keepends=True) if records.exists() else ():
+            try:
+                entry = json.loads(line)
+            except ValueError:                   # the last one, of a process that was killed
+                break
+            if entry["step"] <= progress.step and (entry["kind"] != "val" or entry["epoch"] <= progress.epoch):
+                kept.append(line)
+        staged = records.with_name(f".{records.name}.{os.getpid()}")
+        staged.write_text("".join(kept), encoding="utf-8")
+        staged.replace(records)
 
     def say(self, line: str) -> None:
         """One line on the terminal, beside the progress bar."""
@@ -78,7 +147,11 @@ class RunLog:
                                   if isinstance(value, int | float)}, step=values["step"])
 
     def step(self, step: Step, epoch: int) -> None:
-        """Record an optimiser step and show where the run stands."""
+        """Record an optimiser step and show where the run stands.
+
+        Raises:
+            ValueError: it is the last of MAX_SKIPPED skipped ones in a row.
+        """
         self.record("train", {"step": step.step + 1, "epoch": epoch, "loss": step.loss, "lr": step.lr,
                               "grad_norm": step.grad_norm if not step.skipped else None, "skipped": step.skipped,
                               "samples_per_s": step.samples / step.seconds, "waited": step.waited / step.seconds})
@@ -89,37 +162,54 @@ class RunLog:
             self.last_line = now
             self.say(f"step {step.step + 1}/{self.total}  loss {step.loss:.3f}  lr {step.lr:.1e}  "
                      f"{step.samples / step.seconds:.0f} windows/s")
+        self.skipped = self.skipped + 1 if step.skipped else 0
+        if self.skipped == MAX_SKIPPED:
+            raise ValueError(f"step {step.step + 1}: the gradient was not finite for {MAX_SKIPPED} steps in a row -> "
+                             "lower --lr or set --clip 1, and --resume from the last checkpoint")
 
-    def validation(self, progress: Progress, result: Mapping[str, Any], baselines: Mapping[str, Any]) -> None:
-        """Record a validation, beside what needs no model."""
+    def validation(self, step: int, epoch: int, result: Mapping[str, Any], baselines: Mapping[str, Any]) -> None:
+        """Record a validation after so many steps and epochs, beside what needs no model."""
         seconds = round(time.perf_counter() - self.began, 1)
-        self.record("val", {"step": progress.step, "epoch": progress.epoch, "seconds": seconds, **result,
-                            "baselines": baselines})
+        self.record("val", {"step": step, "epoch": epoch, "seconds": seconds, **result, "baselines": baselines})
         trivial = "  ".join(f"{name.replace('_', ' ')} {entry['mAP']:.3f}" for name, entry in baselines.items()
                             if entry and entry.get("mAP") is not None)
         gaze = f"  gaze {result['gaze_degrees']:.1f} deg off" if "gaze_degrees" in result else ""
-        self.say(f"epoch {progress.epoch}  val {metrics_line(result)}{gaze}  ({seconds:.0f} s)")
+        self.say(f"epoch {epoch}  val {metrics_line(result)}{gaze}  ({seconds:.0f} s)")
         if trivial and not self.compared:
             self.compared = True
             self.say(f"         without a model: mAP {trivial}")
 
     def status(self, state: str, **facts: Any) -> None:
-        """running, finished or failed; launch scripts and infer.py read it."""
-        if self.main:
-            write_json(self.folder / "status.json", {
-                "state": state, "world_size": self.accelerator.num_processes, "device": self.accelerator.device.type,
-                "seconds": round(time.perf_counter() - self.began, 1), **facts})
+        """running, finished, preempted or failed; launch scripts and infer.py read it."""
+        write_json(self.folder / "status.json", {
+            "state": state, "world_size": self.accelerator.num_processes, "device": self.accelerator.device.type,
+            "seconds": round(time.perf_counter() - self.began, 1),
+            **(asdict(self.progress) if self.progress else {}), **facts})
+
+    def _ended(self, state: str, reason: str) -> None:
+        """The first process to end early knows why; the others only see that it is gone."""
+        if read_json(self.folder / "status.json")["state"] == "running":
+            self.status(state, reason=reason, process=self.accelerator.process_index)
 
     @contextmanager
-    def running(self, config: Mapping[str, Any]) -> Iterator[None]:
-        """Write the configuration; say in status.json how the block ended."""
-        if self.main:
-            write_json(self.folder / "config.json", config)
-        self.status("running")
+    def running(self, resume: bool) -> Iterator[StopRequest]:
+        """Hold the run's folder; say in status.json how the block ended. SIGTERM and SIGUSR1 ask it to stop.
+
+        Raises:
+            ValueError: another training holds the folder, or one that may be continued has left checkpoints there.
+            SystemExit: with EXIT_PREEMPTED, where the block ended with Preempted.
+        """
+        from_main(self.accelerator, lambda: self._take(resume))
+        stop = StopRequest()
         try:
-            yield
+            yield stop
+            if self.main:
+                self.status("finished")
+        except Preempted as error:
+            self._ended("preempted", str(error))
+            raise SystemExit(EXIT_PREEMPTED) from None
         except BaseException as error:
-            self.status("failed", reason=f"{type(error).__name__}: {error}")
+            self._ended("failed", f"{type(error).__name__}: {error}")
             raise
         finally:
             self.bar.close()

@@ -8,11 +8,12 @@ SECONDS=0
 seed="${SEED:-0}"
 finished() { grep -qs '"state": "finished"' "$1/status.json"; }
 step() {                                   # step RUN WHAT FLAG...: one training, unless it has finished before
-  local run="runs/demo-$seed-$1" what="$2"; shift 2
+  local run="runs/demo-$seed-$1" what="$2" resume=; shift 2
   if finished "$run"; then echo "demo: $run has finished before"; return; fi
+  if [ -e "$run/status.json" ]; then resume=--resume; fi          # it was stopped in the middle
   echo "demo: $what -> $run"
   accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
-    train.py --seed "$seed" --exp_path "$run" "$@"
+    train.py --seed "$seed" --exp_path "$run" $resume "$@"
 }
 both="--model GazePose --prior_head --prior_landmark --freeze_backbone"
 

@@ -26,17 +26,18 @@ def parity() -> Path:
 
 @pytest.fixture(scope="session")
 def index_of(tmp_path_factory):
-    """Makes an index of tracks given by their frame numbers; crop n is solid grey of level n modulo 256."""
+    """Makes an index of tracks given by their frame numbers; crop n is solid grey of level n modulo 256, or noise."""
     made = {}
 
-    def make(tracks: Sequence[Sequence[int]], **columns: Sequence[float]) -> Index:
-        key = repr(([list(track) for track in tracks], columns))
+    def make(tracks: Sequence[Sequence[int]], noise: bool = False, **columns: Sequence[float]) -> Index:
+        key = repr(([list(track) for track in tracks], noise, columns))
         if key not in made:
             folder = tmp_path_factory.mktemp("index")
             frames = [frame for track in tracks for frame in track]
             with ShardWriter(folder / "shard") as writer:
-                places = [writer.append(encode(np.full((16, 16, 3), row % 256, np.uint8)))
-                          for row in range(len(frames))]
+                places = [writer.append(encode(
+                    np.random.default_rng(row).integers(0, 256, (16, 16, 3), np.uint8) if noise else
+                    np.full((16, 16, 3), row % 256, np.uint8))) for row in range(len(frames))]
             offset, length = np.array(places).T
             starts = np.cumsum([0, *(len(track) for track in tracks)])
             made[key] = write_index(

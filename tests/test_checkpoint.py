@@ -1,10 +1,14 @@
 """Checkpoints: whole or absent, verified, and of the right model."""
 
+import copy
 import json
 import os
+import resource
+from pathlib import Path
 
 import pytest
 import torch
+from rig import save_once
 
 from gazepose import checkpoint
 from gazepose.checkpoint import Progress
@@ -76,7 +80,7 @@ def test_a_save_that_dies_leaves_the_old_one(tmp_path, model, monkeypatch):
     def full(*_args, **_kwargs):
         raise OSError(28, "No space left on device")
     monkeypatch.setattr(checkpoint, "save_file", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(OSError, match="best: cannot be written .*No space.* -> make room"):
         saved(tmp_path / "best", model)
     checkpoint.read_model(tmp_path / "best")
     assert [entry.name for entry in tmp_path.iterdir()] == ["best"]
@@ -96,23 +100,83 @@ def stepped(model):
 
 
 def test_training_comes_back_to_the_bit(tmp_path, model):
+    model = copy.deepcopy(model).to(memory_format=torch.channels_last)      # as it is trained: the moments lie likewise
     optimizer = stepped(model)
     progress = Progress(step=7, epoch=1, samples=99, best_mAP=0.5, world_size=1)
-    checkpoint.save_training(tmp_path / "last", model, optimizer, None, progress, {})
-    fresh = build_model(ModelConfig(**SMALL))
+    folder = checkpoint.save_training(tmp_path, model, optimizer, None, progress, {})
+    fresh = build_model(ModelConfig(**SMALL)).to(memory_format=torch.channels_last)
     other = torch.optim.AdamW(fresh.parameters(), lr=1e-3)
-    assert checkpoint.resume(tmp_path / "last", fresh, other, None, 1) == progress
+    assert checkpoint.resume(folder, fresh, other, None, 1) == progress
     mine, theirs = (made.state_dict()["state"] for made in (other, optimizer))
     assert mine.keys() == theirs.keys()
     for number, entry in mine.items():
         for key in entry:
             torch.testing.assert_close(entry[key], theirs[number][key], rtol=0, atol=0)
+            assert entry[key].stride() == theirs[number][key].stride()
 
 
-def test_another_number_of_processes_is_refused(tmp_path, model):
-    checkpoint.save_training(tmp_path / "last", model, stepped(model), None, Progress(world_size=2), {})
-    with pytest.raises(ValueError, match="saved by 2 processes, this run has 1 -> start 2"):
-        checkpoint.resume(tmp_path / "last", model, stepped(model), None, 1)
+def test_the_optimiser_of_other_parameters_is_refused(tmp_path, model):
+    folder = checkpoint.save_training(tmp_path, model, stepped(model), None, Progress(), {})
+    fewer = torch.optim.AdamW(list(model.parameters())[1:], lr=1e-3)
+    with pytest.raises(ValueError, match="fits no parameter -> resume with the flags of the run"):
+        checkpoint.resume(folder, model, fewer, None, 1)
+
+
+@pytest.fixture
+def run(tmp_path) -> Path:
+    """A run with checkpoints of steps 1 and 2."""
+    for step in (1, 2):
+        save_once(tmp_path, step)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", [checkpoint.WEIGHTS, checkpoint.OPTIMIZER, checkpoint.PROGRESS, checkpoint.CONFIG,
+                                  checkpoint.MANIFEST])
+@pytest.mark.parametrize("damage", ["flipped", "cut short", "deleted"])
+def test_a_damaged_checkpoint_is_passed_over_with_its_reason(run, name, damage):
+    file = run / "checkpoints" / "step-00000002" / name
+    content = file.read_bytes()
+    middle = len(content) // 2
+    changed = {"flipped": content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1:],
+               "cut short": content[:middle]}
+    file.write_bytes(changed[damage]) if damage in changed else file.unlink()
+    newest, (reason,) = checkpoint.newest_whole(run)
+    assert newest == run / "checkpoints" / "step-00000001" and "step-00000002" in reason
+    save_once(run, 3)
+    assert [folder.name for folder in checkpoint.checkpoints_of(run)] == ["step-00000001", "step-00000003"]
+
+
+def test_a_run_without_a_whole_checkpoint_is_not_started_anew(run):
+    for folder in checkpoint.checkpoints_of(run):
+        (folder / checkpoint.WEIGHTS).unlink()
+    with pytest.raises(ValueError, match="no checkpoint is whole -> start anew.*--checkpoint"):
+        checkpoint.newest_whole(run)
+    assert checkpoint.newest_whole(run / "elsewhere") == (None, [])
+
+
+def test_the_last_two_are_kept_and_none_of_a_time_that_was_given_up(run):
+    save_once(run, 9)
+    save_once(run, 5)                                    # resumed from step 2, since 9 was damaged
+    assert [folder.name for folder in checkpoint.checkpoints_of(run)] == ["step-00000002", "step-00000005"]
+
+
+@pytest.mark.parametrize("room", [0, 100, 400, 600, 900])
+def test_a_full_disk_is_named_and_the_old_checkpoints_stay(run, room):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+    try:
+        with pytest.raises(OSError, match="step-00000003: cannot be written .*too large.* -> make room on that disk"):
+            save_once(run, 3)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert checkpoint.newest_whole(run) == (run / "checkpoints" / "step-00000002", [])
+    assert len(list((run / "checkpoints").iterdir())) == 2
+
+
+def test_a_training_whose_weights_are_not_finite_is_never_saved(run):
+    with pytest.raises(ValueError, match="weight is not finite -> lower --lr"):
+        save_once(run, 3, float("nan"))
+    assert len(checkpoint.checkpoints_of(run)) == 2
 
 
 def test_the_newest_finished_run_is_found(tmp_path):

@@ -98,17 +98,6 @@ def test_a_limited_run_says_so_in_its_names(work):
     assert len(json.loads((folder / "submission.partial.json").read_text())["results"]) == 10
 
 
-def test_a_run_resumes_after_its_last_epoch(work):
-    flags = [str(ROOT / "train.py"), "--data", "world", "--limit", "16", "--batch_size", "8", *SMALL]
-    whole = [*flags, "--epochs", "2", "--exp_path", "runs/whole"]
-    ran(*whole, cwd=work)
-    shutil.copytree(work / "runs" / "whole", work / "runs" / "again")
-    said = ran(*flags, "--epochs", "3", "--exp_path", "runs/again", "--resume", cwd=work)
-    assert "resume: epoch 3, step 4" in said
-    shutil.rmtree(work / "runs" / "again")
-    shutil.rmtree(work / "runs" / "whole")
-
-
 def test_an_error_is_one_line_that_names_file_and_remedy(work):
     said = ran(str(ROOT / "infer.py"), "--checkpoint", "runs/none", cwd=work, fails=True)
     assert "error: runs/none: neither a checkpoint" in said and "Traceback" not in said

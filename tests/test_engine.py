@@ -1,6 +1,8 @@
 """The loss, the step and the prediction, on networks small enough to compute by hand or in milliseconds."""
 
+import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,11 +10,14 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from gazepose.checkpoint import Progress
 from gazepose.data.loader import make_loader
 from gazepose.data.windows import WindowRule
 from gazepose.engine import LossRule, global_loss, loss_parts, pinball, predict, train_steps
 from gazepose.models import Prediction
 from gazepose.optim import OptimConfig, learning_rate, make_optimizer
+from gazepose.process import Preempted
+from gazepose.runlog import MAX_SKIPPED, RunLog
 
 
 class Grey(nn.Module):
@@ -35,7 +40,7 @@ def rows(label, gaze=None) -> dict[str, torch.Tensor]:
 def test_the_loss_is_torchs_weighted_cross_entropy_over_known_labels():
     logits = torch.randn(5, 2)
     rule = LossRule((0.2, 0.8))
-    value, _, samples = global_loss(loss_parts(logits.requires_grad_(), None, rows([0, 1, -1, 1, 0]), rule), rule,
+    value, _, samples, _ = global_loss(loss_parts(logits.requires_grad_(), None, rows([0, 1, -1, 1, 0]), rule), rule,
                                     Accelerator(cpu=True))
     known = [0, 1, 3, 4]
     wanted = nn.functional.cross_entropy(logits[known], torch.tensor([0, 1, 1, 0]), torch.tensor([0.2, 0.8]))
@@ -45,7 +50,7 @@ def test_the_loss_is_torchs_weighted_cross_entropy_over_known_labels():
 def test_the_gaze_loss_counts_rows_with_a_known_gaze_only():
     gaze = torch.tensor([[0.1, 0.0, 0.2], [9.0, 9.0, 0.2]], requires_grad=True)
     rule = LossRule(label=0.0, gaze=2.0)
-    value, _, samples = global_loss(
+    value, _, samples, _ = global_loss(
         loss_parts(torch.zeros(2, 2), gaze, rows([-1, -1], [[0.1, 0.0], [math.nan, 0.0]]), rule), rule,
         Accelerator(cpu=True))
     # no error: the spread of 0.2 costs 0.1 * 0.2 below and 0.1 * 0.2 above
@@ -63,7 +68,7 @@ def test_pinball_is_lowest_where_the_spread_holds_four_errors_in_five():
 def test_a_batch_without_a_known_row_is_a_step_of_zeros():
     model = Grey()
     rule = LossRule()
-    value, shown, samples = global_loss(loss_parts(model.head(torch.ones(2, 1)), None, rows([-1, -1]), rule), rule,
+    value, shown, samples, _ = global_loss(loss_parts(model.head(torch.ones(2, 1)), None, rows([-1, -1]), rule), rule,
                                         Accelerator(cpu=True))
     value.backward()
     assert shown == 0 and samples == 0 and not model.head.weight.grad.any()
@@ -124,6 +129,42 @@ def test_accumulated_batches_are_one_step(grey_rows):
 def test_a_step_without_a_finite_gradient_is_skipped_and_says_so(grey_rows):
     _, steps = trained(grey_rows, poison=True)
     assert all(step.skipped for step in steps)
+
+
+def test_a_run_of_skipped_steps_ends_the_training(grey_rows, tmp_path):
+    _, (step, *_) = trained(grey_rows, poison=True)
+    log = RunLog(tmp_path, Accelerator(cpu=True))
+    log.start(Progress(), 100, {})
+    def steps(count: int) -> None:
+        for _ in range(count):
+            log.step(step, 0)
+    steps(MAX_SKIPPED - 1)
+    log.step(replace(step, skipped=False), 0)
+    with pytest.raises(ValueError, match="not finite for 20 steps in a row -> lower --lr"):
+        steps(MAX_SKIPPED)
+
+
+def test_records_of_steps_that_come_again_are_cut(tmp_path):
+    kept = [{"kind": "train", "step": 1}, {"kind": "train", "step": 2}, {"kind": "val", "step": 2, "epoch": 1}]
+    gone = [{"kind": "train", "step": 3}, {"kind": "train", "step": 4}, {"kind": "val", "step": 4, "epoch": 2}]
+    lines = [json.dumps(entry) + "\n" for entry in kept + gone]
+    (tmp_path / "metrics.jsonl").write_text("".join(lines) + '{"kind": "tra')
+    RunLog(tmp_path, Accelerator(cpu=True)).start(Progress(step=2, epoch=1), 9, {})
+    assert (tmp_path / "metrics.jsonl").read_text() == "".join(lines[:3])
+    RunLog(tmp_path, Accelerator(cpu=True)).start(Progress(step=2, epoch=0), 9, {})     # only its validation is missing
+    assert (tmp_path / "metrics.jsonl").read_text() == "".join(lines[:2])
+
+
+def test_a_stop_is_said_with_the_step_and_between_two_batches_of_a_prediction(grey_rows):
+    accelerator = Accelerator(cpu=True)
+    loader = accelerator.prepare(make_loader(grey_rows, WindowRule(), np.arange(100), batch_size=10, crop_size=16))
+    model = Grey()
+    asked = iter([False, True])
+    steps = train_steps(accelerator, model, make_optimizer(model, OptimConfig()), loader, step=0, total=5, seed=0,
+                        loss=LossRule(), optim=OptimConfig(), stop=lambda: next(asked))
+    assert [next(steps).stopping, next(steps).stopping] == [False, True]
+    with pytest.raises(Preempted):
+        predict(accelerator, model, loader, np.arange(100), stop=lambda: True)
 
 
 def test_every_row_is_scored_once_and_in_order(index_of):

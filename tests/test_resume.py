@@ -1,0 +1,176 @@
+"""A run that was stopped and resumed is the run that was not, to the bit."""
+
+import json
+import os
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rig import Rig, Run, save_once
+from safetensors.torch import load_file
+
+from gazepose.checkpoint import newest_whole, read_json
+
+STOP = signal.SIGTERM
+TWICE = ("--gradient_accumulation_steps", "2")
+
+
+@pytest.fixture(scope="module")
+def rig(index_of, tmp_path_factory) -> Iterator[Rig]:
+    index = index_of([range(12)] * 3, noise=True, label=[*[0] * 6, *[1] * 6] * 3)
+    rig = Rig(index.folder, tmp_path_factory.mktemp("runs"))
+    yield rig
+    rig.close()
+
+
+@pytest.fixture(scope="module")
+def whole(rig):
+    """Runs that nothing stopped, made when they are needed."""
+    made: dict[str, Run] = {}
+
+    def of(world: int = 1, *flags: str) -> Run:
+        name = "-".join(["whole", str(world), *flags])
+        made[name] = made.get(name) or rig.run(name, *flags, world=world)
+        return made[name]
+    return of
+
+
+def ends_alike(one: Run, other: Run) -> None:
+    """The same weights, optimiser and progress at the end, and the same losses on the way, each step once."""
+    last, wanted = (sorted((run.folder / "checkpoints").glob("step-*"))[-1] for run in (one, other))
+    assert last.name == wanted.name
+    for name in ("model.safetensors", "optimizer.safetensors", "progress.json"):
+        assert (last / name).read_bytes() == (wanted / name).read_bytes(), name
+    best, wanted_best = (load_file(run.folder / "best" / "model.safetensors") for run in (one, other))
+    assert all(best[key].equal(wanted_best[key]) for key in wanted_best)
+    mine, theirs = ([{key: entry[key] for key in ("kind", "step", "epoch", "loss", "lr", "mAP") if key in entry}
+                     for entry in records(run)] for run in (one, other))
+    assert mine == theirs
+
+
+@pytest.mark.parametrize("world, stops, flags", [
+    (1, [2, 6, 8], ()), (1, [1], TWICE), (1, [4], ("--num_workers", "2")), (2, [1, 4], ())], ids=str)
+def test_a_stopped_run_ends_as_one_that_was_not(rig, whole, world, stops, flags):
+    # 23 rows in batches of 4: 6 steps an epoch, 3 with two processes or two batches a step; after 6 comes validation
+    alike = whole(world, *(() if "--num_workers" in flags else flags))
+    name = "-".join(["stopped", str(world), *map(str, stops), *flags])
+    for number, step in enumerate(stops):
+        run = rig.run(name, *flags, *(["--resume"] if number else []), world=world, ends=75,
+                      fault=("after_step", step, "hit", STOP, world - 1))     # of two processes only one hears of it
+        assert run.status()["state"] == "preempted" and run.status()["step"] == step + (step != 6)
+    run = rig.run(name, "--resume", *flags, world=world)
+    assert "resume: " in run.log() and run.status()["state"] == "finished"
+    ends_alike(run, alike)
+
+
+def test_augmentation_without_keys_would_not_resume(rig):
+    run = rig.run("unkeyed-whole", fault=("unkeyed",))
+    rig.run("unkeyed", "--save_every", "3", "--epochs", "1", fault=("unkeyed",))
+    shutil.rmtree(rig.folder / "unkeyed" / "checkpoints" / "step-00000006")
+    again = rig.run("unkeyed", "--resume", fault=("unkeyed",))
+    with pytest.raises(AssertionError):
+        ends_alike(again, run)
+
+
+def records(run: Run) -> list[dict]:
+    return [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def rows(run: Run) -> list[int]:
+    files = run.folder.parent.glob(f"{run.folder.name}.rows.*")
+    return [int(row) for file in files for row in file.read_text().split()]
+
+
+def test_another_number_of_processes_goes_on_where_the_last_one_stopped(rig):
+    run = rig.run("elastic", "--epochs", "1", world=2, ends=75, fault=("rows_and_stop", 1))        # 16 of 23 rows
+    refused = rig.run("elastic", "--epochs", "1", "--resume", ends=1, fault=("note_rows",))
+    assert "saved by 2 processes, this run has 1 -> start 2" in refused.log()
+    assert len(rows(run)) == 16
+    run = rig.run("elastic", "--epochs", "1", "--resume", "--elastic", fault=("note_rows",))
+    assert len(rows(run)) == len(set(rows(run))) == 23 and run.status()["samples"] == 23
+
+
+def test_other_rows_in_mid_epoch_are_refused(rig):
+    rig.run("rows", ends=75, fault=("after_step", 1, "hit", STOP))
+    assert "within an epoch of other windows" in rig.run("rows", "--resume", "--seed", "3", ends=1).log()
+
+
+@pytest.mark.parametrize("fault", [("in_a_save", 4, "hit", STOP), ("in_a_save", 4, "hit", signal.SIGUSR1, 2),
+                                   ("after_step", 2, "group")], ids=lambda fault: f"{fault[0]}-{fault[-1]}")
+def test_a_signal_is_heard_once_and_a_save_is_finished(rig, fault):
+    run = rig.run(f"signal-{fault[0]}-{fault[-1]}", "--save_every", "2", "--num_workers", str(int("group" in fault)),
+                  ends=75, fault=fault)
+    assert run.status()["state"] == "preempted" and "Traceback" not in run.log()
+    newest, passed = newest_whole(run.folder)
+    assert not passed and read_json(newest / "progress.json")["step"] == run.status()["step"]
+
+
+def test_a_folder_is_held_by_one_training(rig):
+    run = rig.start("held", fault=("after_step", 2, "sleep"))
+    run.until(lambda: run.folder.exists() and (run.folder / "metrics.jsonl").exists() and len(records(run)) == 2)
+    second = rig.run("held", "--resume", ends=1)
+    assert f"process {run.pids[0]} on " in second.log() and "give another --exp_path" in second.log()
+    assert run.status()["state"] == "running"
+    os.kill(run.pids[0], signal.SIGKILL)
+    run.wait()
+    rig.run("held")                                      # nothing was saved yet, so this starts anew
+    assert [entry["step"] for entry in records(run) if entry["kind"] == "train"] == list(range(1, 13))
+    assert "holds a training already -> add --resume" in rig.run("held", ends=1).log()
+    assert "epoch 3, step 12," in rig.run("held", "--resume", "--epochs", "3").log() and run.status()["step"] == 18
+
+
+@pytest.mark.parametrize("fault, reason", [("fail", "ZeroDivisionError: on purpose"), ("hit", "gloo")])
+def test_a_process_that_ends_ends_the_job_with_a_reason(rig, fault, reason):
+    run = rig.start(f"ends-{fault}", world=2, fault=("after_step", 2, fault, signal.SIGKILL, 1))
+    run.until(lambda: len(records(run)) >= 2 if (run.folder / "metrics.jsonl").exists() else False)
+    codes = run.wait(10)
+    assert codes[0] == 1 and codes[1] in (1, -9)
+    assert run.status()["state"] == "failed" and reason in run.status()["reason"]
+
+
+def test_a_launcher_that_is_killed_leaves_a_checkpoint_and_no_process(rig):
+    run = rig.start("orphan", world=2, launcher=True, fault=("after_step", 2, "sleep", 0.3, 1))
+    run.until(lambda: len(records(run)) >= 1 if (run.folder / "metrics.jsonl").exists() else False)
+    os.kill(run.pids[0], signal.SIGKILL)
+    run.until(lambda: not any(alive(pid) for pid in run.pids[1:]), 10)
+    assert run.status()["state"] == "preempted" and newest_whole(run.folder)[0]
+
+
+def alive(pid: int) -> bool:
+    try:
+        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return False
+
+
+def test_twenty_kills_in_saves_leave_a_whole_checkpoint_each(rig, tmp_path):
+    random, step = np.random.default_rng(0), 0
+    save_once(tmp_path, 0)
+    for _ in range(20):
+        pid = rig.fork("save_for_ever", str(tmp_path), step + 1)
+        while not (tmp_path / "checkpoints" / f"step-{step + 1:08d}").exists():
+            time.sleep(0.001)
+        time.sleep(random.uniform(0, 0.1))
+        os.kill(pid, signal.SIGKILL)
+        assert rig.ask("wait", [pid], 10) == [-9]
+        newest, passed = newest_whole(tmp_path)
+        assert not passed and int(newest.name.removeprefix("step-")) >= step
+        step = int(newest.name.removeprefix("step-"))
+        assert load_file(newest / "model.safetensors")["weight"].eq(step).all()
+
+
+def test_death_at_each_stage_of_a_save_leaves_a_whole_checkpoint(rig, tmp_path):
+    save_once(tmp_path, 0)
+    save_once(tmp_path, 1)
+    for number in range(100):
+        pid = rig.fork("save_and_die", str(tmp_path), 2 - number % 2, number)       # of a new step, and of the same
+        (code,) = rig.ask("wait", [pid], 10)
+        newest, passed = newest_whole(tmp_path)
+        assert not passed and newest.name in ("step-00000001", "step-00000002")
+        if code == 0:
+            break
+    assert 12 < number < 60
