@@ -13,11 +13,11 @@ PUBLISHED_SIZE = 224
 
 
 def grown(box: np.ndarray, scale: float) -> np.ndarray:
-    """Box x1, y1, x2, y2 grown about its centre."""
+    """Boxes [..., 4] of x1, y1, x2, y2 grown about their centres."""
     if scale == 1.0:
         return box
-    centre, half = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]) / 2 * scale
-    return np.r_[centre - half, centre + half]
+    centre, half = (box[..., :2] + box[..., 2:]) / 2, (box[..., 2:] - box[..., :2]) / 2 * scale
+    return np.concatenate([centre - half, centre + half], axis=-1)
 
 
 def cut_face(picture: np.ndarray, box: np.ndarray) -> np.ndarray | None:
@@ -31,9 +31,14 @@ def cut_face(picture: np.ndarray, box: np.ndarray) -> np.ndarray | None:
     return face if face.size else None
 
 
+def whole_corners(boxes: np.ndarray, width: int, height: int) -> np.ndarray:
+    """What cut_face cuts at in a picture of width x height, whole float64 [n, 4]."""
+    return np.minimum(np.maximum(np.trunc(boxes), 0), (width, height, width, height))
+
+
 def outside(boxes: np.ndarray, width: int, height: int) -> np.ndarray:
     """Of which boxes [n, 4] cut_face leaves nothing in a picture of width x height, bool [n]."""
-    corners = np.minimum(np.maximum(np.trunc(boxes), 0), (width, height, width, height))
+    corners = whole_corners(boxes, width, height)
     return np.any(corners[:, 2:] <= corners[:, :2], axis=1)
 
 

@@ -26,7 +26,7 @@ COLUMNS: dict[str, tuple[type, tuple[int, ...]]] = {                  # name -> 
     "offset": (np.uint32, ()), "length": (np.uint32, ()),
     "quality": (np.float32, ()), "head_pose": (np.float32, (3,)), "landmarks": (np.float32, (5, 3)),
     "gaze": (np.float32, (2,)), "quality_p": (np.float32, ()), "unique_id": (np.bytes_, ()),
-    "position": (np.int32, ()), "black": (np.bool_, ()),
+    "position": (np.int32, ()), "black": (np.bool_, ()), "corners": (np.int32, (4,)),
 }
 REQUIRED = ("frame", "box", "label", "offset", "length")
 TABLES = ("track_clip", "track_start", "clip_shard", "clip_base")
@@ -47,7 +47,8 @@ class Index:
             (radians), quality_p (given with the data, 0..1): NaN unknown, all NaN when the column is absent.
             unique_id: bytes, or None when absent. position: of the row in its cleaned track, where frames without a
             crop count too; when absent, crops alone are counted. black: the face is all black, as one outside the
-            picture is; when absent, none is.
+            picture is; when absent, none is. corners: x1, y1, x2, y2 of the crop in its picture, where no shard
+            holds it (data/streaming.py); else None.
         track_position int64 [n_tracks + 1]: how many positions the tracks before each one have.
     """
 
@@ -63,6 +64,7 @@ class Index:
     position: np.ndarray
     black: np.ndarray
     quality_p: np.ndarray
+    corners: np.ndarray
     track_clip: np.ndarray
     track_start: np.ndarray
     clip_shard: np.ndarray
@@ -86,7 +88,7 @@ class Index:
             elif name == "position":
                 column = np.arange(self.rows, dtype=dtype) - np.repeat(self.track_start[:-1], np.diff(self.track_start))
             else:
-                unknown = {"unique_id": None, "black": np.False_}.get(name, np.nan)
+                unknown = {"unique_id": None, "corners": None, "black": np.False_}.get(name, np.nan)
                 column = None if unknown is None else np.broadcast_to(dtype(unknown), (self.rows, *tail))
             setattr(self, name, column)
         filled = np.diff(self.track_start) > 0
@@ -334,7 +336,7 @@ def _check(folder: Path, columns: dict[str, np.ndarray], tables: dict[str, np.nd
         falls = np.flatnonzero(inside[1:] & (np.diff(columns[name]) < 0))
         if len(falls):
             raise ValueError(f"{folder}: row {falls[0] + 1}: {name}s of a track must ascend")
-    if rows:
+    if rows and "corners" not in columns:
         clip = np.repeat(tables["track_clip"], np.diff(start))
         ends = tables["clip_base"][clip] + columns["offset"] + columns["length"]
         sizes = np.array([Path(path).stat().st_size for path in shards], np.int64)
