@@ -60,10 +60,19 @@ def merge(folder: Path, split: str, pieces: list[Piece], bad: dict[str, str], ro
                             sha256=digests, facts=facts)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+    join_priors(index, root, split)
+    os.replace(index.folder, folder)
+
+
+def join_priors(index: Index, root: Path, split: str) -> None:
+    """Add the columns of priors/<split>.npz and the gaze of truth/<split>.npz where they are there, of test no truth.
+
+    Raises:
+        ValueError: naming the table that cannot be joined.
+    """
     _join_columns(index, root / "priors" / f"{split}.npz", "head_pose", "landmarks")
     if split != "test":
         _join_columns(index, root / "truth" / f"{split}.npz", "gaze")
-    os.replace(index.folder, folder)
 
 
 def all_counts(tables: list[dict[str, np.ndarray]]) -> Counter[str]:

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, TypeVar
 from zipfile import BadZipFile
 
 import cv2
@@ -30,6 +30,24 @@ VERSION = 2                  # a change here makes all pieces anew
 STALL_S = 300                # a worker without a new picture for so long is ended
 CropsFrom = Literal["videos", "images", "faces"]
 Rows = dict[str, Any]        # columns of the table; "tracks" and "sizes": the tracks' names and how many rows each has
+T = TypeVar("T")
+
+
+class CropWriter(Protocol):
+    """Where JPEG bytes go; what comes back becomes the columns offset and length."""
+
+    def append(self, jpeg: bytes | memoryview) -> tuple[int, int]: ...
+
+
+class CropsInMemory:
+    """The bytes of crops in a list; offset is the number in it."""
+
+    def __init__(self) -> None:
+        self.jpegs: list[bytes] = []
+
+    def append(self, jpeg: bytes | memoryview) -> tuple[int, int]:
+        self.jpegs.append(bytes(jpeg))
+        return len(self.jpegs) - 1, len(jpeg)
 
 
 @dataclass
@@ -93,7 +111,12 @@ _watched = False
 
 
 def start_worker() -> None:
-    """In a process that makes nothing but pieces: one thread, and an end if a decoder never comes back."""
+    """In a process that makes nothing but pieces."""
+    watch()
+
+
+def watch() -> None:
+    """In a process beside the main one: one thread, and an end if a decoder never comes back."""
     global _watched
     _watched = True
     hear_stop_signals()
@@ -110,21 +133,42 @@ def make_piece(piece: Piece) -> None:
     """Cut one clip; writes the piece, or <uid>.bad with the reason when the video is missing or damaged."""
     try:
         rows_of = {"challenge": _challenge_rows, "faces": _face_rows}.get(piece.crops_from, _clip_rows)
-        try:
-            _write(piece, rows_of)
-        except ValueError:
-            if piece.crops_from != "videos" or piece.decoder == "pyav":
-                raise
-            piece.decoder = "pyav"
-            piece.counts["clip decoded by pyav: decord could not"] += 1
-            _write(piece, rows_of)
+        _or_by_pyav(piece, lambda: _write(piece, rows_of))
     except (ValueError, FileNotFoundError) as error:
         piece.bad.write_text(str(error))
     finally:
         _alive(0)
 
 
-def _write(piece: Piece, rows_of: Callable[[Piece, ShardWriter, Counter[str]], Rows]) -> None:
+def cut_in_memory(piece: Piece) -> tuple[Rows, CropsInMemory]:
+    """The crops of a clip without files, cut by the code that makes a piece.
+
+    Raises:
+        FileNotFoundError or ValueError: the video is missing or damaged.
+    """
+    def cut() -> tuple[Rows, CropsInMemory]:
+        crops = CropsInMemory()
+        return _clip_rows(piece, crops, Counter()), crops
+
+    try:
+        return _or_by_pyav(piece, cut)
+    finally:
+        _alive(0)
+
+
+def _or_by_pyav(piece: Piece, cut: Callable[[], T]) -> T:
+    """A clip that decord cannot read is read by pyav from its start, and counted."""
+    try:
+        return cut()
+    except ValueError:
+        if piece.crops_from != "videos" or piece.decoder == "pyav":
+            raise
+        piece.decoder = "pyav"
+        piece.counts["clip decoded by pyav: decord could not"] += 1
+        return cut()
+
+
+def _write(piece: Piece, rows_of: Callable[[Piece, CropWriter, Counter[str]], Rows]) -> None:
     counts = Counter(piece.counts)
     with ShardWriter(piece.shard) as writer:
         rows = rows_of(piece, writer, counts)
@@ -133,7 +177,7 @@ def _write(piece: Piece, rows_of: Callable[[Piece, ShardWriter, Counter[str]], R
     os.replace(temporary, piece.table)                                 # last: a piece with a table is whole
 
 
-def _clip_rows(piece: Piece, writer: ShardWriter, counts: Counter[str]) -> Rows:
+def _clip_rows(piece: Piece, writer: CropWriter, counts: Counter[str]) -> Rows:
     """One pass over the pictures; all faces of a picture are cut while it is there."""
     policy, columns = piece.policy, _wanted(piece)
     box, offset, length, quality = (columns[name] for name in ("box", "offset", "length", "quality"))
@@ -168,7 +212,7 @@ def _clip_rows(piece: Piece, writer: ShardWriter, counts: Counter[str]) -> Rows:
     return _kept(piece, columns)
 
 
-def _face_rows(piece: Piece, writer: ShardWriter, counts: Counter[str]) -> Rows:
+def _face_rows(piece: Piece, writer: CropWriter, counts: Counter[str]) -> Rows:
     """Ready-made faces; one without an image has no row, but keeps its position in the track."""
     columns = _wanted(piece)
     names = [track.track for track in piece.tracks for _ in range(len(track.frames))]
@@ -206,7 +250,7 @@ def _kept(piece: Piece, columns: dict[str, np.ndarray]) -> Rows:
             "sizes": np.bincount(track_of[kept], minlength=len(tracks))}
 
 
-def _challenge_rows(piece: Piece, writer: ShardWriter, counts: Counter[str]) -> Rows:
+def _challenge_rows(piece: Piece, writer: CropWriter, counts: Counter[str]) -> Rows:
     tracks = list_crops(piece.source.parent, piece.uid, counts)
     crops = [crop for track in tracks for crop in track]
     offset, length, quality = np.zeros(len(crops), np.int64), np.zeros(len(crops), np.int64), np.zeros(len(crops))

@@ -71,12 +71,9 @@ def prepare(data: str | Path, split: str, *, policy: str = "clean", rules: Mappi
         raise ValueError(f"box_scale {named.box_scale}: ready-made faces cannot be cut anew -> leave it out, or give "
                          "--crops_from videos")
     folder = prepared_folder(root, split, named, crop_size, source)
-    facts = {"policy": named.name, "rules": {key: value for key, value in vars(named).items() if key != "name"},
-             "crop_size": crop_size, "crops_from": source, "decoder": decoder if source == "videos" else None}
-    if split != "test" and (table := find_table(root, split)):
-        facts["table"] = hashlib.sha256(table.read_bytes()).hexdigest()
+    facts = made_from(root, split, named, crop_size, source, decoder)
     if (folder / "index.json").is_file():
-        _expect(Index.open(folder), {"split": split, **facts})
+        expect(Index.open(folder), {"split": split, **facts})
         return folder
     began, workplace = time.monotonic(), folder.with_name(f"{split}.pieces")
     pieces = _list_pieces(root, split, workplace, named, crop_size, decoder, source)
@@ -101,8 +98,17 @@ def prepare(data: str | Path, split: str, *, policy: str = "clean", rules: Mappi
 
 def prepared_folder(root: Path, split: str, policy: Policy, crop_size: int, source: str = "videos") -> Path:
     """Where the index of a split lies, or will lie."""
-    suffix = f"-{source}" if source in ("images", "faces") else ""
+    suffix = f"-{source}" if source in ("images", "faces", "streamed") else ""
     return root / "prepared" / f"{policy.name}-{crop_size}{suffix}" / split
+
+
+def made_from(root: Path, split: str, policy: Policy, crop_size: int, source: str, decoder: str) -> dict[str, Any]:
+    """What an index is made from, for its facts."""
+    facts = {"policy": policy.name, "rules": {key: value for key, value in vars(policy).items() if key != "name"},
+             "crop_size": crop_size, "crops_from": source, "decoder": decoder if source == "videos" else None}
+    if split != "test" and (table := find_table(root, split)):
+        facts["table"] = hashlib.sha256(table.read_bytes()).hexdigest()
+    return facts
 
 
 def _source(root: Path, split: str, policy: Policy, crop_size: int, asked: CropsFrom | None) -> str:
@@ -210,7 +216,7 @@ def _judge(folder: Path, pieces: list[Piece], bad: dict[str, str], made: list[Pi
                          "-> check that split list and annotations belong together, or try the other policy")
 
 
-def _expect(index: Index, wanted: Mapping[str, Any]) -> None:
+def expect(index: Index, wanted: Mapping[str, Any]) -> None:
     """The index was made from what is wanted; facts it does not state are not compared, nor is the decoder."""
     made, wanted = ({**facts, **facts.get("rules", {})} for facts in (index.facts, wanted))
     for name in sorted(set(made) & set(wanted) - {"rules", "decoder"}, key=list(wanted).index):
