@@ -66,7 +66,8 @@ def train(config: TrainConfig, source: Source, accelerator: Accelerator, log: Ru
                           accelerator.print)
     source.ready(processes)
     train_index, val_index = (source.split(name, processes, policy=data.policy, rules=data.rules,
-                                           crops_from=data.crops_from, crop_size=data.crop_size, decoder=data.decoder)
+                                           crops_from=data.crops_from, crops=data.crops, crop_size=data.crop_size,
+                                           decoder=data.decoder)
                               for name in (run.rows_of, "val"))
     train_rows = chosen_rows(train_index, data.train_stride, data.limit, labelled=run.label_weight > 0)
     val_rows = chosen_rows(val_index, data.val_stride, data.limit)

@@ -25,7 +25,7 @@ from gazepose.guide import translate
 from gazepose.models.gazepose import ModelConfig, ModelName
 from gazepose.optim import OptimConfig
 from gazepose.priors.quality import Scale
-from gazepose.sources import Source, find_source
+from gazepose.sources import Crops, Source, find_source
 
 Preset = Literal["tiny", "easy", "default", "hard", "benchmark", "lowquality"]
 LEARNING_RATES = {"GazePose": 1e-4, "GazeLSTM": 5e-5, "BaselineLSTM": 5e-4, "FaceGaze": 1e-3}
@@ -64,6 +64,8 @@ class DataConfig:
     """rules that differ from the policy's"""
     crops_from: CropsFrom | None = None
     """faces from videos/, video_imgs/ or face_imgs/; default: the first of them that is there"""
+    crops: Crops = "shards"
+    """shards: prepared once, then used; video: cut out of the clips in every epoch, for a first look or a small disk"""
     decoder: Literal["decord", "pyav"] = "decord"
     """what reads the videos"""
     crop_size: int = 224
@@ -245,6 +247,10 @@ class InferConfig:
     """rules that differ from that policy's"""
     crops_from: CropsFrom | None = None
     """faces from videos/, video_imgs/ or face_imgs/; default: as in training, with --data the first that is there"""
+    crops: Crops | None = None
+    """shards, or video: cut out of the clips while they are scored; default: as in training"""
+    decoder: Literal["decord", "pyav"] | None = None
+    """what reads the videos; default: as in training"""
     gaussian_drop: Annotated[bool, tyro.conf.arg(aliases=["--Gaussiandrop"])] = False
     """Gaussian Temporal Dropout, also where the checkpoint was trained without"""
     stride: int | None = None

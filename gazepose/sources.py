@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -11,11 +11,13 @@ from gazepose.checkpoint import read_json
 from gazepose.data.index import Index
 from gazepose.data.pieces import CropsFrom
 from gazepose.data.prepare import prepare
+from gazepose.data.streaming import VideoIndex, list_faces, open_index
 from gazepose.data.windows import centre_rows
 from gazepose.synthetic.stills import render_stills
 from gazepose.synthetic.world import PRESETS, render_world
 
 EGO4D = Path("data")
+Crops = Literal["shards", "video"]
 
 
 @dataclass(frozen=True)
@@ -47,12 +49,21 @@ class Source:
         return self
 
     def split(self, name: str, processes: Processes, *, policy: str, crop_size: int, decoder: str,
-              rules: Mapping[str, Any] | None = None, crops_from: CropsFrom | None = None) -> Index:
+              rules: Mapping[str, Any] | None = None, crops_from: CropsFrom | None = None,
+              crops: Crops = "shards") -> Index:
         """Open train, val, test or stills; prepared on first use by all processes together.
+
+        Args:
+            crops: video: train and val are only listed, and their crops are cut while they are used. Of test and
+                stills there are images, which are prepared in any case.
 
         Raises:
             ValueError: stills of a data set that is not an embedded world.
         """
+        if crops == "video" and name in ("train", "val"):
+            return VideoIndex.open(list_faces(self.root, name, policy=policy, rules=rules, crops_from=crops_from,
+                                              crop_size=crop_size, decoder=decoder, rank=processes.rank,
+                                              wait=processes.wait, say=processes.say))
         if name != "stills":
             return Index.open(prepare(self.root, name, policy=policy, rules=rules, crops_from=crops_from,
                                       crop_size=crop_size, decoder=decoder, rank=processes.rank,
@@ -96,14 +107,14 @@ def prepared_indexes(data: Path | None, splits: Sequence[str] | None = None, pre
         FileNotFoundError: none is there, or none of a split that was named.
     """
     if data is not None and (data / "index.json").is_file():
-        return [Index.open(data)]
+        return [open_index(data)]
     root = find_source(data).root
     found = sorted(path.parent for path in root.glob(f"prepared/{prepared or '*'}/*/index.json"))
     wanted = splits or sorted({folder.name for folder in found}) or ["train"]
     if missing := [split for split in wanted if not any(folder.name == split for folder in found)]:
         raise FileNotFoundError(f"{root / 'prepared' / (prepared or '*') / missing[0]}: not prepared -> run `python -m "
                                 "gazepose prepare` first, or name an index folder with --data")
-    return [Index.open(folder) for folder in found if folder.name in wanted]
+    return [open_index(folder) for folder in found if folder.name in wanted]
 
 
 def chosen_rows(index: Index, stride: int, limit: int | None, labelled: bool = False) -> np.ndarray:

@@ -23,7 +23,7 @@ MAX_LOST_S = 0.25            # at the end of a file that states its duration onl
 
 @dataclass(frozen=True)
 class VideoFacts:
-    """As the container states them; frames is counted where it does not."""
+    """As the container states them; PyAV's frames are counted, without those that an edit list hides."""
 
     frames: int
     width: int
@@ -48,7 +48,7 @@ def video_facts(path: str | Path, decoder: str = "decord") -> VideoFacts:
     try:
         with _pyav(name) as container:
             stream = container.streams.video[0]
-            frames = stream.frames or sum(1 for packet in container.demux(stream) if packet.size)
+            frames = sum(1 for packet in container.demux(stream) if packet.size and not packet.is_discard)
             return VideoFacts(frames, stream.width, stream.height, float(stream.average_rate or 0))
     except (av.error.FFmpegError, IndexError) as error:
         raise ValueError(f"{name}: cannot be decoded by pyav: {error}") from error

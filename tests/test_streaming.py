@@ -1,0 +1,267 @@
+"""Crops straight from the videos: what preparation gives, in an order that reads clip after clip, in bounded memory."""
+
+import shutil
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import accelerate.data_loader
+import av
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_doctor import fast_start
+from test_prepare import data_set, number_in, quiet
+
+import infer
+from gazepose.checkpoint import save_weights
+from gazepose.config import TrainConfig, asdict, parse
+from gazepose.data import loader as module
+from gazepose.data.index import COLUMNS, Index, write_index
+from gazepose.data.loader import BatchOrder, ClipBatches, ClipOrder, make_loader
+from gazepose.data.prepare import prepare
+from gazepose.data.streaming import VideoIndex, list_faces
+from gazepose.data.tracks import POLICIES
+from gazepose.data.windows import WindowRule, centre_rows, neighbours, segments
+from gazepose.models import build_model
+from gazepose.sources import Processes, Source, prepared_indexes
+
+TRAIN = WindowRule(train=True, stride=3, windows_per_segment=4)
+CLIPS, TRACK = 7, 40
+
+
+def both(root: Path, split: str, **wanted: Any) -> tuple[Index, VideoIndex]:
+    """A split from shards and from videos."""
+    return (Index.open(prepare(root, split, jobs=1, say=quiet, **wanted)),
+            VideoIndex.open(list_faces(root, split, say=quiet, **wanted)))
+
+
+@pytest.fixture(scope="module")
+def world(tiny_world, tmp_path_factory) -> Path:
+    return Path(shutil.copytree(tiny_world, tmp_path_factory.mktemp("streamed") / "world"))
+
+
+@pytest.fixture(scope="module")
+def listed(tmp_path_factory) -> VideoIndex:
+    """Seven clips of two tracks of 40 faces, whose videos nobody reads."""
+    rows, tracks = CLIPS * 2 * TRACK, CLIPS * 2
+    frame = np.tile(np.arange(TRACK), tracks)
+    empty = {name: np.zeros((rows, *COLUMNS[name][1]), COLUMNS[name][0])
+             for name in ("box", "label", "offset", "length", "corners")}
+    rules = {name: value for name, value in vars(POLICIES["clean"]).items() if name != "name"}
+    folder = tmp_path_factory.mktemp("listed") / "prepared" / "clean-64-streamed" / "train"
+    write_index(folder, columns={**empty, "frame": frame, "position": frame}, clips=[f"c{n}" for n in range(CLIPS)],
+                track_name=["t", "u"] * CLIPS, track_clip=np.repeat(np.arange(CLIPS), 2),
+                track_start=np.arange(tracks + 1) * TRACK, clip_shard=np.zeros(CLIPS), clip_base=np.zeros(CLIPS),
+                shards=[], facts={"policy": "clean", "rules": rules, "crop_size": 64})
+    return VideoIndex.open(folder)
+
+
+def lanes_of(order: ClipOrder, world_size: int, workers: int) -> dict[tuple[int, int], list[np.ndarray]]:
+    """(process, worker) -> its batches: dealt to processes by Accelerate, to workers in turn, as torch does."""
+    lanes: dict[tuple[int, int], list[np.ndarray]] = {}
+    for process in range(world_size):
+        dealt = accelerate.data_loader.BatchSamplerShard(order, world_size, process)         # type: ignore[arg-type]
+        for number, batch in enumerate(dealt):
+            lanes.setdefault((process, number % max(workers, 1)), []).append(np.array([row for _, row in batch]))
+    return lanes
+
+
+def test_rows_priors_and_crops_are_those_of_preparation(world):
+    for split, policy, rules in (("train", "clean", {}), ("val", "baseline", {"box_scale": 1.5})):
+        shards, video = both(world, split, policy=policy, rules=rules, crop_size=32)
+        assert (video.clips, video.track_name, len(video)) == (shards.clips, shards.track_name, len(shards))
+        assert video.facts["counts"] == shards.facts["counts"]
+        assert [video.jpeg(row) for row in range(len(video))] == [shards.jpeg(row) for row in range(len(shards))]
+        for name in ("track_clip", "track_start", *COLUMNS):
+            if name not in ("offset", "length", "corners", "unique_id"):
+                np.testing.assert_array_equal(getattr(video, name), getattr(shards, name), err_msg=name)
+        assert len(video.held) <= 2                                    # clips, asked for row by row
+    assert {type(index) for index in prepared_indexes(world, ["val"])} == {Index, VideoIndex}
+
+
+def hide_first(path: Path, frames: int) -> None:
+    """Give a video an edit list that hides its first frames: decord refuses it, PyAV passes over them."""
+    whole = path.rename(path.with_name("whole.mp4"))
+    with av.open(str(whole)) as source, av.open(str(path), "w", options={"avoid_negative_ts": "disabled"}) as made:
+        stream = source.streams.video[0]
+        copied = made.add_stream_from_template(stream)
+        for packet in source.demux(stream):
+            if packet.size and packet.pts is not None and packet.dts is not None and stream.duration:
+                shift = stream.duration * frames // stream.frames
+                packet.pts, packet.dts, packet.stream = packet.pts - shift, packet.dts - shift, copied
+                made.mux(packet)
+    whole.unlink()
+
+
+def test_rows_before_past_and_outside_the_pictures_are_left_out_alike(tmp_path):
+    root = data_set(tmp_path, {"c": [("t", [0, 1, 7, 8, 9, 10, 11])], "d": [("t", [50])], "e": [("u", [2, 6, 7, 8])]},
+                    frames=10)
+    hide_first(root / "videos" / "e.mp4", 3)
+    path = root / "json" / "av_train.json"
+    path.write_text(path.read_text().replace('"x": 0', '"x": 400', 1).replace('"x": 0', '"x": -400', 1))
+    for policy in ("clean", "baseline"):
+        shards, video = both(root, "train", policy=policy)
+        assert shards.facts["counts"].pop("clip decoded by pyav: decord could not") == 1
+        assert (video.clips, video.frame.tolist(), video.position.tolist()) == (
+            shards.clips, shards.frame.tolist(), shards.position.tolist())
+        assert video.facts["counts"] == shards.facts["counts"]
+        assert [video.jpeg(row) for row in range(len(video))] == [shards.jpeg(row) for row in range(len(shards))]
+        assert video.black.tolist() == shards.black.tolist()
+
+
+def test_inference_writes_the_same_scores_from_videos(world, tmp_path, monkeypatch):
+    config = parse(TrainConfig, ["--crop_size", "32", "--num_encoder_layers", "1", "--num_decoder_layers", "1",
+                                 "--dmodel", "64", "--dim_feedforward", "64", "--output_stride", "32",
+                                 "--Gaussiandrop"])
+    save_weights(tmp_path / "run", build_model(config.model), {**asdict(config), "quality_fit": (900.0, 700.0)})
+    for name, flags in {"shards": (), "video": ("--crops", "video"),
+                        "workers": ("--crops", "video", "--num_workers", "2")}.items():
+        monkeypatch.setattr(sys, "argv", ["infer.py", "--checkpoint", str(tmp_path / "run"), "--data", str(world),
+                                          "--stride", "2", "--batch_size", "7", "--exp_path", str(tmp_path / name),
+                                          *flags])
+        infer.main()
+    shards, video, workers = ((tmp_path / name / "pred" / "val" / "pred.csv").read_text()
+                              for name in ("shards", "video", "workers"))
+    assert len(shards.splitlines()) > 40 and shards == video == workers
+    assert len({line.split(",")[-1] for line in shards.splitlines()}) > 40
+
+
+@given(st.integers(1, 4), st.integers(0, 3), st.integers(1, 40), st.booleans(), st.integers(0, 3))
+@settings(max_examples=40)
+def test_every_row_counts_once_and_every_process_gets_as_many_batches(listed, world_size, workers, batch_size, train,
+                                                                      epoch):
+    rule = TRAIN if train else WindowRule(stride=3)
+    rows = centre_rows(listed, 3)
+    order, plain = (ClipOrder(listed, rule, rows, batch_size, world_size, workers),
+                    BatchOrder(listed, rule, rows, batch_size, world_size))
+    order.epoch = epoch
+    lanes = lanes_of(order, world_size, workers)
+    batches = [batch for lane in lanes.values() for batch in lane]
+    counts = Counter(process for process, _ in lanes for _ in lanes[process, _])
+    assert len(set(counts.values())) == 1 and len(batches) == len(order) == len(plain)
+    assert sorted(row for row in np.concatenate(batches) if row >= 0) == rows.tolist()
+    if not train:                                                      # the same batches, so the same scores to the bit
+        assert sorted(batch.tolist() for batch in batches) == sorted([row for _, row in batch] for batch in plain)
+    spans = [np.unique(listed.clip_of(row[row >= 0])) for lane in lanes.values()
+             if len(row := np.concatenate(lane)) and (row >= 0).any()]
+    assert sum(map(len, spans)) < CLIPS + len(spans)                   # shared at the borders between lanes only
+
+
+def test_the_order_is_a_function_of_seed_epoch_and_lanes(listed):
+    def order(epoch: int, seed: int = 0, workers: int = 2) -> list[int]:
+        rule = WindowRule(train=True, stride=3, windows_per_segment=4, seed=seed)
+        made = ClipOrder(listed, rule, centre_rows(listed, 3), 8, 2, workers)
+        made.epoch = epoch
+        return made.order().tolist()
+    assert order(1) == order(1)
+    assert order(1) != order(2) and order(1) != order(1, seed=1) and order(1) != order(1, workers=1)
+
+
+def test_the_buffer_mixes_clips_and_keeps_segments_whole(listed, monkeypatch):
+    rows = centre_rows(listed, 3)
+    clips = {}
+    for buffer in (1, 150):
+        monkeypatch.setattr(module, "BUFFER_WINDOWS", buffer)
+        order = ClipOrder(listed, TRAIN, rows, len(rows)).order()
+        names = segments(listed, TRAIN, order, 0)
+        assert (np.diff(names) != 0).sum() + 1 == len(np.unique(names))
+        clips[buffer] = [len(np.unique(listed.clip_of(part))) for part in np.array_split(order, 10)]
+    assert max(clips[1]) <= 2 and np.mean(clips[150]) > 1.5 * np.mean(clips[1])
+
+
+@pytest.mark.parametrize("train, start", [(False, 0), (True, 0), (True, 3)])
+def test_a_reader_holds_one_clip_and_the_buffer_and_reads_no_clip_twice(listed, monkeypatch, train, start):
+    monkeypatch.setattr(module, "BUFFER_WINDOWS", 24)
+    rule = TRAIN if train else WindowRule(stride=3)
+    rows, reads, held = centre_rows(listed, 3), Counter(), []
+
+    def cut(self: VideoIndex, clip: int, wanted: np.ndarray) -> None:
+        assert clip not in self.held and (self.clip_of(wanted) == clip).all()
+        reads[clip] += 1
+        held.append(sum(map(len, self.held.values())))
+        self.held[clip] = {row: b"" for row in wanted.tolist()}
+
+    monkeypatch.setattr(VideoIndex, "_cut", cut)
+    for lane in lanes_of(ClipOrder(listed, rule, rows, 8, 1, 2), 1, 2).values():
+        index = VideoIndex.open(listed.folder)
+        batches = ClipBatches(index, rule, rows, 64, ClipOrder(index, rule, rows, 8, 1, 2))
+        reads.clear()
+        for batch in lane[start:]:                                     # from the middle too: a resumed epoch
+            assert batches._ready(batch, 0).tolist() == batch.tolist()
+            shown = neighbours(index, np.where(batch < 0, ~batch, batch), rule.reach)
+            assert not index.lacking(shown[shown >= 0])
+        spare = {index.clip_of(~row) for batch in lane for row in batch if row < 0}
+        assert all(count == 1 or clip in spare for clip, count in reads.items())
+    # a buffer of 24 windows is 6 segments of at most (4 - 1) * 3 + 7 crops; without one, what a batch still shows
+    assert 0 < max(held) <= (6 * 16 if train else 8 * 7)
+
+
+def damage(path: Path) -> None:
+    """Spoil the middle of the pictures; headers and the first picture stay whole."""
+    content = path.read_bytes()
+    path.write_bytes(content[:len(content) // 3] + bytes(len(content) // 3) + content[len(content) // 3 * 2:])
+
+
+def test_a_video_cut_short_is_left_out_and_reported_as_in_preparation(tmp_path):
+    root = data_set(tmp_path, {"c0": [("t", [1, 2, 39])], "c1": [("t", [1, 2])]}, videos=False)
+    (root / "videos").mkdir()
+    whole = fast_start(root / "videos" / "c1.mp4", 40)
+    (root / "videos" / "c0.mp4").write_bytes(whole[:len(whole) // 2])
+    with pytest.raises(ValueError, match=r"1 of 2 clips cannot be used, more than 1\.0%:\n.*c0\.mp4: .*pyav"):
+        list_faces(root, "train", say=quiet)
+    said: list[str] = []
+    video = VideoIndex.open(list_faces(root, "train", say=said.append, max_bad_fraction=0.5))
+    shards = Index.open(prepare(root, "train", jobs=1, say=quiet, max_bad_fraction=0.5))
+    assert video.clips == shards.clips == ["c1"] and video.facts["bad_clips"].keys() == {"c0"}
+    assert "clip c0 cannot be used: " in said[0]
+
+
+def test_damage_met_while_reading_is_counted_and_bounded(tmp_path, capfd):
+    (tmp_path / "videos").mkdir()
+    root = data_set(tmp_path, {f"c{n}": [("t", list(range(30)))] for n in range(3)}, videos=False)
+    for n in range(3):
+        fast_start(root / "videos" / f"c{n}.mp4", 40)
+    damage(root / "videos" / "c1.mp4")
+    wanted = {"say": quiet, "max_bad_fraction": 0.4}
+    index = VideoIndex.open(list_faces(root, "train", **wanted))
+    assert index.clips == ["c0", "c1", "c2"]                           # headers do not tell
+    loading = {"batch_size": 4, "crop_size": 64}
+    seen = [batch["row"].numpy() for batch in make_loader(index, TRAIN, centre_rows(index, 3), **loading)]
+    assert sorted(row for row in np.concatenate(seen) if row >= 0) == [*range(0, 30, 3), *range(60, 90, 3)]
+    assert {len(rows) for rows in seen} == {4} and len(seen) == 8
+    assert f"{root}/videos/c1.mp4: frame" in capfd.readouterr().err
+    index = VideoIndex.open(index.folder)
+    with pytest.raises(ValueError, match=r"c1\.mp4: .*\n-> every face must be scored, so run again: from now on clip"):
+        list(make_loader(index, WindowRule(), centre_rows(index, 3), **loading))
+    index = VideoIndex.open(list_faces(root, "train", **wanted))       # the next run
+    shards = Index.open(prepare(root, "train", jobs=1, **wanted))
+    assert index.clips == shards.clips == ["c0", "c2"] and len(index) == len(shards)
+    assert VideoIndex.open(list_faces(root, "train", **wanted)).facts["fingerprint"] == index.facts["fingerprint"]
+    damage(root / "videos" / "c2.mp4")
+    with pytest.raises(ValueError, match=r"2 of 3 clips cannot be used, more than 40\.0%"):
+        list(make_loader(index, TRAIN, centre_rows(index, 3), **loading))
+
+
+def test_a_video_that_changed_since_is_named(tmp_path):
+    root = data_set(tmp_path, {"c": [("t", [1, 2])]})
+    index = VideoIndex.open(list_faces(root, "train", say=quiet))
+    assert number_in(index.crop(1)) == 2
+    index.held.clear()
+    with open(root / "videos" / "c.mp4", "ab") as file:
+        file.write(bytes(9))
+    with pytest.raises(ValueError, match=r"c\.mp4: has \d+ bytes, had \d+ when its faces were listed -> delete"):
+        index.crop(1)
+
+
+def test_what_cannot_be_had_from_videos_is_said(world):
+    source = Source(world, "tiny", 0)
+    wanted: dict[str, Any] = {"policy": "clean", "crop_size": 32, "decoder": "decord", "crops": "video"}
+    with pytest.raises(ValueError, match="cuts faces out of videos/, not out of faces -> give --crops shards"):
+        source.split("val", Processes(say=quiet), crops_from="faces", **wanted)
+    assert type(source.split("test", Processes(say=quiet), **wanted)) is Index           # images, prepared as ever
+    index = source.split("val", Processes(say=quiet), **wanted)
+    with pytest.raises(ValueError, match=r"--Gaussiandrop needs the quality of all faces.*-> give --crops shards"):
+        make_loader(index, WindowRule(gaussian_drop=True), centre_rows(index, 3), batch_size=4, crop_size=32)
