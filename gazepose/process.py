@@ -13,9 +13,11 @@ import signal
 import socket
 import sys
 from multiprocessing import forkserver, resource_tracker
+from multiprocessing.context import ForkServerContext, ForkServerProcess
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import FrameType
-from typing import TextIO
+from typing import Any, TextIO
 
 EXIT_PREEMPTED = 75              # EX_TEMPFAIL of sysexits.h: the same command with --resume goes on
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
@@ -69,6 +71,29 @@ def end_with_launcher() -> None:
         end_with_parent(signal.SIGTERM)
 
 
+class _Worker(ForkServerProcess):
+    """A process that does not import the main script anew, which for a loader's worker is of no use and takes seconds.
+    """
+
+    @staticmethod
+    def _Popen(process_obj: BaseProcess) -> Any:
+        main = sys.modules["__main__"]
+        kept = {name: main.__dict__.pop(name, None) for name in ("__file__", "__spec__")}
+        main.__spec__ = None
+        try:
+            return ForkServerProcess._Popen(process_obj)               # type: ignore[attr-defined]
+        finally:
+            main.__dict__.update({name: value for name, value in kept.items() if name == "__spec__" or value})
+
+
+class _WorkerContext(ForkServerContext):
+    Process = _Worker
+
+
+WORKERS = _WorkerContext()
+"""how a loader starts its workers"""
+
+
 @functools.cache
 def shield_workers() -> None:
     """Start the process that loader workers are forked from so that it, and they, never see a stop signal.
@@ -76,11 +101,9 @@ def shield_workers() -> None:
     A scheduler signals all processes of a job, and a batch that is being loaded is still needed for the step that is
     saved. What hears no SIGTERM is killed at the end of the program, where multiprocessing would wait for it.
 
-    That process imports in the background what this one has: a worker imports the main script anew, and with it torch;
-    forked from there it finds that done, and shares its memory.
+    That process imports in the background what workers need, once for all of them.
     """
-    multiprocessing.set_forkserver_preload(sorted({"accelerate", *(
-        name for name in sys.modules if name.split(".")[0] == "gazepose")}))
+    multiprocessing.set_forkserver_preload(["gazepose.data.loader"])
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         resource_tracker.ensure_running()                            # lifts the block of SIGTERM when it starts

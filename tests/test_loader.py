@@ -6,10 +6,11 @@ import time
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gazepose.data import loader
+from gazepose.data import handover, loader
 from gazepose.data.loader import BatchOrder, WindowBatches, make_loader
 from gazepose.data.windows import WindowRule, segments
 
@@ -92,3 +93,32 @@ def test_workers_give_the_same_batches(index_of):
                       for batch in make_loader(index, rule, np.arange(70), batch_size=16, crop_size=16, num_workers=n)]
                      for n in (0, 1))
     assert repr(plain) == repr(worked)
+
+
+def test_a_buffer_is_used_again_once_no_tensor_is_left_on_it():
+    buffers = handover.Buffers()
+
+    def sent(value: int, count: int = 3) -> torch.Tensor:
+        buffers.take((count, 4, 4, 3))[:] = value
+        make, how = buffers.lend().__reduce__()
+        return make(*how)
+    first, second = sent(1), sent(2)
+    part, place = first[1:, 0], first.data_ptr()
+    del first
+    third = sent(3)
+    assert third.data_ptr() != place and (part == 1).all() and (second == 2).all()
+    del part
+    fourth, many = sent(4), [sent(number) for number in range(5, 15)]        # more than there are buffers
+    assert fourth.data_ptr() == place and [int(tensor.max()) for tensor in many] == list(range(5, 15))
+    del many, fourth
+    assert (sent(20, 50) == 20).all() and len(buffers._kept) <= handover.BUFFERS      # none is large enough
+
+
+def test_batches_of_workers_are_those_of_the_process_itself(index_of):
+    index, rule = index_of([range(90)]), WindowRule(train=True, stride=3, windows_per_segment=3)
+    kept = list(make_loader(index, rule, np.arange(90), batch_size=4, crop_size=16, num_workers=1))
+    here = list(make_loader(index, rule, np.arange(90), batch_size=4, crop_size=16))
+    for batch, wanted in zip(kept, here, strict=True):
+        assert batch.keys() == wanted.keys()
+        for name, value in wanted.items():
+            torch.testing.assert_close(batch[name], value, rtol=0, atol=0, equal_nan=True)

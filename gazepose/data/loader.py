@@ -13,11 +13,12 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
+from gazepose.data.handover import Buffers
 from gazepose.data.index import Index
 from gazepose.data.pieces import watch
 from gazepose.data.streaming import VideoIndex
 from gazepose.data.windows import WindowRule, make_batch, neighbours, segments
-from gazepose.process import shield_workers, start_loader_worker
+from gazepose.process import WORKERS, shield_workers, start_loader_worker
 
 BUFFER_WINDOWS = 4096            # from how many windows of its clips a reader draws the next segment in training
 STUCK_SECONDS = 120              # a loader worker that makes one batch for longer ends, with its traceback
@@ -76,10 +77,11 @@ class BatchOrder(Sampler[list[tuple[int, int]]]):
 
 
 class WindowBatches(Dataset):
-    """Turns a batch of (epoch, row) into its tensors; holds no state but the open index."""
+    """Turns a batch of (epoch, row) into its tensors; holds no state but the open index and a worker's buffers."""
 
     def __init__(self, index: Index, rule: WindowRule, rows: np.ndarray, crop_size: int):
         self.index, self.rule, self.rows, self.crop_size = index, rule, rows, crop_size
+        self.buffers: Buffers | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -93,7 +95,9 @@ class WindowBatches(Dataset):
             return make_batch(self.index, self.rule, rows, places[0][0], self.crop_size)
         faulthandler.dump_traceback_later(STUCK_SECONDS, exit=True)      # the training process notices within seconds
         try:
-            return make_batch(self.index, self.rule, rows, places[0][0], self.crop_size)
+            self.buffers = self.buffers or Buffers()
+            batch = make_batch(self.index, self.rule, rows, places[0][0], self.crop_size, self.buffers.take)
+            return {**batch, "frames": self.buffers.lend()}              # type: ignore[dict-item] # arrives as a tensor
         finally:
             faulthandler.cancel_dump_traceback_later()
 
@@ -255,7 +259,7 @@ def make_loader(index: Index, rule: WindowRule, rows: np.ndarray, *, batch_size:
         windows, collate_fn=as_it_is,  # type: ignore[arg-type]
         num_workers=num_workers, batch_sampler=order, pin_memory=pin_memory,
         persistent_workers=num_workers > 0, worker_init_fn=start_loader_worker,
-        multiprocessing_context="forkserver" if num_workers else None)
+        multiprocessing_context=WORKERS if num_workers else None)
 
 
 def order_of(loader: DataLoader) -> BatchOrder:

@@ -5,6 +5,7 @@ make each window. Track ends, missing frames and Gaussian Temporal Dropout only 
 order windows come is the loader's affair; what the published loaders do otherwise is data/behaviours.py.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import cv2
@@ -218,29 +219,36 @@ def pool_of(index: Index, rule: WindowRule, centre: np.ndarray, shown: np.ndarra
     return pool % len(index), window.reshape(shown.shape), name, name
 
 
-def read_pool(index: Index, pool: np.ndarray, crop_size: int) -> np.ndarray:
+def read_pool(index: Index, pool: np.ndarray, crop_size: int, empty: Callable[[tuple[int, ...]], np.ndarray]
+              ) -> np.ndarray:
     """The crops of some rows (BLACK: a black one), uint8 [F, S, S, 3]; resized when stored at another size."""
-    frames = np.zeros((len(pool), crop_size, crop_size, 3), np.uint8)
+    frames = empty((len(pool), crop_size, crop_size, 3))
     stored_so = index.facts.get("crop_size") == crop_size
     for crop, row in zip(frames, pool.tolist(), strict=True):
         if row == BLACK:
-            continue
-        if stored_so:                                                 # decoded in place: a copy each would cost a tenth
+            crop[:] = 0
+        elif stored_so:                                               # decoded in place: a copy each would cost a tenth
             index.crop(row, crop)
-            continue
-        stored = index.crop(row)
-        shrink = stored.shape[0] > crop_size
-        crop[:] = cv2.resize(stored, crop.shape[:2], interpolation=cv2.INTER_AREA if shrink else cv2.INTER_LINEAR)
+        else:
+            stored = index.crop(row)
+            shrink = stored.shape[0] > crop_size
+            crop[:] = cv2.resize(stored, crop.shape[:2], interpolation=cv2.INTER_AREA if shrink else cv2.INTER_LINEAR)
     return frames
 
 
-def make_batch(index: Index, rule: WindowRule, rows: np.ndarray, epoch: int, crop_size: int) -> dict[str, torch.Tensor]:
+def _empty(shape: tuple[int, ...]) -> np.ndarray:
+    return np.empty(shape, np.uint8)
+
+
+def make_batch(index: Index, rule: WindowRule, rows: np.ndarray, epoch: int, crop_size: int,
+               empty: Callable[[tuple[int, ...]], np.ndarray] = _empty) -> dict[str, torch.Tensor]:
     """The batch of some centre rows (architecture: a window is seven indices into a pool of frames).
 
     Args:
         rows: int64 [B]; a row given as its bitwise complement (below zero) is a filler: its label is -1 and `row`
             keeps the complement, so that it is neither learnt from nor scored.
         crop_size: pixels per side; crops stored at another size are resized.
+        empty: makes the uint8 array of a shape that the frames are written into.
 
     Returns:
         frames uint8 [F, 3, S, S] (each needed crop once), window int64 [B, T] into them, head_pose float32 [B, 3],
@@ -252,7 +260,7 @@ def make_batch(index: Index, rule: WindowRule, rows: np.ndarray, epoch: int, cro
     shown = window_rows(index, rule, centre, epoch)                                       # [B, T]
     pool, window, flip_key, crop_key = pool_of(index, rule, centre, shown, epoch)
     batch = {
-        "frames": torch.from_numpy(read_pool(index, pool, crop_size)).permute(0, 3, 1, 2),   # NHWC in memory
+        "frames": torch.from_numpy(read_pool(index, pool, crop_size, empty)).permute(0, 3, 1, 2),  # NHWC in memory
         "window": torch.from_numpy(window.astype(np.int64)),
         "head_pose": torch.from_numpy(np.array(index.head_pose[centre], np.float32)),
         "landmarks": torch.from_numpy(window_landmarks(index, rule, centre).astype(np.float32)),
