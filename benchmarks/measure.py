@@ -148,9 +148,10 @@ def fresh_accelerator(mixed_precision: str) -> "Accelerator":
 
 
 def private_bytes(pid: int | str = "self") -> int:
-    """Memory that a process shares with no other."""
+    """Memory that a process holds alone: what it wrote. Pages of a file that is mapped to be read are the system's
+    cache, one copy for all processes, even while only one looks at them."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
+    return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("Private_Dirty"))
 
 
 class MemoryWatch:
