@@ -18,12 +18,13 @@ from gazepose.data.behaviours import BEHAVIOURS
 from gazepose.data.challenge import test_labels
 from gazepose.data.loader import make_loader
 from gazepose.data.windows import WindowRule, quality_fit
+from gazepose.distributed import share_preparation
 from gazepose.engine import predict
 from gazepose.metrics import evaluate
 from gazepose.predictions import faces, write_csv, write_records
 from gazepose.report import make_report
 from gazepose.runlog import metrics_line, start_accelerator, world_line
-from gazepose.sources import Processes, chosen_rows, find_source
+from gazepose.sources import chosen_rows, find_source
 from gazepose.submission import check, csv_to_json
 
 
@@ -41,8 +42,7 @@ def main() -> None:
     accelerator.print(f"model: {trained['model']['model']} from {start}")
 
     # data
-    processes = Processes(accelerator.process_index, accelerator.num_processes, accelerator.wait_for_everyone,
-                          accelerator.print)
+    processes = share_preparation(accelerator, config.data_disk or data.data_disk)
     asked = config.data or (Path(data.data) if data.data else None)
     source = find_source(asked, data.preset, data.world_seed).ready(processes)
     index = source.split(split, processes, **config.rows_of(data), crops=config.crops or data.crops,

@@ -30,12 +30,13 @@ from gazepose.config import TrainConfig, asdict, parse_train, readable_errors
 from gazepose.data.behaviours import BEHAVIOURS
 from gazepose.data.loader import make_loader, order_of
 from gazepose.data.windows import WindowRule, quality_fit
+from gazepose.distributed import check_flags, compressed_gradients, share_preparation
 from gazepose.engine import LossRule, predict, train_steps
 from gazepose.metrics import class_weights, evaluate, gaze_degrees, score_of_gaze, trivial_baselines
-from gazepose.models import build_model
+from gazepose.models import build_model, sync_batchnorm
 from gazepose.optim import make_optimizer
-from gazepose.runlog import RunLog, from_main, patient_wait, start_accelerator, versions, world_line
-from gazepose.sources import Processes, Source, chosen_rows
+from gazepose.runlog import RunLog, from_main, start_accelerator, versions, world_line
+from gazepose.sources import Source, chosen_rows
 
 
 @record                                                 # the launcher shows the traceback
@@ -46,11 +47,13 @@ def main() -> None:
     folder = run.exp_path or Path("runs") / f"{config.model.model}-{datetime.now():%Y%m%d-%H%M%S}"
     accelerator = start_accelerator(
         mixed_precision=run.mixed_precision, gradient_accumulation_steps=run.gradient_accumulation_steps,
-        log_with=run.log_with, project_dir=folder, dataloader_config=DataLoaderConfiguration(non_blocking=True))
+        log_with=run.log_with, project_dir=folder, dataloader_config=DataLoaderConfiguration(non_blocking=True),
+        kwargs_handlers=compressed_gradients(run.gradient_compression))
     accelerator.print(world_line(accelerator, run.batch_size))
     if run.expect_world not in (None, accelerator.num_processes):
         raise SystemExit(f"error: --expect_world {run.expect_world}, but {accelerator.num_processes} were started -> "
                          "see accelerate_configs/ for files that start what they say")
+    check_flags(accelerator, run.gradient_compression, run.sync_batchnorm)
     log = RunLog(from_main(accelerator, lambda: folder), accelerator)               # its clock named the folder
     with log.running(run.resume) as stop:
         train(config, source, accelerator, log, stop)
@@ -62,8 +65,7 @@ def train(config: TrainConfig, source: Source, accelerator: Accelerator, log: Ru
     # data: the index of each split, and its rows as batches for all processes
     if data.num_workers:
         shield_workers()
-    processes = Processes(accelerator.process_index, accelerator.num_processes, patient_wait(accelerator),
-                          accelerator.print)
+    processes = share_preparation(accelerator, data.data_disk)
     source.ready(processes)
     train_index, val_index = (source.split(name, processes, policy=data.policy, rules=data.rules,
                                            crops_from=data.crops_from, crops=data.crops, crop_size=data.crop_size,
@@ -99,6 +101,8 @@ def train(config: TrainConfig, source: Source, accelerator: Accelerator, log: Ru
         accelerator.print(f"start: {start or 'at random; launch/demo.sh trains the backbone first'}")
     if start and accelerator.is_main_process:
         checkpoint.write_json(folder / "start.json", fields(start))
+    if run.sync_batchnorm:
+        model = sync_batchnorm(model)
     if config.optim.freeze_backbone:
         model.frames.backbone.requires_grad_(False)
     optimizer = make_optimizer(model, config.optim)

@@ -16,13 +16,14 @@ from gazepose.config import PolicyRules, Preset, readable_errors
 from gazepose.data.boxes import lay_out
 from gazepose.data.index import Index
 from gazepose.data.pieces import CropsFrom
+from gazepose.distributed import share_preparation
 from gazepose.doctor import examine
 from gazepose.doctor.text import as_text
 from gazepose.predictions import faces
 from gazepose.priors import door
 from gazepose.priors.files import Prior
 from gazepose.report import make_report
-from gazepose.sources import Processes, find_source, prepared_indexes
+from gazepose.sources import Disk, find_source, prepared_indexes
 from gazepose.synthetic.world import render_world
 
 
@@ -30,7 +31,7 @@ def prepare(rules: Annotated[PolicyRules, tyro.conf.OmitArgPrefixes], *,
             split: Literal["train", "val", "test", "stills"] | None = None, data: Path | None = None,
             video: Path | None = None, boxes: Path | None = None, out: Path | None = None, preset: Preset = "default",
             world_seed: int = 0, policy: Literal["clean", "baseline"] = "clean", crops_from: CropsFrom | None = None,
-            crop_size: int = 224, decoder: Literal["decord", "pyav"] = "decord") -> None:
+            crop_size: int = 224, decoder: Literal["decord", "pyav"] = "decord", data_disk: Disk = "shared") -> None:
     """Cut the faces of a split out of its videos; several processes share the clips under accelerate launch.
 
     Videos of your own: --video FILE_OR_FOLDER --boxes TABLE.csv --out FOLDER makes a data set folder, which infer.py
@@ -49,6 +50,7 @@ def prepare(rules: Annotated[PolicyRules, tyro.conf.OmitArgPrefixes], *,
         crops_from: faces from videos/, video_imgs/ or face_imgs/; default: the first of them that is there.
         crop_size: pixels per side of a face crop.
         decoder: what reads the videos.
+        data_disk: local: each machine has its own disk, and prepares by itself.
     """
     own = video is not None or boxes is not None or out is not None
     if own and (video is None or boxes is None or out is None or data is not None or split in ("test", "stills")):
@@ -57,12 +59,12 @@ def prepare(rules: Annotated[PolicyRules, tyro.conf.OmitArgPrefixes], *,
         raise ValueError("--split -> give train, val, test or stills")
     split = split or "val"
     state = PartialState(cpu=not torch.accelerator.is_available())
-    processes = Processes(state.process_index, state.num_processes, state.wait_for_everyone, state.print)
+    processes = share_preparation(state, data_disk)
     if video is not None and boxes is not None and out is not None:
         data = out
-        if state.is_main_process:
+        if processes.rank == 0:
             lay_out(boxes, video, out, split)
-        state.wait_for_everyone()
+        processes.wait()
     source = find_source(data, preset, world_seed).ready(processes)
     index = source.split(split, processes, policy=policy, rules=rules, crops_from=crops_from, crop_size=crop_size,
                          decoder=decoder)

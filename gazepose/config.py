@@ -25,7 +25,7 @@ from gazepose.guide import translate
 from gazepose.models.gazepose import ModelConfig, ModelName
 from gazepose.optim import OptimConfig
 from gazepose.priors.quality import Scale
-from gazepose.sources import Crops, Source, find_source
+from gazepose.sources import Crops, Disk, Source, find_source
 
 Preset = Literal["tiny", "easy", "default", "hard", "benchmark", "lowquality"]
 LEARNING_RATES = {"GazePose": 1e-4, "GazeLSTM": 5e-5, "BaselineLSTM": 5e-4, "FaceGaze": 1e-3}
@@ -68,6 +68,8 @@ class DataConfig:
     """shards: prepared once, then used; video: cut out of the clips in every epoch, for a first look or a small disk"""
     decoder: Literal["decord", "pyav"] = "decord"
     """what reads the videos"""
+    data_disk: Disk = "shared"
+    """local: each machine has its own disk with the data set on it, and prepares it by itself"""
     crop_size: int = 224
     """pixels per side of a face crop"""
     train_stride: int = 3
@@ -144,6 +146,11 @@ class RunConfig:
     """default: what `accelerate launch` says"""
     compile: bool = False
     """torch.compile the model"""
+    sync_batchnorm: bool = False
+    """BatchNorm over the windows of all processes together (GPUs only); off: each takes its own"""
+    gradient_compression: Literal["no", "fp16", "bf16", "powersgd"] = "no"
+    """exchange gradients in fewer bytes: half of them, or rank 1 after 1,000 whole steps (powersgd, which a resumed run
+    starts anew)"""
     log_with: Literal["tensorboard", "wandb", "trackio"] | None = None
     """also log there, through Accelerate's trackers; metrics.jsonl is always written"""
     expect_world: int | None = None
@@ -265,6 +272,8 @@ class InferConfig:
     """whose fit turns quality into p: the training split's or the scored split's own; default: the checkpoint's"""
     num_workers: int | None = None
     """loader processes; default: the checkpoint's"""
+    data_disk: Disk | None = None
+    """whether all machines see one disk; default: the checkpoint's"""
     limit: int | None = None
     """score only this many rows; outputs are marked partial"""
     mixed_precision: Literal["no", "fp16", "bf16"] | None = None

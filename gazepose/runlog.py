@@ -4,7 +4,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import timedelta
@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 import torch
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
-from torch import distributed
 from tqdm import tqdm
 
 from gazepose.checkpoint import CHECKPOINTS, Progress, git_commit, read_json, write_json
@@ -25,7 +24,6 @@ from gazepose.process import EXIT_PREEMPTED, Preempted, StopRequest, lock
 PACKAGES = ("torch", "torchvision", "accelerate", "timm", "decord", "numpy", "safetensors")
 PLAIN_LINE_SECONDS = 10.0
 STUCK = timedelta(minutes=5)     # a process that the others wait for longer has ended the job
-PATIENT = timedelta(days=2)      # except while data is prepared, which one process may do for all
 MAX_SKIPPED = 20                 # skipped steps in a row that end a training; fp16's scaler needs up to 16 to settle
 Value = TypeVar("Value")
 
@@ -50,24 +48,16 @@ def metrics_line(result: Mapping[str, Any]) -> str:
                      for name, key in named.items())
 
 
-def start_accelerator(**options: Any) -> Accelerator:
+def start_accelerator(kwargs_handlers: Sequence[Any] = (), **options: Any) -> Accelerator:
     """Accelerate's Accelerator as this machine has it: without a GPU it says so, else several CPU processes would each
     take themselves for the only one; and the cores are shared out, since the launchers give each process one thread.
     """
     accelerator = Accelerator(cpu=not torch.accelerator.is_available(),
-                              kwargs_handlers=[InitProcessGroupKwargs(timeout=STUCK)], **options)
+                              kwargs_handlers=[InitProcessGroupKwargs(timeout=STUCK), *kwargs_handlers], **options)
     if accelerator.device.type == "cpu":
         local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local))
     return accelerator
-
-
-def patient_wait(accelerator: Accelerator) -> Callable[[], None]:
-    """A barrier for work of any length; a process that dies still ends it at once. To be called by all alike."""
-    if accelerator.num_processes == 1:
-        return lambda: None
-    group = distributed.new_group(backend="gloo", timeout=PATIENT)
-    return lambda: distributed.barrier(group)                        # type: ignore[arg-type]
 
 
 def from_main(accelerator: Accelerator, find: Callable[[], Value]) -> Value:

@@ -18,16 +18,19 @@ from gazepose.synthetic.world import PRESETS, render_world
 
 EGO4D = Path("data")
 Crops = Literal["shards", "video"]
+Disk = Literal["shared", "local"]
 
 
 @dataclass(frozen=True)
 class Processes:
-    """What sharing work needs to know of the processes of a run: `accelerator` gives all four."""
+    """What preparing together needs to know of the processes on one disk (distributed.py)."""
 
     rank: int = 0
     world_size: int = 1
     wait: Callable[[], None] = lambda: None
     say: Callable[[str], None] = print
+    compare: Callable[[Any], list[Any]] = lambda value: [value]
+    """the value of every process of the run, those on other disks too; waits for them"""
 
 
 @dataclass(frozen=True)
@@ -51,23 +54,34 @@ class Source:
     def split(self, name: str, processes: Processes, *, policy: str, crop_size: int, decoder: str,
               rules: Mapping[str, Any] | None = None, crops_from: CropsFrom | None = None,
               crops: Crops = "shards") -> Index:
-        """Open train, val, test or stills; prepared on first use by all processes together.
+        """Open train, val, test or stills; prepared on first use by all processes of a disk together.
 
         Args:
             crops: video: train and val are only listed, and their crops are cut while they are used. Of test and
                 stills there are images, which are prepared in any case.
 
         Raises:
-            ValueError: stills of a data set that is not an embedded world.
+            ValueError: stills of a data set that is not an embedded world; other rows than another process has.
         """
+        index = self._split(name, processes, policy=policy, crop_size=crop_size, decoder=decoder, rules=rules,
+                            crops_from=crops_from, crops=crops)
+        facts, tables = index.contents, ("track_clip", "track_start", "frame", "label")
+        rows = [facts["clips"], facts["track_name"], *(facts["files"][table]["sha256"] for table in tables)]
+        differing = [rank for rank, other in enumerate(processes.compare(rows)) if other != rows]
+        if differing:                                # each would take a row's number for another face
+            raise ValueError(f"{index.folder}: process {differing[0]} has other rows there -> its disk holds another "
+                             "data set, or one prepared otherwise; delete the folder on all machines, or copy it")
+        return index
+
+    def _split(self, name: str, processes: Processes, *, crop_size: int, crops_from: CropsFrom | None, crops: Crops,
+               **how: Any) -> Index:
         if crops == "video" and name in ("train", "val"):
-            return VideoIndex.open(list_faces(self.root, name, policy=policy, rules=rules, crops_from=crops_from,
-                                              crop_size=crop_size, decoder=decoder, rank=processes.rank,
-                                              wait=processes.wait, say=processes.say))
+            return VideoIndex.open(list_faces(self.root, name, crops_from=crops_from, crop_size=crop_size, **how,
+                                              rank=processes.rank, wait=processes.wait, say=processes.say))
         if name != "stills":
-            return Index.open(prepare(self.root, name, policy=policy, rules=rules, crops_from=crops_from,
-                                      crop_size=crop_size, decoder=decoder, rank=processes.rank,
-                                      world_size=processes.world_size, wait=processes.wait, say=processes.say))
+            return Index.open(prepare(self.root, name, crops_from=crops_from, crop_size=crop_size, **how,
+                                      rank=processes.rank, world_size=processes.world_size, wait=processes.wait,
+                                      say=processes.say))
         if self.preset is None:
             raise ValueError(f"{self.root}: only an embedded world has stills -> give --train_on train, or --preset")
         if processes.rank == 0:

@@ -48,7 +48,7 @@ def prepare(data: str | Path, split: str, *, policy: str = "clean", rules: Mappi
         policy, rules: a preset, and the rules that are to differ from it (fields of tracks.Policy).
         crops_from: videos, images (video_imgs) or faces (face_imgs); default: the first of them that is there.
         decoder: decord or pyav; a clip decord cannot read is read by pyav, and counted.
-        rank, world_size, wait: of the processes that prepare together, on one file system; wait is their barrier.
+        rank, world_size, wait: of the processes that prepare together, on one disk; wait is their barrier.
         jobs: processes of this rank; default: the cores divided among the ranks; 1: in this process.
         say: gets one line at the end, and one every half minute before it.
         max_bad_fraction: of clips whose video is missing or damaged; more is an error.
@@ -207,8 +207,8 @@ def _judge(folder: Path, pieces: list[Piece], bad: dict[str, str], made: list[Pi
                          f"{max_bad_fraction:.1%}:\n  {some}\n-> put them there, or take the clips off the "
                          "split list; finished clips are kept")
     if gone := [piece.uid for piece in made if not piece.table.is_file()]:
-        raise RuntimeError(f"{folder}: {len(gone)} clips were not cut, {gone[0]} first -> all processes must share one "
-                           "file system; run again, finished clips are kept")
+        raise RuntimeError(f"{folder}: {len(gone)} clips were not cut, {gone[0]} first -> the processes do not see "
+                           "one disk: give --data_disk local where each machine has its own; finished clips are kept")
     if not any(len(piece.read()["frame"]) for piece in made):
         touched = all_counts([piece.read() for piece in made])
         reasons = "; ".join(f"{rule}: {count}" for rule, count in touched.most_common(5)) or "no record at all"

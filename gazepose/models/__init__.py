@@ -1,11 +1,13 @@
 """The models by name. All have one call: model(frames, window, head_pose, landmarks) -> Prediction."""
 
+from timm.layers import convert_sync_batchnorm
 from torch import nn
 
 from gazepose.models.gaze_lstm import BaselineLSTM, GazeLSTM
 from gazepose.models.gazepose import FaceGaze, GazePose, ModelConfig, Prediction
 
-__all__ = ["MODELS", "BaselineLSTM", "FaceGaze", "GazeLSTM", "GazePose", "ModelConfig", "Prediction", "build_model"]
+__all__ = ["MODELS", "BaselineLSTM", "FaceGaze", "GazeLSTM", "GazePose", "ModelConfig", "Prediction", "build_model",
+           "sync_batchnorm"]
 
 MODELS: dict[str, type[nn.Module]] = {"GazePose": GazePose, "GazeLSTM": GazeLSTM, "BaselineLSTM": BaselineLSTM,
                                      "FaceGaze": FaceGaze}
@@ -14,3 +16,8 @@ MODELS: dict[str, type[nn.Module]] = {"GazePose": GazePose, "GazeLSTM": GazeLSTM
 def build_model(config: ModelConfig) -> nn.Module:
     """The model that `config` describes, at its random start."""
     return MODELS[config.model](config)
+
+
+def sync_batchnorm(model: nn.Module) -> nn.Module:
+    """The same model and parameters, with BatchNorm over all processes; timm's, which keep their activation, too."""
+    return convert_sync_batchnorm(model)

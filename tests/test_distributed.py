@@ -1,0 +1,182 @@
+"""Two processes beside one: the same step, gradients in fewer bytes, and data on one disk or on two."""
+
+import multiprocessing
+import os
+import shutil
+import socket
+import traceback
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+import torch.distributed as dist
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, GradientState, PartialState
+from test_engine import Grey
+from test_prepare import data_set
+from torch import nn
+
+from gazepose.data import prepare as door
+from gazepose.data.index import Index
+from gazepose.data.loader import make_loader
+from gazepose.data.windows import WindowRule
+from gazepose.distributed import BACKENDS, check_flags, compressed_gradients, share_preparation
+from gazepose.engine import LossRule, train_steps
+from gazepose.models import sync_batchnorm
+from gazepose.optim import OptimConfig, make_optimizer
+from gazepose.sources import Source
+
+
+def in_processes(work: Callable[..., Any], count: int, *args: Any, local_ranks: list[int] | None = None) -> list[Any]:
+    """What `work(rank, *args)` returns in forked processes of one gloo group; its traceback where it fails."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    fork = multiprocessing.get_context("fork")
+    ends = [fork.Pipe(duplex=False) for _ in range(count)]
+
+    def child(rank: int) -> None:
+        local = (local_ranks or list(range(count)))[rank]
+        os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(local), "WORLD_SIZE": str(count), "OMP_NUM_THREADS": "1",
+                       "LOCAL_WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        torch.set_num_threads(1)                     # threads of OpenMP do not outlive a fork
+        for state in (AcceleratorState, PartialState, GradientState):
+            state._shared_state.clear()
+        try:
+            ends[rank][1].send((True, work(rank, *args)))
+        except BaseException:
+            ends[rank][1].send((False, traceback.format_exc()))
+
+    children = [fork.Process(target=child, args=(rank,)) for rank in range(count)]
+    for process in children:
+        process.start()
+    try:
+        results = [end.recv() if end.poll(60) else (False, "no answer within 60 s") for end, _ in ends]
+    finally:
+        for process in children:
+            process.kill()
+            process.join()
+    if failed := [said for good, said in results if not good]:
+        raise RuntimeError("\n".join(failed))
+    return [said for _, said in results]
+
+
+@pytest.fixture(scope="module")
+def uneven(index_of):
+    """Labels lie so that two processes' shares of a batch weigh differently: unknown, rare, frequent."""
+    label = np.tile([-1, -1, 1, 0, 0, 0, 1, 0, 0, -1], 10)
+    return index_of([range(100)], label=label.astype(np.int8).tolist())
+
+
+def trained(_: int, index: Index, batch_size: int, settings: list[tuple[str, dict]]) -> list[tuple]:
+    """Weights, losses and what exchanged the gradients, after one epoch under each setting."""
+    results = []
+    for compression, options in settings:
+        accelerator = Accelerator(cpu=True, kwargs_handlers=compressed_gradients(compression, **options))
+        torch.manual_seed(0)
+        config = OptimConfig(lr=0.1)
+        model = Grey()
+        model.head = nn.Sequential(nn.Linear(1, 32), nn.Tanh(), nn.Linear(32, 2))    # a matrix for PowerSGD
+        loader = make_loader(index, WindowRule(train=True, flip=False, crop=False), np.arange(100), crop_size=16,
+                             batch_size=batch_size, world_size=accelerator.num_processes)
+        prepared = accelerator.prepare(model, make_optimizer(model, config), loader)
+        losses = [step.loss for step in train_steps(accelerator, *prepared, step=0, total=5, seed=0,
+                                                    loss=LossRule((0.2, 0.8)), optim=config)]
+        used = prepared[0]._get_ddp_logging_data().get("comm_hook", "") if accelerator.num_processes > 1 else ""
+        results.append((torch.cat([part.flatten() for part in model.parameters()]).detach().numpy(), losses, used))
+    return results
+
+
+def test_two_processes_take_the_step_of_one_with_the_whole_batch(uneven):
+    ((whole, losses, _),), = in_processes(trained, 1, uneven, 40, [("no", {})])
+    halves = in_processes(trained, 2, uneven, 20, [("no", {})])
+    for (weights, their_losses, _), in halves:
+        np.testing.assert_allclose(weights, whole, rtol=0, atol=1e-6)
+        assert their_losses == pytest.approx(losses, abs=1e-6)
+
+
+def test_gradients_travel_compressed_and_the_losses_stay(uneven):
+    powersgd = {"matrix_approximation_rank": 1, "start_powerSGD_iter": 2, "min_compression_rate": 0.1}
+    settings = [("no", {}), ("fp16", {}), ("bf16", {}), ("powersgd", powersgd)]
+    first, second = in_processes(trained, 2, uneven, 20, settings)
+    plain, losses, _ = first[0]
+    for (name, _), (weights, their_losses, used), (others, *_) in zip(settings[1:], first[1:], second[1:], strict=True):
+        assert name in used.lower()
+        np.testing.assert_array_equal(weights, others)                    # the processes stay one model
+        assert 0 < np.abs(weights - plain).max() < 0.05
+        assert their_losses == pytest.approx(losses, abs=0.01)
+
+
+def test_what_cannot_be_had_is_refused_by_name(monkeypatch):
+    said = []
+    accelerator: Any = SimpleNamespace(device=torch.device("cpu"), num_processes=2, print=said.append)
+    with pytest.raises(ValueError, match="--sync_batchnorm: torch's SyncBatchNorm works on GPUs only"):
+        check_flags(accelerator, "no", True)
+    monkeypatch.setattr(dist, "get_backend", lambda: "mpi")
+    with pytest.raises(ValueError, match=r"--gradient_compression bf16: the processes talk over mpi"):
+        check_flags(accelerator, "bf16", False)
+    monkeypatch.setattr(dist, "get_backend", lambda: BACKENDS[0])
+    check_flags(accelerator, "fp16", False)
+    accelerator.num_processes = 1
+    check_flags(accelerator, "fp16", False)
+    assert said == ["--gradient_compression fp16: one process exchanges nothing, so it changes nothing"]
+
+
+def test_synchronised_batchnorm_keeps_parameters_and_activations():
+    model = timm.create_model("mobilenetv3_small_050", num_classes=2).eval()     # its BatchNorm holds the activation
+    before, faces = list(model.parameters()), torch.randn(2, 3, 64, 64)
+    wanted = model(faces)
+    changed = sync_batchnorm(model).eval()
+    layers = [layer for layer in changed.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+    assert layers and all(isinstance(layer, nn.SyncBatchNorm) for layer in layers)
+    assert all(one is other for one, other in zip(before, changed.parameters(), strict=True))
+    torch.testing.assert_close(changed(faces), wanted)
+
+
+def prepared_on(rank: int, roots: list, disk: str) -> tuple[list[str], int, str]:
+    """Prepare train on this process's disk: the clips it cut itself, the rows it then has, and the error."""
+    cut, make = [], door.make_piece
+    door.make_piece = lambda piece: (cut.append(piece.uid), make(piece))[1]
+    processes = share_preparation(Accelerator(cpu=True), disk)                       # type: ignore[arg-type]
+    try:
+        index = Source(roots[rank]).split("train", processes, policy="clean", crop_size=32, decoder="pyav")
+    except (ValueError, RuntimeError) as error:
+        return sorted(cut), 0, str(error)
+    return sorted(cut), len(index), ""
+
+
+@pytest.fixture
+def disks(tmp_path, monkeypatch):
+    """Two folders with the same three clips; cut in the process itself."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    clips = {f"c{n}": [("t", [1, 2])] for n in range(3)}
+    return [data_set(tmp_path / name, clips, frames=4) for name in ("first", "second")]
+
+
+def test_processes_on_one_disk_share_the_clips(disks):
+    (first, *ended), (second, *_) = in_processes(prepared_on, 2, disks[:1] * 2, "shared")
+    assert ended == [6, ""] and sorted(first + second) == ["c0", "c1", "c2"] and first and second
+
+
+def test_each_machine_prepares_its_own_disk(disks):
+    everything = ["c0", "c1", "c2"]
+    machines = in_processes(prepared_on, 2, disks, "local", local_ranks=[0, 0])
+    assert machines == [(everything, 6, "")] * 2
+    shutil.rmtree(disks[1] / "prepared")                              # the one that is done waits for the other
+    assert in_processes(prepared_on, 2, disks, "local", local_ranks=[0, 0]) == [([], 6, ""), (everything, 6, "")]
+
+
+def test_two_disks_taken_for_one_are_named(disks):
+    for _, rows, message in in_processes(prepared_on, 2, disks, "shared", local_ranks=[0, 0]):
+        assert rows == 0 and "the processes do not see one disk: give --data_disk local" in message
+
+
+def test_machines_with_other_rows_are_refused(disks):
+    (disks[1] / "split" / "train.list").write_text("c0\nc2")
+    (_, _, first), (_, _, second) = in_processes(prepared_on, 2, disks, "local", local_ranks=[0, 0])
+    assert f"{disks[0]}/prepared/clean-32/train: process 1 has other rows there" in first
+    assert "process 0 has other rows there -> its disk holds another data set" in second
