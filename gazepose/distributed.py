@@ -27,16 +27,18 @@ def share_preparation(state: Accelerator | PartialState, disk: Disk) -> Processe
     """
     if state.num_processes == 1:
         return Processes(say=state.print)
-    everyone = dist.new_group(backend="gloo", timeout=PREPARING)
+    everyone: Any = dist.new_group(backend="gloo", timeout=PREPARING)
     first = state.process_index - state.local_process_index             # rank of this machine's first process
     firsts: list[Any] = [None] * state.num_processes
     dist.all_gather_object(firsts, first, group=everyone)
-    if disk == "shared":
-        ranks, mates = list(range(state.num_processes)), everyone
-    else:
+    ranks, mates = list(range(state.num_processes)), everyone
+    if disk == "local":
         ranks = [rank for rank, other in enumerate(firsts) if other == first]
         machines = [[rank for rank, other in enumerate(firsts) if other == machine] for machine in sorted(set(firsts))]
         mates, _ = dist.new_subgroups_by_enumeration(machines, timeout=PREPARING, backend="gloo")
+
+    def wait() -> None:
+        dist.barrier(group=mates)
 
     def say(line: str) -> None:
         if state.process_index == ranks[0]:
@@ -47,7 +49,7 @@ def share_preparation(state: Accelerator | PartialState, disk: Disk) -> Processe
         dist.all_gather_object(values, value, group=everyone)
         return values
 
-    return Processes(ranks.index(state.process_index), len(ranks), lambda: dist.barrier(group=mates), say, compare)
+    return Processes(ranks.index(state.process_index), len(ranks), wait, say, compare)
 
 
 def compressed_gradients(compression: str, **powersgd: Any) -> list[DistributedDataParallelKwargs]:

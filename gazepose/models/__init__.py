@@ -1,6 +1,6 @@
 """The models by name. All have one call: model(frames, window, head_pose, landmarks) -> Prediction."""
 
-from timm.layers import convert_sync_batchnorm
+from timm.layers.norm_act import convert_sync_batchnorm
 from torch import nn
 
 from gazepose.models.gaze_lstm import BaselineLSTM, GazeLSTM
