@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# What: a training on several machines, the same command on each. HEAD=HOST[:PORT] MACHINES=2 hosts.sh FLAG ...
+#       HEAD is one of them; PROCESSES=N beside it: on each (default: its GPUs). torchrun's c10d rendezvous.
+# How long: as train.py, after a rendezvous that waits 10 minutes for the last machine.
+# Expect: "world: N processes on ..." with the N of all machines together; more in docs/cluster.md.
+. "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+machines="${MACHINES:-1}" head="${HEAD:-localhost:0}"
+if [ "$machines" -gt 1 ] && [ -z "${HEAD:-}" ]; then
+  echo "error: MACHINES=$machines without HEAD -> name the machine where they meet: HEAD=host0:29500" >&2; exit 2
+fi
+case "$head" in *:*) ;; *) head="$head:29500" ;; esac
+exec torchrun --nnodes "$machines" --nproc_per_node "${PROCESSES:-gpu}" --rdzv_backend c10d --rdzv_endpoint "$head" \
+  --rdzv_id "${JOB:-gazepose}" train.py "$@"
