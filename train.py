@@ -25,12 +25,11 @@ import torch
 from accelerate import Accelerator, DataLoaderConfiguration
 from torch.distributed.elastic.multiprocessing.errors import record
 
-from gazepose import checkpoint
+from gazepose import checkpoint, distributed
 from gazepose.config import TrainConfig, asdict, parse_train, readable_errors
 from gazepose.data.behaviours import BEHAVIOURS
 from gazepose.data.loader import make_loader, order_of
 from gazepose.data.windows import WindowRule, quality_fit
-from gazepose.distributed import check_flags, compressed_gradients, share_preparation
 from gazepose.engine import LossRule, predict, train_steps
 from gazepose.metrics import class_weights, evaluate, gaze_degrees, score_of_gaze, trivial_baselines
 from gazepose.models import build_model, sync_batchnorm
@@ -48,12 +47,12 @@ def main() -> None:
     accelerator = start_accelerator(
         mixed_precision=run.mixed_precision, gradient_accumulation_steps=run.gradient_accumulation_steps,
         log_with=run.log_with, project_dir=folder, dataloader_config=DataLoaderConfiguration(non_blocking=True),
-        kwargs_handlers=compressed_gradients(run.gradient_compression))
+        kwargs_handlers=distributed.compressed_gradients(run.gradient_compression))
     accelerator.print(world_line(accelerator, run.batch_size))
     if run.expect_world not in (None, accelerator.num_processes):
         raise SystemExit(f"error: --expect_world {run.expect_world}, but {accelerator.num_processes} were started -> "
                          "see accelerate_configs/ for files that start what they say")
-    check_flags(accelerator, run.gradient_compression, run.sync_batchnorm)
+    distributed.check_flags(accelerator, run.gradient_compression, run.sync_batchnorm, run.resume)
     log = RunLog(from_main(accelerator, lambda: folder), accelerator)               # its clock named the folder
     with log.running(run.resume) as stop:
         train(config, source, accelerator, log, stop)
@@ -65,7 +64,7 @@ def train(config: TrainConfig, source: Source, accelerator: Accelerator, log: Ru
     # data: the index of each split, and its rows as batches for all processes
     if data.num_workers:
         shield_workers()
-    processes = share_preparation(accelerator, data.data_disk)
+    processes = distributed.share_preparation(accelerator, data.data_disk)
     source.ready(processes)
     train_index, val_index = (source.split(name, processes, policy=data.policy, rules=data.rules,
                                            crops_from=data.crops_from, crops=data.crops, crop_size=data.crop_size,
@@ -94,7 +93,8 @@ def train(config: TrainConfig, source: Source, accelerator: Accelerator, log: Ru
     for reason in damaged:
         accelerator.print(f"resume: passed over {reason}")
     torch.manual_seed(run.seed)
-    model = build_model(config.model).to(memory_format=torch.channels_last)
+    sharded = distributed.is_sharded(accelerator)                    # which takes contiguous weights only
+    model = build_model(config.model).to(memory_format=torch.contiguous_format if sharded else torch.channels_last)
     start = None if found else checkpoint.start_from(model, run.checkpoint) if run.checkpoint else \
         checkpoint.start_from_imagenet(model, config.model.backbone) if source.preset is None else None
     if not found:
@@ -109,7 +109,7 @@ def train(config: TrainConfig, source: Source, accelerator: Accelerator, log: Ru
     if run.compile:
         model.compile()
     model, optimizer, train_loader, val_loader = accelerator.prepare(model, optimizer, train_loader, val_loader)
-    plain = accelerator.unwrap_model(model)
+    plain = build_model(config.model) if sharded else accelerator.unwrap_model(model)
 
     kept = {**asdict(config), "quality_fit": rule.quality_fit, "class_weights": weights, "root": str(source.root),
             "fingerprint": {"train": train_index.facts["fingerprint"], "val": val_index.facts["fingerprint"]},
@@ -148,7 +148,7 @@ def train(config: TrainConfig, source: Source, accelerator: Accelerator, log: Ru
 
     def save() -> None:
         nonlocal saved, saved_at
-        if accelerator.is_main_process and progress != saved:
+        if accelerator.is_main_process and progress != saved and not sharded:
             checkpoint.save_training(folder, plain, optimizer, accelerator.scaler, progress, kept)
         saved, saved_at = replace(progress), time.monotonic()
 
@@ -175,6 +175,8 @@ def train(config: TrainConfig, source: Source, accelerator: Accelerator, log: Ru
                     save()
             reached = validate(epoch + 1)
             progress.epoch, progress.consumed = epoch + 1, 0
+            if sharded:
+                distributed.gather_weights(model, plain)
             if reached > progress.best_mAP and accelerator.is_main_process:
                 checkpoint.save_weights(folder / "best", plain, kept)
             progress.best_mAP = max(progress.best_mAP, reached)

@@ -3,12 +3,15 @@
 Everything here is a choice of a flag; `Accelerator` does the rest.
 """
 
+import os
 from datetime import timedelta
 from typing import Any
 
 import torch.distributed as dist
 from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
-from accelerate.utils import DDPCommunicationHookType
+from accelerate.utils import DDPCommunicationHookType, DistributedType
+from torch import nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
 from gazepose.sources import Disk, Processes
 
@@ -31,14 +34,14 @@ def share_preparation(state: Accelerator | PartialState, disk: Disk) -> Processe
     first = state.process_index - state.local_process_index             # rank of this machine's first process
     firsts: list[Any] = [None] * state.num_processes
     dist.all_gather_object(firsts, first, group=everyone)
-    ranks, mates = list(range(state.num_processes)), everyone
+    ranks, mates = list(range(state.num_processes)), everyone        # of one disk
     if disk == "local":
         ranks = [rank for rank, other in enumerate(firsts) if other == first]
         machines = [[rank for rank, other in enumerate(firsts) if other == machine] for machine in sorted(set(firsts))]
         mates, _ = dist.new_subgroups_by_enumeration(machines, timeout=PREPARING, backend="gloo")
 
     def wait() -> None:
-        dist.barrier(group=mates)
+        dist.barrier(group=mates)                                        # type: ignore[arg-type]
 
     def say(line: str) -> None:
         if state.process_index == ranks[0]:
@@ -64,7 +67,19 @@ def compressed_gradients(compression: str, **powersgd: Any) -> list[DistributedD
     return [DistributedDataParallelKwargs(comm_hook=HOOKS[compression], comm_state_option=powersgd)]
 
 
-def check_flags(accelerator: Accelerator, compression: str, sync_batchnorm: bool) -> None:
+def is_sharded(accelerator: Accelerator) -> bool:
+    """Whether each process has only a part of every weight (FSDP)."""
+    return accelerator.distributed_type == DistributedType.FSDP
+
+
+def gather_weights(model: nn.Module, whole: nn.Module) -> None:
+    """Fill `whole` on the first process with the weights that `model` has in parts; all processes take part."""
+    state = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+    if dist.get_rank() == 0:
+        whole.load_state_dict(state)
+
+
+def check_flags(accelerator: Accelerator, compression: str, sync_batchnorm: bool, resume: bool = False) -> None:
     """Refuse what the processes that were started cannot do, and say what is in vain.
 
     Raises:
@@ -74,6 +89,13 @@ def check_flags(accelerator: Accelerator, compression: str, sync_batchnorm: bool
     if sync_batchnorm and device == "cpu":
         raise ValueError("--sync_batchnorm: torch's SyncBatchNorm works on GPUs only, and these processes are on cpu "
                          "-> leave it out; the weights are the same, BatchNorm takes each process's own windows")
+    if os.environ.get("ACCELERATE_USE_FSDP") == "true" and not is_sharded(accelerator):
+        raise ValueError(f"FSDP: Accelerate shards on GPUs only, and on {device} would start DistributedDataParallel "
+                         "without a word -> accelerate_configs/cpu2.yaml")
+    if is_sharded(accelerator) and (resume or compression != "no"):
+        flag = "--resume" if resume else f"--gradient_compression {compression}"
+        raise ValueError(f"{flag}: not with FSDP, of which only whole weights are saved, and which exchanges gradients "
+                         "in parts -> leave it out, or use a configuration without FSDP (accelerate_configs/gpu4.yaml)")
     if compression != "no" and several and (backend := dist.get_backend()) not in BACKENDS:
         raise ValueError(f"--gradient_compression {compression}: the processes talk over {backend}, and torch "
                          f"compresses over {' and '.join(BACKENDS)} -> leave it out")

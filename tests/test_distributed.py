@@ -1,11 +1,13 @@
 """Two processes beside one: the same step, gradients in fewer bytes, and data on one disk or on two."""
 
+import math
 import multiprocessing
 import os
 import shutil
 import socket
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,19 +16,22 @@ import pytest
 import timm
 import torch
 import torch.distributed as dist
-from accelerate import Accelerator
+from accelerate import Accelerator, FullyShardedDataParallelPlugin
 from accelerate.state import AcceleratorState, GradientState, PartialState
+from accelerate.utils import DistributedType
 from test_engine import Grey
 from test_prepare import data_set
 from torch import nn
+from torch.distributed.tensor import DTensor
 
+from gazepose import checkpoint
 from gazepose.data import prepare as door
 from gazepose.data.index import Index
 from gazepose.data.loader import make_loader
 from gazepose.data.windows import WindowRule
-from gazepose.distributed import BACKENDS, check_flags, compressed_gradients, share_preparation
+from gazepose.distributed import BACKENDS, check_flags, compressed_gradients, gather_weights, share_preparation
 from gazepose.engine import LossRule, train_steps
-from gazepose.models import sync_batchnorm
+from gazepose.models import ModelConfig, build_model, sync_batchnorm
 from gazepose.optim import OptimConfig, make_optimizer
 from gazepose.sources import Source
 
@@ -113,7 +118,8 @@ def test_gradients_travel_compressed_and_the_losses_stay(uneven):
 
 def test_what_cannot_be_had_is_refused_by_name(monkeypatch):
     said = []
-    accelerator: Any = SimpleNamespace(device=torch.device("cpu"), num_processes=2, print=said.append)
+    accelerator: Any = SimpleNamespace(device=torch.device("cpu"), num_processes=2, print=said.append,
+                                       distributed_type=DistributedType.MULTI_CPU)
     with pytest.raises(ValueError, match="--sync_batchnorm: torch's SyncBatchNorm works on GPUs only"):
         check_flags(accelerator, "no", True)
     monkeypatch.setattr(dist, "get_backend", lambda: "mpi")
@@ -180,3 +186,50 @@ def test_machines_with_other_rows_are_refused(disks):
     (_, _, first), (_, _, second) = in_processes(prepared_on, 2, disks, "local", local_ranks=[0, 0])
     assert f"{disks[0]}/prepared/clean-32/train: process 1 has other rows there" in first
     assert "process 0 has other rows there -> its disk holds another data set" in second
+
+
+def shared_out(rank: int, folder: Path) -> tuple[int, int, dict[str, np.ndarray] | None]:
+    """Train one step with FSDP2, save what the first process gathers; sizes of the shard and of the whole."""
+    accelerator = Accelerator(cpu=True)
+    plugin = FullyShardedDataParallelPlugin(fsdp_version=2, auto_wrap_policy="NO_WRAP")
+    # Accelerate shards on GPUs only; told so, it does the same with torch's fully_shard over gloo
+    AcceleratorState._shared_state |= {"distributed_type": DistributedType.FSDP, "fsdp_plugin": plugin}
+    config = ModelConfig(output_stride=32, num_encoder_layers=1, num_decoder_layers=1, dmodel=32, dim_feedforward=32)
+    torch.manual_seed(0)
+    model = build_model(config)
+    model, optimizer = accelerator.prepare(model, make_optimizer(model, OptimConfig(lr=0.01)))
+    batch = torch.randn(8, 3, 32, 32), torch.arange(7).repeat(2, 1), torch.zeros(2, 3), torch.zeros(2, 5, 3)
+    accelerator.backward(model(*batch).logits.square().sum())
+    assert math.isfinite(float(accelerator.clip_grad_norm_(model.parameters(), 1.0)))
+    optimizer.step()
+    parts = [parameter for parameter in model.parameters() if isinstance(parameter, DTensor)]
+    shard, all_of_it = (sum(size) for size in zip(*((p.to_local().numel(), p.numel()) for p in parts), strict=True))
+    full = {name: p.full_tensor().detach().numpy() for name, p in model.named_parameters() if isinstance(p, DTensor)}
+    whole = build_model(config)
+    gather_weights(model, whole)
+    if rank == 0:
+        checkpoint.save_weights(folder / "best", whole, {"model": vars(config)})
+    return shard, all_of_it, full
+
+
+def test_sharded_weights_are_saved_whole(tmp_path):
+    (first, size, weights), (second, *_) = in_processes(shared_out, 2, tmp_path)
+    assert first + second == size and 0.4 < first / size < 0.6
+    model, _ = checkpoint.read_model(tmp_path / "best")
+    loaded = dict(model.named_parameters())
+    assert loaded.keys() == weights.keys()
+    for name, value in weights.items():
+        np.testing.assert_array_equal(loaded[name].detach().numpy(), value)
+
+
+def test_sharding_says_where_it_cannot_be_had(monkeypatch):
+    accelerator: Any = SimpleNamespace(device=torch.device("cpu"), num_processes=2, distributed_type="MULTI_CPU")
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(ValueError, match="FSDP: Accelerate shards on GPUs only, and on cpu would start Distributed"):
+        check_flags(accelerator, "no", False)
+    accelerator.distributed_type = DistributedType.FSDP
+    check_flags(accelerator, "no", False)
+    with pytest.raises(ValueError, match="--resume: not with FSDP, of which only whole weights are saved"):
+        check_flags(accelerator, "no", False, resume=True)
+    with pytest.raises(ValueError, match="--gradient_compression fp16: not with FSDP"):
+        check_flags(accelerator, "fp16", False)
