@@ -197,11 +197,15 @@ def theirs(name: str) -> str:
 
 
 def started(kind: str, folder: Path) -> subprocess.Popen:
-    """Training from Gaze360's weights and inference, one after the other, as a user would type them."""
+    """Training from Gaze360's weights and inference, one after the other, as a user would type them; the baseline's
+    without the launcher, which is slow to import and has nothing to do with one process."""
     launch, run = ROOT / "launch", folder / f"{kind}-run"
+    (folder / "base").mkdir(exist_ok=True)
+    (folder / "base" / "accelerate").write_text(f'#!/bin/sh\nshift 3\nexec {sys.executable} "$@"\n')
+    (folder / "base" / "accelerate").chmod(0o755)
     command = (f"bash {launch}/{kind}train.sh --data {folder}/world --limit 12 --exp_path {run} {' '.join(SMALL)} "
                f"--checkpoint {folder}/gaze360.pth.tar && bash {launch}/{kind}val.sh {run} --limit 9")
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    path = f"{folder / kind}:{Path(sys.executable).parent}:{os.environ['PATH']}"
     return subprocess.Popen(["bash", "-c", command], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                             env={**os.environ, "PATH": path, "VENV": "none", "PYTHONPATH": str(ROOT)})
 
