@@ -91,9 +91,9 @@ def plot(path: Path, found: dict[str, list[dict[str, Any]]]) -> None:
                 panel.plot(sizes, sizes * values[-1] / sizes[-1], ":", color="grey", label="linear")
             panel.set(xlabel=kind, ylabel=unit)
             if kind == "rows":
-                panel.set(xscale="log", yscale="symlog")
+                panel.set(xscale="log", yscale="symlog", ylim=(0, 2 * values.max()))
             else:
-                panel.set(xticks=sizes, ylim=(0, None))
+                panel.set(xticks=sizes, ylim=(0, 1.1 * panel.dataLim.ymax))
             panel.legend(frameon=False)
         axes[0][column].set_title(title)
     figure.savefig(path, dpi=120)
