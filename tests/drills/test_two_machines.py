@@ -129,11 +129,11 @@ def finished(machines: Machines, started: list[subprocess.Popen]) -> None:
     assert (status["state"], status["world_size"]) == ("finished", 2)
 
 
-def test_two_machines_train_to_the_end(machines, record_property):
+def test_two_machines_train_to_the_end(machines, figure):
     began = time.monotonic()
     finished(machines, machines.train("--epochs", "2"))
+    figure("seconds of 2 epochs, with the start", f"{time.monotonic() - began:.0f}")
     assert "world: 2 processes on cpu" in machines.said()
-    print(f"\ntwo machines: 2 epochs, {steps(machines)} steps, {time.monotonic() - began:.0f} s with the start")
 
 
 FAULTS = {"machine 1 dies": lambda machines: machines.kill(1), "machine 0 dies": lambda machines: machines.kill(0),
@@ -141,7 +141,7 @@ FAULTS = {"machine 1 dies": lambda machines: machines.kill(1), "machine 0 dies":
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_ends_the_job_and_it_resumes(machines, fault):
+def test_a_fault_ends_the_job_and_it_resumes(machines, fault, figure):
     started = machines.train("--epochs", "60")
     seconds_until(lambda: steps(machines) >= 20, 240, machines)
     FAULTS[fault](machines)
@@ -151,12 +151,13 @@ def test_a_fault_ends_the_job_and_it_resumes(machines, fault):
                       if n not in ended and process.poll() is not None})
         return len(ended) == 2
     seconds_until(all_ended, ENDS, machines)
+    for n in range(2):
+        figure(f"seconds until the launcher of machine {n} has ended", f"{ended[n]:.1f}", f"<= {ENDS}")
+    left = seconds_until(lambda: not any(machines.processes(n) for n in range(2)), 10, machines)
+    figure("seconds until the last process has ended after it", f"{left:.1f}", "<= 10")
     assert all(process.returncode for process in started), machines.said()
-    orphans = seconds_until(lambda: not any(machines.processes(n) for n in range(2)), 10, machines)
     reached = steps(machines)
     machines.link(1, "up")
-    epochs = reached // 8 + 2
-    finished(machines, machines.train("--epochs", str(epochs), "--resume"))
+    finished(machines, machines.train("--epochs", str(reached // 8 + 2), "--resume"))
+    figure("last step before the fault, and of the resumed run", f"{reached}, {steps(machines)}", "more")
     assert steps(machines) > reached
-    print(f"\n{fault} after step {reached}: launchers ended after {ended[0]:.1f} and {ended[1]:.1f} s, the last "
-          f"process {orphans:.1f} s later; resumed to step {steps(machines)}")
