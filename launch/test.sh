@@ -3,4 +3,5 @@
 # How long: the installation, then under 6 minutes on 2 cores.
 # Expect: every test passes; those that need golden vectors or a GPU say why they are skipped where there are none.
 . "$(dirname "${BASH_SOURCE[0]}")/environment.sh" test
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"     # pytest runs on all cores already; threads on top wait for each other
 exec python -m pytest -q -n logical --dist loadfile --no-loadscope-reorder "$@"
