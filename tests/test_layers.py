@@ -13,10 +13,12 @@ VERBS = ["gazepose.config", "gazepose.sources", "gazepose.runlog", "gazepose.eng
 MODELS = ["gazepose.models"]
 DATA = ["gazepose.data", "gazepose.priors", "gazepose.synthetic"]
 DOCTOR = ["gazepose.doctor"]
-BASE = ["gazepose.process"]
-MAY_IMPORT = {**{room: VERBS + DOCTOR + MODELS + DATA for room in ENTRY}, **{room: DOCTOR + DATA for room in DOCTOR},
-              **{room: VERBS + MODELS + DATA for room in VERBS},
-              **{room: MODELS for room in MODELS}, **{room: DATA for room in DATA}, **{room: [] for room in BASE}}
+BASE = ["gazepose.process", "gazepose.gate"]              # below everything
+MAY_IMPORT = {**{room: VERBS + DOCTOR + MODELS + DATA + BASE for room in ENTRY},
+              **{room: DOCTOR + DATA + BASE for room in DOCTOR},
+              **{room: VERBS + MODELS + DATA + BASE for room in VERBS},
+              **{room: MODELS + BASE for room in MODELS}, **{room: DATA + BASE for room in DATA},
+              **{room: [] for room in BASE}}
 ONLY_HERE = {"decord": ["gazepose.data.video"], "tyro": ["gazepose.config", "gazepose.__main__"],
              "timm": ["gazepose.models"], "mediapipe": ["gazepose.priors.landmarks"]}
 

@@ -1,5 +1,6 @@
 """Shards give back the bytes they got; an index is whole or not there, and says where it is broken."""
 
+import json
 import os
 import pickle
 from collections.abc import Sequence
@@ -145,6 +146,14 @@ def test_damaged_contents_are_a_named_error(tmp_path, content):
     made(tmp_path / "train")
     (tmp_path / "train" / "index.json").write_bytes(content)
     with pytest.raises(ValueError, match=r"index\.json: .*prepare"):
+        Index.open(tmp_path / "train")
+
+
+def test_contents_that_lack_a_shards_size_are_a_named_error(tmp_path):
+    contents = made(tmp_path / "train").contents
+    del contents["shards"][0]["bytes"]
+    (tmp_path / "train" / "index.json").write_text(json.dumps(contents))
+    with pytest.raises(ValueError, match=r"index\.json: a shard's size is not what it should be"):
         Index.open(tmp_path / "train")
 
 

@@ -19,6 +19,7 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from gazepose.data.tracks import MAX_FRAME, POLICIES, FaceTrack, Policy, RawTrack, Segment, face_tracks
+from gazepose.gate import unique_names
 
 ID = re.compile(r"(?!\.+\Z)[A-Za-z0-9_.-]{1,128}")
 BLANK = re.compile(r"\s*")
@@ -91,7 +92,7 @@ def read_json(path: str | Path) -> Any:
     collecting = gc.isenabled()
     gc.disable()                                                       # millions of small objects, none of them cyclic
     try:
-        return json.loads(path.read_bytes(), object_pairs_hook=_unique)
+        return json.loads(path.read_bytes(), object_pairs_hook=unique_names)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not readable JSON: {error} -> download or make it again") from error
     finally:
@@ -207,20 +208,12 @@ def raw_tracks(annotated: dict[str, Any], policy: Policy, counts: Counter[str]) 
     return list(tracks.values())
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    named = dict(pairs)
-    if len(named) != len(pairs):
-        name = Counter(key for key, _ in pairs).most_common(1)[0][0]
-        raise ValueError(f"the name {name[:40]!r} occurs twice in one object")
-    return named
-
-
 def _read_appended(path: Path, counts: Counter[str]) -> list[Any]:
     """The different values of a file that the original scripts append to, in order, at least one.
 
     They open files for appending: a second run, or a second track of that id, writes behind what is there.
     """
-    decoder, values, at = json.JSONDecoder(object_pairs_hook=_unique), [], 0
+    decoder, values, at = json.JSONDecoder(object_pairs_hook=unique_names), [], 0
     try:
         text = path.read_text(encoding="utf-8").strip()
         while at < len(text) or not values:

@@ -16,8 +16,10 @@ import numpy as np
 import pandas as pd
 
 from gazepose.data.annotations import is_id
+from gazepose.data.images import MAX_BYTES
 from gazepose.data.index import Index
 from gazepose.data.shards import jpeg_size
+from gazepose.gate import plain_file, plain_folder
 
 FRAMED = re.compile(r"(\d{5})_(.+)\.jpg")
 UNFRAMED = re.compile(r"(.+)\.jpg")
@@ -65,6 +67,9 @@ def walk_crops(root: Path, video: str) -> Iterator[tuple[Path, CropFile | None, 
         if not is_id(folder.name):
             yield folder, None, "track dropped: its id is not letters, digits, _ . -"
             continue
+        if folder.is_symlink():
+            yield folder, None, "track dropped: its folder is a link"
+            continue
         for path in sorted(folder.iterdir()):
             parsed = parse_name(path.name)
             if parsed is None or not path.is_file():
@@ -77,8 +82,9 @@ def list_crops(root: Path, video: str, counts: Counter[str]) -> list[list[CropFi
     """Crops of one video by track, each ascending in frame; a crop without a frame number is a track of its own.
 
     Raises:
-        ValueError: a unique id occurs twice in a track (each crop is scored once).
+        ValueError: the video's folder is a link, or a unique id occurs twice in a track (each crop is scored once).
     """
+    plain_folder(root / video, "folder of crops")
     tracks: list[list[CropFile]] = []
     framed: dict[str, list[CropFile]] = {}
     seen: set[tuple[str, str]] = set()
@@ -106,6 +112,7 @@ def crop_size(path: Path) -> tuple[int, int]:
         ValueError: naming the file, when its header is damaged or its end is missing. Damage in between shows only when
             the crop is decoded (images.read_image).
     """
+    plain_file(path, "image", MAX_BYTES)
     with open(path, "rb") as file:
         jpeg = file.read(HEADER_BYTES)
         tail = jpeg
@@ -136,7 +143,10 @@ def test_labels(root: Path, index: Index) -> np.ndarray:
     path = root / "truth" / "test_labels.csv"
     known: dict[tuple[str, str, str], int] = {}
     if path.is_file():
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        try:
+            table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        except ValueError as error:                                    # pandas' own errors are ValueErrors
+            raise ValueError(f"{path}: not a table: {error}") from error
         missing = [name for name in ("video_id", "track_id", "unique_id", "label") if name not in table]
         wrong = [] if missing else sorted(set(table["label"]) - {"0", "1"})
         if missing or wrong:

@@ -9,17 +9,22 @@ from pathlib import Path
 
 import numpy as np
 
-from gazepose.data.shards import decode
+from gazepose.data.shards import decode, jpeg_size
+from gazepose.gate import plain_file, plain_folder
+
+MAX_BYTES = 64 << 20
 
 
 def read_image(path: Path) -> tuple[bytes, np.ndarray]:
     """(the file's bytes, uint8 [H, W, 3] RGB).
 
     Raises:
-        FileNotFoundError: no such file. ValueError: naming the file when it is damaged.
+        FileNotFoundError: no such file. ValueError: naming the file when it is damaged, absurdly large, or a link.
     """
+    plain_file(path, "image", MAX_BYTES)
     jpeg = path.read_bytes()
     try:
+        jpeg_size(jpeg)                                                # before memory is asked for
         return jpeg, decode(jpeg)
     except ValueError as error:
         raise ValueError(f"{path}: {error} -> download or make it again") from error
@@ -58,7 +63,5 @@ def face_image(folder: Path, track: str, number: int) -> tuple[bytes, np.ndarray
 
 
 def existing(folder: Path) -> Path:
-    """The folder; FileNotFoundError when it is not there."""
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder of images")
-    return folder
+    """The folder; FileNotFoundError when it is not there, ValueError when it is a link."""
+    return plain_folder(folder, "folder of images")

@@ -13,11 +13,13 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from gazepose.data.annotations import is_id
 from gazepose.data.shards import Shards, decode
 
 FORMAT = 1
@@ -30,6 +32,7 @@ COLUMNS: dict[str, tuple[type, tuple[int, ...]]] = {                  # name -> 
 }
 REQUIRED = ("frame", "box", "label", "offset", "length")
 TABLES = ("track_clip", "track_start", "clip_shard", "clip_base")
+CONTENTS = {"rows": int, "facts": dict, "clips": list, "track_name": list, "files": dict, "shards": list}
 REMEDY = "delete the folder and run `python -m gazepose prepare` again"
 
 
@@ -80,11 +83,14 @@ class Index:
         self.columns = [name for name in COLUMNS if name in contents["files"]]
         for name in TABLES:
             setattr(self, name, _load(folder, contents, name, mapped=False))
+        if fault := _table_fault(vars(self), self.rows, len(self.clips), len(self.track_name), len(contents["shards"])):
+            raise ValueError(f"{folder}: {fault} -> {REMEDY}")
         for name, (dtype, tail) in COLUMNS.items():
             if name in contents["files"]:
                 column = _load(folder, contents, name)
-                if column.shape != (self.rows, *tail):
-                    raise ValueError(f"{folder}: {name}: shape {column.shape}, wanted {(self.rows, *tail)} -> {REMEDY}")
+                if column.shape != (self.rows, *tail) or not np.issubdtype(column.dtype, dtype):
+                    raise ValueError(f"{folder}: {name}: {column.dtype} {column.shape}, wanted {dtype.__name__} "
+                                     f"{(self.rows, *tail)} -> {REMEDY}")
             elif name == "position":
                 column = np.arange(self.rows, dtype=dtype) - np.repeat(self.track_start[:-1], np.diff(self.track_start))
             else:
@@ -227,6 +233,9 @@ def join(index: Index, table: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]
     if missing:
         raise ValueError(f"{index.folder}: the table to join lacks {', '.join(sorted(missing))}")
     clip, track, frame = (np.asarray(table[name]) for name in ("clip", "track", "frame"))
+    if not clip.shape == track.shape == frame.shape == (clip.size,) or not np.issubdtype(frame.dtype, np.integer):
+        raise ValueError(f"{index.folder}: the table to join has clips {clip.shape}, tracks {track.shape} and frames "
+                         f"{frame.shape} ({frame.dtype}); one length is wanted, and frames of whole numbers")
     starts = np.flatnonzero(np.r_[True, (clip[1:] != clip[:-1]) | (track[1:] != track[:-1])]) if len(clip) else clip[:0]
     starts = starts.astype(np.int64)                                   # names are looked up once per run of equal ones
     names = [(str(clip[start]), str(track[start])) for start in starts]
@@ -244,8 +253,12 @@ def join(index: Index, table: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]
         if name not in COLUMNS or len(values) != len(clip):
             raise ValueError(f"{index.folder}: column {name} of the table to join: {len(values)} entries for "
                              f"{len(clip)} faces; columns that can be joined: {', '.join(COLUMNS)}")
+        values = np.asarray(values)
+        if values.shape[1:] != COLUMNS[name][1] or not np.issubdtype(values.dtype, np.number):
+            raise ValueError(f"{index.folder}: column {name} of the table to join: {values.dtype} {values.shape}, "
+                             f"numbers {(len(clip), *COLUMNS[name][1])} are wanted")
         joined[name] = np.full((len(index), *COLUMNS[name][1]), np.nan, np.float32)
-        joined[name][found] = np.asarray(values)[matched.entry[found]]
+        joined[name][found] = values[matched.entry[found]]
     return joined
 
 
@@ -276,7 +289,7 @@ def match(index: Index, names: Sequence[tuple[str, str]], number: np.ndarray, pl
     of_name = np.array([track_number.get(name, -1) for name in names], np.int64)
     track = of_name[number] if len(names) else np.zeros(0, np.int64)
     place = np.asarray(place).astype(np.int64)
-    entries = np.flatnonzero((track >= 0) & (place >= 0))
+    entries = np.flatnonzero((track >= 0) & (place >= 0) & (place < 1 << 32))
     keys = (track[entries] << 32) + place[entries]
     if len(keys) and (keys[1:] < keys[:-1]).any():
         order = np.argsort(keys, kind="stable")
@@ -308,7 +321,11 @@ def _typed(name: str, values: np.ndarray) -> np.ndarray:
             or int(values.min()) < np.iinfo(dtype).min or int(values.max()) > np.iinfo(dtype).max):
         raise ValueError(f"column {name}: values {values.min()}..{values.max()} ({values.dtype}) do not fit "
                          f"{dtype.__name__}")
-    return np.ascontiguousarray(values, dtype)
+    typed = np.ascontiguousarray(values, dtype)
+    if np.issubdtype(dtype, np.floating) and np.isinf(typed).any():    # NaN is unknown; this would be learnt from
+        row = int(np.argmax(np.isinf(typed).reshape(len(typed), -1).any(axis=1)))
+        raise ValueError(f"column {name}: row {row} is not finite ({typed[row]})")
+    return typed
 
 
 def _check(folder: Path, columns: dict[str, np.ndarray], tables: dict[str, np.ndarray], clips: Sequence[str],
@@ -318,16 +335,11 @@ def _check(folder: Path, columns: dict[str, np.ndarray], tables: dict[str, np.nd
     if missing:
         raise ValueError(f"{folder}: columns missing: {', '.join(missing)}")
     rows, start = len(columns["frame"]), tables["track_start"]
-    shapes = {"track_clip": len(track_name), "track_start": len(track_name) + 1, "clip_shard": len(clips),
-              "clip_base": len(clips)}
-    for name, wanted in shapes.items():
-        if tables[name].shape != (wanted,):
-            raise ValueError(f"{folder}: {name}: shape {tables[name].shape}, wanted {(wanted,)}")
+    if fault := _table_fault(tables, rows, len(clips), len(track_name), len(shards)):
+        raise ValueError(f"{folder}: {fault}")
     for name, values in columns.items():
         if values.shape != (rows, *COLUMNS[name][1]):
             raise ValueError(f"{folder}: {name}: shape {values.shape}, wanted {(rows, *COLUMNS[name][1])}")
-    if start[0] != 0 or start[-1] != rows or (np.diff(start) < 0).any():
-        raise ValueError(f"{folder}: track_start must rise from 0 to {rows}, the number of rows")
     if len(set(clips)) != len(clips):
         raise ValueError(f"{folder}: a clip occurs twice")
     inside = np.ones(rows, bool)
@@ -346,6 +358,22 @@ def _check(folder: Path, columns: dict[str, np.ndarray], tables: dict[str, np.nd
     return rows
 
 
+def _table_fault(tables: Mapping[str, np.ndarray], rows: int, clips: int, tracks: int, shards: int) -> str:
+    """What is wrong with the tables, if anything: they are numbers that lead from a row to its clip and shard."""
+    wanted = {"track_clip": (tracks, clips), "track_start": (tracks + 1, rows + 1),
+              "clip_shard": (clips, max(shards, 1)), "clip_base": (clips, 1 << 62)}
+    for name, (length, top) in wanted.items():
+        table = tables[name]
+        if table.shape != (length,) or not np.issubdtype(table.dtype, np.integer):
+            return f"{name}: {table.dtype} {table.shape}, whole numbers {(length,)} are wanted"
+        if length and not 0 <= table.min() <= table.max() < top:
+            return f"{name}: numbers {table.min()} to {table.max()}, within 0 and {top - 1} is wanted"
+    start = tables["track_start"]
+    if start[0] != 0 or start[-1] != rows or (np.diff(start) < 0).any():
+        return f"track_start must rise from 0 to {rows}, the number of rows"
+    return ""
+
+
 def _contents(folder: Path) -> dict[str, Any]:
     path = folder / "index.json"
     if not path.is_file():
@@ -358,9 +386,23 @@ def _contents(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: not the contents of an index ({error}) -> {REMEDY}") from error
     if version != FORMAT:
         raise ValueError(f"{path}: format {version}, this version reads {FORMAT} -> {REMEDY}")
-    if missing := {"rows", "facts", "clips", "track_name", "files", "shards"} - set(contents):
+    if missing := set(CONTENTS) - set(contents):
         raise ValueError(f"{path}: lacks {', '.join(sorted(missing))} -> {REMEDY}")
+    entries = [*contents["files"].values(), *contents["shards"]] if isinstance(contents["files"], dict) and isinstance(
+        contents["shards"], list) else [None]
+    if wrong := [name for name, kind in CONTENTS.items() if type(contents[name]) is not kind] or [
+            "a file's entry" for entry in entries if not _is_entry(entry)] or [
+            "a shard's size" for shard in contents["shards"] if type(shard.get("bytes")) is not int] or [
+            f"no {name}" for name in (*TABLES, *REQUIRED) if name not in contents["files"]]:
+        raise ValueError(f"{path}: {wrong[0]} is not what it should be -> {REMEDY}")
+    if not all(isinstance(name, str) for name in chain(contents["clips"], contents["track_name"])):
+        raise ValueError(f"{path}: names of clips and tracks are not all text -> {REMEDY}")
     return contents
+
+
+def _is_entry(entry: Any) -> bool:
+    """A file of the folder itself: nothing leads out of it."""
+    return isinstance(entry, dict) and is_id(entry.get("file")) and isinstance(entry.get("sha256"), str)
 
 
 def _write_contents(folder: Path, contents: dict[str, Any]) -> None:
@@ -393,8 +435,12 @@ def _save(folder: Path, name: str, values: np.ndarray) -> dict[str, Any]:
 def _load(folder: Path, contents: dict[str, Any], name: str, mapped: bool = True) -> np.ndarray:
     path = folder / contents["files"][name]["file"]
     try:
-        values = np.load(path, mmap_mode="r" if mapped and contents["rows"] else None, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        if mapped and contents["rows"]:
+            values = np.lib.format.open_memmap(path, mode="r")         # refuses objects
+        else:
+            with open(path, "rb") as file:
+                values = np.lib.format.read_array(file, allow_pickle=False)
+    except Exception as error:                                         # what damaged bytes do to numpy is open
         raise ValueError(f"{path}: not a whole column ({error}) -> {REMEDY}") from error
     return np.asarray(values)                                          # np.memmap costs 10 times as much per access
 

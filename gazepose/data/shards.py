@@ -17,6 +17,7 @@ import simplejpeg
 
 QUALITY = 90
 SUBSAMPLING = "420"
+MAX_PIXELS = 1 << 26         # 8192 x 8192
 
 
 def encode(rgb: np.ndarray) -> bytes:
@@ -42,12 +43,14 @@ def decode(jpeg: bytes | memoryview, out: np.ndarray | None = None) -> np.ndarra
 
 
 def jpeg_size(jpeg: bytes) -> tuple[int, int]:
-    """(height, width) by the header alone; ValueError when that is damaged."""
+    """(height, width) by the header alone; ValueError when that is damaged, or states more than MAX_PIXELS."""
     try:
-        height, width, *_ = simplejpeg.decode_jpeg_header(jpeg)
-        return int(height), int(width)
+        height, width = map(int, simplejpeg.decode_jpeg_header(jpeg)[:2])
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"not a JPEG: {error}") from error
+    if height * width > MAX_PIXELS:
+        raise ValueError(f"not a JPEG of a size that is read: it is {width} x {height} pixels")
+    return height, width
 
 
 class ShardWriter:

@@ -6,13 +6,14 @@ presentation, from 0. Cutting faces out of the pictures is data/crops.py.
 
 import os
 import re
-import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from gazepose.gate import plain_file
 
 DECODERS = ("decord", "pyav")
 SUFFIXES = (".mp4", ".mov", ".mkv", ".avi")
@@ -228,16 +229,7 @@ def _checked(path: str | Path, decoder: str) -> str:
     name = os.fspath(path)
     if not os.path.isabs(name):
         raise ValueError(f"{name}: a video is opened by absolute path only, not by a relative one or a protocol")
-    try:
-        facts = os.lstat(name)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{name}: no such video") from None
-    if stat.S_ISLNK(facts.st_mode):
-        raise ValueError(f"{name}: is a link -> link the folder instead, or put the file there")
-    if not stat.S_ISREG(facts.st_mode):
-        raise ValueError(f"{name}: is not a regular file")
-    if facts.st_size > MAX_BYTES:
-        raise ValueError(f"{name}: {facts.st_size >> 30} GiB; clips of at most {MAX_BYTES >> 30} GiB are read")
+    plain_file(name, "video", MAX_BYTES)
     container_of(name)
     return name
 

@@ -268,6 +268,11 @@ def make_batch(index: Index, rule: WindowRule, rows: np.ndarray, epoch: int, cro
         "label": torch.from_numpy(np.where(filler, -1, index.label[centre]).astype(np.int64)),
         "row": torch.from_numpy(rows.astype(np.int64)),
     }
+    for name in ("head_pose", "landmarks", "gaze"):
+        if torch.isinf(batch[name]).any():               # NaN is unknown; this would poison what is learnt
+            row = int(centre[torch.isinf(batch[name]).flatten(1).any(1).numpy()][0])
+            raise ValueError(f"{index.folder}: row {row} ({index.name_of(row)}): {name} is not finite -> bring that "
+                             "prior in again")
     if rule.train:
         flip = uniform(rule.seed, epoch, _FLIP, flip_key) < 0.5 if rule.flip else np.zeros(len(pool), bool)
         whole = np.tile(np.array([0, 0, 1, 1], np.float32), (len(pool), 1))

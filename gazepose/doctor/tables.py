@@ -4,13 +4,13 @@ import math
 from functools import partial
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 
 from gazepose.data.index import COLUMNS
 from gazepose.doctor.crops import Faces
 from gazepose.doctor.findings import Findings, Place
+from gazepose.gate import read_arrays
 
 JOINED = {"priors": ("head_pose", "landmarks"), "truth": ("gaze",)}
 ANGLE, AROUND = 99.0, 0.5    # degrees a pose network can give; how far outside the crop a landmark may lie, in crops
@@ -27,10 +27,9 @@ def examine_table(root: Path, kind: str, split: str, faces: Faces, findings: Fin
     if not path.is_file():
         return None
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            table = {name: stored[name] for name in ("clip", "track", "frame", *JOINED[kind]) if name in stored}
-    except (ValueError, EOFError, OSError, BadZipFile, AttributeError) as error:
-        findings.add("table_unusable", **place, detail=f"not readable: {error}")
+        table = read_arrays(path, ("clip", "track", "frame", *JOINED[kind]))
+    except ValueError as error:
+        findings.add("table_unusable", **place, detail=f"not readable: {str(error).removeprefix(f'{path}: ')}")
         return None
     if complaint := _complaint(table):
         findings.add("table_unusable", **place, detail=complaint)

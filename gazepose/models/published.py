@@ -17,9 +17,9 @@ import numpy as np
 import timm
 import torch
 from huggingface_hub import try_to_load_from_cache
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from gazepose.gate import read_tensors
 from gazepose.models import build_model
 from gazepose.models.gazepose import ModelConfig
 
@@ -123,7 +123,7 @@ def cached_imagenet(backbone: str) -> dict[str, Tensor] | None:
         config = timm.get_pretrained_cfg(name) if timm.is_model_pretrained(name) else None
         path = try_to_load_from_cache(config.hf_hub_id, "model.safetensors") if config and config.hf_hub_id else None
         if isinstance(path, str):
-            return {f"frames.backbone.{key}": value for key, value in load_file(path).items()}
+            return {f"frames.backbone.{key}": value for key, value in read_tensors(Path(path)).items()}
     return None
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models import ResNet50_Weights, resnet50
 
+from gazepose.gate import read_tensors
 from gazepose.priors.head_pose import BINS, expected_angle, from_hopenet
 
 ANGLES = ("yaw", "pitch", "roll")
@@ -75,7 +75,7 @@ def _read(path: Path) -> dict[str, Tensor]:
     try:
         with open(path, "rb") as file:
             safe = file.read(9)[8:] == b"{"                               # a safetensors file begins with its header
-        content = load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
+        content = read_tensors(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:                                            # what damaged bytes do to a reader is open
         detail = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{path}: not a checkpoint of tensors ({detail}) -> save its state_dict alone") from error

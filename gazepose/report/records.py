@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from gazepose.gate import read_arrays
+
 Crops = Callable[[np.ndarray], np.ndarray]
 LONGEST = 300  # scored frames of the timeline
 SHOWN = 12  # faces under it
@@ -100,8 +102,7 @@ def _lines(path: Path, notes: list[str]) -> list[dict[str, Any]]:
 
 
 def _arrays(path: Path, wanted: Sequence[str] = ("row", "score", "label")) -> dict[str, np.ndarray]:
-    with np.load(path, allow_pickle=False) as archive:
-        columns = dict(archive)
+    columns = read_arrays(path)
     if lost := [name for name in wanted if name not in columns]:
         raise ValueError(f"{path}: no column {', '.join(lost)} -> predict again with infer.py --split val")
     return columns
