@@ -37,7 +37,7 @@ def main() -> None:
     # weights: with them comes the configuration they were trained with
     start = config.checkpoint or checkpoint.newest_finished(Path("runs"))
     model, trained = checkpoint.read_model(start)
-    data = DataConfig(**trained["data"])
+    data = checkpoint.built(DataConfig, trained.get("data"), start)
     config.must_agree(trained["model"], start)
     accelerator.print(f"model: {trained['model']['model']} from {start}")
 

@@ -5,7 +5,9 @@ keeps its last KEPT states under checkpoints/ and the weights of the best valida
 """
 
 import json
+import math
 import os
+import re
 import shutil
 import subprocess
 from collections import Counter
@@ -14,14 +16,17 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, get_type_hints
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
+from typeguard import TypeCheckError, check_type
 
+from gazepose.data.annotations import is_id
 from gazepose.data.index import sha256_of
+from gazepose.gate import read_tensors, unique_names
 from gazepose.models import build_model
 from gazepose.models.gazepose import ModelConfig
 from gazepose.models.published import Published, cached_imagenet, load_into, read_published
@@ -33,6 +38,9 @@ MANIFEST = "manifest.json"
 """SHA-256 of each other file of the folder"""
 CHECKPOINTS = "checkpoints"
 KEPT = 2                         # checkpoints of a run, so that one is left if the newest turns out damaged
+
+
+Built = TypeVar("Built")
 
 
 @dataclass
@@ -62,18 +70,45 @@ def write_json(path: Path, content: Any) -> None:
     os.replace(staged, path)
 
 
-def read_json(path: Path) -> Any:
-    """Content of a JSON file.
+def read_json(path: Path) -> dict[str, Any]:
+    """The object of a JSON file.
 
     Raises:
         FileNotFoundError, ValueError: naming the file and the remedy.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique_names)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: not there -> this is not a whole run or checkpoint folder") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not JSON ({error}) -> the file is damaged; use another checkpoint") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: an object is wanted, this is a {type(content).__name__} -> the file is damaged; use "
+                         "another checkpoint")
+    return content
+
+
+def built(kind: type[Built], facts: Any, path: Path) -> Built:
+    """A dataclass of what a JSON file holds of it: every name known, every value of its type, every number finite.
+
+    Raises:
+        ValueError: naming the file and the first that is not.
+    """
+    try:
+        if not isinstance(facts, dict):
+            raise TypeError(f"an object is wanted, this is a {type(facts).__name__}")
+        hints = get_type_hints(kind)
+        for name, value in facts.items():
+            if name not in hints:
+                raise TypeError(f"{name[:40]!r} is unknown")
+            check_type(Path(value) if hints[name] == Path | None and isinstance(value, str) else value, hints[name])
+            numeric = hints[name] in (int, float)
+            if isinstance(value, float) and not math.isfinite(value) or isinstance(value, bool) and numeric:
+                raise TypeError(f"{name} {value}")
+        return kind(**facts)
+    except (TypeCheckError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {kind.__name__}: {error} -> written by another version, or damaged; use another "
+                         "checkpoint") from None
 
 
 def _sync_folder(folder: Path) -> None:
@@ -136,9 +171,12 @@ def verified(folder: Path) -> Path:
     """
     _mend(folder)
     manifest = read_json(folder / MANIFEST)
-    if not isinstance(manifest, dict) or WEIGHTS not in manifest:
+    if WEIGHTS not in manifest:
         raise ValueError(f"{folder / MANIFEST}: names no {WEIGHTS} -> the file is damaged; use another checkpoint")
     for name, digest in manifest.items():
+        if not is_id(name) or not isinstance(digest, str):
+            raise ValueError(f"{folder / MANIFEST}: {name[:140]!r} is no file with its checksum -> use another "
+                             "checkpoint")
         file = folder / name
         if not file.is_file():
             raise FileNotFoundError(f"{file}: missing, though the manifest names it -> use another checkpoint")
@@ -247,8 +285,8 @@ def resume(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, sca
         ValueError: another world size or another model.
     """
     facts = read_json(folder / PROGRESS)
-    scaler_state = facts.pop("scaler")
-    progress = Progress(**facts)
+    scaler_state = facts.pop("scaler", None)
+    progress = built(Progress, facts, folder / PROGRESS)
     if progress.world_size != world_size and not elastic:
         raise ValueError(f"{folder}: saved by {progress.world_size} processes, this run has {world_size} -> start "
                          f"{progress.world_size}, so that the run continues exactly, or add --elastic: it continues "
@@ -257,7 +295,10 @@ def resume(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, sca
     load_weights(folder, model)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     entries: dict[int, dict[str, torch.Tensor]] = {}
-    for name, value in load_file(folder / OPTIMIZER).items():
+    state = read_tensors(folder / OPTIMIZER)
+    if wrong := [name for name in state if not re.fullmatch(r"\d{1,6}\.\w+", name)]:
+        raise ValueError(f"{folder / OPTIMIZER}: {wrong[0][:80]!r} is no parameter's -> use another checkpoint")
+    for name, value in state.items():
         number, key = name.split(".", 1)
         if int(number) >= len(parameters) or (value.ndim and value.shape != parameters[int(number)].shape):
             raise ValueError(f"{folder / OPTIMIZER}: {name} fits no parameter -> resume with the flags of the run, "
@@ -278,13 +319,9 @@ def load_weights(folder: Path, model: nn.Module) -> None:
         ValueError: a checkpoint of another model, naming the first keys that differ.
     """
     path = folder / WEIGHTS
-    try:
-        state = load_file(path)
-    except (SafetensorError, FileNotFoundError) as error:
-        raise ValueError(f"{path}: cannot be read ({error}) -> use another checkpoint") from None
-    own = model.state_dict()
-    differing = sorted(key for key in own.keys() | state.keys()
-                       if key not in own or key not in state or own[key].shape != state[key].shape)
+    own, state = model.state_dict(), read_tensors(path)
+    differing = sorted(key for key in own.keys() | state.keys() if key not in own or key not in state
+                       or (own[key].shape, own[key].dtype) != (state[key].shape, state[key].dtype))
     if differing:
         raise ValueError(f"{path}: a checkpoint of another model; {len(differing)} entries differ, the first is "
                          f"{differing[0]} -> give the --model and priors it was trained with (see {folder / CONFIG}), "
@@ -326,8 +363,13 @@ def read_model(path: Path) -> tuple[nn.Module, dict[str, Any]]:
         return _published_model(path, read_published(path))
     folder = verified(weights_folder(path))
     config = read_json(folder / CONFIG)
-    model = build_model(ModelConfig(**config["model"]))
+    model = build_model(built(ModelConfig, config.get("model"), folder / CONFIG))
     load_weights(folder, model)
+    fit = config.setdefault("quality_fit", None)
+    if fit is not None and not (isinstance(fit, list) and [*map(type, fit)] == [float] * 2
+                                and all(map(math.isfinite, fit))):
+        raise ValueError(f"{folder / CONFIG}: quality_fit {fit!r:.80} is no mean and standard deviation -> use another "
+                         "checkpoint")
     return model, config
 
 
@@ -398,7 +440,7 @@ def start_from(model: nn.Module, path: Path) -> Start:
         kind, state, unknown = published.kind, published.state, published.left
         theirs = {ours: name for name, ours in published.taken.items()}
     else:
-        kind, state, unknown, theirs = "one of ours", load_file(verified(weights_folder(path)) / WEIGHTS), [], {}
+        kind, state, unknown, theirs = "one of ours", read_tensors(verified(weights_folder(path)) / WEIGHTS), [], {}
     try:
         taken, left = load_into(model, state)
     except ValueError as error:
