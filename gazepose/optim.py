@@ -38,7 +38,7 @@ class OptimConfig:
             raise ValueError(f"--warmup {self.warmup} -> give a part of the steps, 0 to below 1")
         if self.warmup and self.schedule == "epoch":
             raise ValueError(f"--warmup {self.warmup}: --schedule epoch has none -> give --warmup 0")
-        if self.min_lr < 0 or self.weight_decay < 0 or self.clip < 0 or self.backbone_lr < 0:
+        if not all(0 <= value < math.inf for value in (self.min_lr, self.weight_decay, self.clip, self.backbone_lr)):
             raise ValueError("--min_lr, --weight_decay, --clip and --backbone_lr -> give 0 or more")
 
 

@@ -10,10 +10,12 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
+
+from gazepose.gate import unique_names
 
 CHALLENGE = {"version": "1.0", "challenge": "ego4d_looking_at_me"}
 VAL_HEADER = ["clip", "track", "frame", "x1", "y1", "x2", "y2", "label", "score"]
@@ -58,7 +60,7 @@ def write_test_csv(path: Path | str, rows: Iterable[TestRow]) -> None:
 def _read(path: Path | str, text: TextIO | None = None) -> list[TestRow]:
     rows: list[TestRow] = []
     with text or open(path, encoding="utf-8", newline="") as file:
-        for number, row in enumerate(csv.reader(file), 1):
+        for number, row in enumerate(_lines(path, file), 1):
             if not row:
                 continue
             if len(row) != 5:
@@ -74,6 +76,13 @@ def _read(path: Path | str, text: TextIO | None = None) -> list[TestRow]:
             if not fits:
                 raise ValueError(f"{path}: line {number}: label is {label}, wanted 1: the score is that of looking")
     return rows
+
+
+def _lines(path: Path | str, file: TextIO) -> Iterator[list[str]]:
+    try:
+        yield from csv.reader(file)
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not CSV in UTF-8: {error} -> predict again") from error
 
 
 def csv_to_json(csv_path: Path | str, json_path: Path | str) -> int:
@@ -107,10 +116,12 @@ def average(paths: Sequence[Path | str]) -> list[TestRow]:
 def _read_json(path: Path, text: str) -> tuple[list[TestRow], list[str]]:
     """Rows and the faults of form; a fault does not hide the others."""
     try:
-        document = json.loads(text)
+        document = json.loads(text, object_pairs_hook=unique_names)
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}: line {error.lineno}: not JSON: {error.msg} -> build it again with "
                          "`python -m gazepose submit`") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not JSON: {error} -> build it again with `python -m gazepose submit`") from None
     results = document.get("results") if isinstance(document, dict) else None
     if not isinstance(results, list) or any(not isinstance(entry, dict) for entry in results):
         raise ValueError(f"{path}: no list of entries under \"results\" -> build it again with "
@@ -126,7 +137,7 @@ def _read_json(path: Path, text: str) -> tuple[list[TestRow], list[str]]:
             wrong.setdefault("ids that are not text (leading zeros are lost)", []).append(f"entry {number}: {ids}")
         if type(entry.get("label")) is not int or entry["label"] != 1:
             wrong.setdefault("labels other than 1", []).append(f"entry {number}: {entry.get('label')!r}")
-        number_like = isinstance(score, int | float) and not isinstance(score, bool)
+        number_like = isinstance(score, int | float) and not isinstance(score, bool) and -1e300 < score < 1e300
         rows.append((*map(str, ids), float(score) if number_like else math.nan))  # type: ignore[arg-type]
     return rows, faults + [_fault(words, examples) for words, examples in wrong.items()]
 
@@ -153,7 +164,11 @@ def check(path: Path | str, expected: Iterable[Face], partial: bool = False) -> 
             are not text, labels other than 1; counts and first examples of each in one message.
     """
     path = Path(path)
-    text = path.read_text(encoding="utf-8")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 text ({error}) -> build it again with "
+                         "`python -m gazepose submit`") from None
     rows, faults = _read_json(path, text) if text.lstrip()[:1] in ("{", "[") else (_read(path, io.StringIO(text)), [])
     wanted = dict.fromkeys(tuple(map(str, face)) for face in expected)  # keeps the order for the examples
     found = Counter(row[:3] for row in rows)
