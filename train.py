@@ -29,6 +29,7 @@ from gazepose import checkpoint, distributed
 from gazepose.config import TrainConfig, asdict, parse_train, readable_errors
 from gazepose.data.behaviours import BEHAVIOURS
 from gazepose.data.loader import make_loader, order_of
+from gazepose.data.skipped import skipped
 from gazepose.data.windows import WindowRule, quality_fit
 from gazepose.engine import LossRule, predict, train_steps
 from gazepose.metrics import class_weights, evaluate, gaze_degrees, score_of_gaze, trivial_baselines
@@ -68,7 +69,7 @@ def train(config: TrainConfig, source: Source, accelerator: Accelerator, log: Ru
     source.ready(processes)
     train_index, val_index = (source.split(name, processes, policy=data.policy, rules=data.rules,
                                            crops_from=data.crops_from, crops=data.crops, crop_size=data.crop_size,
-                                           decoder=data.decoder)
+                                           decoder=data.decoder, max_bad_fraction=data.max_bad_fraction)
                               for name in (run.rows_of, "val"))
     train_rows = chosen_rows(train_index, data.train_stride, data.limit, labelled=run.label_weight > 0)
     val_rows = chosen_rows(val_index, data.val_stride, data.limit)
@@ -84,9 +85,11 @@ def train(config: TrainConfig, source: Source, accelerator: Accelerator, log: Ru
     train_loader = make_loader(train_index, rule, train_rows, **loading)
     order = order_of(train_loader)
     val_loader = make_loader(val_index, val_rule, val_rows, **loading)
-    weights = run.weights or class_weights(train_index.label[train_rows])
+    weights = run.weights or (class_weights(train_index.label[train_rows]) if run.label_weight > 0 else (1.0, 1.0))
     accelerator.print(f"data: {source.root}, {len(train_rows)} training and {len(val_rows)} validation windows, "
                       f"class weights {weights[0]:.3f} {weights[1]:.3f}")
+    for left in filter(None, map(skipped, (train_index, val_index))):
+        accelerator.print(f"data: {left}")
 
     # model, from a checkpoint of this run if it is resumed
     found, damaged = from_main(accelerator, lambda: checkpoint.newest_whole(folder)) if run.resume else (None, [])

@@ -16,6 +16,7 @@ from gazepose.config import PolicyRules, Preset, readable_errors
 from gazepose.data.boxes import lay_out
 from gazepose.data.index import Index
 from gazepose.data.pieces import CropsFrom
+from gazepose.data.prepare import MAX_BAD_FRACTION
 from gazepose.distributed import share_preparation
 from gazepose.doctor import examine
 from gazepose.doctor.text import as_text
@@ -31,7 +32,8 @@ def prepare(rules: Annotated[PolicyRules, tyro.conf.OmitArgPrefixes], *,
             split: Literal["train", "val", "test", "stills"] | None = None, data: Path | None = None,
             video: Path | None = None, boxes: Path | None = None, out: Path | None = None, preset: Preset = "default",
             world_seed: int = 0, policy: Literal["clean", "baseline"] = "clean", crops_from: CropsFrom | None = None,
-            crop_size: int = 224, decoder: Literal["decord", "pyav"] = "decord", data_disk: Disk = "shared") -> None:
+            crop_size: int = 224, decoder: Literal["decord", "pyav"] = "decord", data_disk: Disk = "shared",
+            max_bad_fraction: float = MAX_BAD_FRACTION) -> None:
     """Cut the faces of a split out of its videos; several processes share the clips under accelerate launch.
 
     Videos of your own: --video FILE_OR_FOLDER --boxes TABLE.csv --out FOLDER makes a data set folder, which infer.py
@@ -51,6 +53,7 @@ def prepare(rules: Annotated[PolicyRules, tyro.conf.OmitArgPrefixes], *,
         crop_size: pixels per side of a face crop.
         decoder: what reads the videos.
         data_disk: local: each machine has its own disk, and prepares by itself.
+        max_bad_fraction: of clips whose video is missing, damaged or cut short; more is an error.
     """
     own = video is not None or boxes is not None or out is not None
     if own and (video is None or boxes is None or out is None or data is not None or split in ("test", "stills")):
@@ -67,7 +70,7 @@ def prepare(rules: Annotated[PolicyRules, tyro.conf.OmitArgPrefixes], *,
         processes.wait()
     source = find_source(data, preset, world_seed).ready(processes)
     index = source.split(split, processes, policy=policy, rules=rules, crops_from=crops_from, crop_size=crop_size,
-                         decoder=decoder)
+                         decoder=decoder, max_bad_fraction=max_bad_fraction)
     state.print(f"{len(index)} rows -> {index.folder}")
 
 

@@ -6,6 +6,7 @@ A section lives beside its owner (ModelConfig in models/gazepose.py, OptimConfig
 import ast
 import dataclasses
 import inspect
+import math
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ import tyro
 
 from gazepose.data.annotations import policy_named
 from gazepose.data.pieces import CropsFrom
+from gazepose.data.prepare import MAX_BAD_FRACTION
 from gazepose.data.tracks import Policy
 from gazepose.guide import translate
 from gazepose.models.gazepose import ModelConfig, ModelName
@@ -70,6 +72,8 @@ class DataConfig:
     """what reads the videos"""
     data_disk: Disk = "shared"
     """local: each machine has its own disk with the data set on it, and prepares it by itself"""
+    max_bad_fraction: float = MAX_BAD_FRACTION
+    """of a split's clips whose video is missing, damaged or cut short; more stops preparation"""
     crop_size: int = 224
     """pixels per side of a face crop"""
     train_stride: int = 3
@@ -102,6 +106,10 @@ class DataConfig:
             raise ValueError("strides and --windows_per_segment -> give 1 or more")
         if not 16 <= self.crop_size <= 1024:
             raise ValueError(f"--crop_size {self.crop_size} -> give 16 to 1024 pixels")
+        if not 0 <= self.max_bad_fraction <= 1:
+            raise ValueError(f"--max_bad_fraction {self.max_bad_fraction} -> give 0 to 1")
+        if not 0 <= self.world_seed < 1 << 63:
+            raise ValueError(f"--world_seed {self.world_seed} -> give 0 to 2**63 - 1")
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"--limit {self.limit} -> give 1 or more rows")
 
@@ -160,6 +168,10 @@ class RunConfig:
         for name in ("epochs", "batch_size", "gradient_accumulation_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name} {getattr(self, name)} -> give 1 or more")
+        if not 0 <= self.seed < 1 << 63:
+            raise ValueError(f"--seed {self.seed} -> give 0 to 2**63 - 1")
+        if not all(math.isfinite(weight) for weight in (self.gaze_weight, self.label_weight, *(self.weights or ()))):
+            raise ValueError("--gaze_loss, --label_loss, --weights -> give finite weights")
         if self.label_weight <= 0 and self.gaze_weight <= 0:
             raise ValueError("--label_loss 0 --gaze_loss 0 -> nothing to learn; give one of them a weight")
         if self.weights is not None and min(self.weights) < 0:
@@ -274,6 +286,8 @@ class InferConfig:
     """loader processes; default: the checkpoint's"""
     data_disk: Disk | None = None
     """whether all machines see one disk; default: the checkpoint's"""
+    max_bad_fraction: float | None = None
+    """of a split's clips whose video is missing, damaged or cut short; default: the checkpoint's"""
     limit: int | None = None
     """score only this many rows; outputs are marked partial"""
     mixed_precision: Literal["no", "fp16", "bf16"] | None = None
@@ -282,6 +296,13 @@ class InferConfig:
     """also write the run's report: curves, precision-recall, a timeline of one track"""
 
     expected: ExpectedModel = field(default_factory=ExpectedModel)
+
+    def __post_init__(self) -> None:
+        for name in ("stride", "val_stride", "test_stride", "batch_size", "limit"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ValueError(f"--{name} {value} -> give 1 or more")
+        if not 0 <= (self.max_bad_fraction or 0) <= 1:
+            raise ValueError(f"--max_bad_fraction {self.max_bad_fraction} -> give 0 to 1")
 
     @property
     def split_name(self) -> str:
@@ -314,7 +335,9 @@ class InferConfig:
         """
         kept = trained.rules if self.policy is None else {}
         return {"policy": self.policy or trained.policy, "rules": {**kept, **self.rules},
-                "crops_from": self.crops_from or (None if self.data else trained.crops_from)}
+                "crops_from": self.crops_from or (None if self.data else trained.crops_from),
+                "max_bad_fraction": (trained.max_bad_fraction if self.max_bad_fraction is None
+                                     else self.max_bad_fraction)}
 
     @property
     def bins(self) -> float | None:

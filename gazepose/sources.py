@@ -10,7 +10,7 @@ import numpy as np
 from gazepose.checkpoint import read_json
 from gazepose.data.index import Index
 from gazepose.data.pieces import CropsFrom
-from gazepose.data.prepare import prepare
+from gazepose.data.prepare import MAX_BAD_FRACTION, prepare
 from gazepose.data.streaming import VideoIndex, list_faces, open_index
 from gazepose.data.windows import centre_rows
 from gazepose.synthetic.stills import render_stills
@@ -53,18 +53,19 @@ class Source:
 
     def split(self, name: str, processes: Processes, *, policy: str, crop_size: int, decoder: str,
               rules: Mapping[str, Any] | None = None, crops_from: CropsFrom | None = None,
-              crops: Crops = "shards") -> Index:
+              crops: Crops = "shards", max_bad_fraction: float = MAX_BAD_FRACTION) -> Index:
         """Open train, val, test or stills; prepared on first use by all processes of a disk together.
 
         Args:
             crops: video: train and val are only listed, and their crops are cut while they are used. Of test and
                 stills there are images, which are prepared in any case.
+            max_bad_fraction: as `prepare` takes it.
 
         Raises:
             ValueError: stills of a data set that is not an embedded world; other rows than another process has.
         """
         index = self._split(name, processes, policy=policy, crop_size=crop_size, decoder=decoder, rules=rules,
-                            crops_from=crops_from, crops=crops)
+                            crops_from=crops_from, crops=crops, max_bad_fraction=max_bad_fraction)
         facts, tables = index.contents, ("track_clip", "track_start", "frame", "label")
         rows = [facts["clips"], facts["track_name"], *(facts["files"][table]["sha256"] for table in tables)]
         differing = [rank for rank, other in enumerate(processes.compare(rows)) if other != rows]
@@ -102,6 +103,9 @@ def find_source(data: Path | None, preset: str = "default", seed: int = 0) -> So
         return Source(EGO4D / "embedded" / f"{preset}-{seed}", preset, seed)
     if (data / "world.json").exists():
         facts = read_json(data / "world.json")
+        if facts.get("preset") not in PRESETS or type(facts.get("seed")) is not int:
+            raise ValueError(f"{data / 'world.json'}: preset {facts.get('preset')!r:.40}, seed "
+                             f"{facts.get('seed')!r:.40} -> no world of this version; render it anew")
         return Source(data, facts["preset"], facts["seed"])
     if not data.is_dir():
         raise FileNotFoundError(f"{data}: no such folder -> give a data set in the Ego4D layout (json/, split/, "

@@ -7,7 +7,6 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from gazepose.data.prepare import prepare
 from gazepose.data.shards import encode
 from gazepose.data.tracks import POLICIES, FaceTrack, RawTrack
 from gazepose.data.video import VideoFacts, look_at
-from gazepose.doctor import MAX_BAD_FRACTION, examine
+from gazepose.doctor import examine
 from gazepose.doctor.findings import KINDS, Findings
 from gazepose.doctor.measures import gaps, overlaps, repeats
 from gazepose.doctor.text import as_text
@@ -664,7 +663,6 @@ def test_a_video_is_judged_as_preparation_judges_it(world):
         prepare(world, "train", crop_size=16, jobs=1, say=quiet)
     assert listed == {uid(world, number) for number in range(3)} and not facts["healthy"]
     assert facts["splits"]["train"]["policies"]["clean"]["rows_with_picture"] == 0
-    assert MAX_BAD_FRACTION == signature(prepare).parameters["max_bad_fraction"].default
 
 
 def test_one_missing_video_of_many_does_not_stop_training(tmp_path):

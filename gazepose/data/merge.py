@@ -16,28 +16,32 @@ import numpy as np
 from gazepose.data.index import Index, add_columns, join, write_index
 from gazepose.data.pieces import Piece
 from gazepose.data.shards import QUALITY, SUBSAMPLING, ShardWriter
+from gazepose.data.skipped import write_report
+from gazepose.gate import read_arrays
 from gazepose.priors.quality import fit_gaussian
 
 SHARD_BYTES = 256 << 20
-NOT_ROWS = ("key", "counts", "tracks", "sizes")
+NOT_ROWS = ("key", "counts", "told", "tracks", "sizes")
 
 
 def merge(folder: Path, split: str, pieces: list[Piece], bad: dict[str, str], root: Path,
-          facts: Mapping[str, Any]) -> None:
+          facts: Mapping[str, Any], max_bad_fraction: float) -> None:
     """Write the index folder and its shards; clips stand in the order of `pieces`.
 
     Args:
         folder: where the index goes; it has its name only when it is whole.
-        pieces: made ones, at least one with a row; those without any are left out.
+        pieces: all of the split, at least one with a row; bad ones and those without any are left out.
         bad: clip -> why it could not be used; kept in the index's facts.
         root: of the data set; priors/<split>.npz and the gaze of truth/<split>.npz are joined, of test no truth.
         facts: what the index is made from (policy, crop size, ...); kept in its facts.
+        max_bad_fraction: told in report.json.
 
     Raises:
         ValueError: a table of priors cannot be joined; the message names it.
     """
     for leftover in [path for kind in ("joining*", "shards-*") for path in folder.parent.glob(f"{split}.{kind}")]:
         shutil.rmtree(leftover, ignore_errors=True)                    # of a run that was killed here
+    listed, pieces = pieces, [piece for piece in pieces if piece.uid not in bad]
     tables = [piece.read() for piece in pieces]
     counts = all_counts(tables)
     used = [k for k, table in enumerate(tables) if len(table["frame"])]
@@ -46,9 +50,9 @@ def merge(folder: Path, split: str, pieces: list[Piece], bad: dict[str, str], ro
     size, track = (np.concatenate([table[name] for table in tables]) for name in ("sizes", "tracks"))
     clip_of = np.repeat(np.arange(len(tables)), [len(table["sizes"]) for table in tables])
     held = size > 0
-    facts = {**facts, "split": split, "encoder": f"JPEG q{QUALITY} {SUBSAMPLING}",
-             "quality_fit": fit_gaussian(columns["quality"]), "bad_clips": bad,
-             "counts": {rule: count for rule, count in sorted(counts.items()) if count}}
+    told, facts = facts, {**facts, "split": split, "encoder": f"JPEG q{QUALITY} {SUBSAMPLING}",
+                          "quality_fit": fit_gaussian(columns["quality"]), "bad_clips": bad,
+                          "counts": {rule: count for rule, count in sorted(counts.items()) if count}}
     staging = folder.with_name(f"{split}.shards-{os.getpid()}")
     staging.mkdir()
     try:
@@ -61,6 +65,7 @@ def merge(folder: Path, split: str, pieces: list[Piece], bad: dict[str, str], ro
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     join_priors(index, root, split)
+    write_report(index.folder, split, listed, bad, max_bad_fraction, told, stopped=False)
     os.replace(index.folder, folder)
 
 
@@ -84,11 +89,9 @@ def _join_columns(index: Index, path: Path, *names: str) -> None:
     if not path.is_file():
         return
     try:
-        with np.load(path, allow_pickle=False) as table:
-            columns = join(index, {name: table[name] for name in ("clip", "track", "frame", *names) if name in table})
-    except (ValueError, EOFError, OSError) as error:
+        add_columns(index.folder, join(index, read_arrays(path, ("clip", "track", "frame", *names))))
+    except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: cannot be joined: {error}") from error
-    add_columns(index.folder, columns)
 
 
 def _write_shards(pieces: list[Piece], staging: Path) -> tuple[list[Path], list[str], list[int], list[int]]:

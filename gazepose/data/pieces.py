@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
-from zipfile import BadZipFile
 
 import cv2
 import numpy as np
@@ -24,10 +23,12 @@ from gazepose.data.images import existing, face_image, pictures_in_order, read_i
 from gazepose.data.shards import ShardWriter
 from gazepose.data.tracks import FaceTrack, Policy
 from gazepose.data.video import frames_in_order
+from gazepose.gate import plain_folder, read_arrays
 from gazepose.process import hear_stop_signals
 
-VERSION = 2                  # a change here makes all pieces anew
+VERSION = 3                  # a change here makes all pieces anew
 STALL_S = 300                # a worker without a new picture for so long is ended
+MAX_SHORT = 30               # frames by which faces may be annotated past the end of a whole video
 CropsFrom = Literal["videos", "images", "faces"]
 Rows = dict[str, Any]        # columns of the table; "tracks" and "sizes": the tracks' names and how many rows each has
 T = TypeVar("T")
@@ -66,6 +67,8 @@ class Piece:
     crops_from: CropsFrom | Literal["challenge"] = "videos"
     tracks: list[FaceTrack] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
+    told: dict[str, str] = field(default_factory=dict)
+    """decoder: why decord could not; short: that the video ends before its faces do"""
 
     @property
     def bad(self) -> Path:
@@ -98,13 +101,22 @@ class Piece:
     def is_made(self) -> bool:
         try:
             return self.shard.is_file() and str(self.read()["key"]) == self.key()
-        except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+        except (OSError, ValueError, KeyError):
             return False
 
     def read(self) -> dict[str, np.ndarray]:
-        """The table: columns of rows, tracks, sizes, counts and key."""
-        with np.load(self.table, allow_pickle=False) as table:
-            return dict(table)
+        """The table: columns of rows, tracks, sizes, counts, told and key."""
+        return read_arrays(self.table)
+
+    def unfinished(self) -> list[Path]:
+        """What a process that died while cutting it left behind."""
+        return [path for path in self.path.parent.iterdir() if path.name.startswith(f"{self.shard.name}.part-")]
+
+    def outcome(self) -> tuple[dict[str, int], int, dict[str, str]]:
+        """(how often each rule touched a record, rows made, told) of a made piece."""
+        table = read_arrays(self.table, ("counts", "sizes", "told"))
+        counts = {rule: count for rule, count in json.loads(str(table["counts"])).items() if count}
+        return counts, int(table["sizes"].sum()), json.loads(str(table["told"]))
 
 
 _watched = False
@@ -160,10 +172,10 @@ def _or_by_pyav(piece: Piece, cut: Callable[[], T]) -> T:
     """A clip that decord cannot read is read by pyav from its start, and counted."""
     try:
         return cut()
-    except ValueError:
+    except ValueError as error:
         if piece.crops_from != "videos" or piece.decoder == "pyav":
             raise
-        piece.decoder = "pyav"
+        piece.decoder, piece.told["decoder"] = "pyav", str(error)
         piece.counts["clip decoded by pyav: decord could not"] += 1
         return cut()
 
@@ -173,7 +185,8 @@ def _write(piece: Piece, rows_of: Callable[[Piece, CropWriter, Counter[str]], Ro
     with ShardWriter(piece.shard) as writer:
         rows = rows_of(piece, writer, counts)
     temporary = piece.table.with_name(f"{piece.table.name}.part-{os.getpid()}.npz")
-    np.savez(temporary, key=np.array(piece.key()), counts=np.array(json.dumps(counts)), **rows)
+    np.savez(temporary, key=np.array(piece.key()), counts=np.array(json.dumps(counts)),
+             told=np.array(json.dumps(piece.told)), **rows)
     os.replace(temporary, piece.table)                                 # last: a piece with a table is whole
 
 
@@ -209,6 +222,9 @@ def _clip_rows(piece: Piece, writer: CropWriter, counts: Counter[str]) -> Rows:
             offset[row], length[row] = writer.append(jpeg)
     missing = "no extracted picture" if piece.crops_from == "images" else "past the end of the video"
     counts[f"row left out: {missing}"] += sum(map(len, rows_of.values()))
+    if rows_of and piece.crops_from == "videos" and max(rows_of) - min(rows_of) >= MAX_SHORT:
+        piece.told["short"] = (f"{piece.source}: ends before frame {min(rows_of)}, its faces go on to frame "
+                               f"{max(rows_of)} -> download it again")
     return _kept(piece, columns)
 
 
@@ -217,6 +233,9 @@ def _face_rows(piece: Piece, writer: CropWriter, counts: Counter[str]) -> Rows:
     columns = _wanted(piece)
     names = [track.track for track in piece.tracks for _ in range(len(track.frames))]
     folder = existing(piece.source) if names else piece.source
+    for name in set(names):
+        if (folder / name).is_dir():
+            plain_folder(folder / name, "folder of faces")
     for row, number in enumerate((columns["frame"] - piece.policy.first_number).tolist()):
         _alive()
         image = face_image(folder, names[row], number)

@@ -26,10 +26,12 @@ from gazepose.data.challenge import list_videos
 from gazepose.data.index import Index
 from gazepose.data.merge import all_counts, merge
 from gazepose.data.pieces import STALL_S, CropsFrom, Piece, make_piece, start_worker
+from gazepose.data.skipped import REPORT, skipped, write_report
 from gazepose.data.tracks import Policy
 from gazepose.data.video import DECODERS, find_video
 
 SPLITS = ("train", "val", "test")
+MAX_BAD_FRACTION = 0.01      # of a split's clips
 SAY_EVERY_S = 30
 FOLDERS = {"videos": "videos", "images": "video_imgs", "faces": "face_imgs", "challenge": "videos_challenge"}
 
@@ -37,7 +39,7 @@ FOLDERS = {"videos": "videos", "images": "video_imgs", "faces": "face_imgs", "ch
 def prepare(data: str | Path, split: str, *, policy: str = "clean", rules: Mapping[str, Any] | None = None,
             crops_from: CropsFrom | None = None, crop_size: int = 64, decoder: str = "decord", rank: int = 0,
             world_size: int = 1, wait: Callable[[], None] = lambda: None, jobs: int | None = None,
-            say: Callable[[str], None] = print, max_bad_fraction: float = 0.01) -> Path:
+            say: Callable[[str], None] = print, max_bad_fraction: float = MAX_BAD_FRACTION) -> Path:
     """Make DATA/prepared/<policy>-<crop_size>/<split>, or return at once when it is there.
 
     The folder's name holds the rules that differ from the policy (clean+max_gap=30-224) and ends in -images or -faces
@@ -51,7 +53,8 @@ def prepare(data: str | Path, split: str, *, policy: str = "clean", rules: Mappi
         rank, world_size, wait: of the processes that prepare together, on one disk; wait is their barrier.
         jobs: processes of this rank; default: the cores divided among the ranks; 1: in this process.
         say: gets one line at the end, and one every half minute before it.
-        max_bad_fraction: of clips whose video is missing or damaged; more is an error.
+        max_bad_fraction: of clips whose video is missing, damaged or cut short; more is an error. What was left out is
+            told in report.json beside the index; where it stops, with the finished clips.
 
     Raises:
         FileNotFoundError: split list, annotation or crop folders missing. ValueError: unknown policy or split, an
@@ -82,14 +85,16 @@ def prepare(data: str | Path, split: str, *, policy: str = "clean", rules: Mappi
     for piece in ours:
         piece.bad.unlink(missing_ok=True)                              # the video may have come since
     _make_pieces([piece for piece in ours if not piece.is_made()],
-                 jobs or max((os.cpu_count() or 1) // world_size, 1), split, say)
+                 jobs, world_size, split, say)
     wait()
     bad = {piece.uid: piece.bad.read_text() for piece in pieces if piece.bad.is_file()}
     made = [piece for piece in pieces if piece.uid not in bad]
-    _judge(folder, pieces, bad, made, max_bad_fraction)                # alike on every rank
+    _judge(folder, pieces, bad, made, max_bad_fraction,                # alike on every rank
+           lambda: write_report(workplace, split, pieces, bad, max_bad_fraction, facts, stopped=True) if rank == 0
+           else workplace / REPORT)
     wait()
     if rank == 0:
-        merge(folder, split, made, bad, root, facts)
+        merge(folder, split, pieces, bad, root, facts, max_bad_fraction)
         shutil.rmtree(workplace)
         say(_summary(Index.open(folder), time.monotonic() - began))
     wait()
@@ -164,11 +169,12 @@ def official_json(root: Path, split: str) -> Path:
     return next((path for path in paths if path.is_file()), paths[0])
 
 
-def _make_pieces(pieces: list[Piece], jobs: int, split: str, say: Callable[[str], None]) -> None:
+def _make_pieces(pieces: list[Piece], jobs: int | None, world_size: int, split: str, say: Callable[[str], None]
+                 ) -> None:
     """The time that is left is told by crops: clips differ, and the longest come first."""
     began = told = time.monotonic()
     rows, crops = 0, max(1, sum(piece.rows for piece in pieces))
-    making = _in_processes(pieces, jobs) if jobs > 1 and len(pieces) > 1 else _here(pieces)
+    making = _here(pieces) if jobs == 1 else _in_processes(pieces, jobs or max((os.cpu_count() or 1) // world_size, 1))
     for done, piece in enumerate(making, 1):
         rows, now = rows + piece.rows, time.monotonic()
         if now - told > SAY_EVERY_S and rows:
@@ -184,28 +190,64 @@ def _here(pieces: list[Piece]) -> Iterator[Piece]:
 
 
 def _in_processes(pieces: list[Piece], jobs: int) -> Iterator[Piece]:
-    method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-    pool = ProcessPoolExecutor(min(jobs, len(pieces)), multiprocessing.get_context(method), start_worker)
+    """A damaged video may take the decoder's whole process along: the clips it had in hand are tried once more, each in
+    a process of its own, and the others go on."""
+    if not pieces:
+        return
+    pool = _pool(min(jobs, len(pieces)))
+    finished = set()
     try:
         futures = {pool.submit(make_piece, piece): piece for piece in pieces}
         for future in as_completed(futures):
             future.result()
+            finished.add(futures[future].uid)
             yield futures[future]
     except BrokenProcessPool as error:
-        left = [piece.uid for piece in pieces if not piece.table.is_file() and not piece.bad.is_file()]
-        raise RuntimeError(f"a process died while cutting one of {', '.join(left[:jobs])} (killed for memory, or no "
-                           f"picture in {STALL_S} s) -> look at these videos, or run again with fewer --jobs; finished "
-                           "clips are kept") from error
+        pool.shutdown(cancel_futures=True)
+        left = [piece for piece in pieces if piece.uid not in finished]
+        in_hand = [piece for piece in left if piece.unfinished()]
+        if not in_hand:
+            raise RuntimeError(f"a process died before it cut anything of {', '.join(p.uid for p in left[:3])} -> run "
+                               "again, with fewer --jobs where memory is short; finished clips are kept") from error
+        for piece in in_hand:
+            _alone(piece)
+            yield piece
+        yield from _in_processes([piece for piece in left if piece not in in_hand], jobs)
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _judge(folder: Path, pieces: list[Piece], bad: dict[str, str], made: list[Piece], max_bad_fraction: float) -> None:
-    if len(bad) > max_bad_fraction * len(pieces):
-        some = "\n  ".join(list(bad.values())[:5])
-        raise ValueError(f"{folder}: {len(bad)} of {len(pieces)} clips cannot be used, more than "
-                         f"{max_bad_fraction:.1%}:\n  {some}\n-> put them there, or take the clips off the "
-                         "split list; finished clips are kept")
+def _alone(piece: Piece) -> None:
+    """As before, then by PyAV; a clip at which a process dies again cannot be used."""
+    for decoder in dict.fromkeys((piece.decoder, "pyav")):
+        for part in piece.unfinished():
+            part.unlink()
+        if decoder != piece.decoder:
+            piece.decoder, piece.told["decoder"] = decoder, f"{piece.source}: decord ended its process"
+            piece.counts["clip decoded by pyav: decord could not"] += 1
+        try:
+            with _pool(1) as pool:
+                return pool.submit(make_piece, piece).result()
+        except BrokenProcessPool:
+            continue
+    piece.bad.write_text(f"{piece.source}: the decoder's process died (by a fault of its own, for memory, or after "
+                         f"{STALL_S} s without a picture) -> download it again")
+
+
+def _pool(jobs: int) -> ProcessPoolExecutor:
+    method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    return ProcessPoolExecutor(jobs, multiprocessing.get_context(method), start_worker)
+
+
+def _judge(folder: Path, pieces: list[Piece], bad: dict[str, str], made: list[Piece], max_bad_fraction: float,
+           report: Callable[[], Path]) -> None:
+    faults = {**bad, **{piece.uid: said for piece in made if piece.table.is_file()
+                        and (said := piece.outcome()[2].get("short"))}}
+    if len(faults) > max_bad_fraction * len(pieces):
+        some = "\n  ".join(list(faults.values())[:5])
+        raise ValueError(f"{folder}: {len(faults)} of {len(pieces)} clips cannot be used, more than "
+                         f"{max_bad_fraction:.1%}:\n  {some}\n-> put them there, take the clips off the split list, or "
+                         f"go on without them by --max_bad_fraction; all are in {report()}; finished clips are kept")
     if gone := [piece.uid for piece in made if not piece.table.is_file()]:
         raise RuntimeError(f"{folder}: {len(gone)} clips were not cut, {gone[0]} first -> the processes do not see "
                            "one disk: give --data_disk local where each machine has its own; finished clips are kept")
@@ -230,5 +272,4 @@ def _summary(index: Index, seconds: float) -> str:
     counts = "; ".join(f"{rule}: {count}" for rule, count in facts["counts"].items())
     return (f"prepared {facts['split']} ({facts['policy']}, {facts['crop_size']} px): {len(index)} crops of "
             f"{len(index.track_name)} tracks in {len(index.clips)} clips, {size / 1e6:.1f} MB, {seconds:.0f} s"
-            + (f"; {len(facts['bad_clips'])} clips could not be used" if facts["bad_clips"] else "")
-            + (f". {counts}" if counts else ""))
+            + (f"; {left}" if (left := skipped(index)) else "") + (f". {counts}" if counts else ""))

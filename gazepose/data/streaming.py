@@ -23,7 +23,7 @@ from gazepose.data.crops import grown, outside, whole_corners
 from gazepose.data.index import Index, write_index
 from gazepose.data.merge import join_priors
 from gazepose.data.pieces import Piece, cut_in_memory
-from gazepose.data.prepare import FOLDERS, annotated_clips, expect, made_from, prepared_folder
+from gazepose.data.prepare import FOLDERS, MAX_BAD_FRACTION, annotated_clips, expect, made_from, prepared_folder
 from gazepose.data.tracks import FaceTrack, Policy
 from gazepose.data.video import VideoFacts, find_video, frames_in_order, look_at, video_facts
 
@@ -138,7 +138,7 @@ def open_index(folder: Path) -> Index:
 def list_faces(data: str | Path, split: str, *, policy: str = "clean", rules: Mapping[str, Any] | None = None,
                crops_from: str | None = None, crop_size: int = 64, decoder: str = "decord", rank: int = 0,
                wait: Callable[[], None] = lambda: None, say: Callable[[str], None] = print,
-               max_bad_fraction: float = 0.01) -> Path:
+               max_bad_fraction: float = MAX_BAD_FRACTION) -> Path:
     """Make DATA/prepared/<policy>-<crop_size>-streamed/<split>, an index without shards; return at once where it is.
 
     Rank 0 opens every video, the others wait. Arguments as of prepare.prepare. Clips that a reader has noted as

@@ -17,7 +17,7 @@ from gazepose.data.annotations import is_id, read_json, read_split
 from gazepose.data.boxes import Boxes, find_table, read_table
 from gazepose.data.index import Index
 from gazepose.data.pieces import CropsFrom
-from gazepose.data.prepare import FOLDERS, has_pictures, official_json
+from gazepose.data.prepare import FOLDERS, MAX_BAD_FRACTION, has_pictures, official_json
 from gazepose.data.video import SUFFIXES, VideoFacts
 from gazepose.doctor.clips import SplitExam
 from gazepose.doctor.crops import examine_crops
@@ -28,7 +28,6 @@ from gazepose.doctor.tables import JOINED, examine_table
 from gazepose.doctor.videos import compare_length, look_at_video
 
 FORMAT = 1
-MAX_BAD_FRACTION = 0.01      # of a split's clips without usable pictures: preparation stops past it
 
 
 class Progress:
