@@ -1,5 +1,6 @@
 """Two processes beside one: the same step, gradients in fewer bytes, and data on one disk or on two."""
 
+import functools
 import math
 import multiprocessing
 import os
@@ -24,7 +25,7 @@ from test_prepare import data_set
 from torch import nn
 from torch.distributed.tensor import DTensor
 
-from gazepose import checkpoint
+from gazepose import checkpoint, sources
 from gazepose.data import prepare as door
 from gazepose.data.index import Index
 from gazepose.data.loader import make_loader
@@ -147,6 +148,7 @@ def prepared_on(rank: int, roots: list, disk: str) -> tuple[list[str], int, str]
     """Prepare train on this process's disk: the clips it cut itself, the rows it then has, and the error."""
     cut, make = [], door.make_piece
     door.make_piece = lambda piece: (cut.append(piece.uid), make(piece))[1]
+    sources.prepare = functools.partial(door.prepare, jobs=1)                        # here, where it can be counted
     processes = share_preparation(Accelerator(cpu=True), disk)                       # type: ignore[arg-type]
     try:
         index = Source(roots[rank]).split("train", processes, policy="clean", crop_size=32, decoder="pyav")
