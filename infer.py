@@ -46,7 +46,8 @@ def main() -> None:
     asked = config.data or (Path(data.data) if data.data else None)
     source = find_source(asked, data.preset, data.world_seed).ready(processes)
     index = source.split(split, processes, **config.rows_of(data), crops=config.crops or data.crops,
-                         crop_size=data.crop_size, decoder=config.decoder or data.decoder)
+                         crop_size=data.crop_size, decoder=config.decoder or data.decoder,
+                         max_bad_fraction=config.bad_fraction(data))
     stride = config.stride_of(split) or (data.test_stride if split == "test" else data.val_stride)
     rows = chosen_rows(index, stride, config.limit)
     behaviour, scale = BEHAVIOURS[trained["model"]["behaviour"]], data.quality_scale

@@ -328,6 +328,10 @@ class InferConfig:
         """The stride asked for; one for the other split says nothing."""
         return self.stride or {"val": self.val_stride, "test": self.test_stride}[split]
 
+    def bad_fraction(self, trained: DataConfig) -> float:
+        """How many bad clips do not stop preparation: as asked (0 too), else the checkpoint's."""
+        return trained.max_bad_fraction if self.max_bad_fraction is None else self.max_bad_fraction
+
     def rows_of(self, trained: DataConfig) -> dict[str, Any]:
         """What decides the rows to score: the checkpoint's policy and rules, or the asked policy, with the asked rules.
 
@@ -335,9 +339,7 @@ class InferConfig:
         """
         kept = trained.rules if self.policy is None else {}
         return {"policy": self.policy or trained.policy, "rules": {**kept, **self.rules},
-                "crops_from": self.crops_from or (None if self.data else trained.crops_from),
-                "max_bad_fraction": (trained.max_bad_fraction if self.max_bad_fraction is None
-                                     else self.max_bad_fraction)}
+                "crops_from": self.crops_from or (None if self.data else trained.crops_from)}
 
     @property
     def bins(self) -> float | None:

@@ -223,19 +223,17 @@ def _read(path: Path, columns: list[str]) -> tuple["pandas.DataFrame", bool]:
     try:
         table = pandas.read_csv(path, names=None if headed else columns, keep_default_na=False,
                                 dtype={"clip": str, "track": str},  # a track called 007 is not the number 7
-                                converters={"score": _number})  # every digit, in every version of pandas
+                                converters={"score": _number, "label": _number})  # every digit, in all of pandas
     except ValueError as error:  # pandas' own errors are ValueErrors
         raise ValueError(f"{path}: not a table: {error} -> give a pred.csv of the val split") from error
     missing = [name for name in columns if name not in table]
     if missing:
         raise ValueError(f"{path}: no column {', '.join(missing)} -> give a pred.csv of the val split")
-    label = np.asarray(pandas.to_numeric(table["label"], errors="coerce"), np.float64)
-    wrong = ~np.isin(label, (-1, 0, 1))
-    if wrong.any():
-        at = int(wrong.argmax())
-        raise ValueError(f"{path}: line {at + 1 + headed}: label {table['label'].iloc[at]!r:.40} "
-                         "-> 1 looking, 0 not looking or -1 unknown is wanted")
-    table["label"] = label.astype(np.int64)
+    wrong = np.flatnonzero(~np.isin(table["label"].to_numpy(np.float64), (-1, 0, 1)))
+    if len(wrong):
+        raise ValueError(f"{path}: line {wrong[0] + 1 + headed}: a label is none -> 1 looking, 0 not looking or -1 "
+                         "unknown is wanted")
+    table["label"] = table["label"].astype(np.int64)
     if "score" in columns:
         bad = np.flatnonzero(~np.isfinite(table["score"].to_numpy(np.float64)))
         if len(bad):

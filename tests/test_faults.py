@@ -133,7 +133,7 @@ def test_a_video_that_opens_short_counts_as_bad_and_keeps_its_right_rows(tmp_pat
 def test_the_fraction_is_a_flag_and_inference_takes_the_checkpoints(kind, flags, fraction):
     config = parse(kind, flags)
     got = (config.data.max_bad_fraction if kind is TrainConfig
-           else config.rows_of(DataConfig(max_bad_fraction=0.05))["max_bad_fraction"])
+           else config.bad_fraction(DataConfig(max_bad_fraction=0.05)))
     assert got == fraction
 
 

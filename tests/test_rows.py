@@ -518,12 +518,11 @@ def test_inference_takes_the_checkpoints_rules_unless_told():
     def rows_of(*flags: str) -> dict[str, Any]:
         return parse(InferConfig, list(flags)).rows_of(trained)
 
-    assert rows_of() == {"policy": "clean", "rules": {"max_gap": 30}, "crops_from": "faces",
-                         "max_bad_fraction": 0.01}
+    assert rows_of() == {"policy": "clean", "rules": {"max_gap": 30}, "crops_from": "faces"}
     assert rows_of("--end_inclusive")["rules"] == {"max_gap": 30, "end_inclusive": True}
     assert rows_of("--max_gap", "None")["rules"] == {"max_gap": None}
     assert rows_of("--policy", "baseline", "--no_end_inclusive") == {
-        "policy": "baseline", "rules": {"end_inclusive": False}, "crops_from": "faces", "max_bad_fraction": 0.01}
+        "policy": "baseline", "rules": {"end_inclusive": False}, "crops_from": "faces"}
     assert rows_of("--data", "elsewhere")["crops_from"] is None
     assert rows_of("--data", "elsewhere", "--crops_from", "images")["crops_from"] == "images"
 
