@@ -25,7 +25,7 @@ from torch import nn
 from typeguard import TypeCheckError, check_type
 
 from gazepose.data.annotations import is_id
-from gazepose.data.index import sha256_of
+from gazepose.data.index import sha256_of, sync_folder
 from gazepose.gate import read_tensors, unique_names
 from gazepose.models import build_model
 from gazepose.models.gazepose import ModelConfig
@@ -111,15 +111,6 @@ def built(kind: type[Built], facts: Any, path: Path) -> Built:
                          "checkpoint") from None
 
 
-def _sync_folder(folder: Path) -> None:
-    """Flush the names in a folder, as fsync of a file flushes what is in it."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _old_name(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.old")
 
@@ -146,7 +137,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         for file in staged.iterdir():
             with open(file, "rb") as opened:
                 os.fsync(opened.fileno())
-        _sync_folder(staged)
+        sync_folder(staged)
     except (OSError, SafetensorError) as error:      # safetensors has no error of its own for a full disk
         shutil.rmtree(staged, ignore_errors=True)
         raise OSError(f"{folder}: cannot be written ({error}) -> make room on that disk; what was saved before is "
@@ -159,7 +150,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     if folder.exists():
         folder.rename(old)
     staged.rename(folder)
-    _sync_folder(folder.parent)
+    sync_folder(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 

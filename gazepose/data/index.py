@@ -195,7 +195,7 @@ def write_index(folder: Path, *, columns: Mapping[str, np.ndarray], clips: Seque
         contents["shards"].append(entry)
     _write_contents(staging, contents)
     os.replace(staging, folder)
-    _sync(folder.parent)
+    sync_folder(folder.parent)
     return Index.open(folder)
 
 
@@ -417,7 +417,7 @@ def _write_contents(folder: Path, contents: dict[str, Any]) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, folder / "index.json")
-    _sync(folder)
+    sync_folder(folder)
 
 
 def _save(folder: Path, name: str, values: np.ndarray) -> dict[str, Any]:
@@ -451,7 +451,8 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _sync(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Flush the names in a folder, as fsync of a file flushes what is in it."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
