@@ -12,6 +12,8 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from multiprocessing.process import BaseProcess
@@ -71,19 +73,24 @@ def end_with_launcher() -> None:
         end_with_parent(signal.SIGTERM)
 
 
-class _Worker(ForkServerProcess):
-    """A process that does not import the main script anew, which for a loader's worker is of no use and takes seconds.
+@contextmanager
+def without_main_script() -> Iterator[None]:
+    """Processes started in this block do not import the main script anew, which is of no use to them and takes seconds.
     """
+    main = sys.modules["__main__"]
+    kept = {name: main.__dict__.pop(name, None) for name in ("__file__", "__spec__")}
+    main.__spec__ = None
+    try:
+        yield
+    finally:
+        main.__dict__.update({name: value for name, value in kept.items() if name == "__spec__" or value})
 
+
+class _Worker(ForkServerProcess):
     @staticmethod
     def _Popen(process_obj: BaseProcess) -> Any:
-        main = sys.modules["__main__"]
-        kept = {name: main.__dict__.pop(name, None) for name in ("__file__", "__spec__")}
-        main.__spec__ = None
-        try:
+        with without_main_script():
             return ForkServerProcess._Popen(process_obj)               # type: ignore[attr-defined]
-        finally:
-            main.__dict__.update({name: value for name, value in kept.items() if name == "__spec__" or value})
 
 
 class _WorkerContext(ForkServerContext):
@@ -91,7 +98,7 @@ class _WorkerContext(ForkServerContext):
 
 
 WORKERS = _WorkerContext()
-"""how a loader starts its workers"""
+"""how workers are started that load batches or cut clips"""
 
 
 @functools.cache

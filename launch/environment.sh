@@ -1,5 +1,5 @@
 # Sourced by the other scripts: makes .venv with the exact versions of constraints.txt and puts it first on the PATH.
-# Needs Python >= 3.11 and git. Uses uv where it can be had (half a minute), else pip (a few minutes). Does nothing twice.
+# Needs Python >= 3.11 and git. Uses uv where it can be had (a minute), else pip (a few minutes). Does nothing twice.
 # With VENV=none in the environment it makes nothing: the Python that is active has what is needed (a cluster's, conda's).
 # Usage: . launch/environment.sh [extra of pyproject.toml, such as test]
 set -euo pipefail
@@ -21,7 +21,7 @@ if [ ! -e "$stamp" ]; then
   [ -x .venv/bin/python ] || "$python" -m venv .venv || { echo "error: $python cannot make a virtual environment -> install its venv package (Debian: apt install python3-venv)" >&2; exit 1; }
   uv="$(command -v uv || true)"
   if [ -z "$uv" ] && .venv/bin/python -m pip install --quiet uv 2>/dev/null; then uv=.venv/bin/uv; fi
-  if [ -n "$uv" ]; then install=("$uv" pip install --quiet --python .venv/bin/python); else install=(.venv/bin/python -m pip install --quiet); fi
+  if [ -n "$uv" ]; then install=("$uv" pip install --quiet --compile-bytecode --python .venv/bin/python); else install=(.venv/bin/python -m pip install --quiet); fi
   if [ -n "$extra" ]; then what=(-e ".[$extra]"); else what=(-r requirements.txt); fi
   # one resolution for torch and torchvision: builds from two places do not fit together
   "${install[@]}" -c constraints.txt "${what[@]}"

@@ -1,4 +1,4 @@
-"""A warm rig: trainings as small as they come, forked from a process that has the slow imports behind it.
+"""A rig of trainings as small as they come, forked from the warm process.
 
 `Rig.start` starts the processes of one run as a launcher would. What is to go wrong in them is a function of this
 module, by name and arguments, called in each of them before train.main.
@@ -8,8 +8,6 @@ import json
 import os
 import shutil
 import signal
-import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -17,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
+import warm
+
 SMALL = ["--preset", "tiny", "--crop_size", "32", "--num_encoder_layers", "1", "--num_decoder_layers", "1", "--dmodel",
          "32", "--dim_feedforward", "32", "--nheads", "2", "--output_stride", "32", "--backbone", "test_resnet",
          "--batch_size", "4", "--epochs", "2", "--train_stride", "1", "--val_stride", "1", "--windows_per_segment", "2",
@@ -26,13 +25,12 @@ SMALL = ["--preset", "tiny", "--crop_size", "32", "--num_encoder_layers", "1", "
 
 @dataclass
 class Run:
-    rig: "Rig"
     folder: Path
     pids: list[int]
 
     def wait(self, seconds: float = 60) -> list[int]:
         """Exit codes of the processes, as subprocess has them; what still runs after so many seconds is killed."""
-        return self.rig.ask("wait", self.pids, seconds)
+        return warm.wait(self.pids, seconds)
 
     def log(self, rank: int = 0) -> str:
         return Path(f"{self.folder}.{rank}.log").read_text()
@@ -48,31 +46,21 @@ class Run:
             time.sleep(0.01)
 
 
+@dataclass
 class Rig:
-    """The warm process, as seen by the tests. `index`: the rows to train on."""
+    """`index`: the rows to train on; `folder`: where runs go."""
 
-    def __init__(self, index: Path, folder: Path):
-        self.index, self.folder = index, folder
-        path = os.pathsep.join([str(ROOT / "tests"), str(ROOT), os.environ.get("PYTHONPATH", "")])
-        self.server = subprocess.Popen([sys.executable, "-c", "import rig; rig.serve()"], stdin=subprocess.PIPE,
-                                       stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": path})
-
-    def ask(self, *request: Any) -> Any:
-        assert self.server.stdin and self.server.stdout
-        self.server.stdin.write(json.dumps(request) + "\n")
-        self.server.stdin.flush()
-        return json.loads(self.server.stdout.readline())
+    index: Path
+    folder: Path
 
     def start(self, name: str, *flags: str, world: int = 1, fault: tuple[Any, ...] = ("nothing",),
               launcher: bool = False) -> Run:
-        """A run of so many processes into the folder of that name; with a launcher, which is then the only child."""
+        """A run of so many processes into the folder of that name; with a launcher, its pid comes first."""
         folder = self.folder / name
-        flags = ("--exp_path", str(folder), *flags)
-        return Run(self, folder, self.ask("launch" if launcher else "start", str(self.index), flags, world, fault))
-
-    def fork(self, what: str, *how: Any) -> int:
-        """A process that calls a function of this module, in a world without training; its pid."""
-        return self.ask("fork", what, how)
+        code = f"import rig; rig.train({json.dumps([str(self.index), fault])})"
+        pids = warm.start("-c", code, "--exp_path", str(folder), *SMALL, *flags, cwd=self.folder, launcher=launcher,
+                          logs=[Path(f"{folder}.{rank}.log") for rank in range(world)])
+        return Run(folder, pids)
 
     def run(self, name: str, *flags: str, ends: int = 0, **how: Any) -> Run:
         """The same, to its end with that exit code."""
@@ -81,111 +69,27 @@ class Rig:
         assert set(codes) == {ends}, f"{codes}\n" + "\n".join(run.log(rank) for rank in range(len(codes)))
         return run
 
-    def close(self) -> None:
-        assert self.server.stdin
-        self.server.stdin.close()
-        self.server.wait()
+    def fork(self, what: str, *how: Any) -> int:
+        """A process that calls a function of this module, in a world without training; its pid."""
+        code = f"import rig; rig.{what}(*{json.dumps(how)})"
+        return warm.start("-c", code, cwd=self.folder, logs=[self.folder / f"{what}.log"])[0]
 
 
-def serve() -> None:
-    """The warm process: imports, then forks what it is asked for."""
-    import train
-    for line in sys.stdin:
-        what, *how = json.loads(line)
-        made = {"start": _start, "launch": _launch, "fork": _fork, "wait": _wait}
-        print(json.dumps(made[what](*how)), flush=True)
-    assert train
-
-
-def _fork(what: str, how: list[Any]) -> int:
-    pid = os.fork()
-    if not pid:
-        try:
-            globals()[what](*how)
-        except BaseException:
-            os._exit(1)
-        os._exit(0)
-    return pid
-
-
-def _launch(*how: Any) -> list[int]:
-    read, write = os.pipe()
-    pid = os.fork()
-    if not pid:
-        os.environ["TORCHELASTIC_RUN_ID"] = "rig"
-        pids = _start(*how)
-        os.write(write, json.dumps(pids).encode())
-        signal.pause()
-    return [pid, *json.loads(os.read(read, 1000))]
-
-
-def _start(index: str, flags: list[str], world: int, fault: list[Any]) -> list[int]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    pids = []
-    for rank in range(world):
-        pid = os.fork()
-        if not pid:
-            code = 1
-            try:
-                os.setpgid(0, pids[0] if pids else 0)
-                names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world,
-                         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port} if world > 1 else {}
-                os.environ.update({name: str(value) for name, value in names.items()})
-                code = _train(index, flags, rank, fault)
-            finally:
-                os._exit(code)
-        pids.append(pid)
-    return pids
-
-
-def _wait(pids: list[int], seconds: float) -> list[int]:
-    ends, codes = time.monotonic() + seconds, {}
-    while len(codes) < len(pids):
-        for pid in set(pids) - set(codes):
-            if time.monotonic() > ends:
-                os.kill(pid, signal.SIGKILL)
-            ended, status = os.waitpid(pid, os.WNOHANG)
-            if ended:
-                codes[pid] = os.waitstatus_to_exitcode(status)
-        time.sleep(0.01)
-    return [codes[pid] for pid in pids]
-
-
-def _train(index: str, flags: list[str], rank: int, fault: list[Any]) -> int:
-    import atexit
-    import traceback
-
+def train(told: list[Any]) -> None:
+    """What each process of a run does: train.main on the rows of an index, with its fault."""
     import torch
 
     import train
     from gazepose.data.index import Index
     from gazepose.process import end_with_launcher
     from gazepose.sources import Source
+    index, fault = told
     end_with_launcher()
-    log = os.open(f"{flags[1]}.{rank}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    for stream in (1, 2):
-        os.dup2(log, stream)
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    sys.argv = ["train.py", *SMALL, *flags]
     Source.ready = lambda self, processes: self
     Source.split = lambda self, name, processes, **how: Index.open(Path(index))
     torch.set_num_threads(1)
-    try:
-        globals()[fault[0]](*fault[1:])
-        train.main()
-        code = 0
-    except SystemExit as error:
-        print(error, file=sys.stderr)
-        code = error.code if isinstance(error.code, int) else 1
-    except BaseException:
-        traceback.print_exc()
-        code = 1
-    atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    return code
+    globals()[fault[0]](*fault[1:])
+    train.main()
 
 
 # what can go wrong

@@ -22,9 +22,9 @@ SMALL = ["--crop_size", "32", "--num_encoder_layers", "1", "--num_decoder_layers
          "--dim_feedforward", "64", "--output_stride", "32"]
 
 
-def ran(*command: str, cwd: Path, fails: bool = False) -> str:
-    """Run a command of this environment; its whole output."""
-    code, said = warm.python(*command, cwd=cwd)
+def ran(*command: str, cwd: Path, world: int = 1, fails: bool = False) -> str:
+    """Run a command of this environment, on so many processes; its whole output."""
+    code, said = warm.python(*command, cwd=cwd, world=world)
     assert (code != 0) == fails, said
     return said
 
@@ -77,7 +77,7 @@ def test_a_run_leaves_its_records(work):
 def test_one_and_two_processes_give_the_same_scores(work):
     infer = [str(ROOT / "infer.py"), "--split", "val", "--stride", "1", "--batch_size", "7"]
     ran(*infer, "--exp_path", "one", cwd=work)
-    assert "world: 2 processes" in launched(*infer, "--exp_path", "both", cwd=work)
+    assert "world: 2 processes" in ran(*infer, "--exp_path", "both", cwd=work, world=2)
     one, both = (scores(work / name / "pred" / "val" / "pred.csv") for name in ("one", "both"))
     assert one.keys() == both.keys() and len(one) % 14
     assert max(abs(one[face] - both[face]) for face in one) <= 5e-6

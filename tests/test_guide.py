@@ -12,18 +12,19 @@ from typing import Any
 
 import pytest
 import torch
+import warm
 from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.commands.launch import launch_command_parser
 
 from gazepose import checkpoint
 from gazepose.config import InferConfig, TrainConfig, parse, parse_train
-from gazepose.data.prepare import prepare
 from gazepose.guide import INSTEAD, LEFT_OUT, ONLY_TRAINING, translate
 from gazepose.models import ModelConfig, build_model
 from gazepose.models.published import KINDS
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = ["--crop_size", "32", "--num_encoder_layers", "1", "--num_decoder_layers", "1", "--dmodel", "64",
-         "--dim_feedforward", "64", "--output_stride", "32", "--epochs", "1", "--batch_size", "8"]
+         "--dim_feedforward", "64", "--output_stride", "32", "--epochs", "1", "--batch_size", "8", "--num_workers", "0"]
 # every flag of the guide, its field, and the value it must have there
 BOTH: list[tuple[list[str], str, Any]] = [
     (["--prior_head"], "prior_head", True), (["--prior_landmark"], "prior_landmark", True), (["--mesh"], "mesh", True),
@@ -196,42 +197,50 @@ def theirs(name: str) -> str:
     return published + name[len(ours):]
 
 
-def started(kind: str, folder: Path) -> subprocess.Popen:
-    """Training from Gaze360's weights and inference, one after the other, as a user would type them; the baseline's
-    without the launcher, which is slow to import and has nothing to do with one process."""
-    launch, run = ROOT / "launch", folder / f"{kind}-run"
-    (folder / "base").mkdir(exist_ok=True)
-    (folder / "base" / "accelerate").write_text(f'#!/bin/sh\nshift 3\nexec {sys.executable} "$@"\n')
-    (folder / "base" / "accelerate").chmod(0o755)
-    command = (f"bash {launch}/{kind}train.sh --data {folder}/world --limit 12 --exp_path {run} {' '.join(SMALL)} "
-               f"--checkpoint {folder}/gaze360.pth.tar && bash {launch}/{kind}val.sh {run} --limit 9")
-    path = f"{folder / kind}:{Path(sys.executable).parent}:{os.environ['PATH']}"
-    return subprocess.Popen(["bash", "-c", command], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                            env={**os.environ, "PATH": path, "VENV": "none", "PYTHONPATH": str(ROOT)})
+@pytest.fixture
+def typed(tmp_path):
+    """Runs a script of launch/, and what it starts in the warm process; everything that is written."""
+    # a stand-in for accelerate, which is slow to import: it writes down what it was to launch
+    (tmp_path / "accelerate").write_text('#!/bin/sh\nprintf "%s\\n" "$@" "" >> "$STARTED"\n')
+    (tmp_path / "accelerate").chmod(0o755)
+
+    def run(script: str, *flags: str) -> str:
+        started = tmp_path / f"{script}.started"
+        env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "VENV": "none", "STARTED": str(started)}
+        subprocess.run(["bash", str(ROOT / "launch" / script), *flags], check=True, env=env, timeout=30)
+        everything = ""
+        for lines in started.read_text().split("\n\n")[:-1]:
+            launch, *rest = lines.splitlines()
+            arguments = launch_command_parser().parse_args(rest)
+            assert launch == "launch" and arguments.config_file == "accelerate_configs/gpu1.yaml"
+            code, said = warm.python(arguments.training_script, *arguments.training_script_args, cwd=ROOT)
+            assert code == 0, said
+            everything += said
+        return everything
+
+    return run
 
 
-def test_the_guides_four_runs_reach_their_end(tmp_path, tiny_world):
+@pytest.mark.parametrize("kind", ["pose", "base"])
+def test_the_guides_runs_reach_their_end(kind, tmp_path, tiny_world, typed):
     shutil.copytree(tiny_world, tmp_path / "world")
-    for split in ("train", "val", "test"):                                # once for both, which run side by side
-        prepare(tmp_path / "world", split, policy="clean", crop_size=32, say=lambda line: None)
     gaze360 = build_model(ModelConfig(model="GazeLSTM", gaze_head=True)).state_dict()
     torch.save({"state_dict": {f"module.{theirs(name)}": value for name, value in gaze360.items()
                                if not name.startswith("last_layer.")}, "epoch": 9}, tmp_path / "gaze360.pth.tar")
-    runs = {kind: started(kind, tmp_path) for kind in ("pose", "base")}
-    for kind, process in runs.items():
-        said, _ = process.communicate(timeout=300)
-        assert process.returncode == 0, said
-        run = tmp_path / f"{kind}-run"
-        entries = {"pose": 188, "base": 142}[kind]                        # with one layer each of the transformer
-        assert (f"start: 140 of the model's {entries} entries from {tmp_path}/gaze360.pth.tar (Gaze360); "
-                "left in the file: last_layer (2); at random: ") in said
-        start = json.loads((run / "start.json").read_text())
-        assert len(start["taken"]) == 140 and start["left"] == ["last_layer.weight", "last_layer.bias"]
-        assert len(start["random"]) == entries - 140 and "last_layer.weight" in start["random"]
-        config = json.loads((run / "config.json").read_text())
-        assert config["data"]["gaussian_drop"] and config["data"]["val_stride"] == 13 and config["data"]["limit"] == 12
-        assert config["model"]["prior_head"] == config["model"]["prior_landmark"] == (kind == "pose")
-        assert config["optim"]["lr"] == {"pose": 1e-4, "base": 5e-5}[kind]
-        with open(run / "pred" / "val" / "pred.partial.csv") as file:
-            assert len(list(csv.DictReader(file))) == 9
-        assert len(json.loads((run / "pred" / "test" / "submission.partial.json").read_text())["results"]) == 9
+    run = tmp_path / f"{kind}-run"
+    said = typed(f"{kind}train.sh", "--data", str(tmp_path / "world"), "--limit", "12", "--exp_path", str(run), *SMALL,
+                 "--checkpoint", str(tmp_path / "gaze360.pth.tar"))
+    entries = {"pose": 188, "base": 142}[kind]                        # with one layer each of the transformer
+    assert (f"start: 140 of the model's {entries} entries from {tmp_path}/gaze360.pth.tar (Gaze360); "
+            "left in the file: last_layer (2); at random: ") in said
+    start = json.loads((run / "start.json").read_text())
+    assert len(start["taken"]) == 140 and start["left"] == ["last_layer.weight", "last_layer.bias"]
+    assert len(start["random"]) == entries - 140 and "last_layer.weight" in start["random"]
+    config = json.loads((run / "config.json").read_text())
+    assert config["data"]["gaussian_drop"] and config["data"]["val_stride"] == 13 and config["data"]["limit"] == 12
+    assert config["model"]["prior_head"] == config["model"]["prior_landmark"] == (kind == "pose")
+    assert config["optim"]["lr"] == {"pose": 1e-4, "base": 5e-5}[kind]
+    typed(f"{kind}val.sh", str(run), "--limit", "9")
+    with open(run / "pred" / "val" / "pred.partial.csv") as file:
+        assert len(list(csv.DictReader(file))) == 9
+    assert len(json.loads((run / "pred" / "test" / "submission.partial.json").read_text())["results"]) == 9

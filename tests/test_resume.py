@@ -5,11 +5,11 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import warm
 from rig import Rig, Run, save_once
 from safetensors.torch import load_file
 
@@ -20,11 +20,9 @@ TWICE = ("--gradient_accumulation_steps", "2")
 
 
 @pytest.fixture(scope="module")
-def rig(index_of, tmp_path_factory) -> Iterator[Rig]:
+def rig(index_of, tmp_path_factory) -> Rig:
     index = index_of([range(12)] * 3, noise=True, label=[*[0] * 6, *[1] * 6] * 3)
-    rig = Rig(index.folder, tmp_path_factory.mktemp("runs"))
-    yield rig
-    rig.close()
+    return Rig(index.folder, tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +154,7 @@ def test_twenty_kills_in_saves_leave_a_whole_checkpoint_each(rig, tmp_path):
             time.sleep(0.001)
         time.sleep(random.uniform(0, 0.1))
         os.kill(pid, signal.SIGKILL)
-        assert rig.ask("wait", [pid], 10) == [-9]
+        assert warm.wait([pid], 10) == [-9]
         newest, passed = newest_whole(tmp_path)
         assert not passed and int(newest.name.removeprefix("step-")) >= step
         step = int(newest.name.removeprefix("step-"))
@@ -168,7 +166,7 @@ def test_death_at_each_stage_of_a_save_leaves_a_whole_checkpoint(rig, tmp_path):
     for step in (1, 2):                                  # the same step again, and a new one
         number, code = 0, 9
         while code == 9:
-            (code,) = rig.ask("wait", [rig.fork("save_and_die", str(tmp_path), step, number)], 10)
+            (code,) = warm.wait([rig.fork("save_and_die", str(tmp_path), step, number)], 10)
             newest, passed = newest_whole(tmp_path)
             assert not passed and newest.name in ("step-00000001", f"step-{step:08d}")
             number += 1

@@ -1,8 +1,8 @@
 """Commands run as processes of their own, forked from one that has the slow imports behind it.
 
-`python(...)` stands for subprocess.run([sys.executable, ...]): the script runs from its first line as __main__, in the
-folder, with the environment and the streams that it is given. Where the launcher or the imports are the point, tests
-start real interpreters.
+A command stands for [sys.executable, ...]: a script, -m module or -c code, with flags. It runs from its first line as
+__main__, in its folder, with the environment and the streams that it is given. Where the launcher or the imports are
+the point, tests start real interpreters.
 """
 
 import atexit
@@ -10,28 +10,54 @@ import functools
 import json
 import os
 import runpy
+import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def python(*command: str, cwd: Path, timeout: float = 240) -> tuple[int, str]:
-    """(exit code, everything that was written) of `python COMMAND...`: a script, -m module or -c code, with flags."""
+def python(*command: str, cwd: Path, world: int = 1, timeout: float = 240) -> tuple[int, str]:
+    """(exit code, everything that was written) of a command; of several processes, their highest and all of it."""
     with tempfile.TemporaryDirectory() as folder:
-        said = Path(folder) / "said"
-        server = _server()
-        assert server.stdin and server.stdout
-        server.stdin.write(json.dumps({"argv": command, "cwd": str(cwd), "said": str(said), "timeout": timeout,
-                                       "env": {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "120"}}) + "\n")
-        server.stdin.flush()
-        code = json.loads(server.stdout.readline())
-        return code, said.read_text()
+        logs = [Path(folder) / f"{rank}.log" for rank in range(world)]
+        codes = wait(start(*command, cwd=cwd, logs=logs), timeout)
+        return max(codes, key=abs), "".join(log.read_text() for log in logs)
+
+
+def start(*command: str, cwd: Path, logs: Sequence[Path], launcher: bool = False) -> list[int]:
+    """Start a process for each log, as a launcher would; their pids. With `launcher` first that of their parent."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]), "COLUMNS": "120"}
+    world: list[dict[str, Any]] = [{"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": len(logs),
+                                    "LOCAL_WORLD_SIZE": len(logs), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+                                   if len(logs) > 1 else {} for rank in range(len(logs))]
+    if launcher:
+        env["TORCHELASTIC_RUN_ID"] = "warm"
+    return _ask("start", launcher, [{"argv": command, "cwd": str(cwd), "log": str(log), "env": {
+        **env, **{name: str(value) for name, value in names.items()}}} for log, names in zip(logs, world, strict=True)])
+
+
+def wait(pids: Sequence[int], seconds: float) -> list[int]:
+    """Exit codes of what was started, as subprocess has them; what still runs after so many seconds is killed."""
+    return _ask("wait", pids, seconds)
+
+
+def _ask(*request: Any) -> Any:
+    server = _server()
+    assert server.stdin and server.stdout
+    server.stdin.write(json.dumps(request) + "\n")
+    server.stdin.flush()
+    return json.loads(server.stdout.readline())
 
 
 @functools.cache
@@ -45,7 +71,7 @@ def _server() -> subprocess.Popen[str]:
 
 
 def serve() -> None:
-    """The warm process: imports, then forks a child for each line that it reads."""
+    """The warm process: imports, then forks what it is asked for."""
     import torch._dynamo
 
     import gazepose.__main__
@@ -53,20 +79,47 @@ def serve() -> None:
     import train
     assert torch and train and infer and gazepose
     for line in sys.stdin:
-        request = json.loads(line)
+        what, *how = json.loads(line)
+        print(json.dumps({"start": _start, "wait": _wait}[what](*how)), flush=True)
+
+
+def _start(launcher: bool, requests: list[dict[str, Any]]) -> list[int]:
+    if launcher:
+        read, write = os.pipe()
+        pid = os.fork()
+        if pid:
+            return [pid, *json.loads(os.read(read, 1000))]
+    pids: list[int] = []
+    for request in requests:
         pid = os.fork()
         if not pid:
-            os._exit(_run(request))
-        ends = time.monotonic() + request["timeout"]
-        while not (ended := os.waitpid(pid, os.WNOHANG))[0]:
+            try:
+                os.setpgid(0, pids[0] if pids else 0)
+                os._exit(_run(request))
+            finally:
+                os._exit(1)
+        pids.append(pid)
+    if launcher:
+        os.write(write, json.dumps(pids).encode())
+        signal.pause()
+    return pids
+
+
+def _wait(pids: list[int], seconds: float) -> list[int]:
+    ends, codes = time.monotonic() + seconds, {}
+    while len(codes) < len(pids):
+        for pid in set(pids) - set(codes):
             if time.monotonic() > ends:
-                os.kill(pid, 9)
-            time.sleep(0.01)
-        print(os.waitstatus_to_exitcode(ended[1]), flush=True)
+                os.kill(pid, signal.SIGKILL)
+            ended, status = os.waitpid(pid, os.WNOHANG)
+            if ended:
+                codes[pid] = os.waitstatus_to_exitcode(status)
+        time.sleep(0.01)
+    return [codes[pid] for pid in pids]
 
 
 def _run(request: dict[str, Any]) -> int:
-    stream = os.open(request["said"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    stream = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for number in (1, 2):
         os.dup2(stream, number)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)

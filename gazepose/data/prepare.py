@@ -8,7 +8,6 @@ processes; then rank 0 merges the pieces (data/merge.py). The index is data/inde
 """
 
 import hashlib
-import multiprocessing
 import os
 import shutil
 import time
@@ -29,6 +28,7 @@ from gazepose.data.pieces import STALL_S, CropsFrom, Piece, make_piece, start_wo
 from gazepose.data.skipped import REPORT, skipped, write_report
 from gazepose.data.tracks import Policy
 from gazepose.data.video import DECODERS, find_video
+from gazepose.process import WORKERS
 
 SPLITS = ("train", "val", "test")
 MAX_BAD_FRACTION = 0.01      # of a split's clips
@@ -235,8 +235,7 @@ def _alone(piece: Piece) -> None:
 
 
 def _pool(jobs: int) -> ProcessPoolExecutor:
-    method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-    return ProcessPoolExecutor(jobs, multiprocessing.get_context(method), start_worker)
+    return ProcessPoolExecutor(jobs, WORKERS, start_worker)
 
 
 def _judge(folder: Path, pieces: list[Piece], bad: dict[str, str], made: list[Piece], max_bad_fraction: float,

@@ -9,6 +9,8 @@ from multiprocessing import get_context
 
 import cv2
 
+from gazepose.process import without_main_script
+
 
 def share_out(function: Callable[..., None], tasks: Sequence[tuple], jobs: int | None, done: int, what: str,
               say: Callable[[str], None]) -> None:
@@ -26,7 +28,8 @@ def share_out(function: Callable[..., None], tasks: Sequence[tuple], jobs: int |
         cv2.setNumThreads(threads)
         return
     with _single_threads(), ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        futures = [pool.submit(function, *task) for task in tasks]
+        with without_main_script():
+            futures = [pool.submit(function, *task) for task in tasks]
         try:
             for fresh, future in enumerate(as_completed(futures), start=1):
                 future.result()
