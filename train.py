@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import Accelerator, DataLoaderConfiguration
+from accelerate import Accelerator
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from gazepose import checkpoint, distributed
@@ -47,7 +47,7 @@ def main() -> None:
     folder = run.exp_path or Path("runs") / f"{config.model.model}-{datetime.now():%Y%m%d-%H%M%S}"
     accelerator = start_accelerator(
         mixed_precision=run.mixed_precision, gradient_accumulation_steps=run.gradient_accumulation_steps,
-        log_with=run.log_with, project_dir=folder, dataloader_config=DataLoaderConfiguration(non_blocking=True),
+        log_with=run.log_with, project_dir=folder,
         kwargs_handlers=distributed.compressed_gradients(run.gradient_compression))
     accelerator.print(world_line(accelerator, run.batch_size))
     if run.expect_world not in (None, accelerator.num_processes):
@@ -151,6 +151,7 @@ def train(config: TrainConfig, source: Source, accelerator: Accelerator, log: Ru
 
     def save() -> None:
         nonlocal saved, saved_at
+        log.settle()
         if accelerator.is_main_process and progress != saved and not sharded:
             checkpoint.save_training(folder, plain, optimizer, accelerator.scaler, progress, kept)
         saved, saved_at = replace(progress), time.monotonic()
@@ -168,14 +169,14 @@ def train(config: TrainConfig, source: Source, accelerator: Accelerator, log: Ru
             for step in train_steps(accelerator, model, optimizer, train_loader, step=progress.step, ahead=ahead,
                                     total=log.total, seed=run.seed, loss=loss, optim=config.optim, epoch=epoch,
                                     mirror_priors=behaviour.mirror_priors, stop=stop):
-                progress.step, progress.samples = step.step + 1, progress.samples + step.samples
-                progress.consumed, progress.skipped = order.after(step.batches), progress.skipped + step.skipped
+                progress.step, progress.consumed = step.step + 1, order.after(step.batches)
                 log.step(step, epoch)
-                if step.stopping:
+                if log.stopping:
                     raise Preempted(f"after step {progress.step}")
                 minutes = (time.monotonic() - saved_at) / 60
                 if progress.step % (run.save_every or math.inf) == 0 or 0 < run.save_minutes <= minutes:
                     save()
+            log.settle()
             reached = validate(epoch + 1)
             progress.epoch, progress.consumed = epoch + 1, 0
             if sharded:

@@ -32,6 +32,7 @@ FLAGS = parser(GOAL)
 FLAGS.add_argument("--cores", type=int, default=4, help="cores that training and its workers may use")
 FLAGS.add_argument("--workers", type=int, default=4, help="loader processes")
 FLAGS.add_argument("--batch_size", type=int, default=64, help="windows a step")
+FLAGS.add_argument("--no_compile", action="store_true", help="leave out what takes minutes")
 FLAGS.add_argument("--on_cpu", action="store_true", help="try the script on the CPU")
 
 
@@ -100,7 +101,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     if not cuda and not options.on_cpu:
         return {"measured": {}, "skipped": "no CUDA device on this machine"}
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:options.cores])
-    warm, steps = (1, 1) if options.quick else (30, 100)
+    warm, steps = (1, 1) if options.quick else (20, 60)
     measured: dict[str, float | None] = {}
     details: dict[str, Any] = {}
     for name in WANTED:
@@ -113,13 +114,15 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         peak = torch.cuda.max_memory_allocated() / 1e9 if cuda else None
         kernels = profiled(plain, max(1, steps // 5))
         details[name] = {"profile": kernels, "without": [first], "compiled": []}
-        if not (options.quick and options.on_cpu):                     # minutes of compiling
+        if not (options.no_compile or (options.quick and options.on_cpu)):
             compiled = Training(name, True, options)
             compiled.run(warm)
             for _ in range(options.repeats):                           # in turn
                 details[name]["compiled"].append(compiled.run(steps))
                 details[name]["without"].append(plain.run(steps))
             compiled.close()
+        else:
+            details[name]["without"] += [plain.run(steps) for _ in range(options.repeats - 1)]
         rates = {kind: median(run["windows_per_s"] for run in details[name][kind])
                  for kind in ("without", "compiled") if details[name][kind]}
         measured |= {RATE.format(name): rates["without"], BUSY.format(name): kernels["busy"],

@@ -3,6 +3,9 @@
 The numbers (which crop flips, where it is cut) come with the batch; nothing here draws any.
 """
 
+import functools
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -13,10 +16,17 @@ STD = (0.229, 0.224, 0.225)
 MIRRORED_LANDMARKS = (0, 2, 1, 4, 3)         # a mirrored face swaps left and right
 
 
+@functools.cache
+def constant(values: Sequence[float], device: torch.device) -> Tensor:
+    """Numbers as float32 on a device, brought there once: bringing them waits for all the work before."""
+    with torch.inference_mode(False):
+        return torch.tensor(values, device=device)
+
+
 def normalise(frames: Tensor) -> Tensor:
     """uint8 [F, 3, H, W] to float32 of the same shape, channels last, zero mean and unit variance of ImageNet."""
-    mean = torch.tensor(MEAN, device=frames.device).view(1, 3, 1, 1) * 255
-    scale = 1 / (torch.tensor(STD, device=frames.device).view(1, 3, 1, 1) * 255)
+    mean = constant(MEAN, frames.device).view(1, 3, 1, 1) * 255
+    scale = 1 / (constant(STD, frames.device).view(1, 3, 1, 1) * 255)
     return ((frames.float() - mean) * scale).contiguous(memory_format=torch.channels_last)
 
 
@@ -41,7 +51,8 @@ def move_landmarks(landmarks: Tensor, flip: Tensor, crop: Tensor) -> Tensor:
     """Landmarks [B, 5, 3] (x, y as 0..1 of the crop, confidence; NaN unknown) after `warp` of their frame."""
     x, y, width, height = crop[:, None].unbind(2)                                          # [B, 1] each
     moved = torch.stack([(landmarks[..., 0] - x) / width, (landmarks[..., 1] - y) / height, landmarks[..., 2]], 2)
-    mirrored = moved[:, list(MIRRORED_LANDMARKS)] * moved.new_tensor([-1, 1, 1]) + moved.new_tensor([1, 0, 0])
+    swapped = torch.stack([moved[:, place] for place in MIRRORED_LANDMARKS], 1)
+    mirrored = swapped * constant((-1.0, 1.0, 1.0), moved.device) + constant((1.0, 0.0, 0.0), moved.device)
     return torch.where(flip[:, None, None], mirrored, moved)
 
 

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -16,9 +17,9 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from gazepose.augment import to_model
+from gazepose.augment import constant, to_model
 from gazepose.data.chance import keyed
-from gazepose.optim import OptimConfig, learning_rate, set_learning_rate
+from gazepose.optim import OptimConfig, learning_rate, set_learning_rate, skip_unless_finite
 from gazepose.process import Preempted
 
 GAZE_QUANTILES = (0.1, 0.9)      # of Gaze360's pinball loss
@@ -36,22 +37,58 @@ class LossRule:
 
 @dataclass(frozen=True)
 class Step:
-    """What one optimiser step did; equal on all processes."""
+    """What one optimiser step did; equal on all processes. What the device says of it is read when it is asked for,
+    which waits until the step is done; `train_steps` itself is never more than one step ahead."""
 
     step: int
-    loss: float
     lr: float
-    grad_norm: float
-    skipped: bool
     seconds: float
     waited: float
     """seconds of it in which the device had no data"""
-    samples: int
-    """windows that were learnt from, over all processes"""
     batches: int
     """batches that each process has had since the loader's start"""
-    stopping: bool
-    """some process was asked to stop"""
+    read: Callable[[], list[float]]
+    """loss, gradient norm, windows, processes that were asked to stop"""
+
+    @cached_property
+    def _said(self) -> list[float]:
+        return self.read()
+
+    @property
+    def loss(self) -> float:
+        return self._said[0]
+
+    @property
+    def grad_norm(self) -> float:
+        return self._said[1]
+
+    @property
+    def skipped(self) -> bool:
+        """the gradient was not finite, so the weights did not move"""
+        return not math.isfinite(self.grad_norm)
+
+    @property
+    def samples(self) -> int:
+        """windows that were learnt from, over all processes"""
+        return round(self._said[2])
+
+    @property
+    def stopping(self) -> bool:
+        """some process was asked to stop"""
+        return self._said[3] > 0
+
+
+def leaving(values: Tensor) -> Callable[[], list]:
+    """Send a tensor to the host without waiting for it; the result does that, and not for anything that comes later."""
+    if not values.is_cuda:
+        return values.tolist
+    host, there = values.to("cpu", non_blocking=True), torch.cuda.Event()
+    there.record()
+
+    def read() -> list:
+        there.synchronize()
+        return host.tolist()
+    return read
 
 
 def pinball(gaze: Tensor, target: Tensor) -> Tensor:
@@ -77,7 +114,7 @@ def loss_parts(logits: Tensor, gaze: Tensor | None, batch: dict[str, Tensor], ru
     """
     known = batch["label"] >= 0
     label = batch["label"].clamp(min=0)
-    weights = torch.tensor(rule.class_weights, device=logits.device, dtype=torch.float32)[label] * known
+    weights = constant(rule.class_weights, logits.device)[label] * known
     entropy = F.cross_entropy(logits.float(), label, reduction="none")
     parts = [(entropy * weights).sum(), weights.sum()]
     used = known
@@ -91,23 +128,23 @@ def loss_parts(logits: Tensor, gaze: Tensor | None, batch: dict[str, Tensor], ru
     return torch.stack([*parts, used.sum().float()])
 
 
-def global_loss(parts: Tensor, rule: LossRule, accelerator: Accelerator, stop: bool = False
-                ) -> tuple[Tensor, float, int, bool]:
-    """Loss to differentiate, its value over all processes, the windows it came from, and whether any process stops.
+def global_loss(parts: Tensor, rule: LossRule, accelerator: Accelerator, stop: bool = False) -> tuple[Tensor, Tensor]:
+    """Loss to differentiate, and over all processes its value, the windows it came from, and how many ask to stop, [3].
 
     DistributedDataParallel averages gradients over the processes, so each one's sum is divided by the mean of all
     weights: the step is that of one process with the whole batch.
     """
     parts_and_stop = F.pad(parts.detach(), (0, 1), value=float(stop))
-    total = accelerator.reduce(parts_and_stop, reduction="sum").tolist()  # type: ignore[union-attr]
+    total: Tensor = accelerator.reduce(parts_and_stop, reduction="sum")  # type: ignore[assignment]
     share = 0.0 * parts.sum()       # every output takes part in every step, which DistributedDataParallel relies on
-    value = 0.0
+    value = total.new_zeros(())
     for factor, part in ((rule.label, 0), (rule.gaze, 2)):
-        weight = total[part + 1]
-        if factor and weight:
-            share = share + factor * parts[part] * accelerator.num_processes / weight
-            value += factor * total[part] / weight
-    return share, value, int(total[4]), total[5] > 0
+        if factor:
+            known = total[part + 1] > 0                               # nothing here waits for the device to say
+            weight = torch.where(known, total[part + 1], 1.0)
+            share = share + torch.where(known, factor * parts[part] * accelerator.num_processes / weight, 0.0)
+            value = value + torch.where(known, factor * total[part] / weight, 0.0)
+    return share, torch.stack([value, total[4], total[5]])
 
 
 def train_steps(accelerator: Accelerator, model: nn.Module, optimizer: torch.optim.Optimizer, loader: DataLoader, *,
@@ -126,8 +163,8 @@ def train_steps(accelerator: Accelerator, model: nn.Module, optimizer: torch.opt
 
     A step whose global gradient norm is not finite is skipped on all processes alike and says so.
     """
-    began, waited, samples, value, micro, stopping = time.perf_counter(), 0.0, 0, 0.0, 0, False
-    batches, done, rate = iter(loader), 0, 0.0
+    began, waited, micro, said = time.perf_counter(), 0.0, 0, torch.zeros(3, device=accelerator.device)
+    batches, done, rate, before = iter(loader), 0, 0.0, None
     while True:
         asked = time.perf_counter()
         batch = next(batches, None)
@@ -144,23 +181,24 @@ def train_steps(accelerator: Accelerator, model: nn.Module, optimizer: torch.opt
             batch = to_model(batch, mirror_priors)
             with accelerator.autocast():
                 logits, gaze = model(batch["frames"], batch["window"], batch["head_pose"], batch["landmarks"])
-            share, micro_value, micro_samples, asked_to = global_loss(
-                loss_parts(logits, gaze, batch, loss), loss, accelerator, stop())
-            stopping |= asked_to
+            share, figures = global_loss(loss_parts(logits, gaze, batch, loss), loss, accelerator, stop())
             accelerator.backward(share)
-            value, samples, micro = value + micro_value, samples + micro_samples, micro + 1
+            said, micro = said + figures, micro + 1
             if not accelerator.sync_gradients:
                 continue
-            norm = float(accelerator.clip_grad_norm_(model.parameters(), optim.clip or math.inf) or 0.0)
-            # fp16's scaler skips the step by itself and has to see it to lower its scale
-            if math.isfinite(norm) or accelerator.scaler is not None:
-                optimizer.step()
+            norm = accelerator.clip_grad_norm_(model.parameters(), optim.clip or math.inf)
+            norm = said.new_zeros(()) if norm is None else norm.float()
+            if accelerator.scaler is None:       # fp16's scaler skips the step by itself
+                skip_unless_finite(optimizer, norm)
+            optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        now = time.perf_counter()
-        yield Step(step, value / micro, rate, norm, not math.isfinite(norm), now - began, waited, samples, done,
-                   stopping)
+        read = leaving(torch.stack([said[0] / micro, norm, said[1], said[2]]))
+        if before is not None:
+            before()
+        now, before = time.perf_counter(), read
+        yield Step(step, rate, now - began, waited, done, read)
         step += 1
-        began, waited, samples, value, micro, stopping = time.perf_counter(), 0.0, 0, 0.0, 0, False
+        began, waited, micro, said = time.perf_counter(), 0.0, 0, torch.zeros_like(said)
 
 
 class Scores(NamedTuple):
@@ -190,19 +228,19 @@ def predict(accelerator: Accelerator, model: nn.Module, loader: DataLoader, rows
     for batch in loader:
         if stop is not None:
             # what was said one batch ago, so that nobody waits for the device
-            if stopping is not None and stopping.item():             # type: ignore[union-attr]
+            if stopping is not None and stopping():
                 raise Preempted("in validation")
-            stopping = accelerator.reduce(torch.tensor(float(stop()), device=accelerator.device), reduction="sum")
-        kept = batch["row"] >= 0                                      # not the fillers of the last batches
-        seen.append(batch["row"][kept])
+            asked = torch.full((), float(stop()), device=accelerator.device)
+            stopping = leaving(accelerator.reduce(asked, reduction="sum"))  # type: ignore[arg-type]
+        seen.append(batch["row"])
         batch = to_model(batch)
         with accelerator.autocast():
             logits, gaze = model(batch["frames"], batch["window"], batch["head_pose"], batch["landmarks"])
-        score = logits.float().softmax(1)[kept, 1:]                   # [B, 1]
-        said.append(score if gaze is None else torch.cat([score, gaze.float()[kept]], 1))
+        score = logits.float().softmax(1)[:, 1:]                      # [B, 1]
+        said.append(score if gaze is None else torch.cat([score, gaze.float()], 1))
     padded = [accelerator.pad_across_processes(torch.cat(part), pad_index=-1) for part in (seen, said)]
     gathered: list[np.ndarray] = [accelerator.gather(part).cpu().numpy() for part in padded]  # type: ignore[union-attr]
-    seen, said = (part[gathered[0] >= 0] for part in gathered)
+    seen, said = (part[gathered[0] >= 0] for part in gathered)        # not the fillers of the last batches
     order = np.argsort(seen, kind="stable")
     if not np.array_equal(seen[order], rows):
         raise RuntimeError(f"predicted {len(seen)} rows, {len(np.unique(seen))} of them distinct, for {len(rows)} "

@@ -78,3 +78,12 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
     """Give every group its multiple of `lr`."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group["scale"]
+
+
+def skip_unless_finite(optimizer: torch.optim.Optimizer, norm: torch.Tensor) -> None:
+    """Have the next step of `make_optimizer`'s leave weights and moments alone where the gradient's norm is not finite.
+
+    The fused kernels look at `found_inf` themselves, as they do for the scaler of fp16; nobody waits for the device.
+    """
+    optimizer = getattr(optimizer, "optimizer", optimizer)             # under Accelerate's wrapper
+    optimizer.found_inf = (~norm.isfinite()).float()                   # type: ignore[attr-defined]

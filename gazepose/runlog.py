@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import timedelta
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DataLoaderConfiguration
 from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 from tqdm import tqdm
 
@@ -30,7 +30,13 @@ Value = TypeVar("Value")
 
 def versions() -> dict[str, str | None]:
     """Versions of what the numbers of a run depend on, and the code's commit."""
-    return {"python": sys.version.split()[0], **{name: version(name) for name in PACKAGES}, "commit": git_commit()}
+    found: dict[str, str | None] = {"python": sys.version.split()[0], "commit": git_commit()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:             # decord has no wheel for some machines
+            found[name] = None
+    return found
 
 
 def world_line(accelerator: Accelerator, batch_size: int) -> str:
@@ -53,10 +59,14 @@ def start_accelerator(kwargs_handlers: Sequence[Any] = (), **options: Any) -> Ac
     take themselves for the only one; and the cores are shared out, since the launchers give each process one thread.
     """
     accelerator = Accelerator(cpu=not torch.accelerator.is_available(),
+                              dataloader_config=DataLoaderConfiguration(non_blocking=True),
                               kwargs_handlers=[InitProcessGroupKwargs(timeout=STUCK), *kwargs_handlers], **options)
     if accelerator.device.type == "cpu":
         local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local))
+        # threads add up gradients in any order otherwise; filling fresh memory on top would only cost time
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False    # type: ignore[attr-defined]
     return accelerator
 
 
@@ -84,6 +94,9 @@ class RunLog:
         self.total = 0
         self.skipped = 0
         """steps in a row up to now"""
+        self.stopping = False
+        """some process was asked to stop"""
+        self._unread: tuple[Step, int] | None = None
         self.compared = False
         """whether the trivial baselines have been shown"""
         self.bar = tqdm(unit="step", disable=not (self.main and sys.stderr.isatty()))
@@ -137,11 +150,26 @@ class RunLog:
                                   if isinstance(value, int | float)}, step=values["step"])
 
     def step(self, step: Step, epoch: int) -> None:
-        """Record an optimiser step and show where the run stands.
+        """Record an optimiser step and show where the run stands. On a GPU a step is read when the next one is under
+        way there; see `settle`.
 
         Raises:
             ValueError: it is the last of MAX_SKIPPED skipped ones in a row.
         """
+        self.settle()
+        self._unread = step, epoch
+        if self.accelerator.device.type == "cpu":
+            self.settle()
+
+    def settle(self) -> None:
+        """Read and record the last step, so that progress counts it."""
+        if self._unread is None:
+            return
+        (step, epoch), self._unread = self._unread, None
+        self.stopping |= step.stopping
+        if self.progress:
+            self.progress.samples += step.samples
+            self.progress.skipped += step.skipped
         self.record("train", {"step": step.step + 1, "epoch": epoch, "loss": step.loss, "lr": step.lr,
                               "grad_norm": step.grad_norm if not step.skipped else None, "skipped": step.skipped,
                               "samples_per_s": step.samples / step.seconds, "waited": step.waited / step.seconds})

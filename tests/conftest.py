@@ -1,5 +1,6 @@
 """What several tests share: the golden vectors and a rendered tiny world."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,10 +11,24 @@ from hypothesis import settings
 from gazepose.data.index import Index, write_index
 from gazepose.data.shards import ShardWriter, encode
 
+# files that take longest come first, so that the processes of pytest end together
+SLOW = ["test_resume", "test_parity", "test_cli", "test_guide", "test_models", "test_published",
+        "test_doctor", "test_world", "test_streaming", "test_faults"]
 PARITY = Path(__file__).resolve().parents[2] / "shared" / "parity"
 
 settings.register_profile("gazepose", deadline=None)     # how long an example takes says nothing on a shared machine
 settings.load_profile("gazepose")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tests are about the CPU, also where there are GPUs; those marked gpu are run by themselves."""
+    if config.option.markexpr != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    place = {name: number for number, name in enumerate(SLOW)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(SLOW)))
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+import warm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_prepare import data_set, quiet, write_video
@@ -716,9 +716,9 @@ def test_the_command_prints_the_facts_and_says_by_its_exit_code_whether_to_mend(
         world, tiny_world, sound, monkeypatch, capsys):
     spoil(world)
     crop_cut_short(world)
-    done = subprocess.run([sys.executable, "-m", "gazepose", "doctor", str(world), "--json"], cwd=ROOT, text=True,
-                          capture_output=True, timeout=240)
-    assert done.returncode == 1 and json.loads(done.stdout) == json.loads(json.dumps(examine(world), allow_nan=False))
+    code, said = warm.python("-m", "gazepose", "doctor", str(world), "--json", cwd=ROOT)
+    assert code == 1, said
+    assert json.loads(said) == json.loads(json.dumps(examine(world), allow_nan=False))
     monkeypatch.setattr(sys, "argv", ["gazepose", "doctor", str(tiny_world)])
     main()                                                             # ends without an exit code: 0
     assert capsys.readouterr().out == as_text(sound) + "\n"

@@ -10,6 +10,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from gazepose import runlog
 from gazepose.checkpoint import Progress
 from gazepose.data.loader import make_loader
 from gazepose.data.windows import WindowRule
@@ -40,8 +41,8 @@ def rows(label, gaze=None) -> dict[str, torch.Tensor]:
 def test_the_loss_is_torchs_weighted_cross_entropy_over_known_labels():
     logits = torch.randn(5, 2)
     rule = LossRule((0.2, 0.8))
-    value, _, samples, _ = global_loss(loss_parts(logits.requires_grad_(), None, rows([0, 1, -1, 1, 0]), rule), rule,
-                                    Accelerator(cpu=True))
+    value, (_, samples, _) = global_loss(loss_parts(logits.requires_grad_(), None, rows([0, 1, -1, 1, 0]), rule), rule,
+                                         Accelerator(cpu=True))
     known = [0, 1, 3, 4]
     wanted = nn.functional.cross_entropy(logits[known], torch.tensor([0, 1, 1, 0]), torch.tensor([0.2, 0.8]))
     assert value.item() == pytest.approx(wanted.item(), rel=1e-6) and samples == 4
@@ -50,7 +51,7 @@ def test_the_loss_is_torchs_weighted_cross_entropy_over_known_labels():
 def test_the_gaze_loss_counts_rows_with_a_known_gaze_only():
     gaze = torch.tensor([[0.1, 0.0, 0.2], [9.0, 9.0, 0.2]], requires_grad=True)
     rule = LossRule(label=0.0, gaze=2.0)
-    value, _, samples, _ = global_loss(
+    value, (_, samples, _) = global_loss(
         loss_parts(torch.zeros(2, 2), gaze, rows([-1, -1], [[0.1, 0.0], [math.nan, 0.0]]), rule), rule,
         Accelerator(cpu=True))
     # no error: the spread of 0.2 costs 0.1 * 0.2 below and 0.1 * 0.2 above
@@ -68,8 +69,8 @@ def test_pinball_is_lowest_where_the_spread_holds_four_errors_in_five():
 def test_a_batch_without_a_known_row_is_a_step_of_zeros():
     model = Grey()
     rule = LossRule()
-    value, shown, samples, _ = global_loss(loss_parts(model.head(torch.ones(2, 1)), None, rows([-1, -1]), rule), rule,
-                                        Accelerator(cpu=True))
+    value, (shown, samples, _) = global_loss(
+        loss_parts(model.head(torch.ones(2, 1)), None, rows([-1, -1]), rule), rule, Accelerator(cpu=True))
     value.backward()
     assert shown == 0 and samples == 0 and not model.head.weight.grad.any()
 
@@ -139,9 +140,14 @@ def test_a_run_of_skipped_steps_ends_the_training(grey_rows, tmp_path):
         for _ in range(count):
             log.step(step, 0)
     steps(MAX_SKIPPED - 1)
-    log.step(replace(step, skipped=False), 0)
+    log.step(replace(step, read=lambda: [0.5, 1.0, 20.0, 0.0]), 0)
     with pytest.raises(ValueError, match="not finite for 20 steps in a row -> lower --lr"):
         steps(MAX_SKIPPED)
+
+
+def test_a_package_that_a_machine_cannot_have_has_no_version(monkeypatch):
+    monkeypatch.setattr(runlog, "PACKAGES", ("torch", "decord-for-no-machine"))
+    assert runlog.versions()["torch"] and runlog.versions()["decord-for-no-machine"] is None
 
 
 def test_records_of_steps_that_come_again_are_cut(tmp_path):

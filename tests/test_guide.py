@@ -221,14 +221,19 @@ def typed(tmp_path):
     return run
 
 
+@pytest.fixture(scope="module")
+def world(tmp_path_factory, tiny_world) -> Path:
+    """The tiny world, prepared by whoever needs it first."""
+    return Path(shutil.copytree(tiny_world, tmp_path_factory.mktemp("guide") / "world"))
+
+
 @pytest.mark.parametrize("kind", ["pose", "base"])
-def test_the_guides_runs_reach_their_end(kind, tmp_path, tiny_world, typed):
-    shutil.copytree(tiny_world, tmp_path / "world")
+def test_the_guides_runs_reach_their_end(kind, tmp_path, world, typed):
     gaze360 = build_model(ModelConfig(model="GazeLSTM", gaze_head=True)).state_dict()
     torch.save({"state_dict": {f"module.{theirs(name)}": value for name, value in gaze360.items()
                                if not name.startswith("last_layer.")}, "epoch": 9}, tmp_path / "gaze360.pth.tar")
     run = tmp_path / f"{kind}-run"
-    said = typed(f"{kind}train.sh", "--data", str(tmp_path / "world"), "--limit", "12", "--exp_path", str(run), *SMALL,
+    said = typed(f"{kind}train.sh", "--data", str(world), "--limit", "12", "--exp_path", str(run), *SMALL,
                  "--checkpoint", str(tmp_path / "gaze360.pth.tar"))
     entries = {"pose": 188, "base": 142}[kind]                        # with one layer each of the transformer
     assert (f"start: 140 of the model's {entries} entries from {tmp_path}/gaze360.pth.tar (Gaze360); "

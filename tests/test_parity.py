@@ -17,6 +17,11 @@ from golden.sensitivity import MISTAKES
 from gazepose.models import build_model
 
 GAZEPOSE, LSTM = "gazepose_head1lm1", "gazelstm_gazepose"
+# what takes a minute as a whole: check_parity.py compares all of it
+SOME = {"training.json": ("models", (GAZEPOSE, LSTM)), "sensitivity.json": ("mutations", (
+    "landmark x and y bins swapped", "position embedding: x half before y half", "post-norm layers instead of pre-norm",
+    "LSTM directions swapped", "LayerNorm eps 1e-6 instead of 1e-5", "queries and target tokens exchanged",
+    "landmark queries before head queries", "video frames reversed"))}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -69,7 +74,13 @@ def failing(folder: Path, file: str) -> list[str]:
 
 
 @pytest.mark.parametrize("file", CHECKS)
-def test_the_golden_file_agrees(parity, file):
+def test_the_golden_file_agrees(parity, tmp_path, file):
+    section, kept = SOME.get(file, ("", ()))
+    if kept:
+        parity = shutil.copytree(parity, tmp_path / "some", copy_function=shutil.copyfile)
+        (parity / file).chmod(0o644)
+        change(parity, file, lambda document: document.update({
+            section: {name: document[section][name] for name in kept}}))
     found = lines(file, results(CHECKS[file], parity))
     assert found and not any(line.failed for line in found), "\n".join(map(str, found))
 

@@ -37,7 +37,7 @@ def start(*command: str, cwd: Path, logs: Sequence[Path], launcher: bool = False
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]), "COLUMNS": "120"}
+    env = {**os.environ, "PYTHONPATH": _path(), "COLUMNS": "120"}
     world: list[dict[str, Any]] = [{"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": len(logs),
                                     "LOCAL_WORLD_SIZE": len(logs), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
                                    if len(logs) > 1 else {} for rank in range(len(logs))]
@@ -52,6 +52,10 @@ def wait(pids: Sequence[int], seconds: float) -> list[int]:
     return _ask("wait", pids, seconds)
 
 
+def _path() -> str:
+    return os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
+
+
 def _ask(*request: Any) -> Any:
     server = _server()
     assert server.stdin and server.stdout
@@ -62,9 +66,8 @@ def _ask(*request: Any) -> Any:
 
 @functools.cache
 def _server() -> subprocess.Popen[str]:
-    path = os.pathsep.join([str(ROOT / "tests"), str(ROOT)])
     started = subprocess.Popen([sys.executable, "-c", "import warm; warm.serve()"], stdin=subprocess.PIPE, text=True,
-                               stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": path,
+                               stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": _path(),
                                                             "OMP_WAIT_POLICY": "PASSIVE"})
     atexit.register(started.kill)
     return started
@@ -127,8 +130,8 @@ def _run(request: dict[str, Any]) -> int:
     os.environ.clear()
     os.environ.update(request["env"])
     first, *rest = request["argv"]
-    for name in ("train", "infer"):                                    # what is imported, but not run
-        sys.modules.pop(name)
+    for name in ("train", "infer", f"{rest[0] if rest else ''}.__main__"):   # what is imported, but not run
+        sys.modules.pop(name, None)
     try:
         if first == "-m":
             sys.argv = rest
