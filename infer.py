@@ -18,7 +18,7 @@ from gazepose.data.behaviours import BEHAVIOURS
 from gazepose.data.challenge import test_labels
 from gazepose.data.loader import make_loader
 from gazepose.data.windows import WindowRule, quality_fit
-from gazepose.distributed import share_preparation
+from gazepose.distributed import refuse_sharded_inference, share_preparation
 from gazepose.engine import predict
 from gazepose.metrics import evaluate
 from gazepose.predictions import faces, write_csv, write_records
@@ -33,6 +33,7 @@ def main() -> None:
     split = config.split_name
     accelerator = start_accelerator(mixed_precision=config.mixed_precision)
     accelerator.print(world_line(accelerator, config.batch_size))
+    refuse_sharded_inference(accelerator)
 
     # weights: with them comes the configuration they were trained with
     start = config.checkpoint or checkpoint.newest_finished(Path("runs"))

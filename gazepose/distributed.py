@@ -5,6 +5,7 @@ Everything here is a choice of a flag; `Accelerator` does the rest.
 
 import os
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import torch.distributed as dist
@@ -29,7 +30,7 @@ def share_preparation(state: Accelerator | PartialState, disk: Disk) -> Processe
     step is allowed to.
     """
     if state.num_processes == 1:
-        return Processes(say=state.print)
+        return Processes(say=partial(print, flush=True))                # progress, also into a pipe
     everyone: Any = dist.new_group(backend="gloo", timeout=PREPARING)
     first = state.process_index - state.local_process_index             # rank of this machine's first process
     firsts: list[Any] = [None] * state.num_processes
@@ -77,6 +78,13 @@ def gather_weights(model: nn.Module, whole: nn.Module) -> None:
     state = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
     if dist.get_rank() == 0:
         whole.load_state_dict(state)
+
+
+def refuse_sharded_inference(accelerator: Accelerator) -> None:
+    """Raises ValueError where FSDP was asked for: a model that fits one device is scored whole on each."""
+    if os.environ.get("ACCELERATE_USE_FSDP") == "true" or is_sharded(accelerator):
+        raise ValueError("FSDP: inference takes a whole model per process -> a configuration without it, such as "
+                         "accelerate_configs/gpu4.yaml")
 
 
 def check_flags(accelerator: Accelerator, compression: str, sync_batchnorm: bool, resume: bool = False) -> None:

@@ -206,7 +206,8 @@ class RunLog:
 
     def _ended(self, state: str, reason: str) -> None:
         """The first process to end early knows why; the others only see that it is gone."""
-        if read_json(self.folder / "status.json")["state"] == "running":
+        path = self.folder / "status.json"       # which a machine with a disk of its own does not have
+        if path.is_file() and read_json(path)["state"] == "running":
             self.status(state, reason=reason, process=self.accelerator.process_index)
 
     @contextmanager

@@ -30,7 +30,14 @@ from gazepose.data import prepare as door
 from gazepose.data.index import Index
 from gazepose.data.loader import make_loader
 from gazepose.data.windows import WindowRule
-from gazepose.distributed import BACKENDS, check_flags, compressed_gradients, gather_weights, share_preparation
+from gazepose.distributed import (
+    BACKENDS,
+    check_flags,
+    compressed_gradients,
+    gather_weights,
+    refuse_sharded_inference,
+    share_preparation,
+)
 from gazepose.engine import LossRule, train_steps
 from gazepose.models import ModelConfig, build_model, sync_batchnorm
 from gazepose.optim import OptimConfig, make_optimizer
@@ -227,6 +234,8 @@ def test_sharded_weights_are_saved_whole(tmp_path):
 def test_sharding_says_where_it_cannot_be_had(monkeypatch):
     accelerator: Any = SimpleNamespace(device=torch.device("cpu"), num_processes=2, distributed_type="MULTI_CPU")
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(ValueError, match="FSDP: inference takes a whole model per process"):
+        refuse_sharded_inference(accelerator)
     with pytest.raises(ValueError, match="FSDP: Accelerate shards on GPUs only, and on cpu would start Distributed"):
         check_flags(accelerator, "no", False)
     accelerator.distributed_type = DistributedType.FSDP

@@ -1,8 +1,10 @@
 """Crops straight from the videos: what preparation gives, in an order that reads clip after clip, in bounded memory."""
 
+import json
 import shutil
 import sys
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -217,6 +219,20 @@ def test_a_video_cut_short_is_left_out_and_reported_as_in_preparation(tmp_path):
     shards = Index.open(prepare(root, "train", jobs=1, say=quiet, max_bad_fraction=0.5))
     assert video.clips == shards.clips == ["c1"] and video.facts["bad_clips"].keys() == {"c0"}
     assert "clip c0 cannot be used: " in said[0]
+    told, theirs = (json.loads((index.folder / "report.json").read_text()) for index in (video, shards))
+    assert told == {**theirs, "state": "listed", "bad_clips": told["bad_clips"]}
+    assert told["clips"]["bad"] == 1 and told["bad_clips"].keys() == {"c0"}
+
+
+def test_a_video_that_ends_before_its_faces_counts_as_a_fault_as_in_preparation(tmp_path):
+    root = data_set(tmp_path, {"c0": [("t", [1, 2, 45, 80])], "c1": [("t", [1, 2])]}, frames=40)
+    for make in (list_faces, partial(prepare, jobs=1)):
+        with pytest.raises(ValueError, match=r"c0\.mp4: ends before frame 45, its faces go on to frame 80 -> download"):
+            make(root, "train", say=quiet)
+    shards, video = both(root, "train", max_bad_fraction=0.5)
+    told, theirs = (json.loads((index.folder / "report.json").read_text()) for index in (video, shards))
+    assert told == {**theirs, "state": "listed"} and told["cut_short"].keys() == {"c0"}
+    assert told["rows"] == {"wanted": 6, "made": 4} and len(video) == len(shards) == 4
 
 
 def test_damage_met_while_reading_is_counted_and_bounded(tmp_path, capfd):

@@ -16,7 +16,7 @@ import numpy as np
 from gazepose.data.index import Index, add_columns, join, write_index
 from gazepose.data.pieces import Piece
 from gazepose.data.shards import QUALITY, SUBSAMPLING, ShardWriter
-from gazepose.data.skipped import write_report
+from gazepose.data.skipped import outcomes, write_report
 from gazepose.gate import read_arrays
 from gazepose.priors.quality import fit_gaussian
 
@@ -65,7 +65,7 @@ def merge(folder: Path, split: str, pieces: list[Piece], bad: dict[str, str], ro
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     join_priors(index, root, split)
-    write_report(index.folder, split, listed, bad, max_bad_fraction, told, stopped=False)
+    write_report(index.folder, split, "prepared", len(listed), outcomes(listed, bad), bad, max_bad_fraction, told)
     os.replace(index.folder, folder)
 
 

@@ -9,7 +9,7 @@ import json
 import os
 import signal
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
@@ -222,10 +222,17 @@ def _clip_rows(piece: Piece, writer: CropWriter, counts: Counter[str]) -> Rows:
             offset[row], length[row] = writer.append(jpeg)
     missing = "no extracted picture" if piece.crops_from == "images" else "past the end of the video"
     counts[f"row left out: {missing}"] += sum(map(len, rows_of.values()))
-    if rows_of and piece.crops_from == "videos" and max(rows_of) - min(rows_of) >= MAX_SHORT:
-        piece.told["short"] = (f"{piece.source}: ends before frame {min(rows_of)}, its faces go on to frame "
-                               f"{max(rows_of)} -> download it again")
+    if piece.crops_from == "videos":
+        piece.told.update(cut_short(piece.source, rows_of))
     return _kept(piece, columns)
+
+
+def cut_short(video: Path, late: Collection[int]) -> dict[str, str]:
+    """What is told of a video that ends before these picture numbers: nothing where it is a matter of counting."""
+    if not late or max(late) - min(late) < MAX_SHORT:
+        return {}
+    return {"short": f"{video}: ends before frame {min(late)}, its faces go on to frame {max(late)} -> download it "
+                     "again"}
 
 
 def _face_rows(piece: Piece, writer: CropWriter, counts: Counter[str]) -> Rows:

@@ -25,7 +25,7 @@ from gazepose.data.challenge import list_videos
 from gazepose.data.index import Index
 from gazepose.data.merge import all_counts, merge
 from gazepose.data.pieces import STALL_S, CropsFrom, Piece, make_piece, start_worker
-from gazepose.data.skipped import REPORT, skipped, write_report
+from gazepose.data.skipped import REPORT, outcomes, skipped, write_report
 from gazepose.data.tracks import Policy
 from gazepose.data.video import DECODERS, find_video
 from gazepose.process import WORKERS
@@ -90,7 +90,8 @@ def prepare(data: str | Path, split: str, *, policy: str = "clean", rules: Mappi
     bad = {piece.uid: piece.bad.read_text() for piece in pieces if piece.bad.is_file()}
     made = [piece for piece in pieces if piece.uid not in bad]
     _judge(folder, pieces, bad, made, max_bad_fraction,                # alike on every rank
-           lambda: write_report(workplace, split, pieces, bad, max_bad_fraction, facts, stopped=True) if rank == 0
+           lambda: write_report(workplace, split, "stopped: too many clips cannot be used", len(pieces),
+                                outcomes(pieces, bad), bad, max_bad_fraction, facts) if rank == 0
            else workplace / REPORT)
     wait()
     if rank == 0:

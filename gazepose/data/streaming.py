@@ -22,8 +22,9 @@ from gazepose.data.annotations import Clip, policy_named
 from gazepose.data.crops import grown, outside, whole_corners
 from gazepose.data.index import Index, write_index
 from gazepose.data.merge import join_priors
-from gazepose.data.pieces import Piece, cut_in_memory
+from gazepose.data.pieces import Piece, cut_in_memory, cut_short
 from gazepose.data.prepare import FOLDERS, MAX_BAD_FRACTION, annotated_clips, expect, made_from, prepared_folder
+from gazepose.data.skipped import Outcome, write_report
 from gazepose.data.tracks import FaceTrack, Policy
 from gazepose.data.video import VideoFacts, find_video, frames_in_order, look_at, video_facts
 
@@ -168,16 +169,22 @@ def list_faces(data: str | Path, split: str, *, policy: str = "clean", rules: Ma
 def _write_list(folder: Path, split: str, root: Path, policy: Policy, damaged: dict[str, str], facts: dict[str, Any],
                 say: Callable[[str], None]) -> None:
     began, counts, bad, listed = time.monotonic(), Counter(), dict(damaged), []
+    used: dict[str, Outcome] = {}
+    made_of = {name: fact for name, fact in facts.items() if name != "max_bad_fraction"}
     clips = annotated_clips(root, split, policy)
     for clip in clips:
+        told: dict[str, str] = {}
         try:
             if clip.uid not in damaged:
-                listed.append((clip, _rows_of(clip, find_video(root / FOLDERS["videos"], clip.uid), policy,
-                                              facts["decoder"])))
+                rows = _rows_of(clip, find_video(root / FOLDERS["videos"], clip.uid), policy, facts["decoder"], told)
+                listed.append((clip, rows))
+                used[clip.uid] = Outcome(sum(len(track.frames) for track in clip.tracks), len(rows["frame"]),
+                                         clip.counts, told)
                 counts += clip.counts
         except (ValueError, FileNotFoundError) as error:
             bad[clip.uid] = str(error)
-    _bounded(folder, bad, len(clips), facts["max_bad_fraction"])
+    short = {uid: outcome.told["short"] for uid, outcome in used.items() if "short" in outcome.told}
+    _bounded(folder, {**bad, **short}, len(clips), facts["max_bad_fraction"])
     listed = [(clip, rows) for clip, rows in listed if len(rows["frame"])]
     if not listed:
         reasons = "; ".join(f"{rule}: {count}" for rule, count in counts.most_common(5)) or "no record at all"
@@ -201,6 +208,7 @@ def _write_list(folder: Path, split: str, root: Path, policy: Policy, damaged: d
                         clip_shard=np.zeros(len(paths), np.int32), clip_base=np.zeros(len(paths), np.int64), shards=[],
                         facts=facts)
     join_priors(index, root, split)
+    write_report(staging, split, "listed", len(clips), used, bad, facts["max_bad_fraction"], made_of)
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(staging, folder)
     say(f"listed {split} ({policy.name}, {facts['crop_size']} px, cut while they are used): {rows} faces of "
@@ -209,8 +217,9 @@ def _write_list(folder: Path, split: str, root: Path, policy: Policy, damaged: d
         + "".join(f"\n  clip {uid} cannot be used: {reason}" for uid, reason in bad.items()))
 
 
-def _rows_of(clip: Clip, path: Path, policy: Policy, decoder: str) -> dict[str, np.ndarray]:
-    """Columns of the faces that pieces.py would cut, with the corners of their crops; what it leaves out is counted."""
+def _rows_of(clip: Clip, path: Path, policy: Policy, decoder: str, told: dict[str, str]) -> dict[str, np.ndarray]:
+    """Columns of the faces that pieces.py would cut, with the corners of their crops; what it leaves out is counted,
+    and what it tells of the video is added to `told`."""
     tracks = clip.tracks
     frame = np.concatenate([np.zeros(0, np.int64), *(track.frames for track in tracks)])
     box = np.concatenate([np.zeros((0, 4)), *(track.boxes for track in tracks)])
@@ -222,8 +231,9 @@ def _rows_of(clip: Clip, path: Path, policy: Policy, decoder: str) -> dict[str, 
     clip.counts["row left out: before the first picture"] += int((~kept).sum())
     corners, gone = np.zeros(box.shape), np.zeros(len(box), bool)
     if kept.any():
-        video = _checked_facts(path, np.unique(number[kept]).tolist(), decoder)
+        video = _checked_facts(path, np.unique(number[kept]).tolist(), decoder, told)
         late = number >= video.frames
+        told.update(cut_short(path, number[late].tolist()))
         clip.counts["row left out: past the end of the video"] += int(late.sum())
         kept &= ~late
         cut = grown(box, policy.box_scale)
@@ -240,7 +250,7 @@ def _rows_of(clip: Clip, path: Path, policy: Policy, decoder: str) -> dict[str, 
             "sizes": np.bincount(track_of[kept], minlength=len(tracks))}
 
 
-def _checked_facts(path: Path, wanted: Sequence[int], decoder: str) -> VideoFacts:
+def _checked_facts(path: Path, wanted: Sequence[int], decoder: str, told: dict[str, str]) -> VideoFacts:
     """Frames as the decoder will give them and the size of its pictures, by the headers and the first picture.
 
     Only of a file that is known to be cut short the wanted frames are decoded, to see how far it goes.
@@ -258,10 +268,11 @@ def _checked_facts(path: Path, wanted: Sequence[int], decoder: str) -> VideoFact
             if len(got) < len(wanted):
                 facts = replace(facts, frames=got[-1] + 1 if got else 0)
         return facts
-    except ValueError:
+    except ValueError as error:
         if decoder == "pyav":
             raise
-        return _checked_facts(path, wanted, "pyav")
+        told["decoder"] = str(error)
+        return _checked_facts(path, wanted, "pyav", told)
 
 
 def _noted(folder: Path) -> dict[str, str]:

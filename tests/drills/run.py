@@ -1,4 +1,4 @@
-"""All drills, a table of their figures, and its JSON: python tests/drills/run.py [--kills N] [PYTEST FLAG ...]"""
+"""All drills, a table of their figures, and its JSON: python tests/drills/run.py [--kills N] [--warm] [PYTEST FLAG]"""
 
 import argparse
 import os
@@ -10,7 +10,9 @@ import pytest
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=50, help="random moments of a kill -9, each a run of its own")
+    parser.add_argument("--warm", action="store_true", help="kill processes that are forked from one which has the "
+                        "slow imports behind it, instead of real launches")
     parser.add_argument("--figures", default="drills.json", help="the JSON file")
     known, others = parser.parse_known_args()
-    os.environ.update(KILLS=str(known.kills), FIGURES=known.figures)
+    os.environ.update(KILLS=str(known.kills), WARM=str(int(known.warm)), FIGURES=known.figures)
     sys.exit(pytest.main(["-m", "drill", "-s", str(Path(__file__).parent), *others]))

@@ -1,4 +1,8 @@
-"""Real launches of two processes, killed at any moment: resumed until they have finished they are the same run."""
+"""Launches of two processes, killed at any moment: resumed until they have finished they are the same run.
+
+They are real ones, by accelerate, whose imports take most of the time; or, with WARM=1, forked from a process that has
+them behind it, which is several times as fast and leaves out the launcher alone: what stands for it does nothing.
+"""
 
 import json
 import os
@@ -10,14 +14,17 @@ import time
 from pathlib import Path
 
 import pytest
+import warm
 
 pytestmark = pytest.mark.drill
 ROOT = Path(__file__).resolve().parents[2]
 KILLS = int(os.environ.get("KILLS", 50))
+WARM = os.environ.get("WARM") == "1"
 STOPS = min(10, KILLS)
 FLAGS = ["--preset", "tiny", "--crop_size", "32", "--num_encoder_layers", "1", "--num_decoder_layers", "1",
          "--dmodel", "64", "--dim_feedforward", "64", "--output_stride", "32", "--limit", "48", "--batch_size", "2",
-         "--prior_head", "--windows_per_segment", "2", "--save_every", "3"]
+         "--prior_head", "--windows_per_segment", "2", "--save_every", "3", "--backbone", "test_resnet",
+         "--num_workers", "0"]
 
 
 class Launch:
@@ -27,16 +34,24 @@ class Launch:
         self.run, self.began = run, time.monotonic()
         again = ["--resume"] if (run / "status.json").exists() else []
         run.parent.mkdir(exist_ok=True)
+        command = [str(script), "--exp_path", str(run), *FLAGS, *again, *flags]
+        if WARM:
+            logs = [run.parent / f"{run.name}.{rank}.log" for rank in range(world)]
+            self.launcher, *self._ranks = warm.start(*command, cwd=run.parents[1], logs=logs, launcher=True)
+            return
         with open(run.parent / f"{run.name}.log", "a") as log:
-            self.launcher = subprocess.Popen(
+            self._started = subprocess.Popen(
                 [sys.executable, "-m", "accelerate.commands.launch",
                  "--config_file", ROOT / "accelerate_configs" / "cpu2.yaml", "--num_processes", str(world),
-                 "--main_process_port", "0", script, "--exp_path", run, *FLAGS, *again, *flags],
+                 "--main_process_port", "0", *command],
                 cwd=run.parents[1], stdout=log, stderr=log, start_new_session=True,
                 env={**os.environ, "PYTHONPATH": str(ROOT)})
+        self.launcher = self._started.pid
 
     def pids(self) -> list[int]:
         """The launcher and the training processes that run; torch gives each of them a session of its own."""
+        if WARM:
+            return [pid for pid in (self.launcher, *self._ranks) if runs(pid)]
         found = []
         for folder in Path("/proc").glob("[0-9]*"):
             try:
@@ -47,12 +62,21 @@ class Launch:
         return found
 
     def ranks(self) -> list[int]:
-        return [pid for pid in self.pids() if pid != self.launcher.pid]
+        return [pid for pid in self.pids() if pid != self.launcher]
+
+    def ended(self) -> bool:
+        """Nothing is left; what stands for the launcher does not end by itself."""
+        if not WARM:
+            return self._started.poll() is not None and not self.pids()
+        if not self.ranks() and runs(self.launcher):
+            os.kill(self.launcher, signal.SIGKILL)
+            warm.wait([self.launcher], 10)
+        return not self.pids()
 
     def end(self) -> float:
         """Seconds until no process is left."""
         began = time.monotonic()
-        while self.launcher.poll() is None or self.pids():
+        while not self.ended():
             time.sleep(0.05)
             assert time.monotonic() < began + 300, f"{self.run}: still runs {self.pids()}"
         return time.monotonic() - began
@@ -63,8 +87,15 @@ class Launch:
 
     def until_a_step(self) -> None:
         before = self.steps()
-        while self.steps() <= before and self.launcher.poll() is None:
+        while self.steps() <= before and not self.ended():
             time.sleep(0.02)
+
+
+def runs(pid: int) -> bool:
+    try:
+        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def state(run: Path) -> str:
@@ -83,7 +114,7 @@ def whole(tmp_path_factory) -> tuple[Path, float]:
     Launch(work / "runs" / "first", "--epochs", "1").end()
     launch = Launch(work / "runs" / "whole", "--epochs", "2")
     launch.end()
-    assert state(launch.run) == "finished", (launch.run.parent / "whole.log").read_text()
+    assert state(launch.run) == "finished", "".join(log.read_text() for log in launch.run.parent.glob("whole*.log"))
     return launch.run, time.monotonic() - launch.began
 
 
@@ -95,7 +126,7 @@ def test_kill_9_at_any_moment(whole, figure):
         launch = Launch(killed, "--epochs", "2")
         time.sleep(chance.uniform(0, seconds))
         whom = chance.choice(["launcher", "one", "all"])
-        there = {"launcher": [launch.launcher.pid], "one": launch.ranks() or [launch.launcher.pid],
+        there = {"launcher": [launch.launcher], "one": launch.ranks() or [launch.launcher],
                  "all": launch.pids()}[whom]
         pids = chance.sample(there, min(1, len(there)) if whom == "one" else len(there))
         for pid in pids:
@@ -125,7 +156,7 @@ def test_sigterm_again_and_again(whole, figure):
     for number in range(STOPS):
         launch = Launch(stopped, "--epochs", "2")
         launch.until_a_step()
-        os.kill(launch.launcher.pid if number % 2 else launch.ranks()[number // 2 % 2], signal.SIGTERM)
+        os.kill(launch.launcher if number % 2 else launch.ranks()[number // 2 % 2], signal.SIGTERM)
         slowest, preempted = max(slowest, launch.end()), preempted + (state(stopped) == "preempted")
     Launch(stopped, "--epochs", "2").end()
     alike = state(stopped) == "finished" and final(stopped) == final(run)
@@ -142,7 +173,7 @@ def test_two_then_three_then_one_process(whole, figure):
         launch = Launch(run, *flags, world=world, script=Path(__file__).with_name("noting.py"))
         if world > 1:
             launch.until_a_step()
-            os.kill(launch.launcher.pid, signal.SIGTERM)
+            os.kill(launch.launcher, signal.SIGTERM)
         launch.end()
         assert state(run) == ("preempted" if world > 1 else "finished")
     rows = [int(row) for file in run.parent.glob("elastic.rows.*") for row in file.read_text().split()]
