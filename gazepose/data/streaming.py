@@ -5,6 +5,7 @@ rows, positions, labels and priors that preparation would give it, told from ann
 and instead of bytes the corners of each crop. In what order clips are read is data/loader.py.
 """
 
+import faulthandler
 import os
 import shutil
 import sys
@@ -22,7 +23,7 @@ from gazepose.data.annotations import Clip, policy_named
 from gazepose.data.crops import grown, outside, whole_corners
 from gazepose.data.index import Index, write_index
 from gazepose.data.merge import join_priors
-from gazepose.data.pieces import Piece, cut_in_memory, cut_short
+from gazepose.data.pieces import STALL_S, Piece, cut_in_memory, cut_short
 from gazepose.data.prepare import FOLDERS, MAX_BAD_FRACTION, annotated_clips, expect, made_from, prepared_folder
 from gazepose.data.skipped import Outcome, write_report
 from gazepose.data.tracks import FaceTrack, Policy
@@ -175,6 +176,7 @@ def _write_list(folder: Path, split: str, root: Path, policy: Policy, damaged: d
     for clip in clips:
         told: dict[str, str] = {}
         try:
+            faulthandler.dump_traceback_later(STALL_S, file=sys.__stderr__, exit=True)     # decoders may hang
             if clip.uid not in damaged:
                 rows = _rows_of(clip, find_video(root / FOLDERS["videos"], clip.uid), policy, facts["decoder"], told)
                 listed.append((clip, rows))
@@ -183,6 +185,8 @@ def _write_list(folder: Path, split: str, root: Path, policy: Policy, damaged: d
                 counts += clip.counts
         except (ValueError, FileNotFoundError) as error:
             bad[clip.uid] = str(error)
+        finally:
+            faulthandler.cancel_dump_traceback_later()
     short = {uid: outcome.told["short"] for uid, outcome in used.items() if "short" in outcome.told}
     _bounded(folder, {**bad, **short}, len(clips), facts["max_bad_fraction"])
     listed = [(clip, rows) for clip, rows in listed if len(rows["frame"])]
