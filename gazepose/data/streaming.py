@@ -176,7 +176,7 @@ def _write_list(folder: Path, split: str, root: Path, policy: Policy, damaged: d
     for clip in clips:
         told: dict[str, str] = {}
         try:
-            faulthandler.dump_traceback_later(STALL_S, file=sys.__stderr__, exit=True)     # decoders may hang
+            faulthandler.dump_traceback_later(STALL_S, file=sys.__stderr__ or 2, exit=True)     # decoders may hang
             if clip.uid not in damaged:
                 rows = _rows_of(clip, find_video(root / FOLDERS["videos"], clip.uid), policy, facts["decoder"], told)
                 listed.append((clip, rows))
