@@ -1,17 +1,14 @@
 """The order of batches: every row exactly once, whatever divides, on any number of processes."""
 
-import os
-import sys
-import time
-
 import numpy as np
 import pytest
 import torch
+import warm
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gazepose.data import handover, loader
-from gazepose.data.loader import BatchOrder, WindowBatches, make_loader
+from gazepose.data import handover
+from gazepose.data.loader import BatchOrder, make_loader
 from gazepose.data.windows import WindowRule, segments
 
 
@@ -73,17 +70,21 @@ def test_no_rows_is_an_error_that_names_the_folder(index_of):
         make_loader(index, WindowRule(), np.zeros(0, np.int64), batch_size=4, crop_size=16)
 
 
-def test_a_worker_that_is_stuck_ends_with_its_traceback(index_of, monkeypatch, capfd):
-    rows = WindowBatches(index_of([range(5)]), WindowRule(), np.arange(5), 16)
-    monkeypatch.setattr(loader, "get_worker_info", lambda: True)
-    monkeypatch.setattr(loader, "STUCK_SECONDS", 0.1)
-    monkeypatch.setattr(loader, "make_batch", lambda *args: time.sleep(9))
-    if not (pid := os.fork()):
-        sys.stderr = sys.__stderr__                      # a worker has a real one
-        rows[0, 0]
-        os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
-    assert "Timeout (0:00:00.100000)!" in (said := capfd.readouterr().err) and "__getitems__" in said
+STUCK = """
+import sys, time
+from pathlib import Path
+import numpy as np
+from gazepose.data import loader
+from gazepose.data.index import Index
+from gazepose.data.windows import WindowRule
+loader.get_worker_info, loader.STUCK_SECONDS, loader.make_batch = lambda: True, 0.1, lambda *args: time.sleep(9)
+loader.WindowBatches(Index.open(Path(sys.argv[1])), WindowRule(), np.arange(5), 16)[0, 0]
+"""
+
+
+def test_a_worker_that_is_stuck_ends_with_its_traceback(index_of, tmp_path):
+    code, said = warm.python("-c", STUCK, str(index_of([range(5)]).folder), cwd=tmp_path)
+    assert code == 1 and "Timeout (0:00:00.100000)!" in said and "__getitems__" in said
 
 
 def test_workers_give_the_same_batches(index_of):
