@@ -104,8 +104,18 @@ def _start(launcher: bool, requests: list[dict[str, Any]]) -> list[int]:
         pids.append(pid)
     if launcher:
         os.write(write, json.dumps(pids).encode())
-        signal.pause()
+        _end_together(set(pids))
     return pids
+
+
+def _end_together(pids: set[int]) -> None:
+    """What a launcher does: once a process fails it ends the others, and then itself."""
+    while pids:
+        ended, status = os.wait()
+        pids.discard(ended)
+        for pid in pids if status else ():
+            os.kill(pid, signal.SIGTERM)
+    os._exit(0)
 
 
 def _wait(pids: list[int], seconds: float) -> list[int]:

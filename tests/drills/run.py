@@ -1,4 +1,4 @@
-"""All drills, a table of their figures, and its JSON: python tests/drills/run.py [--kills N] [--warm] [PYTEST FLAG]"""
+"""All drills, a table of their figures, and its JSON: python tests/drills/run.py [--kills N] [--warm] [FILE]"""
 
 import argparse
 import os
@@ -15,4 +15,5 @@ if __name__ == "__main__":
     parser.add_argument("--figures", default="drills.json", help="the JSON file")
     known, others = parser.parse_known_args()
     os.environ.update(KILLS=str(known.kills), WARM=str(int(known.warm)), FIGURES=known.figures)
-    sys.exit(pytest.main(["-m", "drill", "-s", str(Path(__file__).parent), *others]))
+    unwatched = ["-o", "faulthandler_timeout=0"]                       # of tests, which end within minutes
+    sys.exit(pytest.main(["-m", "drill", "-s", *unwatched, *(others or [str(Path(__file__).parent)])]))
