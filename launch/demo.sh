@@ -2,7 +2,7 @@
 # What: from nothing to a submission on the embedded world: renders it, pre-trains on gaze, trains GazePose with both
 #       priors and temporal dropout, infers val and test, writes the submission's JSON and a report.
 # How long: the installation (a minute with uv), then 10 minutes on 2 free CPU cores (16 on a slow day of theirs).
-# Expect: RESULT val_mAP=0.847 seconds=590 for seed 0 (.823 on another machine: sums in another order); chance .50, head pose alone .63.
+# Expect: RESULT val_mAP=0.847 seconds=590 for seed 0 (.823 since sums are taken in one order); chance .50, head pose alone .63.
 . "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 SECONDS=0
 seed="${SEED:-0}"
