@@ -84,8 +84,7 @@ def main() -> None:
         csv_to_json(table, submission)
         check(submission, faces(index, rows))
         print(f"submission checked, {len(rows)} faces -> {submission}")
-    if split == "val":
-        write_records(folder, index, rows, label, score, partial)
+    write_records(folder, index, rows, label, score, partial)
     if config.report:
         print(f"report -> {make_report(folder.parent)}")
 

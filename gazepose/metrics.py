@@ -4,6 +4,7 @@ Numpy in, floats out; what a score is called and where it is stored is in submis
 door for tables: a pred.csv, joined to the annotation by clip, track and frame.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -121,19 +122,50 @@ def evaluate(label: np.ndarray, score: np.ndarray) -> dict[str, Any]:
     return result
 
 
-def interval(label: np.ndarray, score: np.ndarray, group: np.ndarray, draws: int = 200) -> tuple[float, float] | None:
-    """95 % interval of mAP when whole groups (clips) are drawn with replacement: faces of one clip are no independent
-    evidence. None with fewer than five groups or when the draws seldom hold both classes."""
+def resampled(label: np.ndarray, scores: Sequence[np.ndarray], group: np.ndarray, draws: int = 200,
+              metric: str = "mAP") -> np.ndarray | None:
+    """A metric of several sets of scores of the same faces when whole groups (clips) are drawn with replacement: faces
+    of one clip are no independent evidence. All sets see the same draws, so that their differences are paired.
+
+    Args:
+        label: int [N], -1 unknown (left out).
+        scores: each float [N].
+        group: int [N], the clip of each face.
+        metric: a name of `evaluate`.
+
+    Returns:
+        float [draws, sets], draws without both classes left out; None with fewer than five groups or when the draws
+        seldom hold both classes.
+    """
     known = np.asarray(label) >= 0
-    label, score, group = np.asarray(label)[known], np.asarray(score)[known], np.asarray(group)[known]
+    label, group = np.asarray(label)[known], np.asarray(group)[known]
+    scores = [np.asarray(score)[known] for score in scores]
     names, inverse = np.unique(group, return_inverse=True)
     if len(names) < 5:
         return None
     members = np.split(np.argsort(inverse, kind="stable"), np.cumsum(np.bincount(inverse))[:-1])
     random = np.random.default_rng(0)
     rows = (np.concatenate([members[g] for g in random.integers(len(names), size=len(names))]) for _ in range(draws))
-    found = [m for m in (evaluate(label[r], score[r])["mAP"] for r in rows) if m is not None]
-    return (float(np.percentile(found, 2.5)), float(np.percentile(found, 97.5))) if len(found) > draws / 2 else None
+    found = [[evaluate(label[r], score[r])[metric] for score in scores] for r in rows
+             if (label[r] == 1).any() and (label[r] == 0).any()]
+    return np.array(found, float) if len(found) > draws / 2 else None
+
+
+def interval(label: np.ndarray, score: np.ndarray, group: np.ndarray, draws: int = 200,
+             metric: str = "mAP") -> tuple[float, float] | None:
+    """95 % interval of a metric over whole groups (clips), as `resampled` draws them."""
+    return _middle(found[:, 0]) if (found := resampled(label, [score], group, draws, metric)) is not None else None
+
+
+def difference(label: np.ndarray, first: np.ndarray, second: np.ndarray, group: np.ndarray, draws: int = 200,
+               metric: str = "mAP") -> tuple[float, float] | None:
+    """95 % interval of how much a metric gains from the first scores to the second, on the same draws of clips."""
+    found = resampled(label, [first, second], group, draws, metric)
+    return None if found is None else _middle(found[:, 1] - found[:, 0])
+
+
+def _middle(values: np.ndarray) -> tuple[float, float]:
+    return float(np.percentile(values, 2.5)), float(np.percentile(values, 97.5))
 
 
 def _pose_features(pose: np.ndarray) -> np.ndarray:

@@ -56,16 +56,20 @@ def telling_track(index: Index, rows: np.ndarray, label: np.ndarray) -> np.ndarr
 
 def write_records(folder: Path, index: Index, rows: np.ndarray, label: np.ndarray, score: np.ndarray,
                   partial: str = "") -> None:
-    """val.npz and timeline.npz, which the report reads; each under its name only when whole.
+    """<split>.npz and, of val, timeline.npz, which report, sweep and chain read; each under its name only when whole.
 
     Args:
-        partial: comes into the name of val.npz when the rows are limited.
+        label: of each row, -1 unknown; of an embedded world's test set it is known, though its index has none.
+        partial: comes into the name of <split>.npz when the rows are limited.
     """
+    split = index.facts["split"]
     box = np.asarray(index.box[rows])
     track = index.track_of(rows)
-    _save(folder / f"val{partial}.npz", row=rows, score=score, label=label, frame=np.asarray(index.frame[rows]),
+    _save(folder / f"{split}{partial}.npz", row=rows, score=score, label=label, frame=np.asarray(index.frame[rows]),
           track=track, clip=index.track_clip[track], head_pose=np.asarray(index.head_pose[rows]),
           quality=np.asarray(index.quality[rows]), size=box[:, 3] - box[:, 1])
+    if split != "val":
+        return
     shown = telling_track(index, rows, label)
     _save(folder / "timeline.npz", crops=np.stack([index.crop(row) for row in rows[shown].tolist()]),
           frame=np.asarray(index.frame[rows[shown]]), score=score[shown], label=label[shown])

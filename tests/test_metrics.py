@@ -8,6 +8,7 @@ import pytest
 from gazepose.metrics import (
     average_precision,
     class_weights,
+    difference,
     evaluate,
     gaze_degrees,
     head_pose_scores,
@@ -111,6 +112,20 @@ def test_interval_needs_five_groups_and_holds_the_estimate():
     assert interval(label, score, np.arange(2000) // 500) is None
     found = interval(label, score, np.arange(2000) // 100)
     assert found is not None and found[0] < evaluate(label, score)["mAP"] < found[1]
+
+
+def test_a_paired_difference_is_surer_than_its_two_intervals():
+    random = np.random.default_rng(1)
+    clip = np.repeat(np.arange(20), 100)
+    label = (random.random(2000) < 0.3).astype(int)
+    hard = random.normal(0, 0.5, 20)[clip]                        # some clips are harder, for both
+    first = 1 / (1 + np.exp(-(label + hard + random.normal(0, 1, 2000))))
+    second = 1 / (1 + np.exp(-(1.3 * label + hard + np.log(first / (1 - first)) - label - hard)))
+    low, high = interval(label, first, clip) or (0, 0)
+    gain = difference(label, first, second, clip)
+    assert gain is not None and 0 < gain[0] < gain[1] and gain[1] - gain[0] < (high - low) / 2
+    assert difference(label, first, first, clip) == (0, 0)
+    assert difference(label, first, second, clip // 5) is None    # four groups
 
 
 def test_head_pose_baseline_finds_frontal_faces_and_learns_what_unknown_means():
