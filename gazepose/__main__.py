@@ -1,10 +1,11 @@
 """python -m gazepose <verb>: everything that is not training or inference."""
 
+import shlex
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from json import dumps
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 import numpy as np
 import torch
@@ -23,8 +24,14 @@ from gazepose.doctor.text import as_text
 from gazepose.predictions import faces
 from gazepose.priors import door
 from gazepose.priors.files import Prior
+from gazepose.process import EXIT_PREEMPTED, Preempted, StopRequest
 from gazepose.report import make_report
 from gazepose.sources import Disk, find_source, prepared_indexes
+from gazepose.sweep.page import read_records, results_page
+from gazepose.sweep.plan import POOL, plan, read_experiment
+from gazepose.sweep.table import markdown, record_of
+from gazepose.sweep.work import ONE_PROCESS, share, work
+from gazepose.sweep.write import write_record
 from gazepose.synthetic.world import render_world
 
 
@@ -107,6 +114,69 @@ def submit(csv: tyro.conf.Positional[Path], index: Path | None = None, json: Pat
 def report(run: tyro.conf.Positional[Path]) -> None:
     """Write a run's report: pictures and one self-contained HTML page."""
     print(f"report -> {make_report(run)}")
+
+
+def sweep(file: tyro.conf.Positional[Path], *, data: Path | None = None, worlds: tuple[Preset, ...] | None = None,
+          seeds: tuple[int, ...] | None = None, start: Path | None = None, flags: str = "", launch: str = ONE_PROCESS,
+          jobs: int | None = None, part: str = "1/1", collect: bool = False, out: Path = POOL / "results") -> None:
+    """Run an experiment and set its results side by side; goes on where it was stopped.
+
+    Runs lie in runs/sweep/, named by the fingerprint of their configuration: one that is finished is not run again,
+    also where another experiment asked for it; one that was stopped is resumed.
+
+    Args:
+        file: the experiment, such as launch/experiments/modules.toml.
+        data: data set; default: data/ if Ego4D is there, else the embedded worlds of the experiment.
+        worlds: presets of the embedded world, instead of the experiment's.
+        seeds: instead of the experiment's.
+        start: weights that all rows start from, such as a Gaze360 file, instead of the experiment's own start.
+        flags: of train.py, for all runs, in one string: "--limit 64 --epochs 1".
+        launch: options of accelerate launch for each training, in one string: "--config_file FILE".
+        jobs: runs at a time, each on its share of the cores and GPUs; default: one per GPU, on a CPU one.
+        part: only this part of the predictions, as 3/8, for an array of jobs that share a disk; the table is made by
+            whoever finds all of it done.
+        collect: run nothing, make the table of what is there.
+        out: folder of <experiment>-<world>.json, .md, .csv and .png.
+    """
+    experiment = read_experiment(file)
+    source = find_source(data)
+    setting = experiment.embedded if source.preset else experiment.ego4d
+    if data is not None and source.preset:
+        worlds = (cast(Preset, source.preset),)  # the one that is there
+    setting = replace(setting, **{name: value for name, value in (("worlds", worlds), ("seeds", seeds)) if value})
+    extra = [*(("--data", str(data)) if data else ()), *shlex.split(flags)]
+    number, _, parts = part.partition("/")
+    if not (number.isdigit() and parts.isdigit()):
+        raise ValueError(f"--part {part} -> give the part's number and how many there are, as 3/8")
+    jobs = jobs or max(1, torch.cuda.device_count())
+    plans = [(world, plan(experiment, setting, world, extra, start)) for world in setting.worlds or (None,)]
+    everything = [prediction for _, predictions in plans for prediction in predictions]
+    StopRequest()                                # SIGTERM ends the work below, which has its runs save first
+    try:
+        failed = [] if collect else work(share(everything, (int(number), int(parts))), jobs, launch)
+    except Preempted as error:
+        print(f"sweep: stopped by {error}; the same command goes on", flush=True)
+        raise SystemExit(EXIT_PREEMPTED) from None
+    for world, predictions in plans:
+        done = sum(prediction.file.exists() for prediction in predictions)
+        if done < len(predictions) and not collect and not failed:
+            print(f"sweep: {done} of {len(predictions)} predictions of {world or data} are there; no table yet")
+            continue
+        record = record_of(experiment, predictions, world, f"python -m gazepose sweep {shlex.join(sys.argv[2:])}")
+        print(f"\n{record['title']}, {world or data}\n\n{markdown(record)}\ntable -> {write_record(out, record)}")
+    if failed:
+        raise SystemExit("\n".join([f"error: {len(failed)} failed:", *failed]))
+
+
+def results(records: Path = Path("docs/results"), page: Path = Path("docs/results.md")) -> None:
+    """Write the page of all results from the records of sweeps.
+
+    Args:
+        records: folder of the JSON files that `sweep --out` wrote.
+        page: where the page goes; the plots are expected in `results/` beside it.
+    """
+    page.write_text(results_page(read_records(records)), encoding="utf-8")
+    print(f"results -> {page}")
 
 
 def doctor(data: tyro.conf.Positional[Path], crops_from: CropsFrom | None = None, json: bool = False) -> None:
@@ -205,7 +275,7 @@ def priors() -> None:
 
 def main() -> None:
     verbs = {"prepare": prepare, "synthetic": synthetic, "import": import_checkpoint, "submit": submit,
-             "report": report, "doctor": doctor, "priors": priors}
+             "report": report, "sweep": sweep, "results": results, "doctor": doctor, "priors": priors}
     with readable_errors():
         if sys.argv[1:2] == ["priors"]:
             return priors()                                             # its own verbs

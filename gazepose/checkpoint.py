@@ -88,8 +88,9 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def built(kind: type[Built], facts: Any, path: Path) -> Built:
-    """A dataclass of what a JSON file holds of it: every name known, every value of its type, every number finite.
+def built(kind: type[Built], facts: Any, path: Path,
+          remedy: str = "written by another version, or damaged; use another checkpoint") -> Built:
+    """A dataclass of what a file holds of it: every name known, every value of its type, every number finite.
 
     Raises:
         ValueError: naming the file and the first that is not.
@@ -107,8 +108,7 @@ def built(kind: type[Built], facts: Any, path: Path) -> Built:
                 raise TypeError(f"{name} {value}")
         return kind(**facts)
     except (TypeCheckError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: {kind.__name__}: {error} -> written by another version, or damaged; use another "
-                         "checkpoint") from None
+        raise ValueError(f"{path}: {kind.__name__}: {error} -> {remedy}") from None
 
 
 def _old_name(folder: Path) -> Path:

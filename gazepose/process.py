@@ -50,7 +50,7 @@ class StopRequest:
     def _note(self, number: int, frame: FrameType | None) -> None:
         first, self.asked = not self.asked, True
         if first and self.at_once:
-            raise Preempted(f"{signal.Signals(number).name} before the first step")
+            raise Preempted(f"{signal.Signals(number).name}, with nothing to save")
 
 
 def end_with_parent(number: int) -> None:

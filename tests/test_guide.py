@@ -183,12 +183,13 @@ def test_a_key_that_accelerate_does_not_know_fails(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["posetrain", "basetrain", "poseval", "baseval", "demo", "test", "hosts", "slurm",
-                                  "slurm_array"])
+                                  "slurm_array", "slurm_sweep"])
 def test_a_script_says_first_what_it_does_how_long_and_what_to_expect(name: str):
     lines = (ROOT / "launch" / f"{name}.sh").read_text().splitlines()
     said = [line.split(":")[0] for line in lines[1:8] if re.match(r"# \w+( \w+)?:", line)]
     assert said == ["# What", "# How long", "# Expect"]
-    assert sum("accelerate launch" in line for line in lines) == (name not in ("test", "hosts", "slurm", "slurm_array"))
+    starts = name not in ("test", "hosts", "slurm", "slurm_array", "slurm_sweep")
+    assert sum("accelerate launch" in line for line in lines) == starts
 
 
 def theirs(name: str) -> str:

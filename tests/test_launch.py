@@ -98,6 +98,19 @@ def test_an_index_of_an_array_trains_its_line(cluster, tmp_path):
     assert code == 2 and "lines: no line 4 -> --array=1-3" in said
 
 
+def test_a_part_of_a_sweep_is_queued_again_when_it_was_stopped(cluster, tmp_path):
+    (tmp_path / "gazepose").mkdir()
+    (tmp_path / "gazepose" / "__main__.py").write_text(
+        "import os, signal, sys\nprint('started', *sys.argv[1:], flush=True)\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))\n"
+        "if os.environ.get('STOP'):\n    os.kill(os.getppid(), signal.SIGTERM)\n    signal.pause()\n")
+    array = {"SLURM_ARRAY_TASK_ID": "2", "SLURM_ARRAY_TASK_COUNT": "8"}
+    code, said, calls = cluster("slurm_sweep.sh", "modules.toml", "--seeds", "0", **array)
+    assert (code, calls) == (0, []) and "started sweep modules.toml --part 2/8 --seeds 0" in said
+    code, said, calls = cluster("slurm_sweep.sh", "modules.toml", STOP="1", **array)
+    assert code == 75 and calls == ["scontrol requeue 4711"] and "part 2/8 was stopped and has saved" in said
+
+
 def test_two_nodes_really_find_each_other(cluster, tmp_path):
     code, said, _ = cluster("slurm.sh", "--lr", "1", SLURM_NNODES="2", PROCESSES="1", OMP_NUM_THREADS="1")
     assert code == 0, said

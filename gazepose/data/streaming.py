@@ -288,4 +288,5 @@ def _bounded(folder: Path, bad: Mapping[str, str], clips: int, fraction: float) 
     if len(bad) > fraction * clips:
         some = "\n  ".join(list(bad.values())[:5])
         raise ValueError(f"{folder}: {len(bad)} of {clips} clips cannot be used, more than {fraction:.1%}:\n  {some}\n"
-                         "-> put them there, or take the clips off the split list and delete this folder")
+                         "-> put them there, take the clips off the split list and delete this folder, or go on "
+                         "without them by --max_bad_fraction")

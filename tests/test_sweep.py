@@ -1,0 +1,304 @@
+"""Sweeps: what an experiment file asks for, who does it, and what its table says."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gazepose.config import TrainConfig, asdict
+from gazepose.process import lock
+from gazepose.sweep import work as working
+from gazepose.sweep.page import read_records, results_page
+from gazepose.sweep.plan import Experiment, Prediction, Row, Run, Setting, fingerprint, plan, read_experiment
+from gazepose.sweep.table import markdown, record_of, table_csv, verdict
+from gazepose.sweep.work import share, tasks_of, work
+from gazepose.sweep.write import write_record
+
+ROOT = Path(__file__).resolve().parents[1]
+SHIPPED = sorted((ROOT / "launch" / "experiments").glob("*.toml"))
+TINY = Setting(worlds=("tiny",), seeds=(0, 1), split="test", start=("--task gaze",), flags="--epochs 1")
+
+
+def experiment(*rows: Row, against: str = "a", setting: Setting = TINY) -> Experiment:
+    return Experiment(name="two", title="Two", question="Which?", against=against, row=rows, embedded=setting,
+                      ego4d=Setting())
+
+
+A, B = Row(name="a", flags="--model GazeLSTM"), Row(name="b", flags="--prior_head")
+
+
+def test_every_row_has_a_run_per_seed_and_all_share_their_start():
+    found = plan(experiment(A, B), TINY, "tiny")
+    assert [(p.row, p.seed) for p in found] == [("a", 0), ("b", 0), ("a", 1), ("b", 1)]
+    assert len({p.file for p in found}) == 4 and len({p.run.start for p in found}) == 1
+    assert [p.run.folder.name.split("-")[0] for p in found[:2]] == ["GazeLSTM", "GazePose"]
+    tasks = tasks_of(found)
+    assert len(tasks) == 1 + 4 + 4 and tasks[0] == found[0].run.start and tasks[1:3] == [found[0].run, found[0]]
+
+
+def test_a_run_is_known_by_what_changes_its_result():
+    def name(flags="", row=A):
+        return plan(experiment(row, B), TINY, "tiny", flags.split())[0].run.folder
+
+    assert name() == name("--num_workers 3 --save_every 7") == name(row=Row(name="other", flags="--model GazeLSTM"))
+    assert len({name(), name("--lr 0.1"), name("--limit 5"), name(row=Row(name="a", flags="--model BaselineLSTM")),
+                name(row=Row(name="a", flags="--model GazeLSTM", start_flags="--limit 9"))}) == 5
+
+
+def test_a_flag_that_comes_later_leaves_older_runs_what_they_are():
+    now = asdict(TrainConfig())
+    before = {section: {key: value for key, value in values.items() if key != "windows_per_segment"}
+              for section, values in now.items()}
+    assert fingerprint(before, None) == fingerprint(now, None)
+    now["data"]["windows_per_segment"] = 1
+    assert fingerprint(before, None) != fingerprint(now, None)
+
+
+def test_other_predictions_of_the_same_weights_do_not_train_again():
+    first, second = plan(experiment(A, Row(name="b", flags=A.flags, infer="--gaussian_drop")), TINY, "tiny")[:2]
+    assert first.run == second.run and first.file != second.file and second.folder.parent == first.folder
+
+
+def test_two_rows_that_ask_for_the_same_are_refused():
+    with pytest.raises(ValueError, match="rows 'a' and 'b' are the same run"):
+        plan(experiment(A, Row(name="b", flags="--model=GazeLSTM")), TINY, "tiny")
+
+
+def test_weights_that_are_given_replace_the_start(tmp_path):
+    for name, content in (("one", b"1"), ("two", b"2")):
+        (tmp_path / name).write_bytes(content)
+    runs = [plan(experiment(A, B), TINY, "tiny", start=tmp_path / name)[0].run for name in ("one", "two")]
+    assert runs[0].start == tmp_path / "one" and runs[0].folder != runs[1].folder
+
+
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
+def test_a_shipped_experiment_can_be_planned_and_says_what_it_is(file):
+    found = read_experiment(file)
+    lines = file.read_text().splitlines()
+    assert [line.split(":")[0] for line in lines[:3]] == ["# What", "# How long", "# Expect"]
+    setting = Setting(seeds=(0,), start=found.embedded.start, flags=found.embedded.flags, split=found.embedded.split)
+    assert len(plan(found, setting, found.embedded.worlds[0])) == len(found.row) >= 3
+
+
+@pytest.mark.parametrize("text, said", [
+    ("title = ", "not TOML"), ('titel = "x"', "'titel' is unknown"),
+    ('title="t"\nquestion="q"\nagainst="c"\n[[row]]\nname="a"', "against = 'c' is no row -> one of a"),
+    ('title="t"\nquestion="q"\nagainst="a"\n[[row]]\nname="a"\n[[row]]\nname="a"', "several rows are named a"),
+    ('title="t"\nquestion="q"\nagainst="a"\n[embedded]\nseeds=["x"]\n[[row]]\nname="a"', "Setting"),
+    ('title="t"\nquestion="q"\nagainst="a"\n[[row]]\nnaem="a"', "Row: 'naem' is unknown")])
+def test_a_wrong_experiment_file_says_what_is_wrong_with_it(tmp_path, text, said):
+    (tmp_path / "e.toml").write_text(text)
+    with pytest.raises(ValueError, match=said) as error:
+        read_experiment(tmp_path / "e.toml")
+    assert "e.toml" in str(error.value)
+
+
+def test_parts_are_all_of_it_and_nothing_twice():
+    everything = plan(experiment(A, B), TINY, "tiny")
+    parts = [share(everything, (k, 3)) for k in (1, 2, 3)]
+    assert sorted((p.row, p.seed) for part in parts for p in part) == sorted((p.row, p.seed) for p in everything)
+    with pytest.raises(ValueError, match="--part 4/3 -> give 1/3 to 3/3"):
+        share(everything, (4, 3))
+
+
+STAND_IN = """
+import json, pathlib, sys, time
+import numpy as np
+folder, kind, config, bad = pathlib.Path(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4]
+if kind == bad:
+    raise SystemExit("error: no such luck")
+time.sleep(0.3)
+with open(folder.parent / "done", "a") as file:
+    print(folder.name, kind, *sys.argv[5:], file=file)
+if kind == "train":
+    (folder / "best").mkdir(exist_ok=True)
+    (folder / "best" / "model.safetensors").write_bytes(b"")
+    (folder / "config.json").write_text(config)
+    (folder / "status.json").write_text('{"state": "finished"}')
+else:
+    (folder / "pred").mkdir()
+    np.savez(folder / "pred" / "test.npz", row=np.arange(4), score=np.zeros(4), label=np.arange(4) % 2)
+"""
+
+
+@pytest.fixture
+def pool(tmp_path, monkeypatch):
+    """Runs that take a third of a second and write down that they were done; the pool of a sweep of two of them."""
+    bad = {"kind": "-"}
+
+    def command(task, launch):
+        config = {section: {} for section in ("model", "data", "optim", "run")} | {"name": task.folder.name}
+        kind = "train" if isinstance(task, Run) else "infer"
+        again = ["--resume"] if kind == "train" and (task.folder / "status.json").exists() else []
+        return [sys.executable, "-c", STAND_IN, str(task.folder), kind, json.dumps(config), bad["kind"], *again]
+
+    monkeypatch.setattr(working, "_command", command)
+    monkeypatch.setattr(working, "LOOK", 0.05)
+    name = fingerprint({section: {} for section in ("model", "data", "optim", "run")}, None)[:10]
+    start = Run((), tmp_path / f"start-{name}")
+    named = fingerprint({section: {} for section in ("model", "data", "optim", "run")}, start.folder.name)[:10]
+    runs = [Run((), tmp_path / f"{row}-{named}", start) for row in "ab"]
+    return [Prediction(run.folder.name[0], 0, run, "test") for run in runs], bad, tmp_path
+
+
+def lines(folder: Path) -> list[str]:
+    return (folder / "done").read_text().splitlines() if (folder / "done").exists() else []
+
+
+def test_what_is_done_is_not_done_again(pool, capsys):
+    predictions, _, folder = pool
+    assert work(predictions, jobs=1) == []
+    first = lines(folder)
+    assert [line.split()[1] for line in first] == ["train", "train", "infer", "train", "infer"]
+    assert first[0].startswith("start-")
+    assert work(predictions, jobs=1) == [] and lines(folder) == first
+    predictions[0].file.unlink()
+    assert work(predictions, jobs=1) == [] and len(lines(folder)) == len(first) + 1
+
+
+def test_a_run_that_was_stopped_is_resumed(pool):
+    predictions, _, folder = pool
+    run = predictions[1].run
+    run.folder.mkdir()
+    (run.folder / "status.json").write_text('{"state": "preempted"}')
+    work(predictions)
+    assert [line.endswith("--resume") for line in lines(folder)] == [name.startswith(f"{run.folder.name} train")
+                                                                     for name in lines(folder)]
+
+
+def test_what_fails_is_named_with_its_log_and_the_rest_is_done(pool, capsys):
+    predictions, bad, folder = pool
+    bad["kind"] = "infer"
+    failed = work(predictions)
+    assert len(failed) == 2 and "error: no such luck -> see" in failed[0] and "sweep.log" in failed[0]
+    assert [line.split()[1] for line in lines(folder)] == ["train"] * 3
+    bad["kind"] = "train"
+    predictions[0].run.start.folder.joinpath("status.json").unlink()
+    for prediction in predictions:
+        prediction.run.folder.joinpath("status.json").unlink()
+    failed = work(predictions)
+    assert len(failed) == 5 and sum("which it needs" in sentence for sentence in failed) == 4
+
+
+def test_a_folder_that_holds_other_weights_than_its_name_says_is_refused(pool):
+    predictions, _, _ = pool
+    work(predictions)
+    path = predictions[0].run.folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model": {"model": "other"}}))
+    with pytest.raises(ValueError, match="other flags than its name says -> remove it"):
+        work(predictions)
+
+
+def test_a_run_that_somebody_else_is_training_is_waited_for(pool):
+    predictions, _, folder = pool
+    start = predictions[0].run.start.folder
+    start.mkdir()
+    other = subprocess.Popen([sys.executable, "-c", "import sys, time, pathlib; from gazepose.process import lock\n"
+                              f"held = lock(pathlib.Path({str(start)!r})); print(1, flush=True); time.sleep(2)"],
+                             cwd=ROOT, stdout=subprocess.PIPE)
+    assert other.stdout and other.stdout.readline()
+    with pytest.raises(ValueError, match="trains in it"):
+        lock(start)
+    began = time.monotonic()
+    assert work(predictions) == [] and time.monotonic() - began > 1.5 and len(lines(folder)) == 5
+
+
+def test_nothing_runs_on_when_the_sweep_is_killed(tmp_path):
+    """The kernel tells the children: there is nobody left who could."""
+    code = ("import sys, pathlib; from gazepose.sweep import work; from gazepose.sweep.plan import Run\n"
+            "work._command = lambda task, launch: [sys.executable, '-c', 'import os, time; "
+            "print(os.getpid(), flush=True); time.sleep(60)']\n"
+            "slot = work._slots(1)[0]; folder = pathlib.Path(sys.argv[1]); work._begin(slot, Run((), folder), '')\n"
+            "slot.process.wait()")
+    sweep = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT)
+    log = tmp_path / working.LOG
+    while not (log.exists() and log.read_text().strip()):
+        time.sleep(0.05)
+    pid = int(log.read_text())
+    sweep.send_signal(signal.SIGKILL)
+    sweep.wait()
+    for _ in range(100):
+        stat = Path(f"/proc/{pid}/stat")
+        if not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z":
+            return
+        time.sleep(0.05)
+    os.kill(pid, signal.SIGKILL)
+    pytest.fail("the training went on")
+
+
+def made(tmp_path, gain: float = 1.0, rows: int = 600) -> tuple[Experiment, list[Prediction]]:
+    """Two rows, two seeds; the second row's scores know `gain` times more."""
+    random = np.random.default_rng(0)
+    label, clip = random.integers(0, 2, rows), np.arange(rows) // 30
+    predictions = []
+    for row, skill in (("a", 1.0), ("b", 1.0 + gain)):
+        for seed in (0, 1):
+            noise = np.random.default_rng(seed).normal(0, 1, rows)          # of the seed alone
+            prediction = Prediction(row, seed, Run((), tmp_path / f"{row}-{seed}"), "test")
+            prediction.file.parent.mkdir(parents=True)
+            np.savez(prediction.file, row=np.arange(rows), label=label, clip=clip,
+                     score=1 / (1 + np.exp(-(skill * (label - 0.5) + noise))))
+            (prediction.folder / "config.json").write_text(json.dumps(
+                {"world_size": 1, "device": "cpu", "versions": {"commit": "abc"}, "run": {"epochs": 1}}))
+            (prediction.folder / "status.json").write_text('{"seconds": 60}')
+            predictions.append(prediction)
+    a = Row(name="a", published={"mAP": 70.0})
+    return experiment(a, Row(name="b", published={"mAP": 75.0, "accuracy": 80.0})), predictions
+
+
+def test_a_table_holds_means_spreads_and_paired_differences(tmp_path):
+    two, predictions = made(tmp_path)
+    record = record_of(two, predictions, "tiny", "command", draws=200)
+    first, second = record["rows"]
+    values = [run["mAP"] for run in second["runs"]]
+    assert second["mean"]["mAP"] == pytest.approx(np.mean(values))
+    assert second["sd"]["mAP"] == pytest.approx(abs(values[0] - values[1]) / 2**0.5)
+    gain = second["gain"]["mAP"]
+    assert first["gain"] is None and gain["mean"] == pytest.approx(second["mean"]["mAP"] - first["mean"]["mAP"])
+    assert 0 < gain["interval"][0] < gain["mean"] < gain["interval"][1]
+    assert verdict(second, first) == "gains; published +5.0, confirmed"
+    assert record["faces"] == 600 and record["clips"] == 20 and record["missing"] == []
+    text = markdown(record)
+    assert "| b | " in text and "75.00 / 80.00" in text and "20 clips" in text and "seeds 0, 1" in text
+    assert len(table_csv(record).splitlines()) == 5
+
+
+def test_no_difference_is_called_none(tmp_path):
+    two, predictions = made(tmp_path, gain=0.0)
+    rows = record_of(two, predictions, "tiny", "command", draws=200)["rows"]
+    assert rows[1]["gain"]["mAP"] == {"mean": 0, "interval": [0, 0], "seeds": 2}
+    assert verdict(rows[1], rows[0]) == "no difference seen; published +5.0"
+
+
+def test_a_prediction_that_is_not_there_is_named(tmp_path):
+    two, predictions = made(tmp_path)
+    predictions[3].file.unlink()
+    record = record_of(two, predictions, "tiny", "command", draws=50)
+    assert record["missing"] == ["b, seed 1"] and record["rows"][1]["gain"]["mAP"]["seeds"] == 1
+    assert "Not there yet: b, seed 1." in markdown(record)
+
+
+def test_predictions_of_other_faces_are_refused(tmp_path):
+    two, predictions = made(tmp_path)
+    columns = dict(np.load(predictions[2].file))
+    np.savez(predictions[2].file, **columns | {"row": columns["row"] + 1})
+    with pytest.raises(ValueError, match="b-0.*other faces than in .*a-0"):
+        record_of(two, predictions, "tiny", "command")
+
+
+def test_the_page_is_made_of_the_records_beside_it(tmp_path):
+    two, predictions = made(tmp_path)
+    write_record(tmp_path / "results", record_of(two, predictions, "tiny", "python -m gazepose sweep x", draws=50))
+    assert {file.name for file in (tmp_path / "results").iterdir()} == {f"two-tiny{end}" for end in
+                                                                        (".json", ".md", ".csv", ".png")}
+    page = results_page(read_records(tmp_path / "results"))
+    assert "### Two, embedded world “tiny”" in page and "(results/two-tiny.png)" in page and "commit abc" in page
+    assert "`python -m gazepose sweep x`: 4 runs, 4 minutes" in page
+    with pytest.raises(FileNotFoundError, match="no record -> python -m gazepose sweep"):
+        read_records(tmp_path)
