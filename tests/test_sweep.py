@@ -122,7 +122,7 @@ if kind == "train":
     (folder / "config.json").write_text(config)
     (folder / "status.json").write_text('{"state": "finished"}')
 else:
-    (folder / "pred").mkdir()
+    (folder / "pred").mkdir(exist_ok=True)
     np.savez(folder / "pred" / "test.npz", row=np.arange(4), score=np.zeros(4), label=np.arange(4) % 2)
 """
 

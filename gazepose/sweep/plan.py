@@ -175,7 +175,8 @@ def start_name(start: Run | Path | None) -> str | None:
 def fingerprint(config: Mapping[str, Any], start: str | None) -> str:
     """SHA-256 of everything in a run's configuration that changes what it learns, and of what it starts from.
 
-    What is at the default of its class is not counted, so that a flag which comes later leaves older runs what they are.
+    What is at the default of its class is not counted, so that a flag which comes later leaves older runs what they
+    are.
 
     Args:
         config: as `asdict` of a TrainConfig gives it, or a run's config.json holds it.

@@ -89,8 +89,8 @@ def tasks_of(predictions: Sequence[Prediction]) -> list[Run | Prediction]:
 
 def _command(task: Run | Prediction, launch: str) -> list[str]:
     if isinstance(task, Prediction):
-        return [sys.executable, str(ROOT / "infer.py"), "--checkpoint", str(task.run.folder), "--split", task.split, *task.infer,
-                "--exp_path", str(task.folder)]
+        return [sys.executable, str(ROOT / "infer.py"), "--checkpoint", str(task.run.folder), "--split", task.split,
+                *task.infer, "--exp_path", str(task.folder)]
     start = task.start.folder if isinstance(task.start, Run) else task.start
     return [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", *shlex.split(launch),
             str(ROOT / "train.py"),
