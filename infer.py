@@ -61,15 +61,16 @@ def main() -> None:
     loader = make_loader(index, rule, rows, batch_size=config.batch_size, crop_size=data.crop_size, num_workers=workers,
                          world_size=accelerator.num_processes, pin_memory=accelerator.device.type == "cuda")
 
-    # predict: every face once, on all processes together
+    # predict: every face once, on all processes together; with --flip_average its mirror too
     model = accelerator.prepare_model(model.to(memory_format=torch.channels_last), evaluation_mode=True)
     loader = accelerator.prepare(loader)
-    score = predict(accelerator, model, loader, rows).score
+    said = predict(accelerator, model, loader, rows, flip_average=config.flip_average)
     if not accelerator.is_main_process:
         return
 
     # files
     label = (test_labels(source.root, index) if split == "test" else index.label)[rows]
+    score = said.score
     folder = (config.exp_path or checkpoint.run_folder(start)) / "pred"
     partial = ".partial" if config.limit or (split == "test" and stride > 1) else ""
     table = folder / split / f"pred{partial}.csv"
@@ -84,7 +85,7 @@ def main() -> None:
         csv_to_json(table, submission)
         check(submission, faces(index, rows))
         print(f"submission checked, {len(rows)} faces -> {submission}")
-    write_records(folder, index, rows, label, score, partial)
+    write_records(folder, index, rows, label, score, partial, said.plain)
     if config.report:
         print(f"report -> {make_report(folder.parent)}")
 

@@ -13,6 +13,7 @@ import tyro
 from accelerate import PartialState
 
 from gazepose import checkpoint, submission
+from gazepose.chain import make_chain
 from gazepose.config import PolicyRules, Preset, readable_errors
 from gazepose.data.boxes import lay_out
 from gazepose.data.index import Index
@@ -109,6 +110,20 @@ def submit(csv: tyro.conf.Positional[Path], index: Path | None = None, json: Pat
         opened = Index.open(index)
         counts = submission.check(made, faces(opened, np.arange(len(opened))))
         print(f"checked: {counts['faces']} faces, every one once")
+
+
+def chain(runs: tyro.conf.Positional[tuple[Path, ...]], out: Path = Path("runs/chain"), causal: bool = False) -> None:
+    """From the scores of one or more runs to the submission, step by step, each with its gain: flip averaging, median
+    over the track, calibration, mean of the runs, boosting. Chosen on val; launch/submit.sh does all of it.
+
+    Args:
+        runs: run folders, scored before by infer.py --split val and --split test, best with --flip_average.
+        out: where chain.md, chain.json, pred.csv and submission.json go.
+        causal: the median looks at the past only.
+    """
+    if not runs:
+        raise ValueError("chain: no run -> name one run folder or more, which infer.py has scored on val and test")
+    print(make_chain(runs, out, causal))
 
 
 def report(run: tyro.conf.Positional[Path]) -> None:
@@ -275,7 +290,7 @@ def priors() -> None:
 
 def main() -> None:
     verbs = {"prepare": prepare, "synthetic": synthetic, "import": import_checkpoint, "submit": submit,
-             "report": report, "sweep": sweep, "results": results, "doctor": doctor, "priors": priors}
+             "chain": chain, "report": report, "sweep": sweep, "results": results, "doctor": doctor, "priors": priors}
     with readable_errors():
         if sys.argv[1:2] == ["priors"]:
             return priors()                                             # its own verbs

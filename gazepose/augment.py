@@ -79,3 +79,16 @@ def to_model(batch: dict[str, Tensor], mirror_priors: bool = True) -> dict[str, 
         batch["head_pose"] = torch.cat([yaw * sign, pitch, roll * sign], 1)
         batch["landmarks"] = move_landmarks(batch["landmarks"], flip, crop)
     return batch
+
+
+def mirror(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A batch as `to_model` gives it, seen in a mirror: pixels, landmarks, head pose and gaze; all of its rows.
+
+    Columns of pixels change places, so that the mirror's mirror is the same picture to the bit. Priors go along,
+    whatever training did with them (`mirror_priors`): a mirrored face with mirrored priors is a face as others are.
+    """
+    every = torch.ones(len(batch["head_pose"]), dtype=torch.bool, device=batch["head_pose"].device)
+    whole = constant((0.0, 0.0, 1.0, 1.0), every.device).expand(len(every), 4)
+    yaw_and_roll = constant((-1.0, 1.0, -1.0), every.device)
+    return {**batch, "frames": batch["frames"].flip(3), "head_pose": batch["head_pose"] * yaw_and_roll,
+            "landmarks": move_landmarks(batch["landmarks"], every, whole), "gaze": batch["gaze"] * yaw_and_roll[:2]}

@@ -290,6 +290,8 @@ class InferConfig:
     """of a split's clips whose video is missing, damaged or cut short; default: the checkpoint's"""
     limit: int | None = None
     """score only this many rows; outputs are marked partial"""
+    flip_average: bool = False
+    """the score is the mean over a picture and its mirror; costs twice the model's time"""
     mixed_precision: Literal["no", "fp16", "bf16"] | None = None
     """default: what `accelerate launch` says"""
     report: bool = False

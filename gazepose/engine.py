@@ -17,7 +17,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from gazepose.augment import constant, to_model
+from gazepose.augment import constant, mirror, to_model
 from gazepose.data.chance import keyed
 from gazepose.optim import OptimConfig, learning_rate, set_learning_rate, skip_unless_finite
 from gazepose.process import Preempted
@@ -208,16 +208,27 @@ class Scores(NamedTuple):
     """probability of looking, float32 [N]"""
     gaze: np.ndarray | None
     """yaw, pitch and spread in radians, float32 [N, 3], where the model has that head"""
+    plain: np.ndarray | None = None
+    """of flip averaging: the score without the mirror, float32 [N]"""
+
+
+def _columns(accelerator: Accelerator, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    """Probability of looking and, of a model with that head, yaw, pitch and spread of the gaze: [B, 1] or [B, 4]."""
+    with accelerator.autocast():
+        logits, gaze = model(batch["frames"], batch["window"], batch["head_pose"], batch["landmarks"])
+    score = logits.float().softmax(1)[:, 1:]                          # [B, 1]
+    return score if gaze is None else torch.cat([score, gaze.float()], 1)
 
 
 @torch.inference_mode()
 def predict(accelerator: Accelerator, model: nn.Module, loader: DataLoader, rows: np.ndarray,
-            stop: Callable[[], bool] | None = None) -> Scores:
+            stop: Callable[[], bool] | None = None, flip_average: bool = False) -> Scores:
     """Score every row once; the result is whole on all processes.
 
     Args:
         rows: the rows the loader covers, int64 [N] ascending.
         stop: whether this process was asked to stop; the same for all, or None.
+        flip_average: score and gaze are the mean of what is said of the picture and of its mirror.
 
     Raises:
         Preempted: some process was asked to stop; between two batches, on all alike.
@@ -234,10 +245,12 @@ def predict(accelerator: Accelerator, model: nn.Module, loader: DataLoader, rows
             stopping = leaving(accelerator.reduce(asked, reduction="sum"))  # type: ignore[arg-type]
         seen.append(batch["row"])
         batch = to_model(batch)
-        with accelerator.autocast():
-            logits, gaze = model(batch["frames"], batch["window"], batch["head_pose"], batch["landmarks"])
-        score = logits.float().softmax(1)[:, 1:]                      # [B, 1]
-        said.append(score if gaze is None else torch.cat([score, gaze.float()], 1))
+        columns = _columns(accelerator, model, batch)
+        if flip_average:
+            yaw_back = constant((1.0, -1.0, 1.0, 1.0), columns.device)[:columns.shape[1]]
+            mirrored = _columns(accelerator, model, mirror(batch)) * yaw_back
+            columns = torch.cat([(columns + mirrored) / 2, columns[:, :1]], 1)
+        said.append(columns)
     padded = [accelerator.pad_across_processes(torch.cat(part), pad_index=-1) for part in (seen, said)]
     gathered: list[np.ndarray] = [accelerator.gather(part).cpu().numpy() for part in padded]  # type: ignore[union-attr]
     seen, said = (part[gathered[0] >= 0] for part in gathered)        # not the fillers of the last batches
@@ -248,4 +261,5 @@ def predict(accelerator: Accelerator, model: nn.Module, loader: DataLoader, rows
     if not np.isfinite(said).all():
         raise RuntimeError(f"{np.count_nonzero(~np.isfinite(said).all(1))} of {len(rows)} scores are not finite -> the "
                            "checkpoint's weights are damaged, or the precision is too low (try --mixed_precision no)")
-    return Scores(said[order, 0], said[order, 1:] if said.shape[1] > 1 else None)
+    said = said[order]
+    return Scores(said[:, 0], said[:, 1:4] if said.shape[1] >= 4 else None, said[:, -1] if flip_average else None)

@@ -55,19 +55,21 @@ def telling_track(index: Index, rows: np.ndarray, label: np.ndarray) -> np.ndarr
 
 
 def write_records(folder: Path, index: Index, rows: np.ndarray, label: np.ndarray, score: np.ndarray,
-                  partial: str = "") -> None:
+                  partial: str = "", plain: np.ndarray | None = None) -> None:
     """<split>.npz and, of val, timeline.npz, which report, sweep and chain read; each under its name only when whole.
 
     Args:
         label: of each row, -1 unknown; of an embedded world's test set it is known, though its index has none.
         partial: comes into the name of <split>.npz when the rows are limited.
+        plain: where `score` is an average over the mirror, the score without it; becomes the column score_plain.
     """
     split = index.facts["split"]
     box = np.asarray(index.box[rows])
     track = index.track_of(rows)
     _save(folder / f"{split}{partial}.npz", row=rows, score=score, label=label, frame=np.asarray(index.frame[rows]),
           track=track, clip=index.track_clip[track], head_pose=np.asarray(index.head_pose[rows]),
-          quality=np.asarray(index.quality[rows]), size=box[:, 3] - box[:, 1])
+          quality=np.asarray(index.quality[rows]), size=box[:, 3] - box[:, 1],
+          **({} if plain is None else {"score_plain": plain}))
     if split != "val":
         return
     shown = telling_track(index, rows, label)

@@ -57,7 +57,12 @@ def write_test_csv(path: Path | str, rows: Iterable[TestRow]) -> None:
         table.writerows((video, unique, track, 1, float(score)) for video, unique, track, score in rows)
 
 
-def _read(path: Path | str, text: TextIO | None = None) -> list[TestRow]:
+def read_test_csv(path: Path | str, text: TextIO | None = None) -> list[TestRow]:
+    """Rows of a test split's pred.csv, in their order; from `text`, if it is open already.
+
+    Raises:
+        ValueError: a line that is not video_id,unique_id,track_id,1,score, with its number.
+    """
     rows: list[TestRow] = []
     with text or open(path, encoding="utf-8", newline="") as file:
         for number, row in enumerate(_lines(path, file), 1):
@@ -91,7 +96,7 @@ def csv_to_json(csv_path: Path | str, json_path: Path | str) -> int:
     Raises:
         ValueError: a line that is not video_id,unique_id,track_id,1,score, or a score that is not finite.
     """
-    rows = _read(csv_path)
+    rows = read_test_csv(csv_path)
     for number, (video, unique, track, score) in enumerate(rows, 1):
         if not math.isfinite(score):
             raise ValueError(f"{csv_path}: row {number} ({video}:{track}:{unique}): score is {score} -> predict again")
@@ -108,7 +113,7 @@ def average(paths: Sequence[Path | str]) -> list[TestRow]:
     """
     scores: dict[Face, list[float]] = {}
     for path in paths:
-        for video, unique, track, score in _read(path):
+        for video, unique, track, score in read_test_csv(path):
             scores.setdefault((video, unique, track), []).append(score)
     return [(*face, sum(found) / len(found)) for face, found in sorted(scores.items())]
 
@@ -169,7 +174,8 @@ def check(path: Path | str, expected: Iterable[Face], partial: bool = False) -> 
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not UTF-8 text ({error}) -> build it again with "
                          "`python -m gazepose submit`") from None
-    rows, faults = _read_json(path, text) if text.lstrip()[:1] in ("{", "[") else (_read(path, io.StringIO(text)), [])
+    is_json = text.lstrip()[:1] in ("{", "[")
+    rows, faults = _read_json(path, text) if is_json else (read_test_csv(path, io.StringIO(text)), [])
     wanted = dict.fromkeys(tuple(map(str, face)) for face in expected)  # keeps the order for the examples
     found = Counter(row[:3] for row in rows)
 

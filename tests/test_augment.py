@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from gazepose.augment import MEAN, STD, move_landmarks, normalise, to_model, warp
+from gazepose.augment import MEAN, STD, mirror, move_landmarks, normalise, to_model, warp
 
 WHOLE = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
 
@@ -72,6 +72,20 @@ def test_published_training_left_the_priors_alone():
     moved = to_model(given, mirror_priors=False)
     assert moved["head_pose"].tolist() == given["head_pose"].tolist()
     torch.testing.assert_close(moved["landmarks"], given["landmarks"])
+
+
+def test_the_mirror_is_that_of_training_and_its_own_inverse():
+    given = {**batch(flip=True), "flip": torch.tensor([True, True]), "crop": WHOLE.repeat(2, 1)}
+    given["frames"] = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
+    plain = to_model({name: value for name, value in given.items() if name not in ("flip", "crop")})
+    trained, seen = to_model(given), mirror(plain)
+    for name in ("frames", "head_pose", "landmarks", "gaze"):
+        torch.testing.assert_close(seen[name], trained[name], atol=1e-5, rtol=1e-5)
+    again = mirror(seen)
+    assert torch.equal(again["frames"], plain["frames"]) and torch.equal(again["head_pose"], plain["head_pose"])
+    torch.testing.assert_close(again["landmarks"], plain["landmarks"])
+    unknown = mirror({**plain, "landmarks": torch.full((1, 5, 3), torch.nan)})
+    assert torch.isnan(unknown["landmarks"]).all()
 
 
 def test_unknown_stays_unknown():

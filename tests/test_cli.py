@@ -83,6 +83,23 @@ def test_one_and_two_processes_give_the_same_scores(work):
     assert max(abs(one[face] - both[face]) for face in one) <= 5e-6
 
 
+def test_the_chain_goes_from_two_runs_scored_with_their_mirrors_to_a_submission(work):
+    for split, world in (("val", 2), ("test", 1)):
+        ran(str(ROOT / "infer.py"), "--split", split, "--stride", "1", "--flip_average", "--exp_path", "runs/flip",
+            cwd=work, world=world)
+    columns = np.load(work / "runs" / "flip" / "pred" / "val.npz")
+    ran(str(ROOT / "infer.py"), "--split", "val", "--stride", "1", "--exp_path", "alone", cwd=work)
+    np.testing.assert_allclose(columns["score_plain"], np.load(work / "alone" / "pred" / "val.npz")["score"], atol=5e-6)
+    assert (columns["score_plain"] != columns["score"]).any()
+    shutil.copytree(work / "runs" / "flip", work / "runs" / "other")
+    said = ran("-m", "gazepose", "chain", "runs/flip", "runs/other", "--out", "chain", cwd=work)
+    assert "| single run " in said and "| mean of the runs " in said and "submission: single run" in said
+    made = json.loads((work / "chain" / "submission.json").read_text())
+    assert len(made["results"]) == len(list((work / "world" / "videos_challenge").rglob("*.jpg")))
+    said = ran("-m", "gazepose", "chain", "runs/flip", "alone", cwd=work, fails=True)
+    assert "error: alone/pred/test.npz: no record of the scores -> run `python infer.py" in said
+
+
 def test_the_newest_run_makes_a_submission_of_every_face(work):
     said = ran(str(ROOT / "infer.py"), "--split", "test", "--to-json", "--quality_from", "split", cwd=work)
     crops = list((work / "world" / "videos_challenge").rglob("*.jpg"))

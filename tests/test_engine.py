@@ -186,6 +186,35 @@ def test_every_row_is_scored_once_and_in_order(index_of):
     assert predict(accelerator, Grey(gaze=True), loader, np.arange(37)).gaze.shape == (37, 3)
 
 
+class Left(Grey):
+    """Looks at the mean level of the left half of the centre frame."""
+
+    def forward(self, frames, window, head_pose, landmarks):
+        return super().forward(frames[..., :frames.shape[3] // 2], window, head_pose, landmarks)
+
+
+def test_flip_averaging_is_the_mean_over_a_picture_and_its_mirror(index_of):
+    accelerator, model, flipped = Accelerator(cpu=True), Left(gaze=True), Left(gaze=True)
+    flipped.load_state_dict(model.state_dict())
+    forward = flipped.forward
+    flipped.forward = lambda frames, *priors: forward(frames.flip(3), *priors)          # sees each picture mirrored
+
+    def said(index, model, **how):
+        loader = accelerator.prepare(make_loader(index, WindowRule(), np.arange(7), batch_size=3, crop_size=16))
+        return predict(accelerator, model, loader, np.arange(7), **how)
+
+    noise = index_of([range(7)], noise=True)
+    plain, mirrored, both = said(noise, model), said(noise, flipped), said(noise, model, flip_average=True)
+    assert plain.plain is None and np.array_equal(both.plain, plain.score) and (plain.score != mirrored.score).any()
+    np.testing.assert_allclose(both.score, (plain.score + mirrored.score) / 2, atol=1e-6)
+    np.testing.assert_allclose(both.gaze[:, 0], (plain.gaze[:, 0] - mirrored.gaze[:, 0]) / 2, atol=1e-6)
+    np.testing.assert_allclose(both.gaze[:, 1:], (plain.gaze[:, 1:] + mirrored.gaze[:, 1:]) / 2, atol=1e-6)
+    symmetric = said(index_of([range(7)]), model, flip_average=True)       # grey faces are their own mirror
+    np.testing.assert_allclose(symmetric.score, symmetric.plain, atol=1e-7)
+    without_gaze = said(noise, Left(), flip_average=True)
+    assert without_gaze.gaze is None and without_gaze.plain.shape == (7,)
+
+
 def test_a_missing_row_is_an_error(index_of):
     index = index_of([range(37)])
     accelerator = Accelerator(cpu=True)

@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ENTRY = ["train", "infer", "gazepose.__main__"]
 VERBS = ["gazepose.config", "gazepose.sources", "gazepose.runlog", "gazepose.engine", "gazepose.checkpoint",
          "gazepose.predictions", "gazepose.submission", "gazepose.report", "gazepose.metrics", "gazepose.optim",
-         "gazepose.augment", "gazepose.guide", "gazepose.distributed", "gazepose.sweep"]
+         "gazepose.augment", "gazepose.guide", "gazepose.distributed", "gazepose.sweep", "gazepose.chain"]
 MODELS = ["gazepose.models"]
 DATA = ["gazepose.data", "gazepose.priors", "gazepose.synthetic"]
 DOCTOR = ["gazepose.doctor"]
@@ -20,7 +20,8 @@ MAY_IMPORT = {**{room: VERBS + DOCTOR + MODELS + DATA + BASE for room in ENTRY},
               **{room: MODELS + BASE for room in MODELS}, **{room: DATA + BASE for room in DATA},
               **{room: [] for room in BASE}}
 ONLY_HERE = {"decord": ["gazepose.data.video"], "tyro": ["gazepose.config", "gazepose.__main__"],
-             "timm": ["gazepose.models"], "mediapipe": ["gazepose.priors.landmarks"]}
+             "timm": ["gazepose.models"], "mediapipe": ["gazepose.priors.landmarks"],
+             "sklearn": ["gazepose.chain.boosting"]}
 
 
 def modules() -> dict[str, Path]:
