@@ -85,7 +85,7 @@ def main() -> None:
         csv_to_json(table, submission)
         check(submission, faces(index, rows))
         print(f"submission checked, {len(rows)} faces -> {submission}")
-    write_records(folder, index, rows, label, score, partial, said.plain)
+    write_records(folder, index, rows, label, score, partial, said.plain, trained.get("head_pose_fit"))
     if config.report:
         print(f"report -> {make_report(folder.parent)}")
 

@@ -32,10 +32,10 @@ from gazepose.data.loader import make_loader, order_of
 from gazepose.data.skipped import skipped
 from gazepose.data.windows import WindowRule, quality_fit
 from gazepose.engine import LossRule, predict, train_steps
-from gazepose.metrics import class_weights, evaluate, gaze_degrees, score_of_gaze, trivial_baselines
+from gazepose.metrics import class_weights, evaluate, fit_head_pose, gaze_degrees, score_of_gaze, trivial_baselines
 from gazepose.models import build_model, sync_batchnorm
 from gazepose.optim import make_optimizer
-from gazepose.runlog import RunLog, from_main, start_accelerator, versions, world_line
+from gazepose.runlog import RunLog, device_name, from_main, start_accelerator, versions, world_line
 from gazepose.sources import Source, chosen_rows
 
 
@@ -114,12 +114,14 @@ def train(config: TrainConfig, source: Source, accelerator: Accelerator, log: Ru
     model, optimizer, train_loader, val_loader = accelerator.prepare(model, optimizer, train_loader, val_loader)
     plain = build_model(config.model) if sharded else accelerator.unwrap_model(model)
 
+    pose_fit = fit_head_pose(train_index.head_pose[train_rows], train_index.label[train_rows])
+    baselines = trivial_baselines(train_index.label[train_rows], pose_fit, val_index.head_pose[val_rows],
+                                  val_index.label[val_rows])
     kept = {**asdict(config), "quality_fit": rule.quality_fit, "class_weights": weights, "root": str(source.root),
+            "head_pose_fit": None if pose_fit is None else pose_fit.tolist(),
             "fingerprint": {"train": train_index.facts["fingerprint"], "val": val_index.facts["fingerprint"]},
             "versions": versions(), "command": " ".join(sys.argv), "world_size": accelerator.num_processes,
-            "device": accelerator.device.type}
-    baselines = trivial_baselines(np.asarray(train_index.head_pose[train_rows]), train_index.label[train_rows],
-                                  np.asarray(val_index.head_pose[val_rows]), val_index.label[val_rows])
+            "device": accelerator.device.type, "device_name": device_name(accelerator)}
     loss = LossRule(weights, run.label_weight, run.gaze_weight)
 
     # resume, in the middle of an epoch too

@@ -26,7 +26,7 @@ from gazepose.predictions import faces
 from gazepose.priors import door
 from gazepose.priors.files import Prior
 from gazepose.process import EXIT_PREEMPTED, Preempted, StopRequest
-from gazepose.report import make_report
+from gazepose.report import make_comparison, make_report
 from gazepose.sources import Disk, find_source, prepared_indexes
 from gazepose.sweep.page import read_records, results_page
 from gazepose.sweep.plan import POOL, plan, read_experiment
@@ -126,9 +126,16 @@ def chain(runs: tyro.conf.Positional[tuple[Path, ...]], out: Path = Path("runs/c
     print(make_chain(runs, out, causal))
 
 
-def report(run: tyro.conf.Positional[Path]) -> None:
-    """Write a run's report: pictures and one self-contained HTML page."""
-    print(f"report -> {make_report(run)}")
+def report(run: tyro.conf.Positional[tuple[Path, ...]], out: Path | None = None) -> None:
+    """Write a run's report: pictures and one self-contained HTML page; of several runs each, and a comparison.
+
+    Args:
+        run: a run's folder, or several; differences are against the first.
+        out: folder of the comparison; default: comparison/ beside the first run.
+    """
+    if not run or (len(run) == 1 and out is not None):
+        raise ValueError("report -> give a run's folder; with --out, which is the comparison's, several")
+    print(f"report -> {make_report(run[0]) if len(run) == 1 else make_comparison(run, out)}")
 
 
 def sweep(file: tyro.conf.Positional[Path], *, data: Path | None = None, worlds: tuple[Preset, ...] | None = None,

@@ -177,31 +177,25 @@ def _pose_features(pose: np.ndarray) -> np.ndarray:
     return np.column_stack([np.logical_not(unknown), unknown, size, size**2, products])
 
 
-def head_pose_scores(
-    train_pose: np.ndarray, train_label: np.ndarray, pose: np.ndarray, ridge: float = 1.0
-) -> np.ndarray:
+def fit_head_pose(pose: np.ndarray, label: np.ndarray, ridge: float = 1.0) -> np.ndarray | None:
     """The trivial baseline: how far does it get to see where the head points, and nothing else?
 
     A logistic regression on |angle|/30, squares and products, fitted by iteratively reweighted least squares.
 
     Args:
-        train_pose: float [N, 3] degrees (yaw, pitch, roll), NaN unknown.
-        train_label: int [N], -1 unknown (left out).
-        pose: float [M, 3] degrees, NaN unknown.
+        pose: of the training split, float [N, 3] degrees (yaw, pitch, roll), NaN unknown.
+        label: int [N], -1 unknown (left out).
         ridge: squared-weight penalty, in rows; keeps the fit finite where the classes separate.
 
     Returns:
-        Probability of looking, float64 [M].
-
-    Raises:
-        ValueError: no labelled training row.
+        Its weights, float64 [11], for `head_pose_scores`; None without a labelled row of known head pose.
     """
-    label = np.asarray(train_label)
+    label, pose = np.asarray(label), np.asarray(pose)
     known = label >= 0
-    if not known.any():
-        raise ValueError("head pose baseline: no labelled training row -> give it the training split")
+    if not np.isfinite(pose[known]).all(1).any():
+        return None
     looking = (label[known] == 1).astype(np.float64)
-    x = _pose_features(np.asarray(train_pose)[known])  # [N, 11]
+    x = _pose_features(pose[known])  # [N, 11]
     weight = np.zeros(x.shape[1])
     for _ in range(50):
         p = 1.0 / (1.0 + np.exp(-np.clip(x @ weight, -30, 30)))
@@ -211,19 +205,37 @@ def head_pose_scores(
         weight += step * min(1.0, 5.0 / np.abs(step).max(initial=1e-12))  # a full step may overshoot at the start
         if np.abs(step).max() < 1e-8:
             break
-    return 1.0 / (1.0 + np.exp(-np.clip(_pose_features(pose) @ weight, -30, 30)))
+    return weight
+
+
+def head_pose_scores(fit: Sequence[float] | np.ndarray, pose: np.ndarray) -> np.ndarray:
+    """Probability of looking by head pose alone, float64 [M].
+
+    Args:
+        fit: what `fit_head_pose` found in the training split; a run keeps it in config.json.
+        pose: float [M, 3] degrees, NaN unknown.
+
+    Raises:
+        ValueError: `fit` is not its 11 weights.
+    """
+    x = _pose_features(pose)
+    weight = np.array(fit, np.float64)
+    if weight.shape != (x.shape[1],) or not np.isfinite(weight).all():
+        raise ValueError(f"head pose baseline: wanted {x.shape[1]} finite weights, got {fit!r:.80} -> the run's "
+                         "config.json was altered (head_pose_fit)")
+    return 1.0 / (1.0 + np.exp(-np.clip(x @ weight, -30, 30)))
 
 
 def trivial_baselines(
-    train_pose: np.ndarray, train_label: np.ndarray, pose: np.ndarray, label: np.ndarray
+    train_label: np.ndarray, fit: np.ndarray | None, pose: np.ndarray, label: np.ndarray
 ) -> dict[str, dict[str, Any] | None]:
     """{"prevalence": evaluate(...), "head_pose": evaluate(...)}: what any model has to beat.
 
     "prevalence" gives every face the training split's rate of looking. A constant score has no order, so its AP is
-    that of the one threshold it offers, the class's share, and not of the order the rows happen to lie in. A baseline
-    that cannot be had (no training labels, no known head pose) is None.
+    that of the one threshold it offers, the class's share, and not of the order the rows happen to lie in. "head_pose"
+    is `head_pose_scores` of a fit. A baseline that cannot be had (no training labels, no known head pose) is None.
     """
-    pose, train_pose, train_label = np.asarray(pose), np.asarray(train_pose), np.asarray(train_label)
+    pose, train_label = np.asarray(pose), np.asarray(train_label)
     labelled = train_label >= 0
     if not labelled.any():
         return {"prevalence": None, "head_pose": None}
@@ -231,9 +243,9 @@ def trivial_baselines(
     if constant["mAP"] is not None:
         share = constant["prevalence"]
         constant |= {"ap_looking": share, "ap_not_looking": 1 - share, "mAP": 0.5}
-    known = np.isfinite(train_pose[labelled]).all(1).any() and np.isfinite(pose).all(1).any()
-    scores = head_pose_scores(train_pose, train_label, pose) if known else None
-    return {"prevalence": constant, "head_pose": None if scores is None else evaluate(label, scores)}
+    if fit is None or not np.isfinite(pose).all(1).any():
+        return {"prevalence": constant, "head_pose": None}
+    return {"prevalence": constant, "head_pose": evaluate(label, head_pose_scores(fit, pose))}
 
 
 def _number(text: str) -> float:

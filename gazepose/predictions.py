@@ -4,15 +4,17 @@ What a submission must look like is submission.py's affair.
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from gazepose.data.index import Index
+from gazepose.metrics import head_pose_scores
+from gazepose.report.chosen import spread, telling_tracks, worst_mistakes
 from gazepose.submission import write_test_csv, write_val_csv
 
 Face = tuple[str, str, str]
-TIMELINE_ROWS = 400
 
 
 def names(index: Index, rows: np.ndarray) -> list[tuple[str, str]]:
@@ -45,36 +47,54 @@ def write_csv(path: Path, index: Index, rows: np.ndarray, label: np.ndarray, sco
                              for (clip, track), frame, box, known, value in table])
 
 
-def telling_track(index: Index, rows: np.ndarray, label: np.ndarray) -> np.ndarray:
-    """Places in `rows` of the track in which looking and not looking are most even; for the timeline."""
-    track = index.track_of(rows)
-    numbers, inverse, count = np.unique(track, return_inverse=True, return_counts=True)
-    looking, away = (np.bincount(inverse, weights=label == value) for value in (1, 0))
-    best = numbers[np.argmax(np.minimum(looking, away) + 1e-3 * count)]
-    return np.flatnonzero(track == best)[:TIMELINE_ROWS]
-
-
 def write_records(folder: Path, index: Index, rows: np.ndarray, label: np.ndarray, score: np.ndarray,
-                  partial: str = "", plain: np.ndarray | None = None) -> None:
-    """<split>.npz and, of val, timeline.npz, which report, sweep and chain read; each under its name only when whole.
+                  partial: str = "", plain: np.ndarray | None = None,
+                  head_pose_fit: Sequence[float] | None = None) -> None:
+    """<split>.npz and, of val, timeline.npz and mistakes.npz, which report, sweep and chain read; each under its name
+    only when whole.
 
     Args:
         label: of each row, -1 unknown; of an embedded world's test set it is known, though its index has none.
-        partial: comes into the name of <split>.npz when the rows are limited.
+        partial: comes into the files' names when the rows are limited.
         plain: where `score` is an average over the mirror, the score without it; becomes the column score_plain.
+        head_pose_fit: the trivial baseline's weights (metrics.fit_head_pose); with them head_pose_score is kept.
     """
     split = index.facts["split"]
-    box = np.asarray(index.box[rows])
-    track = index.track_of(rows)
-    _save(folder / f"{split}{partial}.npz", row=rows, score=score, label=label, frame=np.asarray(index.frame[rows]),
-          track=track, clip=index.track_clip[track], head_pose=np.asarray(index.head_pose[rows]),
-          quality=np.asarray(index.quality[rows]), size=box[:, 3] - box[:, 1],
-          **({} if plain is None else {"score_plain": plain}))
+    box, pose = np.asarray(index.box[rows]), np.asarray(index.head_pose[rows])
+    track, frame = index.track_of(rows), np.asarray(index.frame[rows])
+    columns = {"row": rows, "score": score, "label": label, "frame": frame, "track": track,
+               "clip": index.track_clip[track], "head_pose": pose, "quality": np.asarray(index.quality[rows]),
+               "size": box[:, 3] - box[:, 1]}
+    if plain is not None:
+        columns["score_plain"] = plain
+    if head_pose_fit is not None:
+        columns["head_pose_score"] = head_pose_scores(head_pose_fit, pose)
+    _save(folder / f"{split}{partial}.npz", **columns)
     if split != "val":
         return
-    shown = telling_track(index, rows, label)
-    _save(folder / "timeline.npz", crops=np.stack([index.crop(row) for row in rows[shown].tolist()]),
-          frame=np.asarray(index.frame[rows[shown]]), score=score[shown], label=label[shown])
+    kept = [name for name in ("row", "frame", "score", "label", "head_pose_score") if name in columns]
+    shown = telling_tracks(label, score, track, frame)
+    at = np.concatenate(shown)
+    start = np.cumsum([0, *map(len, shown)])
+    crop_at = np.concatenate([first + spread(frame[places], label[places])
+                              for first, places in zip(start, shown, strict=False)])
+    _save(folder / f"timeline{partial}.npz", **{name: columns[name][at] for name in kept}, start=start,
+          crop_at=crop_at, crops=_crops(index, rows[at[crop_at]]), **_named(index, rows[at[start[:-1]]]),
+          clips=np.array(index.clips, str))              # whose numbers are the table's column clip
+    wrong = worst_mistakes(label, score, track, columns["clip"], frame)
+    _save(folder / f"mistakes{partial}.npz", **{name: columns[name][wrong] for name in kept},
+          crops=_crops(index, rows[wrong]), **_named(index, rows[wrong]))
+
+
+def _crops(index: Index, rows: np.ndarray) -> np.ndarray:
+    """uint8 [k, S, S, 3]."""
+    return np.stack([index.crop(row) for row in rows.tolist()]) if len(rows) else np.zeros((0, 1, 1, 3), np.uint8)
+
+
+def _named(index: Index, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """The clip and the track of each row by name."""
+    named = np.array(names(index, rows), str).reshape(-1, 2)
+    return {"clip_name": named[:, 0], "track_name": named[:, 1]}
 
 
 def _save(path: Path, **columns: np.ndarray) -> None:

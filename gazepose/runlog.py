@@ -46,6 +46,13 @@ def world_line(accelerator: Accelerator, batch_size: int) -> str:
             f"{accelerator.mixed_precision}, {batch_size} windows per process and step, {batch_size * count} in all")
 
 
+def device_name(accelerator: Accelerator) -> str:
+    """The GPU by its name, or how many cores this process may use."""
+    if accelerator.device.type == "cuda":
+        return torch.cuda.get_device_name(accelerator.device)
+    return f"{accelerator.device.type.upper()}, {len(os.sched_getaffinity(0))} cores"
+
+
 def metrics_line(result: Mapping[str, Any]) -> str:
     """The main figures of `metrics.evaluate` in one line; a metric that does not exist is a dash."""
     named = {"mAP": "mAP", "AP looking": "ap_looking", "AP not looking": "ap_not_looking", "accuracy": "accuracy",

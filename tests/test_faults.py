@@ -466,6 +466,7 @@ def test_a_bomb_in_any_file_that_is_read_does_not_go_off(tmp_path):
         (run / "config.json", refuses(lambda path: read_records(run))),
         (run / "pred" / "val.npz", refuses(lambda path: read_records(run))),
         (run / "pred" / "timeline.npz", refuses(lambda path: read_records(run))),
+        (run / "pred" / "mistakes.npz", refuses(lambda path: read_records(run))),
         (run / "pred.csv", refuses(score_csv)), (run / "submission.json", refuses(lambda path: check(path, []))),
         (run / "test.csv", refuses(lambda path: csv_to_json(path, run / "out.json"))),
         (index.folder / "index.json", opens), *((path, opens) for path in columns),

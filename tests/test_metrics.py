@@ -10,6 +10,7 @@ from gazepose.metrics import (
     class_weights,
     difference,
     evaluate,
+    fit_head_pose,
     gaze_degrees,
     head_pose_scores,
     interval,
@@ -135,25 +136,28 @@ def test_head_pose_baseline_finds_frontal_faces_and_learns_what_unknown_means():
     pose[:400] = np.nan
     label[:400] = np.arange(400) % 4 == 0
     label[-100:] = -1
-    ahead, aside, unknown = head_pose_scores(pose, label, np.array([[0, 0, 0], [80, 0, 0], [np.nan, 0, 0]]))
+    fit = fit_head_pose(pose, label)
+    ahead, aside, unknown = head_pose_scores(fit, np.array([[0, 0, 0], [80, 0, 0], [np.nan, 0, 0]]))
     assert ahead > 0.9 and aside < 0.05 and unknown == pytest.approx(0.25, abs=0.02)
-    left, right = head_pose_scores(pose, label, np.array([[-20.0, 5, 3], [20, -5, -3]]))
+    left, right = head_pose_scores(fit, np.array([[-20.0, 5, 3], [20, -5, -3]]))
     assert left == right
 
 
 def test_head_pose_baseline_survives_classes_that_separate_and_classes_that_lack():
     pose = np.array([[0.0, 0, 0], [90, 0, 0]] * 50)
-    assert np.isfinite(head_pose_scores(pose, np.array([1, 0] * 50), pose)).all()
-    assert head_pose_scores(pose, np.zeros(100, int), pose).max() < 0.1
-    with pytest.raises(ValueError, match="training split"):
-        head_pose_scores(pose, np.full(100, -1), pose)
+    assert np.isfinite(head_pose_scores(fit_head_pose(pose, np.array([1, 0] * 50)), pose)).all()
+    assert head_pose_scores(fit_head_pose(pose, np.zeros(100, int)), pose).max() < 0.1
+    assert fit_head_pose(pose, np.full(100, -1)) is None and fit_head_pose(pose * np.nan, np.ones(100)) is None
+    for altered in ([0.0] * 10, [np.nan] * 11):
+        with pytest.raises(ValueError, match="wanted 11 finite weights"):
+            head_pose_scores(altered, pose)
 
 
 def test_trivial_baselines_stand_at_one_half_and_above():
     random = np.random.default_rng(1)
     pose = random.normal(0, 40, (3000, 3))
     label = ((np.abs(pose[:, 0]) < 20) & (random.random(3000) < 0.6)).astype(int)
-    found = trivial_baselines(pose, label, pose, label)
+    found = trivial_baselines(label, fit_head_pose(pose, label), pose, label)
     share = label.mean()
     assert found["prevalence"]["mAP"] == 0.5 and found["prevalence"]["ap_looking"] == pytest.approx(share)
     assert found["prevalence"]["accuracy"] == pytest.approx(1 - share)
@@ -162,9 +166,10 @@ def test_trivial_baselines_stand_at_one_half_and_above():
 
 def test_a_baseline_that_cannot_be_had_is_none():
     pose, unknown, label = np.zeros((4, 3)), np.full((4, 3), np.nan), np.array([1, 0, 1, 0])
-    assert trivial_baselines(pose, np.full(4, -1), pose, label) == {"prevalence": None, "head_pose": None}
-    found = trivial_baselines(unknown, label, unknown, label)
-    assert found["head_pose"] is None and found["prevalence"]["mAP"] == 0.5
+    fit = fit_head_pose(pose, label)
+    assert trivial_baselines(np.full(4, -1), None, pose, label) == {"prevalence": None, "head_pose": None}
+    for found in (trivial_baselines(label, None, pose, label), trivial_baselines(label, fit, unknown, label)):
+        assert found["head_pose"] is None and found["prevalence"]["mAP"] == 0.5
 
 
 def test_each_class_weighs_what_the_other_has():

@@ -23,10 +23,14 @@ class Theme:
     muted: str
     line: str
     accent: str
+    runs: tuple[str, ...]
+    """of several runs in one picture, the first is the accent"""
 
 
-LIGHT = Theme("light", "#ffffff", "#1d2327", "#6a747c", "#d9dee2", "#0b7a75")
-DARK = Theme("dark", "#1b2024", "#e8ecef", "#98a3ab", "#3a4248", "#45c7bd")
+LIGHT = Theme("light", "#ffffff", "#1d2327", "#6a747c", "#d9dee2", "#0b7a75",
+              ("#0b7a75", "#c2511a", "#5a54c9", "#a8327c", "#8a6a00", "#3d7fc4"))
+DARK = Theme("dark", "#1b2024", "#e8ecef", "#98a3ab", "#3a4248", "#45c7bd",
+             ("#45c7bd", "#f0894f", "#a29bff", "#ea78bd", "#dbb84d", "#7db8f2"))
 
 
 def _style(theme: Theme) -> Any:
@@ -59,19 +63,22 @@ def blank(axes: Axes, reason: str, theme: Theme) -> None:
     axes.set_yticks([])
 
 
+def short(name: str, most: int = 30) -> str:
+    """A name that fits into a picture: its middle left out."""
+    return name if len(name) <= most else f"{name[:most // 2 - 1]}…{name[-(most // 2):]}"
+
+
 def thinned(values: np.ndarray, limit: int = 1500) -> np.ndarray:
     """At most `limit` evenly spread places of values, ends included; more points than pixels cost and show nothing."""
     return np.unique(np.linspace(0, len(values) - 1, min(len(values), limit)).astype(int))
 
 
-def png(draw: Callable[[Theme], Figure], theme: Theme, flat: bool = True) -> bytes:
-    """The drawn figure as PNG bytes; flat colours look the same as 64 of them, at a third of the size."""
+def png(draw: Callable[[Theme], Figure], theme: Theme, colours: int = 64) -> bytes:
+    """The drawn figure as PNG bytes; flat colours look the same as 64 of them, faces as 256, at a third of the size."""
     with rc_context(_style(theme)):
         drawn = io.BytesIO()
         draw(theme).savefig(drawn, dpi=DPI)
-    picture = Image.open(drawn).convert("RGB")
-    if flat:
-        picture = picture.quantize(64, dither=Image.Dither.NONE)
+    picture = Image.open(drawn).convert("RGB").quantize(colours, dither=Image.Dither.NONE)
     small = io.BytesIO()
     picture.save(small, "PNG", optimize=True)
     return small.getvalue()

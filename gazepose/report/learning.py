@@ -13,6 +13,19 @@ def lacks(records: Records) -> str | None:
     return None if records.train or records.val else "metrics.jsonl has no lines, so there are no learning curves."
 
 
+def caption(records: Records) -> str:
+    """What the picture shows, in words."""
+    return ("Training loss, validation mAP and learning rate over the run. Above the dashed lines the model knows more "
+            "than where the head points.")
+
+
+def smoothed(value: np.ndarray) -> tuple[np.ndarray, int]:
+    """Mean of the last `span` values at each place from the span-th on, and the span: a fortieth of all."""
+    span = max(1, len(value) // 40)
+    summed = np.concatenate([[0.0], np.cumsum(value)])
+    return (summed[span:] - summed[:-span]) / span, span
+
+
 def draw_learning(records: Records, theme: Theme) -> Figure:
     """Training loss, validation mAP beside the baselines, learning rate; one time axis."""
     figure, (loss, score, rate) = panels(5.0, (3, 3, 1.2), left=0.12, right=0.95, top=0.94, bottom=0.085, hspace=0.42)
@@ -22,9 +35,7 @@ def draw_learning(records: Records, theme: Theme) -> Figure:
         keep = np.isfinite(train["loss"])
         step, value = train["step"][keep], train["loss"][keep]
         if len(step):
-            span = max(1, len(value) // 40)
-            summed = np.concatenate([[0.0], np.cumsum(value)])
-            smooth = (summed[span:] - summed[:-span]) / span
+            smooth, span = smoothed(value)
             some, few = thinned(value), thinned(smooth)
             loss.plot(step[some], value[some], color=theme.muted, linewidth=0.7, alpha=0.45)
             loss.plot(step[span - 1:][few], smooth[few], color=theme.accent)

@@ -1,6 +1,5 @@
-"""Page: pictures, tables and sentences become one HTML file that needs nothing but itself."""
+"""Page: a run's pictures, tables and sentences become one HTML file that needs nothing but itself."""
 
-import base64
 import json
 from collections.abc import Callable
 from functools import partial
@@ -12,28 +11,24 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from gazepose.metrics import interval
-from gazepose.report import learning, scores, slices, timeline
-from gazepose.report.drawing import DARK, LIGHT, png
+from gazepose.report import calibration, learning, mistakes, scores, slices, timeline
+from gazepose.report.cards import card, lacking
+from gazepose.report.drawing import LIGHT, png
 from gazepose.report.records import Records
-from gazepose.report.tables import facts, find, percent, results
-from gazepose.report.template import PAGE
+from gazepose.report.tables import draws, facts, find, percent, results
+from gazepose.report.template import PAGE, STYLE
 
 Draw = Callable[..., Figure]
-Lacks = Callable[[Records], str | None]
+Words = Callable[[Records], str]
 
 # name, title, picture, the sentence where it cannot be drawn, caption
-PICTURES: list[tuple[str, str, Draw, Lacks, str]] = [
-    ("learning", "Learning", learning.draw_learning, learning.lacks,
-     "Training loss, validation mAP and learning rate over the run. Above the dashed lines the model knows more than "
-     "where the head points."),
-    ("slices", "Where it works", slices.draw_slices, slices.lacks,
-     "mAP within slices of the validation faces. Differences between slices of few faces mean little."),
+PICTURES: list[tuple[str, str, Draw, Callable[[Records], str | None], Words]] = [
+    ("learning", "Learning", learning.draw_learning, learning.lacks, learning.caption),
+    ("slices", "Where it works", slices.draw_slices, slices.lacks, slices.caption),
     ("precision-recall", "Precision and recall", scores.draw_precision_recall, scores.lacks,
-     "The envelope whose area is the AP; mAP is the mean of the two. Dotted: the class's share, which guessing gives."),
-    ("confusion", "Confusion", scores.draw_confusion, scores.lacks,
-     "Each row is one annotated class and sums to 100 %. Accuracy is dominated by the frequent class."),
-    ("calibration", "Calibration", scores.draw_calibration, scores.lacks,
-     "Training with class weights moves scores away from frequencies; the order, and so mAP, does not mind."),
+     scores.precision_recall_caption),
+    ("confusion", "Confusion", scores.draw_confusion, scores.lacks, scores.confusion_caption),
+    ("calibration", "Calibration", calibration.draw_calibration, scores.lacks, calibration.caption),
 ]
 COLUMNS = {"mAP": "mAP", "ap_looking": "AP looking", "ap_not_looking": "AP not looking", "accuracy": "accuracy",
            "balanced_accuracy": "balanced accuracy", "auroc": "AUROC"}
@@ -41,16 +36,17 @@ COLUMNS = {"mAP": "mAP", "ap_looking": "AP looking", "ap_not_looking": "AP not l
 
 def write_page(records: Records, folder: Path) -> None:
     """Write report.html and its pictures, each also as a PNG of its own, into a folder that is there."""
-    cards = "".join(_card(records, folder, *picture) for picture in PICTURES)
-    wide = _card(records, folder, "timeline", "One track", timeline.draw_timeline, timeline.lacks,
-                 timeline.caption(records), wide=True)
+    cards = "".join(lacking(title, missing) if (missing := lacks(records)) else
+                    card(folder, name, title, caption(records), partial(draw, records))
+                    for name, title, draw, lacks, caption in PICTURES)
     rows = results(records)
     head = "".join(f"<th>{words}" for words in COLUMNS.values())
     body = "".join(f"<tr{' class=own' if words.startswith('this run') else ''}><th>{escape(words)}"
                    + "".join(f"<td>{percent(entry.get(name))}" for name in COLUMNS) for words, entry in rows)
     text = escape(json.dumps(records.config, indent=1))
     page = PAGE.format(
-        name=escape(records.run.resolve().name), lede=_lede(records, rows), cards=cards, wide=wide,
+        name=escape(records.name), style=STYLE, lede=_lede(records, rows), cards=cards,
+        tracks=_tracks(records, folder), mistakes=_mistakes(records, folder),
         table=f"<div class=scroll><table><tr><th>%{head}{body}</table></div>" if rows else "",
         facts="".join(f"<tr><th>{escape(name)}<td>{escape(value)}" for name, value in facts(records)),
         config=f"<details><summary>Whole configuration</summary><pre>{text}</pre></details>" if records.config else "",
@@ -58,22 +54,21 @@ def write_page(records: Records, folder: Path) -> None:
     (folder / "report.html").write_text(page, encoding="utf-8")
 
 
-def _card(records: Records, folder: Path, name: str, title: str, draw: Draw, lacks: Lacks, caption: str,
-          wide: bool = False) -> str:
-    """One picture in light and dark, a wide one also for narrow screens; the browser takes the first that fits."""
-    if missing := lacks(records):
-        return f"<figure><h2>{title}</h2><p class=missing>{escape(missing)}</p></figure>"
-    picture = ""
-    for narrow in (True, False) if wide else (False,):
-        for theme in (DARK, LIGHT):
-            drawn = png(partial(draw, records, **({"narrow": narrow} if wide else {})), theme, flat=not wide)
-            (folder / f"{name}{'-narrow' * narrow}{'-dark' * (theme is DARK)}.png").write_bytes(drawn)
-            queries = ["(prefers-color-scheme: dark)"] * (theme is DARK) + ["(max-width: 720px)"] * narrow
-            inline = "data:image/png;base64," + base64.b64encode(drawn).decode()
-            picture += (f'<source media="{" and ".join(queries)}" srcset="{inline}">' if queries else
-                        f'<img alt="{title}: {escape(caption)}" src="{inline}">')
-    return (f"<figure><h2>{title}</h2><picture>{picture}</picture>"
-            f"<figcaption>{escape(caption)}</figcaption></figure>")
+def _tracks(records: Records, folder: Path) -> str:
+    """A card for each track, under one explanation."""
+    if missing := timeline.lacks(records):
+        return lacking(timeline.TITLE, missing)
+    cards = "".join(card(folder, f"track-{k}", timeline.title(track), timeline.caption(track),
+                         partial(timeline.draw_timeline, track), 256) for k, track in enumerate(records.tracks, 1))
+    return (f"<h2 class=part>{timeline.TITLE}</h2><p class=lede>{escape(timeline.explained(records))}</p>"
+            f"<div class=pairs>{cards}</div>")
+
+
+def _mistakes(records: Records, folder: Path) -> str:
+    if missing := mistakes.lacks(records):
+        return lacking(mistakes.TITLE, missing)
+    (folder / "mistakes.png").write_bytes(png(partial(mistakes.draw_mistakes, records), LIGHT, 256))
+    return mistakes.gallery(records)
 
 
 def _lede(records: Records, rows: list[tuple[str, dict[str, Any]]]) -> str:
@@ -82,8 +77,7 @@ def _lede(records: Records, rows: list[tuple[str, dict[str, Any]]]) -> str:
         return "<p class=lede>No validation result was recorded.</p>"
     result, own, baselines = rows[0][1], records.scores, records.baselines
     clips = len(np.unique(own["clip"])) if "clip" in own else 0
-    draws = 200 if len(own.get("row", ())) < 50_000 else 50
-    spread = interval(own["label"], own["score"], own["clip"], draws) if clips else None
+    spread = interval(own["label"], own["score"], own["clip"], draws(own)) if clips else None
     tiles = ""
     for name, words in (("mAP", "mAP"), ("accuracy", "accuracy"), ("auroc", "AUROC")):
         if result.get(name) is None:

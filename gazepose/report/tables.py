@@ -1,6 +1,6 @@
 """Tables: the run's results beside the baselines, and the facts under which they were made; words and numbers only."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -53,10 +53,13 @@ def facts(records: Records) -> list[tuple[str, str]]:
     fact("world size", "world_size", lambda count: f"{count} process{'es' if count != 1 else ''}", expected=True)
     fact("device", "device_name" if find(both, "device_name") else "device", expected=True)
     fact("mixed precision", "mixed_precision")
-    fact("time", "seconds", _duration, expected=True)
-    speed = records.train.get("samples_per_s", np.zeros(0))
-    if np.isfinite(speed).any():
-        found.append(("speed", f"{np.nanmedian(speed):,.0f} windows/s (median of the steps)"))
+    fact("time", "seconds", duration, expected=True)
+    if find(both, "device") == "cuda" and find(both, "seconds") is not None:
+        found.append(("cost", f"{find(both, 'seconds') / 3600 * (find(both, 'world_size') or 1):.2f} GPU-hours"))
+    if (median := speed(records)) is not None:
+        waited = records.train["waited"]
+        idle = f", {100 * np.nanmean(waited):.0f} % of the time waiting for data" if np.isfinite(waited).any() else ""
+        found.append(("speed", f"{median:,.0f} windows/s (median of the steps){idle}"))
     if records.train:
         found.append(("steps", f"{int(records.train['step'][-1]):,}"))
     if records.val and records.val[-1].get("gaze_degrees") is not None:
@@ -65,6 +68,12 @@ def facts(records: Records) -> list[tuple[str, str]]:
     if absent and (records.config or records.status):
         found.append(("not recorded", ", ".join(absent)))
     return found
+
+
+def speed(records: Records) -> float | None:
+    """Windows per second of all processes together, median of the steps."""
+    values = records.train.get("samples_per_s", np.zeros(0))
+    return float(np.nanmedian(values)) if np.isfinite(values).any() else None
 
 
 def find(record: Any, name: str) -> Any:
@@ -81,6 +90,11 @@ def percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.1f}"
 
 
+def draws(scores: Mapping[str, np.ndarray]) -> int:
+    """How often clips are drawn for an interval: less often where each draw takes long."""
+    return 200 if len(scores["row"]) < 50_000 else 50
+
+
 def _flat(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {_flat(entry)}" for key, entry in value.items() if entry is not None)
@@ -93,7 +107,7 @@ def _short(fingerprint: Any) -> str:
     return str(fingerprint)[:12]
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
