@@ -28,7 +28,7 @@ from gazepose.priors.files import Prior
 from gazepose.process import EXIT_PREEMPTED, Preempted, StopRequest
 from gazepose.report import make_comparison, make_report
 from gazepose.sources import Disk, find_source, prepared_indexes
-from gazepose.sweep.page import read_records, results_page
+from gazepose.sweep.page import chain_part, read_records, results_page
 from gazepose.sweep.plan import POOL, plan, read_experiment
 from gazepose.sweep.table import markdown, record_of
 from gazepose.sweep.work import ONE_PROCESS, share, work
@@ -194,10 +194,13 @@ def results(records: Path = Path("docs/results"), page: Path = Path("docs/result
     """Write the page of all results from the records of sweeps.
 
     Args:
-        records: folder of the JSON files that `sweep --out` wrote.
+        records: folder of the JSON files that `sweep --out` wrote, and of a chain.md of `chain --out`.
         page: where the page goes; the plots are expected in `results/` beside it.
     """
-    page.write_text(results_page(read_records(records)), encoding="utf-8")
+    chain = records / "chain.md"                 # of launch/submit.sh, where there is one
+    text = results_page(read_records(records)) + ("\n" + chain_part(chain.read_text(encoding="utf-8"))
+                                                  if chain.is_file() else "")
+    page.write_text(text, encoding="utf-8")
     print(f"results -> {page}")
 
 

@@ -240,13 +240,16 @@ def made(tmp_path, gain: float = 1.0, rows: int = 600) -> tuple[Experiment, list
     for row, skill in (("a", 1.0), ("b", 1.0 + gain)):
         for seed in (0, 1):
             noise = np.random.default_rng(seed).normal(0, 1, rows)          # of the seed alone
-            prediction = Prediction(row, seed, Run((), tmp_path / f"{row}-{seed}"), "test")
+            prediction = Prediction(row, seed, Run((), tmp_path / f"{row}-{seed}"), "val")
             prediction.file.parent.mkdir(parents=True)
             np.savez(prediction.file, row=np.arange(rows), label=label, clip=clip,
                      score=1 / (1 + np.exp(-(skill * (label - 0.5) + noise))))
             (prediction.folder / "config.json").write_text(json.dumps(
                 {"world_size": 1, "device": "cpu", "versions": {"commit": "abc"}, "run": {"epochs": 1}}))
             (prediction.folder / "status.json").write_text('{"seconds": 60}')
+            (prediction.folder / "metrics.jsonl").write_text(
+                '{"kind": "train", "step": 1}\n{"kind": "val", "step": 1, "baselines": {"head_pose": {"mAP": 0.62}, '
+                '"prevalence": null}}\n')
             predictions.append(prediction)
     a = Row(name="a", published={"mAP": 70.0})
     return experiment(a, Row(name="b", published={"mAP": 75.0, "accuracy": 80.0})), predictions
@@ -266,6 +269,7 @@ def test_a_table_holds_means_spreads_and_paired_differences(tmp_path):
     assert record["faces"] == 600 and record["clips"] == 20 and record["missing"] == []
     text = markdown(record)
     assert "| b | " in text and "75.00 / 80.00" in text and "20 clips" in text and "seeds 0, 1" in text
+    assert "Without a model: head pose alone 62.0 mAP." in text
     assert len(table_csv(record).splitlines()) == 5
 
 

@@ -46,6 +46,13 @@ def results_page(records: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(parts)
 
 
+def chain_part(said: str) -> str:
+    """The part of the page on the chain of a submission; `said` is the chain.md that launch/submit.sh wrote."""
+    return ("### The chain of a submission, embedded world\n\nWhat flip averaging, smoothing, calibration and "
+            "ensembles add to three runs of the demo, step by step (`bash launch/submit.sh`). Everything is chosen on "
+            "val.\n\n" + said)
+
+
 def _claim(record: Mapping[str, Any]) -> str:
     return f"The paper: {record['claim']}" if record["claim"] else ""
 
@@ -70,5 +77,6 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
     """
     files = sorted(folder.glob("*.json"))
     if not files:
-        raise FileNotFoundError(f"{folder}: no record -> python -m gazepose sweep launch/experiments/modules.toml")
-    return [record for record in map(read_json, files) if "rows" in record]
+        raise FileNotFoundError(f"{folder}: no record -> python -m gazepose sweep launch/experiments/modules.toml "
+                                f"--out {folder}")
+    return [read_json(file) for file in files]

@@ -5,7 +5,9 @@ The record it makes (a dict of JSON values) is all that Markdown, CSV, the plot 
 
 import csv
 import io
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,10 +26,11 @@ def record_of(experiment: Experiment, predictions: Sequence[Prediction], world: 
     """Everything there is to say of an experiment on one world. Predictions that are not there yet are named.
 
     Returns:
-        experiment, title, question, claim, world, split, faces, clips, prevalence, command, against, missing, and rows:
-        each name, published, seeds, runs (with every metric, their seconds, commit, world size and device), mean and
-        sd per metric, and gain: for mAP and accuracy the mean difference from `against` over the seeds both have, with
-        its 95 % interval over clips (None where there is none).
+        experiment, title, question, claim, world, split, faces, clips, prevalence, baselines (name -> mAP of what needs
+        no model, on the validation split), command, against, missing, and rows: each name, published, seeds, runs (with
+        every metric, their seconds, commit, world size and device), mean and sd per metric, and gain: for mAP and
+        accuracy the mean difference from `against` over the seeds both have, with its 95 % interval over clips (None
+        where there is none).
 
     Raises:
         ValueError: predictions of one experiment that are not of the same faces.
@@ -45,7 +48,7 @@ def record_of(experiment: Experiment, predictions: Sequence[Prediction], world: 
         "claim": experiment.claim, "world": world, "split": predictions[0].split, "command": command,
         "against": experiment.against, "missing": [f"{p.row}, seed {p.seed}" for p in predictions if p not in there]}
     if first is None:
-        return found | {"faces": 0, "clips": 0, "prevalence": None, "rows": []}
+        return found | {"faces": 0, "clips": 0, "prevalence": None, "baselines": {}, "rows": []}
     label, clip = first["label"], first["clip"]
     known = label >= 0
     scores = {(p.row, p.seed): columns[p.file]["score"] for p in there}
@@ -61,7 +64,15 @@ def record_of(experiment: Experiment, predictions: Sequence[Prediction], world: 
         rows.append({"name": row.name, "flags": row.flags, "infer": row.infer, "published": row.published,
                      "source": row.source, "runs": results, "mean": mean, "sd": sd, "gain": gain})
     return found | {"faces": int(known.sum()), "clips": len(np.unique(clip[known])),
-                    "prevalence": float((label[known] == 1).mean()), "rows": rows}
+                    "prevalence": float((label[known] == 1).mean()),
+                    "baselines": _baselines(there[0].run.folder) if there[0].split == "val" else {}, "rows": rows}
+
+
+def _baselines(run: Path) -> dict[str, float]:
+    """mAP of the trivial baselines, as the run's last validation recorded them."""
+    lines = (json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
+    last = [line.get("baselines") or {} for line in lines if line["kind"] == "val"][-1:]
+    return {name: entry["mAP"] for found in last for name, entry in found.items() if entry and entry["mAP"] is not None}
 
 
 def _facts(run: Run) -> dict[str, Any]:
@@ -146,6 +157,10 @@ def markdown(record: Mapping[str, Any]) -> str:
     said = (f"{record['faces']:,} {record['split']} faces of {record['clips']} clips, "
             f"{percent(record['prevalence'])} % looking; percent, mean ± sd over seeds {', '.join(map(str, seeds))}; "
             "differences in points, mean over the seeds, with the 95 % interval over clips (paired bootstrap).")
+    if record["baselines"]:
+        names = {"prevalence": "the same score for every face", "head_pose": "head pose alone"}
+        said += " Without a model: " + ", ".join(f"{names.get(name, name)} {percent(value)}"
+                                                 for name, value in record["baselines"].items()) + " mAP."
     missing = f"\n\nNot there yet: {'; '.join(record['missing'])}." if record["missing"] else ""
     return "\n".join(lines) + f"\n\n{said}{missing}\n"
 
