@@ -420,7 +420,8 @@ def parse_train(args: Sequence[str] | None = None) -> tuple[TrainConfig, Source]
         args, _ = translate(args, "train")                           # what it left out has been said once
     config = parse(TrainConfig, args, train_defaults(asked, source.preset is not None, torch.cuda.is_available()))
     # a loss on the gaze needs its head, and a head without a loss would have no gradient
-    return replace(config, model=replace(config.model, gaze_head=config.run.gaze_weight > 0)), source
+    model = replace(config.model, gaze_head=config.run.gaze_weight > 0, image_size=config.data.crop_size)
+    return replace(config, model=model), source
 
 
 def asdict(config: Any) -> dict[str, Any]:
