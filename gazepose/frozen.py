@@ -136,7 +136,7 @@ def _compute(encoder: FrameEncoder, index: Index, rows: np.ndarray, crop_size: i
     crops, size = sum(len(part) for _, part in left), 2 * math.prod(shape)
     room_for(folder, crops * size)
     processes.say(f"features: {crops} crops of {split} go once through the frozen {encoder.name}, {size} bytes each, "
-                  f"{crops * size / 1e9:.2f} GB -> {folder}")
+                  f"{crops * size / 1e6:,.1f} MB -> {folder}")
     processes.wait()                                                    # all have looked before one writes
     staging.mkdir(exist_ok=True)
     ours = left[processes.rank::processes.world_size]

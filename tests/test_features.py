@@ -205,7 +205,7 @@ def test_an_interruption_loses_the_part_that_was_being_computed(index, monkeypat
 
 def test_a_full_disk_is_said_before_anything_is_computed(index, monkeypatch):
     monkeypatch.setattr(files.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
-    with pytest.raises(OSError, match=r"features/\w+-\w+: needs 0.00 GB, and 0.00 GB are free there -> make room"):
+    with pytest.raises(OSError, match=r"features/\w+-\w+: needs 0\.0 MB, and 0\.0 MB are free there -> make room"):
         made(network(), index)
 
 

@@ -173,7 +173,7 @@ def room_for(folder: Path, size: int) -> None:
     """Raises OSError where the disk has not so many bytes left."""
     free = shutil.disk_usage(folder.parent).free
     if size > free:
-        raise OSError(f"{folder}: needs {size / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free there -> make room "
+        raise OSError(f"{folder}: needs {size / 1e6:,.1f} MB, and {free / 1e6:,.1f} MB are free there -> make room "
                       "(what is beside it, of other backbones, may go), or leave out --cache_features")
 
 
