@@ -20,6 +20,7 @@ from gazepose.data.loader import make_loader
 from gazepose.data.windows import WindowRule, quality_fit
 from gazepose.distributed import refuse_sharded_inference, share_preparation
 from gazepose.engine import predict
+from gazepose.frozen import cache_features
 from gazepose.metrics import evaluate
 from gazepose.predictions import faces, write_csv, write_records
 from gazepose.report import make_report
@@ -64,6 +65,8 @@ def main() -> None:
     # predict: every face once, on all processes together; with --flip_average its mirror too
     model = accelerator.prepare_model(model.to(memory_format=torch.channels_last), evaluation_mode=True)
     loader = accelerator.prepare(loader)
+    if (config.cache_features or data.cache_features) and not config.flip_average:      # which needs pixels
+        cache_features(accelerator.unwrap_model(model).frames, [loader], processes, make=config.cache_features)
     said = predict(accelerator, model, loader, rows, flip_average=config.flip_average)
     if not accelerator.is_main_process:
         return

@@ -32,6 +32,7 @@ from gazepose.data.loader import make_loader, order_of
 from gazepose.data.skipped import skipped
 from gazepose.data.windows import WindowRule, quality_fit
 from gazepose.engine import LossRule, predict, train_steps
+from gazepose.frozen import cache_features
 from gazepose.metrics import class_weights, evaluate, fit_head_pose, gaze_degrees, score_of_gaze, trivial_baselines
 from gazepose.models import build_model, sync_batchnorm
 from gazepose.optim import make_optimizer
@@ -53,7 +54,8 @@ def main() -> None:
     if run.expect_world not in (None, accelerator.num_processes):
         raise SystemExit(f"error: --expect_world {run.expect_world}, but {accelerator.num_processes} were started -> "
                          "see accelerate_configs/ for files that start what they say")
-    distributed.check_flags(accelerator, run.gradient_compression, run.sync_batchnorm, run.resume)
+    distributed.check_flags(accelerator, run.gradient_compression, run.sync_batchnorm, run.resume,
+                            config.data.cache_features)
     log = RunLog(from_main(accelerator, lambda: folder), accelerator)               # its clock named the folder
     with log.running(run.resume) as stop:
         train(config, source, accelerator, log, stop)
@@ -137,6 +139,8 @@ def train(config: TrainConfig, source: Source, accelerator: Accelerator, log: Ru
                           f"best mAP {progress.best_mAP:.3f}")
     elif run.resume:
         accelerator.print(f"resume: {folder} has no checkpoint yet, so it starts anew")
+    if data.cache_features:
+        cache_features(plain.frames, (train_loader, val_loader), processes)
     per_step = order.after(run.gradient_accumulation_steps)              # windows
     per_epoch = math.ceil(len(train_loader) / run.gradient_accumulation_steps)
     saved, saved_at = replace(progress), time.monotonic()

@@ -18,7 +18,7 @@ if not __package__:
 from benchmarks import ego4d
 from benchmarks.measure import RESULTS, ROOT, Goal, figure
 
-NAMES = ("prepare", "loader", "inference", "step", "index", "metric", "startup", "gpu", "scaling")
+NAMES = ("prepare", "loader", "inference", "step", "index", "metric", "startup", "gpu", "scaling", "features")
 """in the order of the goals"""
 PAGE = ROOT / "docs" / "performance.md"
 

@@ -57,15 +57,16 @@ def move_landmarks(landmarks: Tensor, flip: Tensor, crop: Tensor) -> Tensor:
 
 
 def to_model(batch: dict[str, Tensor], mirror_priors: bool = True) -> dict[str, Tensor]:
-    """A loader's batch, on its device, as the model takes it: `frames` float and normalised.
+    """A loader's batch, on its device, as the model takes it: `frames` float and, if they are pixels, normalised.
 
-    Where the batch carries `flip` and `crop`, pixels, landmarks, head pose and gaze move together: a row takes the
-    flip and crop of its centre frame.
+    Features of frames (float16) become float and are no further touched. Where the batch carries `flip` and `crop`,
+    pixels, landmarks, head pose and gaze move together: a row takes the flip and crop of its centre frame.
 
     Args:
         mirror_priors: False leaves landmarks and head pose as they are, as the published training did (quirk 34).
     """
-    batch = {**batch, "frames": normalise(batch["frames"])}
+    frames = batch["frames"]
+    batch = {**batch, "frames": normalise(frames) if frames.dtype == torch.uint8 else frames.float()}
     if "flip" not in batch:
         return batch
     flip, crop = batch.pop("flip"), batch.pop("crop")

@@ -95,6 +95,10 @@ class DataConfig:
     """mirror half of the training segments, with their priors"""
     random_crop: bool = True
     """cut training segments at random (80 to 100 % of the area), with their landmarks"""
+    cache_features: bool = False
+    """with --freeze_backbone: compute what the backbone gives for each crop once, keep it beside the prepared crops (in
+    features/, which may be deleted), and train and score from there. It is of whole, unmirrored crops, so --flip and
+    --random_crop, which are of pixels, are off"""
     limit: int | None = None
     """use only this many rows of each split, evenly spread; outputs are marked partial"""
     num_workers: int = 0
@@ -112,6 +116,8 @@ class DataConfig:
             raise ValueError(f"--world_seed {self.world_seed} -> give 0 to 2**63 - 1")
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"--limit {self.limit} -> give 1 or more rows")
+        if self.cache_features and self.crops == "video":
+            raise ValueError("--cache_features wants crops that are there -> give --crops shards")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,6 +213,10 @@ class TrainConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     run: RunConfig = field(default_factory=RunConfig)
 
+    def __post_init__(self) -> None:
+        if self.data.cache_features and not self.optim.freeze_backbone:
+            raise ValueError("--cache_features: what a backbone gives changes while it learns -> add --freeze_backbone")
+
 
 @dataclass(frozen=True, kw_only=True)
 class ExpectedModel:
@@ -284,6 +294,9 @@ class InferConfig:
     """whose fit turns quality into p: the training split's or the scored split's own; default: the checkpoint's"""
     num_workers: int | None = None
     """loader processes; default: the checkpoint's"""
+    cache_features: bool = False
+    """compute the backbone's features of these faces once and keep them, as in training; without the flag, those that a
+    training with it has left are used"""
     data_disk: Disk | None = None
     """whether all machines see one disk; default: the checkpoint's"""
     max_bad_fraction: float | None = None
@@ -303,6 +316,8 @@ class InferConfig:
         for name in ("stride", "val_stride", "test_stride", "batch_size", "limit"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"--{name} {value} -> give 1 or more")
+        if self.cache_features and self.flip_average:
+            raise ValueError("--cache_features --flip_average -> give one of them: features have no mirror")
         if not 0 <= (self.max_bad_fraction or 0) <= 1:
             raise ValueError(f"--max_bad_fraction {self.max_bad_fraction} -> give 0 to 1")
 
@@ -421,8 +436,14 @@ def parse_train(args: Sequence[str] | None = None) -> tuple[TrainConfig, Source]
         source = find_source(asked.data.data, asked.data.preset, asked.data.world_seed)
         args, _ = translate(args, "train")                           # what it left out has been said once
     config = parse(TrainConfig, args, train_defaults(asked, source.preset is not None, torch.cuda.is_available()))
+    data = config.data
+    if data.cache_features and (data.flip or data.random_crop):
+        if os.environ.get("RANK", "0") == "0":
+            print("--cache_features: --flip and --random_crop are off, since they are of pixels", file=sys.stderr)
+        data = replace(data, flip=False, random_crop=False)
     # a loss on the gaze needs its head, and a head without a loss would have no gradient
-    return replace(config, model=replace(config.model, gaze_head=config.run.gaze_weight > 0)), source
+    model = replace(config.model, gaze_head=config.run.gaze_weight > 0, image_size=data.crop_size)
+    return replace(config, model=model, data=data), source
 
 
 def asdict(config: Any) -> dict[str, Any]:

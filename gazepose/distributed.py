@@ -87,7 +87,8 @@ def refuse_sharded_inference(accelerator: Accelerator) -> None:
                          "accelerate_configs/gpu4.yaml")
 
 
-def check_flags(accelerator: Accelerator, compression: str, sync_batchnorm: bool, resume: bool = False) -> None:
+def check_flags(accelerator: Accelerator, compression: str, sync_batchnorm: bool, resume: bool = False,
+                cache_features: bool = False) -> None:
     """Refuse what the processes that were started cannot do, and say what is in vain.
 
     Raises:
@@ -104,6 +105,9 @@ def check_flags(accelerator: Accelerator, compression: str, sync_batchnorm: bool
         flag = "--resume" if resume else f"--gradient_compression {compression}"
         raise ValueError(f"{flag}: not with FSDP, of which only whole weights are saved, and which exchanges gradients "
                          "in parts -> leave it out, or use a configuration without FSDP (accelerate_configs/gpu4.yaml)")
+    if is_sharded(accelerator) and cache_features:
+        raise ValueError("--cache_features: not with FSDP, where each process has only a part of the backbone -> use a "
+                         "configuration without FSDP (accelerate_configs/gpu4.yaml)")
     if compression != "no" and several and (backend := dist.get_backend()) not in BACKENDS:
         raise ValueError(f"--gradient_compression {compression}: the processes talk over {backend}, and torch "
                          f"compresses over {' and '.join(BACKENDS)} -> leave it out")

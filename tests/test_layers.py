@@ -9,7 +9,8 @@ ROOT = Path(__file__).resolve().parents[1]
 ENTRY = ["train", "infer", "gazepose.__main__"]
 VERBS = ["gazepose.config", "gazepose.sources", "gazepose.runlog", "gazepose.engine", "gazepose.checkpoint",
          "gazepose.predictions", "gazepose.submission", "gazepose.report", "gazepose.metrics", "gazepose.optim",
-         "gazepose.augment", "gazepose.guide", "gazepose.distributed", "gazepose.sweep", "gazepose.chain"]
+         "gazepose.augment", "gazepose.guide", "gazepose.distributed", "gazepose.sweep", "gazepose.chain",
+         "gazepose.frozen"]
 MODELS = ["gazepose.models"]
 DATA = ["gazepose.data", "gazepose.priors", "gazepose.synthetic"]
 DOCTOR = ["gazepose.doctor"]

@@ -7,17 +7,18 @@ their own, `ClipOrder`, in which every reader goes through its clips one after a
 
 import faulthandler
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
+from gazepose.data.features import Features, empty_array
 from gazepose.data.handover import Buffers
 from gazepose.data.index import Index
 from gazepose.data.pieces import watch
 from gazepose.data.streaming import VideoIndex
-from gazepose.data.windows import WindowRule, make_batch, neighbours, segments
+from gazepose.data.windows import WindowRule, make_batch, neighbours, read_pool, segments
 from gazepose.process import WORKERS, shield_workers, start_loader_worker
 
 BUFFER_WINDOWS = 4096            # from how many windows of its clips a reader draws the next segment in training
@@ -77,11 +78,15 @@ class BatchOrder(Sampler[list[tuple[int, int]]]):
 
 
 class WindowBatches(Dataset):
-    """Turns a batch of (epoch, row) into its tensors; holds no state but the open index and a worker's buffers."""
+    """Turns a batch of (epoch, row) into its tensors; holds no state but the open index and a worker's buffers.
+
+    Where `features` is set, before the first batch is asked for, they are dealt out instead of pixels.
+    """
 
     def __init__(self, index: Index, rule: WindowRule, rows: np.ndarray, crop_size: int):
         self.index, self.rule, self.rows, self.crop_size = index, rule, rows, crop_size
         self.buffers: Buffers | None = None
+        self.features: Features | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -92,11 +97,12 @@ class WindowBatches(Dataset):
     def __getitems__(self, places: list[tuple[int, int]]) -> dict[str, torch.Tensor]:
         rows = np.array([row for _, row in places], np.int64)
         if get_worker_info() is None:
-            return make_batch(self.index, self.rule, rows, places[0][0], self.crop_size)
+            return make_batch(self.index, self.rule, rows, places[0][0], self.crop_size, features=self.features)
         faulthandler.dump_traceback_later(STUCK_SECONDS, exit=True)      # the training process notices within seconds
         try:
             self.buffers = self.buffers or Buffers()
-            batch = make_batch(self.index, self.rule, rows, places[0][0], self.crop_size, self.buffers.take)
+            batch = make_batch(self.index, self.rule, rows, places[0][0], self.crop_size, self.buffers.take,
+                               self.features)
             return {**batch, "frames": self.buffers.lend()}              # type: ignore[dict-item] # arrives as a tensor
         finally:
             faulthandler.cancel_dump_traceback_later()
@@ -231,6 +237,20 @@ class ClipBatches(WindowBatches):
         return shown[shown >= 0]
 
 
+class Pools(Dataset):
+    """Crops to be computed with: number n is uint8 [F, 3, S, S], those of the n-th rows."""
+
+    def __init__(self, index: Index, rows: Sequence[np.ndarray], crop_size: int) -> None:
+        self.index, self.rows, self.crop_size = index, rows, crop_size
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, number: int) -> torch.Tensor:
+        pool = read_pool(self.index, self.rows[number], self.crop_size, empty_array)
+        return torch.from_numpy(pool).permute(0, 3, 1, 2)                                 # NHWC in memory
+
+
 def as_it_is(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The collate function: `WindowBatches` has already made the batch."""
     return batch
@@ -260,6 +280,12 @@ def make_loader(index: Index, rule: WindowRule, rows: np.ndarray, *, batch_size:
         num_workers=num_workers, batch_sampler=order, pin_memory=pin_memory,
         persistent_workers=num_workers > 0, worker_init_fn=start_loader_worker,
         multiprocessing_context=WORKERS if num_workers else None)
+
+
+def make_pools(index: Index, rows: Sequence[np.ndarray], crop_size: int, num_workers: int = 0) -> DataLoader:
+    """Loader of the crops of rows, in their order."""
+    return DataLoader(Pools(index, rows, crop_size), batch_size=None, num_workers=num_workers,
+                      worker_init_fn=start_loader_worker, multiprocessing_context=WORKERS if num_workers else None)
 
 
 def order_of(loader: DataLoader) -> BatchOrder:

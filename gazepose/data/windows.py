@@ -14,6 +14,7 @@ import torch
 
 from gazepose.data.behaviours import BEHAVIOURS, Behaviour
 from gazepose.data.chance import uniform
+from gazepose.data.features import Features, empty_array
 from gazepose.data.index import Index
 from gazepose.priors.quality import Scale, drop_in_evaluation, drop_in_training, fit_quality, quality_p, scaled
 
@@ -82,6 +83,11 @@ def neighbours(index: Index, rows: np.ndarray, reach: int) -> np.ndarray:
     found = np.where((last >= start) & (index.frame[last] == wanted), last, -1)
     found[:, reach] = rows
     return found
+
+
+def shown_rows(index: Index, rows: np.ndarray, reach: int) -> np.ndarray:
+    """Rows of every crop that windows of these centres may show, and BLACK; int64 ascending, each once."""
+    return np.unique(np.append(neighbours(index, rows, reach), BLACK))
 
 
 def quality_fit(index: Index, scale: Scale, behaviour: Behaviour, stride: int) -> tuple[float, float] | None:
@@ -219,8 +225,7 @@ def pool_of(index: Index, rule: WindowRule, centre: np.ndarray, shown: np.ndarra
     return pool % len(index), window.reshape(shown.shape), name, name
 
 
-def read_pool(index: Index, pool: np.ndarray, crop_size: int, empty: Callable[[tuple[int, ...]], np.ndarray]
-              ) -> np.ndarray:
+def read_pool(index: Index, pool: np.ndarray, crop_size: int, empty: Callable[..., np.ndarray]) -> np.ndarray:
     """The crops of some rows (BLACK: a black one), uint8 [F, S, S, 3]; resized when stored at another size."""
     frames = empty((len(pool), crop_size, crop_size, 3))
     stored_so = index.facts.get("crop_size") == crop_size
@@ -236,31 +241,33 @@ def read_pool(index: Index, pool: np.ndarray, crop_size: int, empty: Callable[[t
     return frames
 
 
-def _empty(shape: tuple[int, ...]) -> np.ndarray:
-    return np.empty(shape, np.uint8)
-
-
 def make_batch(index: Index, rule: WindowRule, rows: np.ndarray, epoch: int, crop_size: int,
-               empty: Callable[[tuple[int, ...]], np.ndarray] = _empty) -> dict[str, torch.Tensor]:
+               empty: Callable[..., np.ndarray] = empty_array, features: Features | None = None
+               ) -> dict[str, torch.Tensor]:
     """The batch of some centre rows (architecture: a window is seven indices into a pool of frames).
 
     Args:
         rows: int64 [B]; a row given as its bitwise complement (below zero) is a filler: its label is -1 and `row`
             keeps the complement, so that it is neither learnt from nor scored.
         crop_size: pixels per side; crops stored at another size are resized.
-        empty: makes the uint8 array of a shape that the frames are written into.
+        empty: makes the array of a shape (and dtype, if not uint8) that the frames are written into.
+        features: deals out what they hold of the frames instead of the pixels, which then cannot be flipped or cut.
 
     Returns:
-        frames uint8 [F, 3, S, S] (each needed crop once), window int64 [B, T] into them, head_pose float32 [B, 3],
-        landmarks float32 [B, 5, 3], gaze float32 [B, 2], label int64 [B], row int64 [B]; for training also
-        flip bool [F] and crop float32 [F, 4].
+        frames uint8 [F, 3, S, S] (each needed crop once), or their features float16 [F, C, h, w]; window int64 [B, T]
+        into them, head_pose float32 [B, 3], landmarks float32 [B, 5, 3], gaze float32 [B, 2], label int64 [B],
+        row int64 [B]; for training on pixels also flip bool [F] and crop float32 [F, 4].
     """
     filler = rows < 0
     centre = np.where(filler, ~rows, rows)
     shown = window_rows(index, rule, centre, epoch)                                       # [B, T]
     pool, window, flip_key, crop_key = pool_of(index, rule, centre, shown, epoch)
+    if features is None:
+        frames = torch.from_numpy(read_pool(index, pool, crop_size, empty)).permute(0, 3, 1, 2)  # NHWC in memory
+    else:
+        frames = torch.from_numpy(features.read(pool, empty))
     batch = {
-        "frames": torch.from_numpy(read_pool(index, pool, crop_size, empty)).permute(0, 3, 1, 2),  # NHWC in memory
+        "frames": frames,
         "window": torch.from_numpy(window.astype(np.int64)),
         "head_pose": torch.from_numpy(np.array(index.head_pose[centre], np.float32)),
         "landmarks": torch.from_numpy(window_landmarks(index, rule, centre).astype(np.float32)),
@@ -273,7 +280,7 @@ def make_batch(index: Index, rule: WindowRule, rows: np.ndarray, epoch: int, cro
             row = int(centre[torch.isinf(batch[name]).flatten(1).any(1).numpy()][0])
             raise ValueError(f"{index.folder}: row {row} ({index.name_of(row)}): {name} is not finite -> bring that "
                              "prior in again")
-    if rule.train:
+    if rule.train and features is None:
         flip = uniform(rule.seed, epoch, _FLIP, flip_key) < 0.5 if rule.flip else np.zeros(len(pool), bool)
         whole = np.tile(np.array([0, 0, 1, 1], np.float32), (len(pool), 1))
         batch["flip"] = torch.from_numpy(flip)

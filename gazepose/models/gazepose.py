@@ -7,6 +7,7 @@ normalised before it comes here; losses are engine.py's.
 import copy
 import difflib
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -28,9 +29,12 @@ class ModelConfig:
     model: ModelName = "GazePose"
     """GazePose, one of the two LSTM baselines, or FaceGaze to pre-train a backbone on single faces"""
     backbone: str = "resnet18"
-    """any timm network that gives a feature map"""
+    """any timm network that gives a feature map, or patches that make one (a ViT)"""
     output_stride: int = 32
-    """pixels per cell of the feature map: 8, 16 or 32; crops of 64 px want 8"""
+    """pixels per cell of the feature map: 8, 16 or 32; crops of 64 px want 8. A ViT's cells are its patches: it takes
+    their size, or 32, which leaves any network as it is"""
+    image_size: int | None = None
+    """pixels per side that a network of one size (a ViT) is made for; train.py gives it --crop_size"""
     behaviour: Behaviour = "intended"
     """published: with the faults of the published code, in the model and in its windows; intended: without"""
     prior_head: bool = False
@@ -72,6 +76,8 @@ class ModelConfig:
                                 ("dim_feedforward", 1, 65536), ("nheads", 1, 128), ("dmodel", 4, 8192)):
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f"{name}: {getattr(self, name)} is out of range -> within {low} and {high}")
+        if not 16 <= (self.image_size or 16) <= 1024:
+            raise ValueError(f"image_size: {self.image_size} is out of range -> within 16 and 1024")
         if self.dmodel % 4 or self.dmodel % self.nheads:
             raise ValueError(f"dmodel: {self.dmodel} does not divide into 4 parts and {self.nheads} heads "
                              "-> a multiple of both")
@@ -101,10 +107,10 @@ class GazeHead(nn.Linear):
 
 
 @torch.enable_grad()
-def outline(backbone: Any) -> tuple[Any, list[str]]:
-    """What one image gives, on the meta device (shapes without arithmetic), and the children with no part in it."""
+def outline(backbone: Any, size: Sequence[int]) -> tuple[Any, list[str]]:
+    """What one image [3, H, W] gives, on the meta device (shapes without arithmetic), and the children with no part in
+    it."""
     sketch = copy.deepcopy(backbone).to("meta").eval()
-    size = backbone.pretrained_cfg.get("input_size", (3, 224, 224))
     maps = sketch.forward_features(torch.zeros(1, *size, device="meta"))
     if not isinstance(maps, Tensor):
         return maps, []
@@ -112,6 +118,35 @@ def outline(backbone: Any) -> tuple[Any, list[str]]:
     gradients = torch.autograd.grad(maps.sum(), parameters, allow_unused=True)
     seen = {name.split(".")[0] for name, gradient in zip(names, gradients, strict=True) if gradient is not None}
     return maps, [child for child in dict.fromkeys(name.split(".")[0] for name in names) if child not in seen]
+
+
+def channels_first(maps: Tensor) -> Tensor:
+    """[F, h, w, C] -> [F, C, h, w]"""
+    return maps.permute(0, 3, 1, 2)
+
+
+class PatchMap(nn.Module):
+    """The patch tokens of a ViT, [F, prefix + h * w, C] in reading order -> [F, C, h, w]; class tokens and registers,
+    which come before them, are left out."""
+
+    def __init__(self, prefix: int, grid: tuple[int, int]):
+        super().__init__()
+        self.prefix, self.grid = prefix, grid
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return tokens[:, self.prefix:].transpose(1, 2).unflatten(2, self.grid)
+
+
+def map_of(backbone: Any, features: Any) -> tuple[Callable[[Tensor], Tensor], Sequence[int]] | None:
+    """What makes maps [F, C, h, w] of that which `forward_features` gave for one image, and (h, w); None: nothing."""
+    shape, width = features.shape if isinstance(features, Tensor) else (), backbone.num_features
+    if len(shape) == 4 and width in (shape[1], shape[3]):
+        return (nn.Identity(), shape[2:]) if shape[1] == width else (channels_first, shape[1:3])
+    grid = getattr(getattr(backbone, "patch_embed", None), "grid_size", None)
+    prefix = getattr(backbone, "num_prefix_tokens", 0)
+    if grid and tuple(shape[1:]) == (prefix + math.prod(grid), width):
+        return PatchMap(prefix, tuple(grid)), grid
+    return None
 
 
 class FaceReader(nn.Module):
@@ -130,38 +165,64 @@ class FaceReader(nn.Module):
         return F.relu(self.hidden(torch.cat([cells.flatten(1), vectors], dim=1)))
 
 
-def create_backbone(config: ModelConfig) -> tuple[Any, int, bool]:
-    """A timm network with random weights, the width of its map, and whether the map is [F, h, w, C].
+def create_backbone(config: ModelConfig) -> tuple[Any, int, Callable[[Tensor], Tensor]]:
+    """A timm network with random weights, the width of its map, and what makes the map of its features.
 
     What `forward_features` never uses (a classifier's own layers) is taken out, so that every parameter gets a
-    gradient.
+    gradient. A network that timm makes for one size of image is made for `image_size`.
 
     Raises:
-        ValueError: unknown to timm, without that output stride, or without a feature map.
+        ValueError: unknown to timm, without that output stride, not for crops of that size, or without a feature map.
     """
-    name = config.backbone
+    name, side = config.backbone, config.image_size
     if not timm.is_model(name):
         near = difflib.get_close_matches(name, timm.list_models(), n=3)
         raise ValueError(f"backbone: timm has no {name!r} -> {' or '.join(near) or 'a name from timm.list_models()'}")
-    # 32 is what every network has; many do not take the option
-    stride: dict[str, Any] = {} if config.output_stride == 32 else {"output_stride": config.output_stride}
-    try:
-        backbone: Any = timm.create_model(name, pretrained=False, num_classes=0, **stride)
-    except (TypeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(f"backbone: {name} does not do output_stride {config.output_stride} ({error}) "
-                         "-> output_stride 32 or a network such as resnet18") from error
-    maps, unused = outline(backbone)
-    width = backbone.num_features
-    if not isinstance(maps, Tensor) or maps.dim() != 4 or width not in (maps.shape[1], maps.shape[3]):
-        got = list(maps.shape) if isinstance(maps, Tensor) else type(maps).__name__
-        raise ValueError(f"backbone: {name} gives {got}, not a feature map -> a network such as resnet18")
+    one_size = side if getattr(timm.get_pretrained_cfg(name), "fixed_input_size", False) else None
+    made = _for_one_size(name, one_size) if one_size else _for_any_size(name, config.output_stride)
+    backbone, features, unused = made
+    found = map_of(backbone, features)
+    if not found or isinstance(found[0], PatchMap) and not one_size:      # how many patches, the crop's size tells
+        got = list(features.shape) if isinstance(features, Tensor) else type(features).__name__
+        raise ValueError(f"backbone: {name} gives {got}, not a feature map -> a network such as resnet18"
+                         + ("; for a ViT give image_size, as train.py does" if side is None else ""))
+    to_map, grid = found
+    if one_size and config.output_stride not in (32, one_size // grid[0]):
+        raise ValueError(f"backbone: {name} does not do output_stride {config.output_stride}: its cells are "
+                         f"{one_size // grid[0]} pixels -> output_stride 32, which leaves it as it is")
     for child in unused:
         setattr(backbone, child, nn.Identity())
     if config.behaviour == "published":                                   # timm starts each block's last norm at zero
         for module in backbone.modules():
             if isinstance(module, nn.BatchNorm2d):
                 nn.init.ones_(module.weight)
-    return backbone, width, maps.shape[1] != width
+    return backbone, backbone.num_features, to_map
+
+
+def _for_any_size(name: str, output_stride: int) -> tuple[Any, Any, list[str]]:
+    """A network that takes crops of any size, or is made for its own one; and what `outline` tells of it."""
+    # 32 is what every network has; many do not take the option
+    stride: dict[str, Any] = {} if output_stride == 32 else {"output_stride": output_stride}
+    try:
+        backbone: Any = timm.create_model(name, pretrained=False, num_classes=0, **stride)
+    except (TypeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f"backbone: {name} does not do output_stride {output_stride} ({error}) "
+                         "-> output_stride 32 or a network such as resnet18") from error
+    return backbone, *outline(backbone, backbone.pretrained_cfg.get("input_size", (3, 224, 224)))
+
+
+def _for_one_size(name: str, side: int) -> tuple[Any, Any, list[str]]:
+    """A network made for crops of `side` pixels, and what `outline` tells of it."""
+    try:
+        backbone: Any = timm.create_model(name, pretrained=False, num_classes=0, img_size=side)
+        patch = getattr(getattr(backbone, "patch_embed", None), "patch_size", 1)
+        patch = patch if isinstance(patch, int) else patch[0]
+        if side % patch:
+            raise ValueError(f"its patches are {patch} pixels")
+        return backbone, *outline(backbone, (3, side, side))
+    except (TypeError, AssertionError, NotImplementedError, RuntimeError, ValueError) as error:
+        raise ValueError(f"backbone: {name} cannot be made for crops of {side} pixels ({error}) -> a --crop_size that "
+                         "is a multiple of its patches, or a network such as resnet18") from error
 
 
 class FrameEncoder(nn.Module):
@@ -169,8 +230,8 @@ class FrameEncoder(nn.Module):
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        self.backbone, self.width, self.channels_behind = create_backbone(config)
-        self.output_stride = config.output_stride
+        self.backbone, self.width, self.to_map = create_backbone(config)
+        self.name, self.output_stride = config.backbone, config.output_stride
         self.to_vector = nn.Sequential(nn.Linear(self.width, 1000), nn.ReLU(), nn.Linear(1000, VECTOR))
 
     def train(self, mode: bool = True) -> "FrameEncoder":
@@ -180,19 +241,23 @@ class FrameEncoder(nn.Module):
             self.backbone.eval()
         return self
 
-    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """frames [F, 3, H, W] normalised -> maps [F, C, h, w], vectors [F, 256].
+    def maps_of(self, frames: Tensor) -> Tensor:
+        """frames [F, 3, H, W] normalised -> what the backbone gives for them, maps [F, C, h, w].
 
         A single frame whose map is a single cell has no statistics of its own: it is trained on the running ones.
         """
         lone = self.backbone.training and len(frames) == 1 and max(frames.shape[2:]) <= self.output_stride
         if lone:
             self.backbone.eval()
-        maps = self.backbone.forward_features(frames)                     # [F, C, h, w] or [F, h, w, C]
+        features = self.backbone.forward_features(frames)                 # [F, C, h, w], [F, h, w, C] or tokens
         if lone:
             self.backbone.train()
-        if self.channels_behind:
-            maps = maps.permute(0, 3, 1, 2)                               # [F, C, h, w]
+        return self.to_map(features)                                      # [F, C, h, w]
+
+    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """frames [F, 3, H, W] normalised, or maps [F, C, h, w] that `maps_of` gave for them before
+        -> maps [F, C, h, w], vectors [F, 256]."""
+        maps = self.maps_of(frames) if frames.shape[1] == 3 else frames
         return maps, self.to_vector(maps.mean(dim=(-2, -1)))
 
 
@@ -222,7 +287,7 @@ class GazePose(nn.Module):
         """Is the face at the centre of each window looking at the camera?
 
         Args:
-            frames: the pool, normalised, float [F, 3, H, W].
+            frames: the pool, normalised, float [F, 3, H, W]; or its maps, as `FrameEncoder.forward` takes them.
             window: which frames of the pool make each window, int64 [B, T]; the centre is T // 2.
             head_pose: yaw, pitch, roll in degrees, NaN unknown, [B, 3].
             landmarks: five times x, y in 0..1 of the crop and confidence, NaN unknown, [B, 5, 3].
