@@ -187,6 +187,18 @@ def test_eight_kinds_of_damage_to_eight_videos_are_all_reported(tmp_path):
     assert (reported, wrong) == (64, 0)
 
 
+def test_a_video_whose_frames_lie_nowhere_is_refused_by_name(tmp_path):
+    """Its table of chunks says it is empty; decord counts frames all the same, and has a time of none."""
+    whole = bytearray(write_video(tmp_path / "whole.mp4", 20).read_bytes())
+    whole[whole.rindex(b"stco") + 11] = 0                              # the lowest byte of the number of chunks
+    (tmp_path / "none.mp4").write_bytes(whole)
+    with pytest.raises(ValueError, match="none.mp4: cannot be opened by decord: "):
+        list(frames_in_order(tmp_path / "none.mp4", [0], "decord"))
+    piece = piece_of(tmp_path / "none.mp4", tmp_path, list(range(20)))
+    make_piece(piece)
+    assert piece.bad.read_text().startswith(str(tmp_path / "none.mp4"))
+
+
 def test_twelve_encodings_give_no_wrong_frame(tmp_path):
     right = wrong = 0
     for name, options in {**VIDEOS, **MORE}.items():

@@ -7,6 +7,7 @@ presentation, from 0. Cutting faces out of the pictures is data/crops.py.
 import os
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -178,8 +179,8 @@ def _by_pyav(name: str, numbers: np.ndarray, whole: bool) -> Iterator[tuple[int,
     position, following = -1, iter(numbers.tolist())
     number, reformatter = next(following), VideoReformatter()
     try:
-        with _pyav(name) as container:
-            for position, frame in enumerate(container.decode(video=0)):
+        with _pyav(name) as container, _decoded(container) as frames:
+            for position, frame in enumerate(frames):
                 if position == number:
                     turns = round(frame.rotation / 90) % 4             # decord turns pictures by itself
                     if whole or turns or frame.format.name not in ("yuv420p", "yuvj420p"):
@@ -190,8 +191,21 @@ def _by_pyav(name: str, numbers: np.ndarray, whole: bool) -> Iterator[tuple[int,
                     number = next(following, None)
                     if number is None:
                         return
+        if position < 0:
+            raise ValueError(f"{name}: holds no picture")
     except (av.error.FFmpegError, IndexError) as error:
         raise ValueError(f"{name}: frame {position + 1}: cannot be decoded by pyav: {error}") from error
+
+
+@contextmanager
+def _decoded(container: Any) -> Iterator[Iterator[Any]]:
+    """Frames of the first video stream. What was decoded and not taken would stay: some kilobytes a clip."""
+    frames = container.decode(video=0)
+    try:
+        yield frames
+    finally:
+        frames.close()
+        container.streams.video[0].codec_context.flush_buffers()
 
 
 def _decord(name: str) -> Any:
@@ -203,7 +217,7 @@ def _decord(name: str) -> Any:
     try:
         reader = decord.VideoReader(name, ctx=decord.cpu(0), num_threads=1)
         early = len(reader) and reader.get_frame_timestamp(0)[0] < 0
-    except (decord.DECORDError, RuntimeError) as error:
+    except (decord.DECORDError, RuntimeError, IndexError) as error:    # IndexError: frames, but no time of any
         raise ValueError(f"{name}: cannot be opened by decord: {_reason(error)}") from error
     if early:
         raise ValueError(f"{name}: has an edit list, whose frames decord miscounts -> use `--decoder pyav`")
