@@ -19,8 +19,8 @@ from gazepose.config import TrainConfig, asdict, parse_train
 POOL = Path("runs/sweep")
 PASSING = {"run": ("exp_path", "resume", "elastic", "save_every", "save_minutes", "log_with", "expect_world",
                    "checkpoint"),
-           "data": ("num_workers", "data_disk", "decoder")}
-"""what a configuration says that does not change what is learnt"""
+           "data": ("num_workers", "data_disk", "decoder"), "model": ("image_size",)}
+"""what a configuration says that does not change what is learnt, or that follows from the rest"""
 
 
 @dataclass(frozen=True, kw_only=True)
