@@ -437,9 +437,7 @@ def parse_train(args: Sequence[str] | None = None) -> tuple[TrainConfig, Source]
         args, _ = translate(args, "train")                           # what it left out has been said once
     config = parse(TrainConfig, args, train_defaults(asked, source.preset is not None, torch.cuda.is_available()))
     data = config.data
-    if data.cache_features and (data.flip or data.random_crop):
-        if os.environ.get("RANK", "0") == "0":
-            print("--cache_features: --flip and --random_crop are off, since they are of pixels", file=sys.stderr)
+    if data.cache_features:                                              # flips and crops are of pixels
         data = replace(data, flip=False, random_crop=False)
     # a loss on the gaze needs its head, and a head without a loss would have no gradient
     model = replace(config.model, gaze_head=config.run.gaze_weight > 0, image_size=data.crop_size)

@@ -135,8 +135,8 @@ def _compute(encoder: FrameEncoder, index: Index, rows: np.ndarray, crop_size: i
             if not written(staging, part_name(number))]
     crops, size = sum(len(part) for _, part in left), 2 * math.prod(shape)
     room_for(folder, crops * size)
-    processes.say(f"features: {crops} crops of {split} go once through the frozen {encoder.name}, {size} bytes each, "
-                  f"{crops * size / 1e6:,.1f} MB -> {folder}")
+    processes.say(f"features: {crops} crops of {split} go once, whole and unmirrored, through the frozen "
+                  f"{encoder.name}, {size} bytes each, {crops * size / 1e6:,.1f} MB -> {folder}")
     processes.wait()                                                    # all have looked before one writes
     staging.mkdir(exist_ok=True)
     ours = left[processes.rank::processes.world_size]
