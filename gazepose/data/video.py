@@ -205,7 +205,8 @@ def _decoded(container: Any) -> Iterator[Iterator[Any]]:
         yield frames
     finally:
         frames.close()
-        container.streams.video[0].codec_context.flush_buffers()
+        if codec := container.streams.video[0].codec_context:          # None: of a kind that is not known
+            codec.flush_buffers()
 
 
 def _decord(name: str) -> Any:
