@@ -3,7 +3,7 @@
 #       mean, boosting, each with its gain. Without run folders it trains three seeds of launch/demo.sh first.
 #       [CONFIG=FILE] [VAL_STRIDE=1] submit.sh [RUN ...]
 # How long: 6 to 10 minutes a seed on 2 free CPU cores; of a finished run a minute; then 20 s for the chain.
-# Expect: runs/chain/chain.md and submission.json, every face once; seed 0 alone: val mAP .825 -> .849.
+# Expect: runs/chain/chain.md and submission.json, every face once; val mAP .840 -> .862, test .846 -> .862.
 . "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 infer=(python infer.py)
 if [ -n "${CONFIG:-}" ]; then infer=(accelerate launch --config_file "$CONFIG" infer.py); fi   # several processes

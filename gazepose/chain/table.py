@@ -9,8 +9,8 @@ from gazepose.chain.calibration import calibration_error, likelihood
 from gazepose.chain.runs import SPLITS, Scores
 from gazepose.metrics import difference, evaluate, interval
 
-HEADER = ["step", "val mAP", "gain [95 %]", "test mAP", "gain [95 %]", "accuracy val", "test", "ECE val", "test",
-          "kept"]
+HEADER = ["step", "val mAP", "gain [95 %]", "test mAP [95 %]", "gain [95 %]", "test accuracy [95 %]", "gain [95 %]",
+          "ECE val", "test", "kept"]
 
 
 class Step(NamedTuple):
@@ -24,8 +24,8 @@ class Step(NamedTuple):
 
 
 def figures(step: Step, faces: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, Any]:
-    """JSON values of a step: name, kept, note, and of val and test n, mAP, mAP_interval, accuracy, ece, nll, gain {mAP,
-    accuracy: {value, interval}} over the last step that was kept.
+    """JSON values of a step: name, kept, note, and of val and test n, mAP and accuracy, both with their interval, ece,
+    nll, gain {mAP, accuracy: {value, interval}} over the last step that was kept.
 
     A split without labels of both classes is None. An interval (95 %, over clips) is None with fewer than five clips.
     """
@@ -38,8 +38,9 @@ def figures(step: Step, faces: Mapping[str, Mapping[str, np.ndarray]]) -> dict[s
         score = step.scores[split]
         result = evaluate(label, score)
         found[split] = {"n": result["n"], "mAP": result["mAP"], "mAP_interval": interval(label, score, clip),
-                        "accuracy": result["accuracy"], "ece": calibration_error(label, score),
-                        "nll": likelihood(label, score), "gain": None}
+                        "accuracy": result["accuracy"],
+                        "accuracy_interval": interval(label, score, clip, metric="accuracy"),
+                        "ece": calibration_error(label, score), "nll": likelihood(label, score), "gain": None}
         if step.before is not None:
             last = step.before[split]
             before = evaluate(label, last)
@@ -55,19 +56,20 @@ def as_table(steps: Sequence[Mapping[str, Any]]) -> str:
     rows = [HEADER]
     for step in steps:
         val, test = (step[split] for split in SPLITS)
-        cells = [step["name"]]
-        for found in (val, test):
-            cells += ["", ""] if found is None else [f"{found['mAP']:.3f}", _gain(found["gain"])]
-        for metric in ("accuracy", "ece"):
-            cells += ["" if found is None else f"{found[metric]:.3f}" for found in (val, test)]
+        cells = [step["name"], *([""] * 2 if val is None else [f"{val['mAP']:.3f}", _gain(val["gain"], "mAP")])]
+        for metric in ("mAP", "accuracy"):
+            cells += [""] * 2 if test is None else [f"{test[metric]:.3f}{_sure(test[f'{metric}_interval'], '.3f')}",
+                                                    _gain(test["gain"], metric)]
+        cells += ["" if found is None else f"{found['ece']:.3f}" for found in (val, test)]
         rows.append([*cells, "not tried" if val is None else "yes" if step["kept"] else "no"])
     width = [max(len(row[column]) for row in rows) for column in range(len(HEADER))]
     lines = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(row, width, strict=True)) + " |" for row in rows]
     return "\n".join([lines[0], "|" + "|".join("-" * (w + 2) for w in width) + "|", *lines[1:]])
 
 
-def _gain(gain: Mapping[str, Any] | None) -> str:
-    if gain is None:
-        return ""
-    value, sure = gain["mAP"]["value"], gain["mAP"]["interval"]
-    return f"{value:+.3f}" + ("" if sure is None else f" [{sure[0]:+.3f}, {sure[1]:+.3f}]")
+def _gain(gain: Mapping[str, Any] | None, metric: str) -> str:
+    return "" if gain is None else f"{gain[metric]['value']:+.3f}{_sure(gain[metric]['interval'], '+.3f')}"
+
+
+def _sure(interval: Sequence[float] | None, form: str) -> str:
+    return "" if interval is None else f" [{interval[0]:{form}}, {interval[1]:{form}}]"
