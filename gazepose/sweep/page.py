@@ -40,7 +40,8 @@ def results_page(records: Sequence[Mapping[str, Any]]) -> str:
     parts = [FRAME]
     for record in records:
         where = f"embedded world “{record['world']}”" if record["world"] else "the data set that is there"
-        parts.append(f"### {record['title']}, {where}\n\n{record['question']} {_claim(record)}\n\n"
+        parts.append(f"### {record['title']}, {where}\n\n{record['question']} {_claim(record)} {record['note']}"
+                     "\n\n"
                      f"![{record['title']}](results/{name_of(record)}.png)\n\n{markdown(record)}\n`{record['command']}`"
                      f"{_made(record)}\n")
     return "\n".join(parts)

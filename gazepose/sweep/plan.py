@@ -51,6 +51,8 @@ class Setting:
     seeds: tuple[int, ...] = (0, 1, 2)
     split: Literal["val", "test"] = "val"
     """scored for the table; it needs labels, which Ego4D's test set does not have"""
+    note: str = ""
+    """what has to be known to read the table"""
     start: tuple[str, ...] = ()
     """flags of runs, each starting from the one before; all rows start from the last"""
 

@@ -26,9 +26,9 @@ def record_of(experiment: Experiment, predictions: Sequence[Prediction], world: 
     """Everything there is to say of an experiment on one world. Predictions that are not there yet are named.
 
     Returns:
-        experiment, title, question, claim, world, split, faces, clips, prevalence, baselines (name -> mAP of what needs
-        no model, on the validation split), command, against, missing, and rows: each name, published, seeds, runs (with
-        every metric, their seconds, commit, world size and device), mean and sd per metric, and gain: for mAP and
+        experiment, title, question, claim, note, world, split, faces, clips, prevalence, baselines (name -> mAP of what
+        needs no model, on the validation split), command, against, missing, and rows: each name, published, seeds, runs
+        (with every metric, their seconds, commit, world size and device), mean and sd per metric, and gain: for mAP and
         accuracy the mean difference from `against` over the seeds both have, with its 95 % interval over clips (None
         where there is none).
 
@@ -45,8 +45,9 @@ def record_of(experiment: Experiment, predictions: Sequence[Prediction], world: 
                              "the runs; remove the older predictions, they are made again")
     found: dict[str, Any] = {
         "experiment": experiment.name, "title": experiment.title, "question": experiment.question,
-        "claim": experiment.claim, "world": world, "split": predictions[0].split, "command": command,
-        "against": experiment.against, "missing": [f"{p.row}, seed {p.seed}" for p in predictions if p not in there]}
+        "claim": experiment.claim, "note": (experiment.embedded if world else experiment.ego4d).note, "world": world,
+        "split": predictions[0].split, "command": command, "against": experiment.against,
+        "missing": [f"{p.row}, seed {p.seed}" for p in predictions if p not in there]}
     if first is None:
         return found | {"faces": 0, "clips": 0, "prevalence": None, "baselines": {}, "rows": []}
     label, clip = first["label"], first["clip"]
