@@ -7,7 +7,6 @@ presentation, from 0. Cutting faces out of the pictures is data/crops.py.
 import os
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -179,8 +178,8 @@ def _by_pyav(name: str, numbers: np.ndarray, whole: bool) -> Iterator[tuple[int,
     position, following = -1, iter(numbers.tolist())
     number, reformatter = next(following), VideoReformatter()
     try:
-        with _pyav(name) as container, _decoded(container) as frames:
-            for position, frame in enumerate(frames):
+        with _pyav(name) as container:
+            for position, frame in enumerate(container.decode(video=0)):
                 if position == number:
                     turns = round(frame.rotation / 90) % 4             # decord turns pictures by itself
                     if whole or turns or frame.format.name not in ("yuv420p", "yuvj420p"):
@@ -195,18 +194,6 @@ def _by_pyav(name: str, numbers: np.ndarray, whole: bool) -> Iterator[tuple[int,
             raise ValueError(f"{name}: holds no picture")
     except (av.error.FFmpegError, IndexError) as error:
         raise ValueError(f"{name}: frame {position + 1}: cannot be decoded by pyav: {error}") from error
-
-
-@contextmanager
-def _decoded(container: Any) -> Iterator[Iterator[Any]]:
-    """Frames of the first video stream. What was decoded and not taken would stay: some kilobytes a clip."""
-    frames = container.decode(video=0)
-    try:
-        yield frames
-    finally:
-        frames.close()
-        if codec := container.streams.video[0].codec_context:          # None: of a kind that is not known
-            codec.flush_buffers()
 
 
 def _decord(name: str) -> Any:
