@@ -12,6 +12,7 @@ FRAME = """# Results
 
 Every table here is made of the records beside it (`docs/results/*.json`) by `python -m gazepose results`; none is
 written by hand. Nil and negative results stand like any other. A difference whose interval holds zero is no difference.
+Intervals are over clips and tell nothing of the luck of a training: that is the ± over seeds.
 
 The embedded world is rendered: its numbers say how parts of the method compare **there**, with small models on small
 crops, and nothing about Ego4D. They stand beside published numbers on Ego4D only so that signs can be compared.
