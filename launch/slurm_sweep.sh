@@ -11,9 +11,10 @@ file="${1:?give an experiment, such as launch/experiments/modules.toml}"; shift
 part="${SLURM_ARRAY_TASK_ID:?run me with sbatch --array=1-N}/${SLURM_ARRAY_TASK_COUNT:?run me with sbatch --array=1-N}"
 trap 'kill -TERM "$sweep"' TERM                                   # it has its runs save, and waits for them
 python -m gazepose sweep "$file" --part "$part" "$@" & sweep=$!
+wait "$sweep" || true                                             # the signal ends this wait, and not yet the sweep
+while kill -0 "$sweep" 2>/dev/null; do wait "$sweep" || true; done
 code=0
-wait "$sweep" || code=$?
-while kill -0 "$sweep" 2>/dev/null; do code=0; wait "$sweep" || code=$?; done     # the signal ends the first wait
+wait "$sweep" || code=$?                                          # what it ended with
 if [ "$code" = 75 ]; then
   echo "slurm: part $part was stopped and has saved -> job $SLURM_JOB_ID goes back into the queue"
   scontrol requeue "$SLURM_JOB_ID"
