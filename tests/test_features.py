@@ -1,9 +1,12 @@
 """Features of a frozen backbone: the same rows and scores as from pixels, computed once, whole or not there at all."""
 
 import csv
+import fcntl
 import json
 import shutil
+import time
 from pathlib import Path
+from threading import Thread
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,6 +14,7 @@ import pytest
 import torch
 import warm
 from accelerate import Accelerator
+from accelerate.utils import DistributedType
 from rig import Rig
 from test_distributed import in_processes
 from test_models import BOTH, small
@@ -26,7 +30,7 @@ from gazepose.data.features import Features
 from gazepose.data.index import Index
 from gazepose.data.loader import make_loader
 from gazepose.data.windows import BLACK, WindowRule, read_pool, shown_rows
-from gazepose.distributed import share_preparation
+from gazepose.distributed import check_flags, share_preparation
 from gazepose.engine import predict
 from gazepose.frozen import cache_features, features_of, fingerprint
 from gazepose.sources import Processes
@@ -240,6 +244,28 @@ def test_two_processes_share_the_work_and_score_as_one(index):
     assert np.array_equal(first, second) and np.abs(first - alone).max() < 1e-3
     assert sorted(mine + theirs) == sorted(rows) == list(range(ROWS))
     assert crops == 31 + 1 and some + others == 31 + 2 and min(some, others) > 10
+
+
+def test_a_second_run_waits_for_the_first(index):
+    model, rows, lines = network(), shown_rows(index, np.arange(ROWS), 3), []
+    folder = index.folder / "features" / files.name_of(fingerprint(model.frames, index, SIZE), rows)
+    folder.parent.mkdir()
+    second = Thread(target=features_of, args=(model.frames, index, rows, SIZE, Processes(say=lines.append)))
+    with open(folder.with_name(f".{folder.name}.lock"), "w") as first:
+        fcntl.flock(first, fcntl.LOCK_EX)
+        second.start()
+        while not lines:
+            time.sleep(0.01)
+        assert lines == [f"features: another run is at {folder}, waiting for it"] and not folder.exists()
+    second.join()
+    assert len(Features(folder)) == 31
+
+
+def test_a_backbone_in_parts_has_no_features():
+    sharded = SimpleNamespace(device=torch.device("cuda"), num_processes=2, distributed_type=DistributedType.FSDP)
+    with pytest.raises(ValueError, match="--cache_features: not with FSDP"):
+        check_flags(sharded, "no", False, cache_features=True)         # type: ignore[arg-type]
+    check_flags(sharded, "no", False)                                  # type: ignore[arg-type]
 
 
 def test_without_their_flag_inference_makes_none_and_uses_what_is_there(index):
