@@ -2,10 +2,10 @@
 
 import shlex
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from json import dumps
 from pathlib import Path
-from typing import Annotated, Literal, cast
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -28,11 +28,10 @@ from gazepose.priors.files import Prior
 from gazepose.process import EXIT_PREEMPTED, Preempted, StopRequest
 from gazepose.report import make_comparison, make_report
 from gazepose.sources import Disk, find_source, prepared_indexes
-from gazepose.sweep.page import chain_part, read_records, results_page
-from gazepose.sweep.plan import POOL, plan, read_experiment
-from gazepose.sweep.table import markdown, record_of
-from gazepose.sweep.work import ONE_PROCESS, share, work
-from gazepose.sweep.write import write_record
+from gazepose.sweep.page import write_results
+from gazepose.sweep.plan import POOL, read_experiment
+from gazepose.sweep.run import run_sweep
+from gazepose.sweep.work import ONE_PROCESS
 from gazepose.synthetic.world import render_world
 
 
@@ -160,32 +159,19 @@ def sweep(file: tyro.conf.Positional[Path], *, data: Path | None = None, worlds:
         collect: run nothing, make the table of what is there.
         out: folder of <experiment>-<world>.json, .md, .csv and .png.
     """
-    experiment = read_experiment(file)
-    source = find_source(data)
-    setting = experiment.embedded if source.preset else experiment.ego4d
-    if data is not None and source.preset:
-        worlds = (cast(Preset, source.preset),)  # the one that is there
-    setting = replace(setting, **{name: value for name, value in (("worlds", worlds), ("seeds", seeds)) if value})
-    extra = [*(("--data", str(data)) if data else ()), *shlex.split(flags)]
     number, _, parts = part.partition("/")
     if not (number.isdigit() and parts.isdigit()):
         raise ValueError(f"--part {part} -> give the part's number and how many there are, as 3/8")
-    jobs = jobs or max(1, torch.cuda.device_count())
-    plans = [(world, plan(experiment, setting, world, extra, start)) for world in setting.worlds or (None,)]
-    everything = [prediction for _, predictions in plans for prediction in predictions]
     StopRequest()                                # SIGTERM ends the work below, which has its runs save first
     try:
-        failed = [] if collect else work(share(everything, (int(number), int(parts))), jobs, launch)
+        command = f"python -m gazepose sweep {shlex.join(sys.argv[2:])}"
+        failed = run_sweep(read_experiment(file), command, out, data=data, worlds=worlds, seeds=seeds, start=start,
+                           flags=shlex.split(flags), launch=launch,
+                           jobs=0 if collect else jobs or max(1, torch.cuda.device_count()),
+                           part=(int(number), int(parts)))
     except Preempted as error:
         print(f"sweep: stopped by {error}; the same command goes on", flush=True)
         raise SystemExit(EXIT_PREEMPTED) from None
-    for world, predictions in plans:
-        done = sum(prediction.file.exists() for prediction in predictions)
-        if done < len(predictions) and not collect and not failed:
-            print(f"sweep: {done} of {len(predictions)} predictions of {world or data} are there; no table yet")
-            continue
-        record = record_of(experiment, predictions, world, f"python -m gazepose sweep {shlex.join(sys.argv[2:])}")
-        print(f"\n{record['title']}, {world or data}\n\n{markdown(record)}\ntable -> {write_record(out, record)}")
     if failed:
         raise SystemExit("\n".join([f"error: {len(failed)} failed:", *failed]))
 
@@ -197,10 +183,7 @@ def results(records: Path = Path("docs/results"), page: Path = Path("docs/result
         records: folder of the JSON files that `sweep --out` wrote, and of a chain.md of `chain --out`.
         page: where the page goes; the plots are expected in `results/` beside it.
     """
-    chain = records / "chain.md"                 # of launch/submit.sh, where there is one
-    text = results_page(read_records(records)) + ("\n" + chain_part(chain.read_text(encoding="utf-8"))
-                                                  if chain.is_file() else "")
-    page.write_text(text, encoding="utf-8")
+    write_results(records, page)
     print(f"results -> {page}")
 
 

@@ -164,6 +164,22 @@ def difference(label: np.ndarray, first: np.ndarray, second: np.ndarray, group: 
     return None if found is None else _middle(found[:, 1] - found[:, 0])
 
 
+def calibration_error(label: np.ndarray, score: np.ndarray, bins: int = 15) -> float:
+    """Expected calibration error: |part that looks - mean score| in bins of equal width, weighted by their faces.
+
+    Args:
+        label: int [N], -1 unknown (left out). score: probability of looking, float [N].
+
+    Returns:
+        In [0, 1]; NaN without a known label.
+    """
+    known = np.asarray(label) >= 0
+    looking, score = np.asarray(label)[known] == 1, np.asarray(score, np.float64)[known]
+    place = np.minimum((score * bins).astype(np.int64), bins - 1)
+    apart = np.bincount(place, weights=looking - score, minlength=bins)
+    return float(np.abs(apart).sum() / len(score)) if len(score) else float("nan")
+
+
 def _middle(values: np.ndarray) -> tuple[float, float]:
     return float(np.percentile(values, 2.5)), float(np.percentile(values, 97.5))
 

@@ -93,19 +93,3 @@ def cross_fitted_likelihood(label: np.ndarray, score: np.ndarray, clip: np.ndarr
     """`likelihood` of scores that are calibrated by the numbers of the other clips; as `temperature`, clip int [N]."""
     return likelihood(label, cross_fitted(clip, lambda rest, rows: temperature(label[rest], score[rest], bias)
                                           .apply(score[rows])))
-
-
-def calibration_error(label: np.ndarray, score: np.ndarray, bins: int = 15) -> float:
-    """Expected calibration error: |part that looks - mean score| in bins of equal width, weighted by their faces.
-
-    Args:
-        label: int [N], -1 unknown (left out). score: probability of looking, float [N].
-
-    Returns:
-        In [0, 1]; NaN without a known label.
-    """
-    known = np.asarray(label) >= 0
-    looking, score = np.asarray(label)[known] == 1, np.asarray(score, np.float64)[known]
-    place = np.minimum((score * bins).astype(np.int64), bins - 1)
-    apart = np.bincount(place, weights=looking - score, minlength=bins)
-    return float(np.abs(apart).sum() / len(score)) if len(score) else float("nan")

@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gazepose.chain.calibration import calibration_error, likelihood
+from gazepose.chain.calibration import likelihood
 from gazepose.chain.runs import SPLITS, Scores
-from gazepose.metrics import difference, evaluate, interval
+from gazepose.metrics import calibration_error, difference, evaluate, interval
 
 HEADER = ["step", "val mAP", "gain [95 %]", "test mAP [95 %]", "gain [95 %]", "test accuracy [95 %]", "gain [95 %]",
           "ECE val", "test", "kept"]

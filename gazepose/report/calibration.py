@@ -3,6 +3,7 @@
 import numpy as np
 from matplotlib.figure import Figure
 
+from gazepose.metrics import calibration_error
 from gazepose.report.drawing import Theme, heading, panels
 from gazepose.report.records import Records
 
@@ -27,7 +28,7 @@ def draw_calibration(records: Records, theme: Theme) -> Figure:
     figure, (line, counts) = panels(4.1, (2.4, 1), left=0.11, right=0.96, top=0.93, bottom=0.12, hspace=0.34)
     label, score = records.scores["label"] == 1, records.scores["score"].astype(float)
     mean, share, n = _bins(label, score)
-    gap = float((n * np.abs(mean - share)).sum() / n.sum())
+    gap = calibration_error(label, score, bins=10)
     line.plot([0, 100], [0, 100], color=theme.muted, linewidth=1, linestyle=(0, (4, 3)))
     if records.head_pose is not None:
         said, true, _ = _bins(label, records.head_pose)

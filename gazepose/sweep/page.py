@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from gazepose.checkpoint import read_json
+from gazepose.submission import staged
 from gazepose.sweep.table import markdown
 from gazepose.sweep.write import name_of
 
@@ -53,6 +54,16 @@ def chain_part(said: str) -> str:
     return ("### The chain of a submission, embedded world\n\nWhat flip averaging, smoothing, calibration and "
             "ensembles add to three runs of the demo, step by step (`bash launch/submit.sh`). Everything is chosen on "
             "val.\n\n" + said)
+
+
+def write_results(folder: Path, page: Path) -> None:
+    """Write the page of a folder's records, and of its chain.md, where there is one."""
+    chain = folder / "chain.md"
+    text = results_page(read_records(folder))
+    if chain.is_file():
+        text += "\n" + chain_part(chain.read_text(encoding="utf-8"))
+    with staged(page) as file:
+        file.write(text)
 
 
 def _claim(record: Mapping[str, Any]) -> str:

@@ -36,8 +36,6 @@ class Row:
     """flags of infer.py"""
     published: dict[str, float] = field(default_factory=dict)
     """mAP and accuracy in percent on Ego4D, where they are published"""
-    source: str = ""
-    """where"""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,6 @@ The record it makes (a dict of JSON values) is all that Markdown, CSV, the plot 
 
 import csv
 import io
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,8 @@ import numpy as np
 from gazepose.checkpoint import read_json
 from gazepose.gate import read_arrays
 from gazepose.metrics import evaluate, resampled
+from gazepose.report.records import read_records
+from gazepose.report.tables import percent
 from gazepose.sweep.plan import Experiment, Prediction, Run
 
 METRICS = ("mAP", "ap_looking", "ap_not_looking", "accuracy", "balanced_accuracy", "auroc")
@@ -63,7 +64,7 @@ def record_of(experiment: Experiment, predictions: Sequence[Prediction], world: 
                  if row.name != experiment.against and (experiment.against, p.seed) in scores]
         gain = {name: _gain(label, clip, pairs, name, draws) for name in ("mAP", "accuracy")} if pairs else None
         rows.append({"name": row.name, "flags": row.flags, "infer": row.infer, "published": row.published,
-                     "source": row.source, "runs": results, "mean": mean, "sd": sd, "gain": gain})
+                     "runs": results, "mean": mean, "sd": sd, "gain": gain})
     return found | {"faces": int(known.sum()), "clips": len(np.unique(clip[known])),
                     "prevalence": float((label[known] == 1).mean()),
                     "baselines": _baselines(there[0].run.folder) if there[0].split == "val" else {}, "rows": rows}
@@ -71,9 +72,7 @@ def record_of(experiment: Experiment, predictions: Sequence[Prediction], world: 
 
 def _baselines(run: Path) -> dict[str, float]:
     """mAP of the trivial baselines, as the run's last validation recorded them."""
-    lines = (json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
-    last = [line.get("baselines") or {} for line in lines if line["kind"] == "val"][-1:]
-    return {name: entry["mAP"] for found in last for name, entry in found.items() if entry and entry["mAP"] is not None}
+    return {name: entry["mAP"] for name, entry in read_records(run).baselines.items() if entry and entry["mAP"]}
 
 
 def _facts(run: Run) -> dict[str, Any]:
@@ -123,11 +122,8 @@ def verdict(row: Mapping[str, Any], reference: Mapping[str, Any]) -> str:
     return f"{seen}; published {said:+.1f}{held}"
 
 
-def percent(value: float | None, sd: float | None = None) -> str:
-    """Percent with one decimal, and the spread behind it."""
-    if value is None:
-        return "–"
-    return f"{100 * value:.1f}" + ("" if sd is None else f" ± {100 * sd:.1f}")
+def _spread(value: float | None, sd: float | None) -> str:
+    return percent(value) + ("" if sd is None else f" ± {percent(sd)}")
 
 
 def points(gain: Mapping[str, Any] | None) -> str:
@@ -148,7 +144,7 @@ def markdown(record: Mapping[str, Any]) -> str:
     head = ["", "mAP", "accuracy", "AUROC", f"mAP against “{record['against']}”", *(["published"] * published), "seen"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for row in record["rows"]:
-        cells = [row["name"], *(percent(row["mean"][name], row["sd"][name]) for name in ("mAP", "accuracy", "auroc")),
+        cells = [row["name"], *(_spread(row["mean"][name], row["sd"][name]) for name in ("mAP", "accuracy", "auroc")),
                  points((row["gain"] or {}).get("mAP"))]
         if published:
             said = row["published"]

@@ -6,6 +6,7 @@ the predictions say is table.py's affair.
 
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -117,7 +118,7 @@ def _begin(slot: _Slot, task: Run | Prediction, launch: str) -> None:
         environment["CUDA_VISIBLE_DEVICES"] = slot.gpus
 
     def prepare() -> None:
-        end_with_parent(15)                      # nothing trains on when the sweep is gone
+        end_with_parent(signal.SIGTERM)                      # nothing trains on when the sweep is gone
         os.sched_setaffinity(0, slot.cores)
 
     with open(task.folder / LOG, "ab") as log:

@@ -21,9 +21,10 @@ ROOT = Path(__file__).resolve().parents[2]
 KILLS = int(os.environ.get("KILLS", 50))
 WARM = os.environ.get("WARM") == "1"
 STOPS = min(10, KILLS)
+BACKBONE = "test_resnet" if WARM else "resnet18"
 FLAGS = ["--preset", "tiny", "--crop_size", "32", "--num_encoder_layers", "1", "--num_decoder_layers", "1",
          "--dmodel", "64", "--dim_feedforward", "64", "--output_stride", "32", "--limit", "48", "--batch_size", "2",
-         "--prior_head", "--windows_per_segment", "2", "--save_every", "3", "--backbone", "test_resnet",
+         "--prior_head", "--windows_per_segment", "2", "--save_every", "3", "--backbone", BACKBONE,
          "--num_workers", "0"]
 
 
