@@ -12,21 +12,21 @@ from pathlib import Path
 
 import torch
 
-from gazepose import checkpoint
 from gazepose.config import DataConfig, InferConfig, parse, readable_errors
 from gazepose.data.behaviours import BEHAVIOURS
 from gazepose.data.challenge import test_labels
 from gazepose.data.loader import make_loader
 from gazepose.data.windows import WindowRule, quality_fit
-from gazepose.distributed import refuse_sharded_inference, share_preparation
-from gazepose.engine import predict
-from gazepose.frozen import cache_features
-from gazepose.metrics import evaluate
-from gazepose.predictions import faces, write_csv, write_records
+from gazepose.evaluation.metrics import evaluate
+from gazepose.evaluation.predictions import faces, write_csv, write_records
+from gazepose.evaluation.submission import check, csv_to_json
 from gazepose.report import make_report
-from gazepose.runlog import metrics_line, start_accelerator, world_line
-from gazepose.sources import chosen_rows, find_source
-from gazepose.submission import check, csv_to_json
+from gazepose.source import chosen_rows, find_source
+from gazepose.training import checkpoint
+from gazepose.training.distributed import refuse_sharded_inference, share_preparation
+from gazepose.training.engine import predict
+from gazepose.training.feature_cache import cache_features
+from gazepose.training.runlog import metrics_line, start_accelerator, world_line
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")     # before torch: waiting threads must not spin on shared cores
 
-from gazepose.process import Preempted, StopRequest, end_with_launcher, shield_workers
+from gazepose.processes import Preempted, StopRequest, end_with_launcher, shield_workers
 
 end_with_launcher()                                     # before the slow imports
 
@@ -25,19 +25,26 @@ import torch
 from accelerate import Accelerator
 from torch.distributed.elastic.multiprocessing.errors import record
 
-from gazepose import checkpoint, distributed
 from gazepose.config import TrainConfig, asdict, parse_train, readable_errors
 from gazepose.data.behaviours import BEHAVIOURS
 from gazepose.data.loader import make_loader, order_of
 from gazepose.data.skipped import skipped
 from gazepose.data.windows import WindowRule, quality_fit
-from gazepose.engine import LossRule, predict, train_steps
-from gazepose.frozen import cache_features
-from gazepose.metrics import class_weights, evaluate, fit_head_pose, gaze_degrees, score_of_gaze, trivial_baselines
+from gazepose.evaluation.metrics import (
+    class_weights,
+    evaluate,
+    fit_head_pose,
+    gaze_degrees,
+    score_of_gaze,
+    trivial_baselines,
+)
 from gazepose.models import build_model, sync_batchnorm
-from gazepose.optim import make_optimizer
-from gazepose.runlog import RunLog, device_name, from_main, start_accelerator, versions, world_line
-from gazepose.sources import Source, chosen_rows
+from gazepose.source import Source, chosen_rows
+from gazepose.training import checkpoint, distributed
+from gazepose.training.engine import LossRule, predict, train_steps
+from gazepose.training.feature_cache import cache_features
+from gazepose.training.optim import make_optimizer
+from gazepose.training.runlog import RunLog, device_name, from_main, start_accelerator, versions, world_line
 
 
 @record                                                 # the launcher shows the traceback

@@ -16,18 +16,18 @@ import torch
 from accelerate import Accelerator
 
 from benchmarks.measure import Aim, Goal, fresh_accelerator, main, parser, timed
-from gazepose.checkpoint import start_from
 from gazepose.config import TrainConfig, parse_train
 from gazepose.data.features import Features
 from gazepose.data.index import Index
 from gazepose.data.loader import make_loader
 from gazepose.data.windows import WindowRule
-from gazepose.engine import LossRule, predict, train_steps
-from gazepose.frozen import cache_features
-from gazepose.metrics import class_weights, evaluate
+from gazepose.evaluation.metrics import class_weights, evaluate
 from gazepose.models import build_model
-from gazepose.optim import make_optimizer
-from gazepose.sources import Processes, Source, chosen_rows
+from gazepose.source import Processes, Source, chosen_rows
+from gazepose.training.checkpoint import start_from
+from gazepose.training.engine import LossRule, predict, train_steps
+from gazepose.training.feature_cache import cache_features
+from gazepose.training.optim import make_optimizer
 
 PIXELS, WHOLE, FEATURES = "pixels, flipped and cut", "whole pixels", "features"
 WAYS = (PIXELS, WHOLE, FEATURES)

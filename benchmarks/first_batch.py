@@ -16,9 +16,9 @@ if __name__ == "__main__":
     folder, context = sys.argv[1:]
     if context == "forkserver":
         from gazepose.config import ModelConfig, OptimConfig
-        from gazepose.engine import train_steps  # noqa: F401
         from gazepose.models import build_model
-        from gazepose.optim import make_optimizer
+        from gazepose.training.engine import train_steps  # noqa: F401
+        from gazepose.training.optim import make_optimizer
     index = Index.open(folder)
     rule = WindowRule(stride=3, windows_per_segment=8, train=True)
     loader = make_loader(index, rule, centre_rows(index, 3), batch_size=64, crop_size=224, num_workers=2)

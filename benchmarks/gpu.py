@@ -17,9 +17,9 @@ from benchmarks.material import FACES, faces, many_rows
 from benchmarks.measure import Aim, Goal, fresh_accelerator, main, parser
 from gazepose.data.loader import make_loader, order_of
 from gazepose.data.windows import WindowRule, centre_rows
-from gazepose.engine import LossRule, Step, train_steps
 from gazepose.models import ModelConfig, build_model
-from gazepose.optim import OptimConfig, make_optimizer
+from gazepose.training.engine import LossRule, Step, train_steps
+from gazepose.training.optim import OptimConfig, make_optimizer
 
 STRIDE, SEGMENT = 3, 8
 WANTED = {"GazePose": 5000, "GazeLSTM": 7000}

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from benchmarks.material import FACES, faces
 from benchmarks.measure import Aim, Goal, both_clocks, fresh_accelerator, interleaved, main, summaries
 from benchmarks.reference import model as reference
-from gazepose.augment import normalise
 from gazepose.data.windows import WindowRule, make_batch
-from gazepose.engine import predict
 from gazepose.models import ModelConfig, build_model
+from gazepose.training.augment import normalise
+from gazepose.training.engine import predict
 
 BATCH = 64
 WANTED = {"GazePose": {"fp32": 5, "bf16": 10}, "GazeLSTM": {"fp32": 8, "bf16": 16}}

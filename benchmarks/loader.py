@@ -115,10 +115,10 @@ def demo_waits(options: argparse.Namespace) -> float:
     """Share of the steps' time without data: the model, crops and workers that an embedded world gets here."""
     # imported here: the loader's workers import this module too
     from gazepose.config import TrainConfig, train_defaults
-    from gazepose.engine import LossRule, train_steps
     from gazepose.models import build_model
-    from gazepose.optim import make_optimizer
-    from gazepose.runlog import start_accelerator
+    from gazepose.training.engine import LossRule, train_steps
+    from gazepose.training.optim import make_optimizer
+    from gazepose.training.runlog import start_accelerator
 
     accelerator = start_accelerator()
     config = train_defaults(TrainConfig(), embedded=True, gpu=accelerator.device.type == "cuda")

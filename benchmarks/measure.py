@@ -141,7 +141,7 @@ def fresh_accelerator(mixed_precision: str) -> "Accelerator":
     """An Accelerator of any precision; one process may have only one at a time, so the last is forgotten."""
     from accelerate.state import AcceleratorState
 
-    from gazepose.runlog import start_accelerator
+    from gazepose.training.runlog import start_accelerator
 
     AcceleratorState._reset_state(reset_partial_state=True)
     return start_accelerator(mixed_precision=mixed_precision)
@@ -198,7 +198,7 @@ def machine() -> dict[str, Any]:
     import cv2
     import torch
 
-    from gazepose.runlog import versions
+    from gazepose.training.runlog import versions
 
     names = [line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
              if line.startswith("model name")] if Path("/proc/cpuinfo").exists() else []
@@ -235,7 +235,7 @@ def main(name: str, goal: Goal, measure: Callable[[argparse.Namespace], dict[str
         measure: takes the flags; returns {"measured": {an aim's `what`: value}, ...}, the rest is kept as it is.
         made: a `parser` with flags of the benchmark's own.
     """
-    from gazepose.checkpoint import write_json
+    from gazepose.training.checkpoint import write_json
 
     options = (made or parser(goal)).parse_args()
     options.repeats = options.repeats or (1 if options.quick else 5)

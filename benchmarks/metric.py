@@ -8,7 +8,7 @@ import pandas
 
 from benchmarks.measure import Aim, Goal, both_clocks, interleaved, main, summaries
 from benchmarks.reference import metric as reference
-from gazepose.metrics import evaluate
+from gazepose.evaluation.metrics import evaluate
 
 RATIO = "evaluate against merge and loop, per CPU-second"
 DIFFERENCE = "largest difference of mAP, both AP and accuracy"

@@ -20,11 +20,11 @@ from torch import nn
 from benchmarks.material import FACES, faces
 from benchmarks.measure import ROOT, Aim, Goal, both_clocks, fresh_accelerator, interleaved, main, parser, summaries
 from benchmarks.reference import model as reference
-from gazepose.augment import to_model
 from gazepose.data.windows import WindowRule, centre_rows, make_batch
-from gazepose.engine import LossRule, train_steps
 from gazepose.models import ModelConfig, build_model
-from gazepose.optim import OptimConfig, make_optimizer
+from gazepose.training.augment import to_model
+from gazepose.training.engine import LossRule, train_steps
+from gazepose.training.optim import OptimConfig, make_optimizer
 
 STRIDE, SEGMENT = 3, 8
 WEIGHTS = (0.2, 0.8)

@@ -12,27 +12,28 @@ import torch
 import tyro
 from accelerate import PartialState
 
-from gazepose import checkpoint, submission
-from gazepose.chain import make_chain
 from gazepose.config import PolicyRules, Preset, readable_errors
-from gazepose.data.boxes import lay_out
+from gazepose.data.box_table import lay_out
+from gazepose.data.clip_crops import CropsFrom
 from gazepose.data.index import Index
-from gazepose.data.pieces import CropsFrom
 from gazepose.data.prepare import MAX_BAD_FRACTION
-from gazepose.distributed import share_preparation
 from gazepose.doctor import examine
 from gazepose.doctor.text import as_text
-from gazepose.predictions import faces
-from gazepose.priors import door
-from gazepose.priors.files import Prior
-from gazepose.process import EXIT_PREEMPTED, Preempted, StopRequest
+from gazepose.evaluation import submission
+from gazepose.evaluation.predictions import faces
+from gazepose.experiments.ensemble import make_chain
+from gazepose.experiments.sweep.page import write_results
+from gazepose.experiments.sweep.plan import POOL, read_experiment
+from gazepose.experiments.sweep.run import run_sweep
+from gazepose.experiments.sweep.work import ONE_PROCESS
+from gazepose.priors import commands as door
+from gazepose.priors.import_files import Prior
+from gazepose.processes import EXIT_PREEMPTED, Preempted, StopRequest
 from gazepose.report import make_comparison, make_report
-from gazepose.sources import Disk, find_source, prepared_indexes
-from gazepose.sweep.page import write_results
-from gazepose.sweep.plan import POOL, read_experiment
-from gazepose.sweep.run import run_sweep
-from gazepose.sweep.work import ONE_PROCESS
+from gazepose.source import Disk, find_source, prepared_indexes
 from gazepose.synthetic.world import render_world
+from gazepose.training import checkpoint
+from gazepose.training.distributed import share_preparation
 
 
 def prepare(rules: Annotated[PolicyRules, tyro.conf.OmitArgPrefixes], *,

@@ -19,15 +19,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict, TypeVar, g
 import torch
 import tyro
 
+from gazepose.compat.flags import translate
 from gazepose.data.annotations import policy_named
-from gazepose.data.pieces import CropsFrom
+from gazepose.data.clip_crops import CropsFrom
 from gazepose.data.prepare import MAX_BAD_FRACTION
+from gazepose.data.quality import Scale
 from gazepose.data.tracks import Policy
-from gazepose.guide import translate
 from gazepose.models.gazepose import ModelConfig, ModelName
-from gazepose.optim import OptimConfig
-from gazepose.priors.quality import Scale
-from gazepose.sources import Crops, Disk, Source, find_source
+from gazepose.source import Crops, Disk, Source, find_source
+from gazepose.training.optim import OptimConfig
 
 Preset = Literal["tiny", "easy", "default", "hard", "benchmark", "lowquality"]
 LEARNING_RATES = {"GazePose": 1e-4, "GazeLSTM": 5e-5, "BaselineLSTM": 5e-4, "FaceGaze": 1e-3}

@@ -81,8 +81,8 @@ def train(told: list[Any]) -> None:
 
     import train
     from gazepose.data.index import Index
-    from gazepose.process import end_with_launcher
-    from gazepose.sources import Source
+    from gazepose.processes import end_with_launcher
+    from gazepose.source import Source
     index, fault = told
     end_with_launcher()
     Source.ready = lambda self, processes: self
@@ -100,7 +100,7 @@ def nothing() -> None:
 
 def after_step(step: int, what: str, how: Any = None, rank: int = 0) -> None:
     """Do something once that many steps are recorded."""
-    from gazepose.runlog import RunLog
+    from gazepose.training.runlog import RunLog
     record = RunLog.step
 
     def recorded(self: RunLog, done: Any, epoch: int) -> None:
@@ -130,7 +130,7 @@ def fail(_: int) -> None:
 
 def in_a_save(step: int, what: str, *how: Any) -> None:
     """Do something once a save of that step has written the model and the optimiser."""
-    from gazepose import checkpoint
+    from gazepose.training import checkpoint
     write = checkpoint.write_json
 
     def written(path: Path, content: Any) -> None:
@@ -142,7 +142,7 @@ def in_a_save(step: int, what: str, *how: Any) -> None:
 
 def note_rows() -> None:
     """Every row that is learnt from, one a line, in rows.<rank> beside the run."""
-    from gazepose import engine
+    from gazepose.training import engine
     parts = engine.loss_parts
 
     def noted(logits: Any, gaze: Any, batch: dict[str, Any], rule: Any) -> Any:
@@ -163,7 +163,7 @@ def save_once(folder: Path, step: int, value: float | None = None) -> None:
     """A checkpoint whose weights are all its step, or that value."""
     import torch
 
-    from gazepose.checkpoint import Progress, save_training
+    from gazepose.training.checkpoint import Progress, save_training
     model = torch.nn.Linear(8, 8)
     for parameter in model.parameters():
         torch.nn.init.constant_(parameter, step if value is None else value)
@@ -181,7 +181,7 @@ def save_for_ever(folder: str, step: int) -> None:
 
 def save_and_die(folder: str, step: int, number: int) -> None:
     """Die before the number-th thing that a save does to the disk."""
-    from gazepose import checkpoint
+    from gazepose.training import checkpoint
     left = number
 
     def counted(act: Callable[..., Any]) -> Callable[..., Any]:

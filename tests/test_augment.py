@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from gazepose.augment import MEAN, STD, mirror, move_landmarks, normalise, to_model, warp
+from gazepose.training.augment import MEAN, STD, mirror, move_landmarks, normalise, to_model, warp
 
 WHOLE = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
 

@@ -15,15 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from gazepose.augment import to_model
 from gazepose.config import TrainConfig, asdict, parse, train_defaults
 from gazepose.data.behaviours import BEHAVIOURS
 from gazepose.data.loader import BatchOrder, WindowBatches, make_loader
 from gazepose.data.windows import BLACK, WindowRule, centre_rows, make_batch, quality_fit, segments, window_rows
-from gazepose.engine import LossRule, predict, train_steps
 from gazepose.models import ModelConfig, Prediction, build_model
 from gazepose.models.queries import HeadPoseQueries, LandmarkQueries
-from gazepose.optim import OptimConfig, learning_rate, make_optimizer
+from gazepose.training.augment import to_model
+from gazepose.training.engine import LossRule, predict, train_steps
+from gazepose.training.optim import OptimConfig, learning_rate, make_optimizer
 
 NAN = math.nan
 BOTH = ("intended", "published")

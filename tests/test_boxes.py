@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_prepare import HEIGHT, WIDTH, number_in, quiet, write_video
 
-from gazepose.data.boxes import COLUMNS, lay_out, read_boxes
+from gazepose.data.box_table import COLUMNS, lay_out, read_boxes
 from gazepose.data.index import Index
 from gazepose.data.prepare import prepare
 from gazepose.data.tracks import POLICIES
@@ -254,9 +254,9 @@ def ran(*command: str, cwd: Path) -> None:
 
 
 def test_a_video_of_ones_own_is_scored_from_end_to_end(tmp_path, monkeypatch, capsys):
-    from gazepose import checkpoint
     from gazepose.config import TrainConfig, asdict, parse
     from gazepose.models import build_model
+    from gazepose.training import checkpoint
     config = parse(TrainConfig, ["--model", "GazeLSTM", "--crop_size", "32", "--output_stride", "32"])
     checkpoint.save_weights(tmp_path / "weights", build_model(config.model), {**asdict(config), "quality_fit": None})
     write_video(tmp_path / "clip.mp4", 30)

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gazepose.chain import make_chain
-from gazepose.chain.boosting import boost, features
-from gazepose.chain.calibration import Calibration, likelihood, lowest, temperature
-from gazepose.chain.folds import fold_of, lacks
-from gazepose.chain.smoothing import smooth
-from gazepose.metrics import calibration_error, evaluate
+from gazepose.evaluation.metrics import calibration_error, evaluate
+from gazepose.experiments.ensemble import make_chain
+from gazepose.experiments.ensemble.boosting import boost, features
+from gazepose.experiments.ensemble.calibration import Calibration, likelihood, lowest, temperature
+from gazepose.experiments.ensemble.folds import fold_of, lacks
+from gazepose.experiments.ensemble.smoothing import smooth
 
 FACES = st.lists(st.tuples(st.integers(0, 2), st.integers(-1, 30), st.floats(0, 1)), min_size=1, max_size=25)
 WIDTH = st.sampled_from([1, 3, 5, 21, 99])

@@ -10,10 +10,10 @@ import pytest
 import torch
 from rig import save_once
 
-from gazepose import checkpoint
-from gazepose.checkpoint import Progress
 from gazepose.models import build_model
 from gazepose.models.gazepose import ModelConfig
+from gazepose.training import checkpoint
+from gazepose.training.checkpoint import Progress
 
 SMALL = {"num_encoder_layers": 1, "num_decoder_layers": 1, "dmodel": 32, "dim_feedforward": 32, "nheads": 2}
 

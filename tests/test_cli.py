@@ -15,7 +15,7 @@ import warm
 
 from gazepose.config import InferConfig, TrainConfig, parse, parse_train
 from gazepose.data.index import Index
-from gazepose.priors.quality import fit_quality
+from gazepose.data.quality import fit_quality
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = ["--crop_size", "32", "--num_encoder_layers", "1", "--num_decoder_layers", "1", "--dmodel", "64",

@@ -8,7 +8,7 @@ import pytest
 from test_report import make_run
 
 from gazepose.__main__ import report
-from gazepose.metrics import difference, evaluate, interval
+from gazepose.evaluation.metrics import difference, evaluate, interval
 from gazepose.report import make_comparison
 from gazepose.report.comparison import write_comparison
 from gazepose.report.entries import differing, disagreement, entries_of

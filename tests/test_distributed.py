@@ -25,12 +25,15 @@ from test_prepare import data_set
 from torch import nn
 from torch.distributed.tensor import DTensor
 
-from gazepose import checkpoint, sources
+from gazepose import source as sources
 from gazepose.data import prepare as door
 from gazepose.data.index import Index
 from gazepose.data.loader import make_loader
 from gazepose.data.windows import WindowRule
-from gazepose.distributed import (
+from gazepose.models import ModelConfig, build_model, sync_batchnorm
+from gazepose.source import Source
+from gazepose.training import checkpoint
+from gazepose.training.distributed import (
     BACKENDS,
     check_flags,
     compressed_gradients,
@@ -38,10 +41,8 @@ from gazepose.distributed import (
     refuse_sharded_inference,
     share_preparation,
 )
-from gazepose.engine import LossRule, train_steps
-from gazepose.models import ModelConfig, build_model, sync_batchnorm
-from gazepose.optim import OptimConfig, make_optimizer
-from gazepose.sources import Source
+from gazepose.training.engine import LossRule, train_steps
+from gazepose.training.optim import OptimConfig, make_optimizer
 
 
 def in_processes(work: Callable[..., Any], count: int, *args: Any, local_ranks: list[int] | None = None) -> list[Any]:

@@ -27,7 +27,7 @@ from gazepose.data.shards import encode
 from gazepose.data.tracks import POLICIES, FaceTrack, RawTrack
 from gazepose.data.video import VideoFacts, look_at
 from gazepose.doctor import examine
-from gazepose.doctor.findings import KINDS, Findings
+from gazepose.doctor.checks import KINDS, Findings
 from gazepose.doctor.measures import gaps, overlaps, repeats
 from gazepose.doctor.text import as_text
 from gazepose.doctor.videos import compare_length

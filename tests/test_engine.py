@@ -10,15 +10,15 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from gazepose import runlog
-from gazepose.checkpoint import Progress
 from gazepose.data.loader import make_loader
 from gazepose.data.windows import WindowRule
-from gazepose.engine import LossRule, global_loss, loss_parts, pinball, predict, train_steps
 from gazepose.models import Prediction
-from gazepose.optim import OptimConfig, learning_rate, make_optimizer
-from gazepose.process import Preempted
-from gazepose.runlog import MAX_SKIPPED, RunLog
+from gazepose.processes import Preempted
+from gazepose.training import runlog
+from gazepose.training.checkpoint import Progress
+from gazepose.training.engine import LossRule, global_loss, loss_parts, pinball, predict, train_steps
+from gazepose.training.optim import OptimConfig, learning_rate, make_optimizer
+from gazepose.training.runlog import MAX_SKIPPED, RunLog
 
 
 class Grey(nn.Module):

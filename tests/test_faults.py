@@ -37,34 +37,35 @@ from test_prepare import HEIGHT, WIDTH, challenge, data_set, number_in, quiet, w
 from test_shards_index import made
 from torch import nn
 
-from gazepose import checkpoint
+from gazepose.compat.checkpoints import read_published
 from gazepose.config import DataConfig, InferConfig, TrainConfig, parse
-from gazepose.data import annotations, boxes, video
+from gazepose.data import annotations, video
+from gazepose.data import box_table as boxes
 from gazepose.data import index as index_module
 from gazepose.data import prepare as door
 from gazepose.data.challenge import list_videos, parse_name
+from gazepose.data.clip_crops import Piece, make_piece
 from gazepose.data.index import Index, add_columns
 from gazepose.data.loader import BatchOrder, make_loader
-from gazepose.data.pieces import Piece, make_piece
 from gazepose.data.prepare import prepare
 from gazepose.data.skipped import skipped
 from gazepose.data.tracks import POLICIES, FaceTrack
 from gazepose.data.video import container_of, frames_in_order
 from gazepose.data.windows import WindowRule, make_batch
-from gazepose.doctor.findings import Findings
+from gazepose.doctor.checks import Findings
 from gazepose.doctor.tables import examine_table
-from gazepose.engine import LossRule, train_steps
-from gazepose.gate import MAX_HEADER, MAX_TENSORS, read_arrays, read_tensors
-from gazepose.metrics import class_weights, evaluate, score_csv
+from gazepose.evaluation.metrics import class_weights, evaluate, score_csv
+from gazepose.evaluation.submission import check, csv_to_json
+from gazepose.io import MAX_HEADER, MAX_TENSORS, read_arrays, read_tensors
 from gazepose.models.gazepose import ModelConfig, create_backbone
-from gazepose.models.published import read_published
-from gazepose.optim import OptimConfig, make_optimizer
-from gazepose.priors import extract
-from gazepose.priors.files import CSV_COLUMNS, parse_key, read_priors
+from gazepose.priors import chunked_column as extract
 from gazepose.priors.hopenet import read_hopenet
+from gazepose.priors.import_files import CSV_COLUMNS, parse_key, read_priors
 from gazepose.report.records import read_records
-from gazepose.sources import find_source
-from gazepose.submission import check, csv_to_json
+from gazepose.source import find_source
+from gazepose.training import checkpoint
+from gazepose.training.engine import LossRule, train_steps
+from gazepose.training.optim import OptimConfig, make_optimizer
 
 CLEAN = POLICIES["clean"]
 

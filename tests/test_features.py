@@ -21,8 +21,6 @@ from test_models import BOTH, small
 from test_resume import ends_alike
 from torch import nn
 
-from gazepose import frozen
-from gazepose.augment import normalise, to_model
 from gazepose.config import InferConfig, TrainConfig, parse, parse_train
 from gazepose.data import features as files
 from gazepose.data.behaviours import BEHAVIOURS
@@ -30,10 +28,12 @@ from gazepose.data.features import Features
 from gazepose.data.index import Index
 from gazepose.data.loader import make_loader
 from gazepose.data.windows import BLACK, WindowRule, read_pool, shown_rows
-from gazepose.distributed import check_flags, share_preparation
-from gazepose.engine import predict
-from gazepose.frozen import cache_features, features_of, fingerprint
-from gazepose.sources import Processes
+from gazepose.source import Processes
+from gazepose.training import feature_cache as frozen
+from gazepose.training.augment import normalise, to_model
+from gazepose.training.distributed import check_flags, share_preparation
+from gazepose.training.engine import predict
+from gazepose.training.feature_cache import cache_features, features_of, fingerprint
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZE, ROWS = 64, 30

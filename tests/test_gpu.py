@@ -17,12 +17,12 @@ import torch
 import warm
 from safetensors.torch import load_file
 
-from gazepose.augment import to_model
 from gazepose.data.loader import make_loader, order_of
 from gazepose.data.windows import WindowRule, make_batch
-from gazepose.engine import LossRule, predict, train_steps
 from gazepose.models import ModelConfig, build_model
-from gazepose.optim import OptimConfig, make_optimizer
+from gazepose.training.augment import to_model
+from gazepose.training.engine import LossRule, predict, train_steps
+from gazepose.training.optim import OptimConfig, make_optimizer
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device is seen -> "
               "pytest -m gpu, on a machine that has one")]
@@ -47,7 +47,7 @@ def fresh(request):
     """An Accelerator on the GPU, of the precision that is asked for."""
     from accelerate.state import AcceleratorState
 
-    from gazepose.runlog import start_accelerator
+    from gazepose.training.runlog import start_accelerator
     AcceleratorState._reset_state(reset_partial_state=True)
     yield start_accelerator(mixed_precision=getattr(request, "param", "no"))
     AcceleratorState._reset_state(reset_partial_state=True)

@@ -16,11 +16,11 @@ import warm
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import launch_command_parser
 
-from gazepose import checkpoint
+from gazepose.compat.checkpoints import KINDS
+from gazepose.compat.flags import INSTEAD, LEFT_OUT, ONLY_TRAINING, translate
 from gazepose.config import InferConfig, TrainConfig, parse, parse_train
-from gazepose.guide import INSTEAD, LEFT_OUT, ONLY_TRAINING, translate
 from gazepose.models import ModelConfig, build_model
-from gazepose.models.published import KINDS
+from gazepose.training import checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = ["--crop_size", "32", "--num_encoder_layers", "1", "--num_decoder_layers", "1", "--dmodel", "64",

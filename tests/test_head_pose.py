@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from gazepose.data.index import Index, write_index
 from gazepose.data.shards import ShardWriter, encode
-from gazepose.priors import door
+from gazepose.priors import commands as door
 from gazepose.priors.head_pose import FACE, expected_angle, from_hopenet, head_angles, pose_from_landmarks
 from gazepose.priors.hopenet import read_hopenet
 from gazepose.priors.landmarks import detected_landmarks, open_landmarker

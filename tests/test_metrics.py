@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from gazepose.metrics import (
+from gazepose.evaluation.metrics import (
     average_precision,
     class_weights,
     difference,

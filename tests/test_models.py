@@ -14,8 +14,8 @@ from torch import nn
 from torch._dynamo.testing import CompileCounter
 from torch.export import Dim
 
+from gazepose.compat.checkpoints import KINDS, cached_imagenet, load_into, read_published
 from gazepose.models import ModelConfig, build_model
-from gazepose.models.published import KINDS, cached_imagenet, load_into, read_published
 from gazepose.models.queries import HeadPoseQueries, LandmarkQueries, eye_centred
 from gazepose.models.transformer import sine_positions
 

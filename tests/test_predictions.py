@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from gazepose.data.index import Index
-from gazepose.metrics import head_pose_scores
-from gazepose.predictions import write_records
+from gazepose.evaluation.metrics import head_pose_scores
+from gazepose.evaluation.predictions import write_records
 
 FIT = [0.5, -1.0] + [-0.3] * 9
 

@@ -14,17 +14,18 @@ import cv2
 import numpy as np
 import pytest
 
-from gazepose.data import pieces, video
+from gazepose.data import clip_crops as pieces
 from gazepose.data import prepare as door
+from gazepose.data import video
 from gazepose.data.behaviours import BEHAVIOURS
 from gazepose.data.challenge import parse_name
 from gazepose.data.crops import published_crop, stored_crop
 from gazepose.data.index import Index
 from gazepose.data.prepare import prepare
+from gazepose.data.quality import fit_gaussian, laplacian_variance
 from gazepose.data.shards import decode, encode
 from gazepose.data.video import DECODERS, frames_in_order, video_facts
 from gazepose.data.windows import WindowRule, window_rows
-from gazepose.priors.quality import fit_gaussian, laplacian_variance
 from gazepose.synthetic.camera import write_mp4
 
 WIDTH, HEIGHT, BITS = 320, 128, 8

@@ -18,11 +18,13 @@ from hypothesis import strategies as st
 
 from gazepose import __main__ as verbs
 from gazepose.data.index import Index, add_columns, write_index
+from gazepose.data.quality import fit_gaussian, laplacian_variance
 from gazepose.data.shards import ShardWriter, encode
 from gazepose.models.queries import HeadPoseQueries, eye_centred
-from gazepose.priors import door, extract, files
-from gazepose.priors.files import Key, join_entries, parse_key, read_priors
-from gazepose.priors.quality import fit_gaussian, laplacian_variance
+from gazepose.priors import chunked_column as extract
+from gazepose.priors import commands as door
+from gazepose.priors import import_files as files
+from gazepose.priors.import_files import Key, join_entries, parse_key, read_priors
 
 Tracks = Mapping[tuple[str, str], Sequence[int]]
 TRACKS: Tracks = {("c1", "ta"): [0, 1, 2, 5], ("c1", "tb"): [7, 8], ("c2", "ta"): [0, 1]}
@@ -342,7 +344,7 @@ import sys, time
 from pathlib import Path
 import numpy as np
 from gazepose.data.index import Index
-from gazepose.priors.extract import extract
+from gazepose.priors.chunked_column import extract
 folder, log, seconds = sys.argv[1:]
 def measure(rows):
     with open(log, "a") as file:

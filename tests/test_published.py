@@ -16,15 +16,15 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from gazepose import __main__ as verbs
-from gazepose import checkpoint
-from gazepose.augment import to_model
+from gazepose.compat.checkpoints import KINDS, read_published
 from gazepose.data.behaviours import BEHAVIOURS
 from gazepose.data.index import Index
 from gazepose.data.prepare import prepare
 from gazepose.data.windows import WindowRule, make_batch
 from gazepose.models import ModelConfig, build_model
-from gazepose.models.published import KINDS, read_published
-from gazepose.sources import chosen_rows
+from gazepose.source import chosen_rows
+from gazepose.training import checkpoint
+from gazepose.training.augment import to_model
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT = 4

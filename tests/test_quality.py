@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gazepose.priors.quality import (
+from gazepose.data.quality import (
     drop_in_evaluation,
     drop_in_training,
     fit_gaussian,

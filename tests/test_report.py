@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gazepose.metrics import evaluate, fit_head_pose, head_pose_scores, trivial_baselines
+from gazepose.evaluation.examples import spread, telling_tracks, worst_mistakes
+from gazepose.evaluation.metrics import evaluate, fit_head_pose, head_pose_scores, trivial_baselines
 from gazepose.report import make_report
-from gazepose.report.chosen import spread, telling_tracks, worst_mistakes
 from gazepose.report.records import read_records
 from gazepose.report.slices import slices_of
 

@@ -13,7 +13,7 @@ import warm
 from rig import Rig, Run, save_once
 from safetensors.torch import load_file
 
-from gazepose.checkpoint import newest_whole, read_json
+from gazepose.training.checkpoint import newest_whole, read_json
 
 STOP = signal.SIGTERM
 TWICE = ("--gradient_accumulation_steps", "2")

@@ -18,7 +18,6 @@ from test_doctor import fast_start
 from test_prepare import data_set, number_in, quiet
 
 import infer
-from gazepose.checkpoint import save_weights
 from gazepose.config import TrainConfig, asdict, parse
 from gazepose.data import loader as module
 from gazepose.data.index import COLUMNS, Index, write_index
@@ -28,7 +27,8 @@ from gazepose.data.streaming import VideoIndex, list_faces
 from gazepose.data.tracks import POLICIES
 from gazepose.data.windows import WindowRule, centre_rows, neighbours, segments
 from gazepose.models import build_model
-from gazepose.sources import Processes, Source, prepared_indexes
+from gazepose.source import Processes, Source, prepared_indexes
+from gazepose.training.checkpoint import save_weights
 
 TRAIN = WindowRule(train=True, stride=3, windows_per_segment=4)
 CLIPS, TRACK = 7, 40

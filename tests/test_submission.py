@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from gazepose.metrics import score_csv
-from gazepose.submission import check, csv_to_json, staged, write_test_csv, write_val_csv
+from gazepose.evaluation.metrics import score_csv
+from gazepose.evaluation.submission import check, csv_to_json, staged, write_test_csv, write_val_csv
 
 FACES = [("v1", "00001", "007"), ("v1", "00002", "007"), ("v2", "u3", "k1")]
 ROWS = [(*face, score) for face, score in zip(FACES, (0.1, 1 / 3, 1.0), strict=True)]

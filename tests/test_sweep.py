@@ -12,13 +12,22 @@ import numpy as np
 import pytest
 
 from gazepose.config import TrainConfig, asdict
-from gazepose.process import lock
-from gazepose.sweep import work as working
-from gazepose.sweep.page import read_records, results_page
-from gazepose.sweep.plan import Experiment, Prediction, Row, Run, Setting, fingerprint, plan, read_experiment
-from gazepose.sweep.table import markdown, record_of, table_csv, verdict
-from gazepose.sweep.work import share, tasks_of, work
-from gazepose.sweep.write import write_record
+from gazepose.experiments.sweep import work as working
+from gazepose.experiments.sweep.page import read_records, results_page
+from gazepose.experiments.sweep.plan import (
+    Experiment,
+    Prediction,
+    Row,
+    Run,
+    Setting,
+    fingerprint,
+    plan,
+    read_experiment,
+)
+from gazepose.experiments.sweep.table import markdown, record_of, table_csv, verdict
+from gazepose.experiments.sweep.work import share, tasks_of, work
+from gazepose.experiments.sweep.write import write_record
+from gazepose.processes import lock
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = sorted((ROOT / "launch" / "experiments").glob("*.toml"))
@@ -199,7 +208,7 @@ def test_a_run_that_somebody_else_is_training_is_waited_for(pool):
     predictions, _, folder = pool
     start = predictions[0].run.start.folder
     start.mkdir()
-    other = subprocess.Popen([sys.executable, "-c", "import sys, time, pathlib; from gazepose.process import lock\n"
+    other = subprocess.Popen([sys.executable, "-c", "import sys, time, pathlib; from gazepose.processes import lock\n"
                               f"held = lock(pathlib.Path({str(start)!r})); print(1, flush=True); time.sleep(2)"],
                              cwd=ROOT, stdout=subprocess.PIPE)
     assert other.stdout and other.stdout.readline()
@@ -211,7 +220,8 @@ def test_a_run_that_somebody_else_is_training_is_waited_for(pool):
 
 def test_nothing_runs_on_when_the_sweep_is_killed(tmp_path):
     """The kernel tells the children: there is nobody left who could."""
-    code = ("import sys, pathlib; from gazepose.sweep import work; from gazepose.sweep.plan import Run\n"
+    code = ("import sys, pathlib; from gazepose.experiments.sweep import work\n"
+            "from gazepose.experiments.sweep.plan import Run\n"
             "work._command = lambda task, launch: [sys.executable, '-c', 'import os, time; "
             "print(os.getpid(), flush=True); time.sleep(60)']\n"
             "slot = work._slots(1)[0]; folder = pathlib.Path(sys.argv[1]); work._begin(slot, Run((), folder), '')\n"

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gazepose.data import windows
-from gazepose.data.chance import uniform
 from gazepose.data.windows import WindowRule, centre_rows, close_up, make_batch, neighbours, segments, window_rows
+from gazepose.keyed_random import uniform
 
 
 def test_one_missing_neighbour_closes_up():

@@ -12,10 +12,10 @@ import pytest
 
 from gazepose.data.annotations import read_clips, read_split
 from gazepose.data.index import Index
+from gazepose.data.quality import laplacian_variance
 from gazepose.data.shards import decode
 from gazepose.data.tracks import POLICIES
 from gazepose.data.video import DECODERS, frames_in_order, video_facts
-from gazepose.priors.quality import laplacian_variance
 from gazepose.synthetic import camera, head, seeds, world
 from gazepose.synthetic.behaviour import EYE_LIMIT, PRESETS, Act
 from gazepose.synthetic.draw import cut_face, draw_clip

@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 from torchvision import transforms
 
 from benchmarks.reference.pictures import SIZE
-from gazepose.augment import MEAN, STD
+from gazepose.training.augment import MEAN, STD
 
 REACH = 3
 

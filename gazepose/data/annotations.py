@@ -3,7 +3,7 @@
 Every collection may be null or missing, unknown keys are ignored, and every record a rule touches is counted. Also
 reads what the original scripts left (json_original/<clip>/<track>.json, result_LAM/<clip>.json; their result_TTM and
 wave are of speech, their video_imgs are pictures: data/images.py). What the rules do is data/tracks.py; the pictures
-are data/pieces.py.
+are data/clip_crops.py.
 """
 
 import gc
@@ -19,7 +19,7 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from gazepose.data.tracks import MAX_FRAME, POLICIES, FaceTrack, Policy, RawTrack, Segment, face_tracks
-from gazepose.gate import unique_names
+from gazepose.io import unique_names
 
 ID = re.compile(r"(?!\.+\Z)[A-Za-z0-9_.-]{1,128}")
 BLANK = re.compile(r"\s*")

@@ -2,7 +2,7 @@
 
 videos_challenge/<video_id>/<track_id>/<frame:05d>_<unique_id>.jpg. Names are parsed, never searched: the published
 loader looks for the five digits anywhere in the name and takes the first hit. Shards and index are made of these
-crops by data/pieces.py. Labels of a test set that has them are joined here.
+crops by data/clip_crops.py. Labels of a test set that has them are joined here.
 """
 
 import os
@@ -19,7 +19,7 @@ from gazepose.data.annotations import is_id
 from gazepose.data.images import MAX_BYTES
 from gazepose.data.index import Index
 from gazepose.data.shards import jpeg_size
-from gazepose.gate import plain_file, plain_folder
+from gazepose.io import plain_file, plain_folder
 
 FRAMED = re.compile(r"(\d{5})_(.+)\.jpg")
 UNFRAMED = re.compile(r"(.+)\.jpg")

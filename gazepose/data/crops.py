@@ -6,8 +6,8 @@ The published work stretches every face to 224 x 224; quality is always measured
 import cv2
 import numpy as np
 
+from gazepose.data.quality import laplacian_variance
 from gazepose.data.shards import encode
-from gazepose.priors.quality import laplacian_variance
 
 PUBLISHED_SIZE = 224
 

@@ -1,6 +1,6 @@
 """Features: the maps that a frozen backbone gave for some rows of an index, float16 in memory-mapped files beside it.
 
-Nothing here knows a network: what is computed, and by which processes, is frozen.py. A folder that has its name is
+Nothing here knows a network: what is computed, and by which processes, is training/feature_cache.py. A folder that has its name is
 whole: its parts are written one by one into a folder of another name, which is renamed last, so that an interruption
 leaves whole parts to go on from.
 """

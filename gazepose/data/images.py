@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from gazepose.data.shards import decode, jpeg_size
-from gazepose.gate import plain_file, plain_folder
+from gazepose.io import plain_file, plain_folder
 
 MAX_BYTES = 64 << 20
 

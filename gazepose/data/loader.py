@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
+from gazepose.data.clip_crops import watch
 from gazepose.data.features import Features, empty_array
 from gazepose.data.handover import Buffers
 from gazepose.data.index import Index
-from gazepose.data.pieces import watch
 from gazepose.data.streaming import VideoIndex
 from gazepose.data.windows import WindowRule, make_batch, neighbours, read_pool, segments
-from gazepose.process import WORKERS, shield_workers, start_loader_worker
+from gazepose.processes import WORKERS, shield_workers, start_loader_worker
 
 BUFFER_WINDOWS = 4096            # from how many windows of its clips a reader draws the next segment in training
 STUCK_SECONDS = 120              # a loader worker that makes one batch for longer ends, with its traceback

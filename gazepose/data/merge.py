@@ -1,6 +1,6 @@
 """Merge: the pieces of a split become shards of about 256 MB and one index, with the priors that are there.
 
-Pieces are data/pieces.py; what the files look like is data/shards.py and data/index.py.
+Pieces are data/clip_crops.py; what the files look like is data/shards.py and data/index.py.
 """
 
 import json
@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from gazepose.data.clip_crops import Piece
 from gazepose.data.index import Index, add_columns, join, write_index
-from gazepose.data.pieces import Piece
+from gazepose.data.quality import fit_gaussian
 from gazepose.data.shards import QUALITY, SUBSAMPLING, ShardWriter
 from gazepose.data.skipped import outcomes, write_report
-from gazepose.gate import read_arrays
-from gazepose.priors.quality import fit_gaussian
+from gazepose.io import read_arrays
 
 SHARD_BYTES = 256 << 20
 NOT_ROWS = ("key", "counts", "told", "tracks", "sizes")

@@ -3,7 +3,7 @@
 Faces come out of videos/, or out of what others cut from these: video_imgs/ (whole pictures), face_imgs/ (faces),
 videos_challenge/ (the test set). Annotations are json/, json_original/ with result_LAM/, or a table in boxes/.
 
-Each clip becomes a piece (data/pieces.py) that survives an interruption; clips are shared out over ranks and
+Each clip becomes a piece (data/clip_crops.py) that survives an interruption; clips are shared out over ranks and
 processes; then rank 0 merges the pieces (data/merge.py). The index is data/index.py, windows come after.
 """
 
@@ -20,15 +20,15 @@ from typing import Any, get_args
 import numpy as np
 
 from gazepose.data.annotations import Clip, policy_named, read_clips, read_original, read_split
-from gazepose.data.boxes import find_table, read_boxes
+from gazepose.data.box_table import find_table, read_boxes
 from gazepose.data.challenge import list_videos
+from gazepose.data.clip_crops import STALL_S, CropsFrom, Piece, make_piece, start_worker
 from gazepose.data.index import Index
 from gazepose.data.merge import all_counts, merge
-from gazepose.data.pieces import STALL_S, CropsFrom, Piece, make_piece, start_worker
 from gazepose.data.skipped import REPORT, outcomes, skipped, write_report
 from gazepose.data.tracks import Policy
 from gazepose.data.video import DECODERS, find_video
-from gazepose.process import WORKERS
+from gazepose.processes import WORKERS
 
 SPLITS = ("train", "val", "test")
 MAX_BAD_FRACTION = 0.01      # of a split's clips

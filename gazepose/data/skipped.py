@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gazepose.data.clip_crops import Piece
 from gazepose.data.index import Index
-from gazepose.data.pieces import Piece
 
 REPORT = "report.json"
 EXAMPLES = 3                 # clips named per rule, those with most of it

@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 
 from gazepose.data.annotations import Clip, policy_named
+from gazepose.data.clip_crops import STALL_S, Piece, cut_in_memory, cut_short
 from gazepose.data.crops import grown, outside, whole_corners
 from gazepose.data.index import Index, write_index
 from gazepose.data.merge import join_priors
-from gazepose.data.pieces import STALL_S, Piece, cut_in_memory, cut_short
 from gazepose.data.prepare import FOLDERS, MAX_BAD_FRACTION, annotated_clips, expect, made_from, prepared_folder
 from gazepose.data.skipped import Outcome, write_report
 from gazepose.data.tracks import FaceTrack, Policy
@@ -222,7 +222,7 @@ def _write_list(folder: Path, split: str, root: Path, policy: Policy, damaged: d
 
 
 def _rows_of(clip: Clip, path: Path, policy: Policy, decoder: str, told: dict[str, str]) -> dict[str, np.ndarray]:
-    """Columns of the faces that pieces.py would cut, with the corners of their crops; what it leaves out is counted,
+    """Columns of the faces that clip_crops.py would cut, with the corners of their crops; what it leaves out is counted,
     and what it tells of the video is added to `told`."""
     tracks = clip.tracks
     frame = np.concatenate([np.zeros(0, np.int64), *(track.frames for track in tracks)])

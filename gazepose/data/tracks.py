@@ -2,7 +2,7 @@
 
 The rules decide which rows exist and which are positive, so they are named: `baseline` does what the published loader
 does (scores stand beside published ones only under it), `clean` is what one would want to train on. Reading files is
-data/annotations.py; pictures come in data/pieces.py.
+data/annotations.py; pictures come in data/clip_crops.py.
 """
 
 from collections import Counter

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from gazepose.gate import plain_file
+from gazepose.io import plain_file
 
 DECODERS = ("decord", "pyav")
 SUFFIXES = (".mp4", ".mov", ".mkv", ".avi")

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 
 from gazepose.data.behaviours import BEHAVIOURS, Behaviour
-from gazepose.data.chance import uniform
 from gazepose.data.features import Features, empty_array
 from gazepose.data.index import Index
-from gazepose.priors.quality import Scale, drop_in_evaluation, drop_in_training, fit_quality, quality_p, scaled
+from gazepose.data.quality import Scale, drop_in_evaluation, drop_in_training, fit_quality, quality_p, scaled
+from gazepose.keyed_random import uniform
 
 # What a key is for, so that two draws with equal keys do not share their numbers.
 _SHIFT, _DROP, _FLIP, _CROP = range(4)

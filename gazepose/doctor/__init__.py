@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import Any, get_args
 
 from gazepose.data.annotations import is_id, read_json, read_split
-from gazepose.data.boxes import Boxes, find_table, read_table
+from gazepose.data.box_table import Boxes, find_table, read_table
+from gazepose.data.clip_crops import CropsFrom
 from gazepose.data.index import Index
-from gazepose.data.pieces import CropsFrom
 from gazepose.data.prepare import FOLDERS, MAX_BAD_FRACTION, has_pictures, official_json
 from gazepose.data.video import SUFFIXES, VideoFacts
-from gazepose.doctor.clips import SplitExam
+from gazepose.doctor.annotations import SplitExam
+from gazepose.doctor.checks import BAD_CLIP, Findings, remedies
 from gazepose.doctor.crops import examine_crops
-from gazepose.doctor.findings import BAD_CLIP, Findings, remedies
 from gazepose.doctor.images import ClipImages, look_at_images
-from gazepose.doctor.presets import StoredClip
+from gazepose.doctor.policies import StoredClip
 from gazepose.doctor.tables import JOINED, examine_table
 from gazepose.doctor.videos import compare_length, look_at_video
 

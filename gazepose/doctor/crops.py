@@ -9,7 +9,7 @@ import numpy as np
 from gazepose.data.annotations import is_id
 from gazepose.data.challenge import crop_size, list_videos, walk_crops
 from gazepose.data.crops import PUBLISHED_SIZE
-from gazepose.doctor.findings import Findings
+from gazepose.doctor.checks import Findings
 
 Faces = dict[tuple[str, str], list[np.ndarray]]
 

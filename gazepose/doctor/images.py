@@ -10,7 +10,7 @@ import numpy as np
 
 from gazepose.data.challenge import crop_size
 from gazepose.data.images import face_path, picture_path
-from gazepose.doctor.findings import Findings, Place
+from gazepose.doctor.checks import Findings, Place
 
 NUMBERED = re.compile(r"(?:img|face)_(\d{5,9})\.jpg")
 

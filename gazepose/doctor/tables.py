@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from gazepose.data.index import COLUMNS
+from gazepose.doctor.checks import Findings, Place
 from gazepose.doctor.crops import Faces
-from gazepose.doctor.findings import Findings, Place
-from gazepose.gate import read_arrays
+from gazepose.io import read_arrays
 
 JOINED = {"priors": ("head_pose", "landmarks"), "truth": ("gaze",)}
 ANGLE, AROUND = 99.0, 0.5    # degrees a pose network can give; how far outside the crop a landmark may lie, in crops

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gazepose.data.prepare import FOLDERS
-from gazepose.doctor.findings import Place
+from gazepose.doctor.checks import Place
 
 WIDTH = 118
 LEVELS = {"must": "MUST BE MENDED", "look": "WORTH A LOOK (faces are lost or doubtful)",

@@ -6,7 +6,7 @@ from typing import Any
 
 from gazepose.data.tracks import MAX_FRAME
 from gazepose.data.video import VideoFacts, container_of, find_video, look_at
-from gazepose.doctor.findings import Findings
+from gazepose.doctor.checks import Findings
 
 FPS = 30
 

@@ -1,7 +1,7 @@
 """ModelConfig, and GazePose in one forward: crops, windows and priors in, a Prediction out.
 
 Also the two parts it shares with the baselines (gaze_lstm.py): FrameEncoder and GazeHead. Data is batched and
-normalised before it comes here; losses are engine.py's.
+normalised before it comes here; losses are training/engine.py's.
 """
 
 import copy

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import ResNet50_Weights, resnet50
 
-from gazepose.gate import read_tensors
+from gazepose.io import read_tensors
 from gazepose.priors.head_pose import BINS, expected_angle, from_hopenet
 
 ANGLES = ("yaw", "pitch", "roll")

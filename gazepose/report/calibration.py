@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from gazepose.metrics import calibration_error
+from gazepose.evaluation.metrics import calibration_error
 from gazepose.report.drawing import Theme, heading, panels
 from gazepose.report.records import Records
 

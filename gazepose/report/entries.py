@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gazepose.metrics import difference, evaluate, interval
+from gazepose.evaluation.metrics import difference, evaluate, interval
 from gazepose.report.records import Records
 from gazepose.report.tables import draws, find, results
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from gazepose.gate import read_arrays
-from gazepose.report.chosen import spread, telling_tracks
+from gazepose.evaluation.examples import spread, telling_tracks
+from gazepose.io import read_arrays
 
 AGAIN = "predict again with infer.py --split val"
 NO_CROPS = np.zeros((0, 1, 1, 3), np.uint8)

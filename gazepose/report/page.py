@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from gazepose.metrics import interval
+from gazepose.evaluation.metrics import interval
 from gazepose.report import calibration, learning, mistakes, scores, slices, timeline
 from gazepose.report.cards import card, lacking
 from gazepose.report.drawing import LIGHT, png

@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from gazepose.metrics import THRESHOLD, evaluate
+from gazepose.evaluation.metrics import THRESHOLD, evaluate
 from gazepose.report.drawing import Theme, heading, panels, thinned
 from gazepose.report.records import Records
 

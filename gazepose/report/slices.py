@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from gazepose.metrics import evaluate
+from gazepose.evaluation.metrics import evaluate
 from gazepose.report.drawing import Theme, panels
 from gazepose.report.kept import clip_name
 from gazepose.report.records import Records

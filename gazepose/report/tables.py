@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from gazepose.metrics import evaluate
+from gazepose.evaluation.metrics import evaluate
 from gazepose.report.records import Records
 
 

@@ -4,8 +4,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from gazepose.metrics import THRESHOLD
-from gazepose.report.chosen import CANDIDATES, FRAMES_PER_SECOND, distance
+from gazepose.evaluation.examples import CANDIDATES, FRAMES_PER_SECOND, distance
+from gazepose.evaluation.metrics import THRESHOLD
 from gazepose.report.drawing import WIDTH, Theme, heading
 from gazepose.report.kept import Track
 from gazepose.report.records import Records

@@ -9,7 +9,7 @@ from multiprocessing import get_context
 
 import cv2
 
-from gazepose.process import without_main_script
+from gazepose.processes import without_main_script
 
 
 def share_out(function: Callable[..., None], tasks: Sequence[tuple], jobs: int | None, done: int, what: str,

@@ -10,8 +10,8 @@ import numpy as np
 import simplejpeg
 
 from gazepose.data.index import Index, write_index
+from gazepose.data.quality import fit_gaussian, laplacian_variance
 from gazepose.data.shards import ShardWriter, encode
-from gazepose.priors.quality import fit_gaussian, laplacian_variance
 from gazepose.synthetic import camera
 from gazepose.synthetic.behaviour import Preset
 from gazepose.synthetic.draw import draw_person

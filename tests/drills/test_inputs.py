@@ -26,12 +26,12 @@ from test_faults import VIDEOS, document, piece_of, spoilt  # noqa: E402
 from test_prepare import data_set, number_in, quiet, write_video  # noqa: E402
 from torch import nn  # noqa: E402
 
-from gazepose import checkpoint  # noqa: E402
 from gazepose.data import annotations, video  # noqa: E402
 from gazepose.data import prepare as door  # noqa: E402
 from gazepose.data.index import Index  # noqa: E402
 from gazepose.data.prepare import prepare  # noqa: E402
 from gazepose.data.tracks import POLICIES  # noqa: E402
+from gazepose.training import checkpoint  # noqa: E402
 
 pytestmark = pytest.mark.drill
 SCALE = float(os.environ.get("DRILL_SCALE", 1))

@@ -8,11 +8,11 @@ from accelerate import Accelerator
 from gazepose.data.index import Index
 from gazepose.data.loader import make_loader, order_of
 from gazepose.data.windows import WindowRule
-from gazepose.engine import LossRule, predict, train_steps
-from gazepose.metrics import evaluate, fit_head_pose, head_pose_scores
+from gazepose.evaluation.metrics import evaluate, fit_head_pose, head_pose_scores
 from gazepose.models import ModelConfig, build_model
-from gazepose.optim import OptimConfig, make_optimizer
 from gazepose.synthetic.stills import render_stills
+from gazepose.training.engine import LossRule, predict, train_steps
+from gazepose.training.optim import OptimConfig, make_optimizer
 
 STILLS, LEARNT, EPOCHS, SIZE = 1200, 896, 2, 32
 

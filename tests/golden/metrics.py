@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from gazepose.metrics import THRESHOLD, average_precision, score_csv
+from gazepose.evaluation.metrics import THRESHOLD, average_precision, score_csv
 from golden import Result, apart, read, same, some
 
 TOLERANCE = 1e-9

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from gazepose.data.quality import drop_in_evaluation, drop_in_training, fit_gaussian, laplacian_variance, quality_p
 from gazepose.models import ModelConfig
 from gazepose.models.queries import HeadPoseQueries, LandmarkQueries, eye_centred
 from gazepose.priors.head_pose import expected_angle
-from gazepose.priors.quality import drop_in_evaluation, drop_in_training, fit_gaussian, laplacian_variance, quality_p
 from golden import Result, apart, octets, read, same, some, z
 
 LANDMARK = 1e-6

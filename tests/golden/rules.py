@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gazepose.compat.checkpoints import KINDS, read_published
 from gazepose.models import ModelConfig, build_model
-from gazepose.models.published import KINDS, read_published
 from golden import z
 
 Entries = tuple[tuple[str, tuple[int, ...], str], ...]                    # published key, shape, dtype

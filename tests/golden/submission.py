@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from gazepose.submission import average, csv_to_json, write_test_csv
+from gazepose.evaluation.submission import average, csv_to_json, write_test_csv
 from golden import Result, apart, read, same, some
 
 

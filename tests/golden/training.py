@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from gazepose.optim import OptimConfig, learning_rate
+from gazepose.training.optim import OptimConfig, learning_rate
 from golden import Result, apart, read, rules, same, some
 from golden.models import BETWEEN, FLOAT32
 

@@ -1,0 +1,1 @@
+"""What exists because of the published code: its flags, checkpoints and folders."""

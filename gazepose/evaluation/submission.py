@@ -1,0 +1,201 @@
+"""Submission: scores to pred.csv, pred.csv to the evaluation server's JSON, and the check before handing in.
+
+Ids are text from end to end (a face called 00000 is not the number 0), scores keep every digit, and a file that has
+its name is whole. How good the scores are is the business of metrics.py.
+"""
+
+import csv
+import io
+import json
+import math
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+from gazepose.io import unique_names
+
+CHALLENGE = {"version": "1.0", "challenge": "ego4d_looking_at_me"}
+VAL_HEADER = ["clip", "track", "frame", "x1", "y1", "x2", "y2", "label", "score"]
+
+Face = tuple[str, str, str]  # video_id, unique_id, track_id
+TestRow = tuple[str, str, str, float]  # a face and its probability of looking
+
+
+@contextmanager
+def staged(path: Path | str):
+    """A text file that appears under its name only when it is whole; on an error nothing appears."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staging = path.with_name(f"{path.name}.staging-{os.getpid()}")
+    try:
+        with open(staging, "w", encoding="utf-8", newline="") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(staging, path)
+    finally:
+        staging.unlink(missing_ok=True)
+
+
+def write_val_csv(path: Path | str, rows: Iterable[Sequence[Any]]) -> None:
+    """rows: (clip, track, frame, x1, y1, x2, y2, label, score), one per face; the file starts with a header."""
+    with staged(path) as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(VAL_HEADER)
+        for clip, track, frame, x1, y1, x2, y2, label, score in rows:
+            box = (float(x1), float(y1), float(x2), float(y2))  # a numpy float32 would be written with fewer digits
+            table.writerow((clip, track, int(frame), *box, int(label), float(score)))
+
+
+def write_test_csv(path: Path | str, rows: Iterable[TestRow]) -> None:
+    """rows: (video_id, unique_id, track_id, score). Written without header as video_id,unique_id,track_id,1,score."""
+    with staged(path) as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerows((video, unique, track, 1, float(score)) for video, unique, track, score in rows)
+
+
+def read_test_csv(path: Path | str, text: TextIO | None = None) -> list[TestRow]:
+    """Rows of a test split's pred.csv, in their order; from `text`, if it is open already.
+
+    Raises:
+        ValueError: a line that is not video_id,unique_id,track_id,1,score, with its number.
+    """
+    rows: list[TestRow] = []
+    with text or open(path, encoding="utf-8", newline="") as file:
+        for number, row in enumerate(_lines(path, file), 1):
+            if not row:
+                continue
+            if len(row) != 5:
+                raise ValueError(f"{path}: line {number}: wanted video_id,unique_id,track_id,1,score, got {len(row)} "
+                                 "columns -> give the pred.csv of the test split, not of val")
+            video, unique, track, label, score = row
+            try:
+                rows.append((video, unique, track, float(score)))
+                fits = float(label) == 1
+            except ValueError:
+                raise ValueError(f"{path}: line {number}: label {label!r} or score {score!r} is no number "
+                                 "-> the file has five columns and no header") from None
+            if not fits:
+                raise ValueError(f"{path}: line {number}: label is {label}, wanted 1: the score is that of looking")
+    return rows
+
+
+def _lines(path: Path | str, file: TextIO) -> Iterator[list[str]]:
+    try:
+        yield from csv.reader(file)
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not CSV in UTF-8: {error} -> predict again") from error
+
+
+def csv_to_json(csv_path: Path | str, json_path: Path | str) -> int:
+    """Build the submission; rows keep their order, repeated ones too (`check` refuses those). Returns the rows.
+
+    Raises:
+        ValueError: a line that is not video_id,unique_id,track_id,1,score, or a score that is not finite.
+    """
+    rows = read_test_csv(csv_path)
+    for number, (video, unique, track, score) in enumerate(rows, 1):
+        if not math.isfinite(score):
+            raise ValueError(f"{csv_path}: row {number} ({video}:{track}:{unique}): score is {score} -> predict again")
+    results = [{"video_id": v, "unique_id": u, "track_id": t, "label": 1, "score": s} for v, u, t, s in rows]
+    with staged(json_path) as file:
+        file.write(json.dumps({**CHALLENGE, "results": results}, allow_nan=False))
+    return len(rows)
+
+
+def average(paths: Sequence[Path | str]) -> list[TestRow]:
+    """Mean score per face over several CSVs, sorted by face; a face absent from one file is averaged over the others.
+
+    A face listed twice counts twice. This is the ensemble of the InternLSTM code; `check` the outcome as any other.
+    """
+    scores: dict[Face, list[float]] = {}
+    for path in paths:
+        for video, unique, track, score in read_test_csv(path):
+            scores.setdefault((video, unique, track), []).append(score)
+    return [(*face, sum(found) / len(found)) for face, found in sorted(scores.items())]
+
+
+def _read_json(path: Path, text: str) -> tuple[list[TestRow], list[str]]:
+    """Rows and the faults of form; a fault does not hide the others."""
+    try:
+        document = json.loads(text, object_pairs_hook=unique_names)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: line {error.lineno}: not JSON: {error.msg} -> build it again with "
+                         "`python -m gazepose submit`") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not JSON: {error} -> build it again with `python -m gazepose submit`") from None
+    results = document.get("results") if isinstance(document, dict) else None
+    if not isinstance(results, list) or any(not isinstance(entry, dict) for entry in results):
+        raise ValueError(f"{path}: no list of entries under \"results\" -> build it again with "
+                         "`python -m gazepose submit`")
+    faults = [f"{key} is {document.get(key)!r}, wanted {value!r}" for key, value in CHALLENGE.items()
+              if document.get(key) != value]
+    keys = ("video_id", "unique_id", "track_id")
+    rows: list[TestRow] = []
+    wrong: dict[str, list[str]] = {}
+    for number, entry in enumerate(results, 1):
+        ids, score = [entry.get(key) for key in keys], entry.get("score")
+        if not all(isinstance(i, str) for i in ids):
+            wrong.setdefault("ids that are not text (leading zeros are lost)", []).append(f"entry {number}: {ids}")
+        if type(entry.get("label")) is not int or entry["label"] != 1:
+            wrong.setdefault("labels other than 1", []).append(f"entry {number}: {entry.get('label')!r}")
+        number_like = isinstance(score, int | float) and not isinstance(score, bool) and -1e300 < score < 1e300
+        rows.append((*map(str, ids), float(score) if number_like else math.nan))  # type: ignore[arg-type]
+    return rows, faults + [_fault(words, examples) for words, examples in wrong.items()]
+
+
+def _fault(words: str, examples: Sequence[str]) -> str:
+    more = ", ..." if len(examples) > 3 else ""
+    return f"{len(examples)} {words}: {', '.join(examples[:3])}{more}"
+
+
+def check(path: Path | str, expected: Iterable[Face], partial: bool = False) -> dict[str, int]:
+    """Refuse a submission that the server would refuse, or score as something it is not.
+
+    Args:
+        path: the JSON, or the headerless CSV it is made from; told apart by their first character.
+        expected: (video_id, unique_id, track_id) of every face that must be there (of the limited rows after
+            --limit, or of all).
+        partial: the file holds some of the expected faces only; absent ones are counted, not refused.
+
+    Returns:
+        {"faces": rows in the file, "missing": expected faces without a row (0 unless partial)}
+
+    Raises:
+        ValueError: faces that are missing, repeated or invented, scores that are not finite or outside 0..1, ids that
+            are not text, labels other than 1; counts and first examples of each in one message.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 text ({error}) -> build it again with "
+                         "`python -m gazepose submit`") from None
+    is_json = text.lstrip()[:1] in ("{", "[")
+    rows, faults = _read_json(path, text) if is_json else (read_test_csv(path, io.StringIO(text)), [])
+    wanted = dict.fromkeys(tuple(map(str, face)) for face in expected)  # keeps the order for the examples
+    found = Counter(row[:3] for row in rows)
+
+    def names(faces: Iterable[tuple]) -> list[str]:
+        return [f"{video}:{track}:{unique}" for video, unique, track in faces]
+
+    missing = names(face for face in wanted if face not in found)
+    faces = [
+        ("faces missing", [] if partial else missing),
+        ("faces more than once", names(face for face, times in found.items() if times > 1)),
+        ("faces that the test set does not have", names(face for face in found if face not in wanted)),
+        ("scores not finite", [f"{n}={row[3]}" for n, row in zip(names(r[:3] for r in rows), rows, strict=True)
+                               if not math.isfinite(row[3])]),
+        ("scores outside 0..1", [f"{n}={row[3]}" for n, row in zip(names(r[:3] for r in rows), rows, strict=True)
+                                 if math.isfinite(row[3]) and not 0 <= row[3] <= 1]),
+    ]
+    faults += [_fault(words, examples) for words, examples in faces if examples]
+    if not rows:
+        faults.append("no rows at all")
+    if faults:
+        raise ValueError(f"{path}: {len(rows)} rows for {len(wanted)} faces: {'; '.join(faults)} -> do not hand this "
+                         "in; run infer.py on the whole test split and build it again")
+    return {"faces": len(rows), "missing": len(missing)}

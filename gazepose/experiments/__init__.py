@@ -1,0 +1,1 @@
+"""Experiments: sweeps over configurations, and ensembles of runs."""

@@ -1,0 +1,149 @@
+"""Where the rows come from: Ego4D under data/ where it is, else the embedded world; made ready on first use."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from gazepose.data.clip_crops import CropsFrom
+from gazepose.data.index import Index
+from gazepose.data.prepare import MAX_BAD_FRACTION, prepare
+from gazepose.data.streaming import VideoIndex, list_faces, open_index
+from gazepose.data.windows import centre_rows
+from gazepose.synthetic.stills import render_stills
+from gazepose.synthetic.world import PRESETS, render_world
+from gazepose.training.checkpoint import read_json
+
+EGO4D = Path("data")
+Crops = Literal["shards", "video"]
+Disk = Literal["shared", "local"]
+
+
+@dataclass(frozen=True)
+class Processes:
+    """What preparing together needs to know of the processes on one disk (distributed.py)."""
+
+    rank: int = 0
+    world_size: int = 1
+    wait: Callable[[], None] = lambda: None
+    say: Callable[[str], None] = print
+    compare: Callable[[Any], list[Any]] = lambda value: [value]
+    """the value of every process of the run, those on other disks too; waits for them"""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set: its folder, and the preset and seed if it is an embedded world."""
+
+    root: Path
+    preset: str | None = None
+    seed: int = 0
+
+    def ready(self, processes: Processes) -> "Source":
+        """Render the embedded world where it is not there yet; the first process does, the others wait."""
+        if self.preset is not None:
+            if processes.rank == 0 and not (self.root / "world.json").exists():
+                processes.say(f"data: no Ego4D at hand, so the embedded world '{self.preset}' is rendered into "
+                              f"{self.root}")
+                render_world(self.root, self.preset, self.seed, say=processes.say)
+            processes.wait()
+        return self
+
+    def split(self, name: str, processes: Processes, *, policy: str, crop_size: int, decoder: str,
+              rules: Mapping[str, Any] | None = None, crops_from: CropsFrom | None = None,
+              crops: Crops = "shards", max_bad_fraction: float = MAX_BAD_FRACTION) -> Index:
+        """Open train, val, test or stills; prepared on first use by all processes of a disk together.
+
+        Args:
+            crops: video: train and val are only listed, and their crops are cut while they are used. Of test and
+                stills there are images, which are prepared in any case.
+            max_bad_fraction: as `prepare` takes it.
+
+        Raises:
+            ValueError: stills of a data set that is not an embedded world; other rows than another process has.
+        """
+        index = self._split(name, processes, policy=policy, crop_size=crop_size, decoder=decoder, rules=rules,
+                            crops_from=crops_from, crops=crops, max_bad_fraction=max_bad_fraction)
+        facts, tables = index.contents, ("track_clip", "track_start", "frame", "label")
+        rows = [facts["clips"], facts["track_name"], *(facts["files"][table]["sha256"] for table in tables)]
+        differing = [rank for rank, other in enumerate(processes.compare(rows)) if other != rows]
+        if differing:                                # each would take a row's number for another face
+            raise ValueError(f"{index.folder}: process {differing[0]} has other rows there -> its disk holds another "
+                             "data set, or one prepared otherwise; delete the folder on all machines, or copy it")
+        return index
+
+    def _split(self, name: str, processes: Processes, *, crop_size: int, crops_from: CropsFrom | None, crops: Crops,
+               **how: Any) -> Index:
+        if crops == "video" and name in ("train", "val"):
+            return VideoIndex.open(list_faces(self.root, name, crops_from=crops_from, crop_size=crop_size, **how,
+                                              rank=processes.rank, wait=processes.wait, say=processes.say))
+        if name != "stills":
+            return Index.open(prepare(self.root, name, crops_from=crops_from, crop_size=crop_size, **how,
+                                      rank=processes.rank, world_size=processes.world_size, wait=processes.wait,
+                                      say=processes.say))
+        if self.preset is None:
+            raise ValueError(f"{self.root}: only an embedded world has stills -> give --train_on train, or --preset")
+        if processes.rank == 0:
+            render_stills(self.root, self.preset, self.seed, PRESETS[self.preset].stills, crop_size, say=processes.say)
+        processes.wait()
+        return Index.open(self.root / "stills" / str(crop_size))
+
+
+def find_source(data: Path | None, preset: str = "default", seed: int = 0) -> Source:
+    """The data set that flags ask for; nothing is rendered or read yet.
+
+    Raises:
+        FileNotFoundError: `data` is given and not there.
+    """
+    if data is None:
+        if (EGO4D / "json" / "av_train.json").exists():
+            return Source(EGO4D)
+        return Source(EGO4D / "embedded" / f"{preset}-{seed}", preset, seed)
+    if (data / "world.json").exists():
+        facts = read_json(data / "world.json")
+        if facts.get("preset") not in PRESETS or type(facts.get("seed")) is not int:
+            raise ValueError(f"{data / 'world.json'}: preset {facts.get('preset')!r:.40}, seed "
+                             f"{facts.get('seed')!r:.40} -> no world of this version; render it anew")
+        return Source(data, facts["preset"], facts["seed"])
+    if not data.is_dir():
+        raise FileNotFoundError(f"{data}: no such folder -> give a data set in the Ego4D layout (json/, split/, "
+                                "videos/), or leave --data out for the embedded world")
+    return Source(data)
+
+
+def prepared_indexes(data: Path | None, splits: Sequence[str] | None = None, prepared: str | None = None
+                     ) -> list[Index]:
+    """The indexes of a data set that are there: DATA/prepared/<policy>-<size>/<split>.
+
+    Args:
+        data: a data set, or one index folder; None as for `find_source`.
+        splits: only these. prepared: only those of <policy>-<size>.
+
+    Raises:
+        FileNotFoundError: none is there, or none of a split that was named.
+    """
+    if data is not None and (data / "index.json").is_file():
+        return [open_index(data)]
+    root = find_source(data).root
+    found = sorted(path.parent for path in root.glob(f"prepared/{prepared or '*'}/*/index.json"))
+    wanted = splits or sorted({folder.name for folder in found}) or ["train"]
+    if missing := [split for split in wanted if not any(folder.name == split for folder in found)]:
+        raise FileNotFoundError(f"{root / 'prepared' / (prepared or '*') / missing[0]}: not prepared -> run `python -m "
+                                "gazepose prepare` first, or name an index folder with --data")
+    return [open_index(folder) for folder in found if folder.name in wanted]
+
+
+def chosen_rows(index: Index, stride: int, limit: int | None, labelled: bool = False) -> np.ndarray:
+    """Centre rows of every stride-th position, int64 ascending; at most `limit` of them, evenly spread.
+
+    Args:
+        labelled: only rows whose label is known.
+    """
+    rows = centre_rows(index, stride)
+    if labelled:
+        rows = rows[index.label[rows] >= 0]
+    if limit is not None and limit < len(rows):
+        rows = rows[np.linspace(0, len(rows) - 1, limit).round().astype(np.int64)]
+    return rows

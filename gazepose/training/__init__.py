@@ -1,0 +1,1 @@
+"""Training: one epoch, its losses and optimiser, checkpoints, the run log."""

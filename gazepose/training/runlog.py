@@ -1,0 +1,241 @@
+"""A run's records: config.json, metrics.jsonl, status.json, trackers, and what is seen on the terminal."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import timedelta
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from accelerate import Accelerator, DataLoaderConfiguration
+from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
+from tqdm import tqdm
+
+from gazepose.processes import EXIT_PREEMPTED, Preempted, StopRequest, lock
+from gazepose.training.checkpoint import CHECKPOINTS, Progress, git_commit, read_json, write_json
+from gazepose.training.engine import Step
+
+PACKAGES = ("torch", "torchvision", "accelerate", "timm", "decord", "numpy", "safetensors")
+PLAIN_LINE_SECONDS = 10.0
+STUCK = timedelta(minutes=5)     # a process that the others wait for longer has ended the job
+MAX_SKIPPED = 20                 # skipped steps in a row that end a training; fp16's scaler needs up to 16 to settle
+Value = TypeVar("Value")
+
+
+def versions() -> dict[str, str | None]:
+    """Versions of what the numbers of a run depend on, and the code's commit."""
+    found: dict[str, str | None] = {"python": sys.version.split()[0], "commit": git_commit()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:             # decord has no wheel for some machines
+            found[name] = None
+    return found
+
+
+def world_line(accelerator: Accelerator, batch_size: int) -> str:
+    """How many processes really run, and on what; printed before anything else."""
+    count = accelerator.num_processes
+    return (f"world: {count} process{'es' if count > 1 else ''} on {accelerator.device.type}, mixed precision "
+            f"{accelerator.mixed_precision}, {batch_size} windows per process and step, {batch_size * count} in all")
+
+
+def device_name(accelerator: Accelerator) -> str:
+    """The GPU by its name, or how many cores this process may use."""
+    if accelerator.device.type == "cuda":
+        return torch.cuda.get_device_name(accelerator.device)
+    return f"{accelerator.device.type.upper()}, {len(os.sched_getaffinity(0))} cores"
+
+
+def metrics_line(result: Mapping[str, Any]) -> str:
+    """The main figures of `metrics.evaluate` in one line; a metric that does not exist is a dash."""
+    named = {"mAP": "mAP", "AP looking": "ap_looking", "AP not looking": "ap_not_looking", "accuracy": "accuracy",
+             "AUROC": "auroc"}
+    return "  ".join(f"{name} {'-' if result[key] is None else format(result[key], '.3f')}"
+                     for name, key in named.items())
+
+
+def start_accelerator(kwargs_handlers: Sequence[Any] = (), **options: Any) -> Accelerator:
+    """Accelerate's Accelerator as this machine has it: without a GPU it says so, else several CPU processes would each
+    take themselves for the only one; and the cores are shared out, since the launchers give each process one thread.
+    """
+    accelerator = Accelerator(cpu=not torch.accelerator.is_available(),
+                              dataloader_config=DataLoaderConfiguration(non_blocking=True),
+                              kwargs_handlers=[InitProcessGroupKwargs(timeout=STUCK), *kwargs_handlers], **options)
+    if accelerator.device.type == "cpu":
+        local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local))
+        # threads add up gradients in any order otherwise; filling fresh memory on top would only cost time
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False    # type: ignore[attr-defined]
+    return accelerator
+
+
+def from_main(accelerator: Accelerator, find: Callable[[], Value]) -> Value:
+    """What the main process finds, on all processes; what it raises for the user, all raise."""
+    found: list[Any] = [None, None]
+    if accelerator.is_main_process:
+        try:
+            found[0] = find()
+        except (ValueError, FileNotFoundError) as error:
+            found[1] = error
+    value, error = broadcast_object_list(found)
+    if error is not None:
+        raise error
+    return value
+
+
+class RunLog:
+    """Writes on the main process only; a progress bar on a terminal, plain lines elsewhere."""
+
+    def __init__(self, folder: Path, accelerator: Accelerator):
+        self.folder, self.accelerator, self.main = folder, accelerator, accelerator.is_main_process
+        self.began = self.last_line = time.perf_counter()
+        self.progress: Progress | None = None
+        self.total = 0
+        self.skipped = 0
+        """steps in a row up to now"""
+        self.stopping = False
+        """some process was asked to stop"""
+        self._unread: tuple[Step, int] | None = None
+        self.compared = False
+        """whether the trivial baselines have been shown"""
+        self.bar = tqdm(unit="step", disable=not (self.main and sys.stderr.isatty()))
+
+    def _take(self, resume: bool) -> None:
+        """Lock the folder and make it that of a run which is running; nothing is changed where that is refused."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.lock = lock(self.folder)
+        records = [self.folder / name for name in ("status.json", "metrics.jsonl", "start.json")]
+        if resume and not records[0].exists():
+            raise ValueError(f"{self.folder}: no run to --resume -> look at --exp_path, or start without --resume")
+        if not resume:
+            if any((self.folder / name).exists() for name in (CHECKPOINTS, "best")):
+                raise ValueError(f"{self.folder}: holds a training already -> add --resume to continue it, or give "
+                                 "another --exp_path")
+            for record in records:               # of one that has left nothing to continue from
+                record.unlink(missing_ok=True)
+        self.status("running")
+
+    def start(self, progress: Progress, total_steps: int, config: Mapping[str, Any]) -> None:
+        """Begin, or go on, at `progress`: what was recorded of later steps is cut, they come again."""
+        self.progress, self.total, self.bar.total = progress, total_steps, total_steps
+        self.bar.update(progress.step)
+        if not self.main:
+            return
+        write_json(self.folder / "config.json", config)
+        records, kept = self.folder / "metrics.jsonl", []
+        for line in records.read_text(encoding="utf-8").splitlines(keepends=True) if records.exists() else ():
+            try:
+                entry = json.loads(line)
+            except ValueError:                   # the last one, of a process that was killed
+                break
+            if entry["step"] <= progress.step and (entry["kind"] != "val" or entry["epoch"] <= progress.epoch):
+                kept.append(line)
+        staged = records.with_name(f".{records.name}.{os.getpid()}")
+        staged.write_text("".join(kept), encoding="utf-8")
+        staged.replace(records)
+
+    def say(self, line: str) -> None:
+        """One line on the terminal, beside the progress bar."""
+        if self.main:
+            tqdm.write(line)
+            sys.stdout.flush()
+
+    def record(self, kind: str, values: Mapping[str, Any]) -> None:
+        """One line of metrics.jsonl, and to the trackers what is a number."""
+        if self.main:
+            with open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as file:
+                file.write(json.dumps({"kind": kind, **values}) + "\n")
+            self.accelerator.log({f"{kind}/{key}": value for key, value in values.items()
+                                  if isinstance(value, int | float)}, step=values["step"])
+
+    def step(self, step: Step, epoch: int) -> None:
+        """Record an optimiser step and show where the run stands. On a GPU a step is read when the next one is under
+        way there; see `settle`.
+
+        Raises:
+            ValueError: it is the last of MAX_SKIPPED skipped ones in a row.
+        """
+        self.settle()
+        self._unread = step, epoch
+        if self.accelerator.device.type == "cpu":
+            self.settle()
+
+    def settle(self) -> None:
+        """Read and record the last step, so that progress counts it."""
+        if self._unread is None:
+            return
+        (step, epoch), self._unread = self._unread, None
+        self.stopping |= step.stopping
+        if self.progress:
+            self.progress.samples += step.samples
+            self.progress.skipped += step.skipped
+        self.record("train", {"step": step.step + 1, "epoch": epoch, "loss": step.loss, "lr": step.lr,
+                              "grad_norm": step.grad_norm if not step.skipped else None, "skipped": step.skipped,
+                              "samples_per_s": step.samples / step.seconds, "waited": step.waited / step.seconds})
+        self.bar.set_postfix_str(f"loss {step.loss:.3f}", refresh=False)
+        self.bar.update(step.step + 1 - self.bar.n)
+        now = time.perf_counter()
+        if self.bar.disable and (now - self.last_line > PLAIN_LINE_SECONDS or step.step + 1 == self.total):
+            self.last_line = now
+            self.say(f"step {step.step + 1}/{self.total}  loss {step.loss:.3f}  lr {step.lr:.1e}  "
+                     f"{step.samples / step.seconds:.0f} windows/s")
+        self.skipped = self.skipped + 1 if step.skipped else 0
+        if self.skipped == MAX_SKIPPED:
+            raise ValueError(f"step {step.step + 1}: the gradient was not finite for {MAX_SKIPPED} steps in a row -> "
+                             "lower --lr or set --clip 1, and --resume from the last checkpoint")
+
+    def validation(self, step: int, epoch: int, result: Mapping[str, Any], baselines: Mapping[str, Any]) -> None:
+        """Record a validation after so many steps and epochs, beside what needs no model."""
+        seconds = round(time.perf_counter() - self.began, 1)
+        self.record("val", {"step": step, "epoch": epoch, "seconds": seconds, **result, "baselines": baselines})
+        trivial = "  ".join(f"{name.replace('_', ' ')} {entry['mAP']:.3f}" for name, entry in baselines.items()
+                            if entry and entry.get("mAP") is not None)
+        gaze = f"  gaze {result['gaze_degrees']:.1f} deg off" if "gaze_degrees" in result else ""
+        self.say(f"epoch {epoch}  val {metrics_line(result)}{gaze}  ({seconds:.0f} s)")
+        if trivial and not self.compared:
+            self.compared = True
+            self.say(f"         without a model: mAP {trivial}")
+
+    def status(self, state: str, **facts: Any) -> None:
+        """running, finished, preempted or failed; launch scripts and infer.py read it."""
+        write_json(self.folder / "status.json", {
+            "state": state, "world_size": self.accelerator.num_processes, "device": self.accelerator.device.type,
+            "seconds": round(time.perf_counter() - self.began, 1),
+            **(asdict(self.progress) if self.progress else {}), **facts})
+
+    def _ended(self, state: str, reason: str) -> None:
+        """The first process to end early knows why; the others only see that it is gone."""
+        path = self.folder / "status.json"       # which a machine with a disk of its own does not have
+        if path.is_file() and read_json(path)["state"] == "running":
+            self.status(state, reason=reason, process=self.accelerator.process_index)
+
+    @contextmanager
+    def running(self, resume: bool) -> Iterator[StopRequest]:
+        """Hold the run's folder; say in status.json how the block ended. SIGTERM and SIGUSR1 ask it to stop.
+
+        Raises:
+            ValueError: another training holds the folder, or one that may be continued has left checkpoints there.
+            SystemExit: with EXIT_PREEMPTED, where the block ended with Preempted.
+        """
+        from_main(self.accelerator, lambda: self._take(resume))
+        stop = StopRequest()
+        try:
+            yield stop
+            if self.main:
+                self.status("finished")
+        except Preempted as error:
+            self._ended("preempted", str(error))
+            raise SystemExit(EXIT_PREEMPTED) from None
+        except BaseException as error:
+            self._ended("failed", f"{type(error).__name__}: {error}")
+            raise
+        finally:
+            self.bar.close()
