@@ -16,10 +16,12 @@ from gazepose.config import DataConfig, InferConfig, parse, readable_errors
 from gazepose.data.behaviours import BEHAVIOURS
 from gazepose.data.challenge import test_labels
 from gazepose.data.loader import make_loader
+from gazepose.data.prepare import PrepareConfig
 from gazepose.data.windows import WindowRule, quality_fit
 from gazepose.evaluation.metrics import evaluate
 from gazepose.evaluation.predictions import faces, write_csv, write_records
 from gazepose.evaluation.submission import check, csv_to_json
+from gazepose.io import write_json
 from gazepose.report import make_report
 from gazepose.source import chosen_rows, find_source
 from gazepose.training import checkpoint
@@ -40,16 +42,15 @@ def main() -> None:
     start = config.checkpoint or checkpoint.newest_finished(Path("runs"))
     model, trained = checkpoint.read_model(start)
     data = checkpoint.built(DataConfig, trained.get("data"), start)
+    preparation = config.preparation(checkpoint.built(PrepareConfig, trained.get("prepare"), start))
     config.must_agree(trained["model"], start)
     accelerator.print(f"model: {trained['model']['model']} from {start}")
 
     # data
-    processes = share_preparation(accelerator, config.data_disk or data.data_disk)
+    processes = share_preparation(accelerator, preparation.data_disk)
     asked = config.data or (Path(data.data) if data.data else None)
     source = find_source(asked, data.preset, data.world_seed).ready(processes)
-    index = source.split(split, processes, **config.rows_of(data), crops=config.crops or data.crops,
-                         crop_size=data.crop_size, decoder=config.decoder or data.decoder,
-                         max_bad_fraction=config.bad_fraction(data))
+    index = source.split(split, preparation, processes)
     stride = config.stride_of(split) or (data.test_stride if split == "test" else data.val_stride)
     rows = chosen_rows(index, stride, config.limit)
     behaviour, scale = BEHAVIOURS[trained["model"]["behaviour"]], data.quality_scale
@@ -59,8 +60,9 @@ def main() -> None:
     rule = WindowRule(reach=trained["model"]["reach"], stride=stride, test=split == "test", behaviour=behaviour,
                       gaussian_drop=config.gaussian_drop or data.gaussian_drop, quality_scale=scale, quality_fit=fit)
     workers = data.num_workers if config.num_workers is None else config.num_workers
-    loader = make_loader(index, rule, rows, batch_size=config.batch_size, crop_size=data.crop_size, num_workers=workers,
-                         world_size=accelerator.num_processes, pin_memory=accelerator.device.type == "cuda")
+    loader = make_loader(index, rule, rows, batch_size=config.batch_size, crop_size=preparation.crop_size,
+                         num_workers=workers, world_size=accelerator.num_processes,
+                         pin_memory=accelerator.device.type == "cuda")
 
     # predict: every face once, on all processes together; with --flip_average its mirror too
     model = accelerator.prepare_model(model.to(memory_format=torch.channels_last), evaluation_mode=True)
@@ -81,7 +83,7 @@ def main() -> None:
     print(f"{len(rows)} faces -> {table}")
     if (label >= 0).any():
         result = evaluate(label, score)
-        checkpoint.write_json(folder / split / f"metrics{partial}.json", result)
+        write_json(folder / split / f"metrics{partial}.json", result)
         print(f"{split}: {metrics_line(result)}")
     if config.to_json and split == "test":
         submission = table.with_name(f"submission{partial}.json")

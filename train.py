@@ -38,6 +38,7 @@ from gazepose.evaluation.metrics import (
     score_of_gaze,
     trivial_baselines,
 )
+from gazepose.io import write_json
 from gazepose.models import build_model, sync_batchnorm
 from gazepose.source import Source, chosen_rows
 from gazepose.training import checkpoint, distributed
@@ -74,12 +75,9 @@ def train(config: TrainConfig, source: Source, accelerator: Accelerator, log: Ru
     # data: the index of each split, and its rows as batches for all processes
     if data.num_workers:
         shield_workers()
-    processes = distributed.share_preparation(accelerator, data.data_disk)
+    processes = distributed.share_preparation(accelerator, config.prepare.data_disk)
     source.ready(processes)
-    train_index, val_index = (source.split(name, processes, policy=data.policy, rules=data.rules,
-                                           crops_from=data.crops_from, crops=data.crops, crop_size=data.crop_size,
-                                           decoder=data.decoder, max_bad_fraction=data.max_bad_fraction)
-                              for name in (run.rows_of, "val"))
+    train_index, val_index = (source.split(name, config.prepare, processes) for name in (run.rows_of, "val"))
     train_rows = chosen_rows(train_index, data.train_stride, data.limit, labelled=run.label_weight > 0)
     val_rows = chosen_rows(val_index, data.val_stride, data.limit)
     behaviour = BEHAVIOURS[config.model.behaviour]
@@ -89,7 +87,7 @@ def train(config: TrainConfig, source: Source, accelerator: Accelerator, log: Ru
                       gaussian_drop=data.gaussian_drop, quality_scale=data.quality_scale, quality_fit=fits[0],
                       seed=run.seed)
     val_rule = replace(rule.for_evaluation(data.val_stride), quality_fit=fits[data.quality_from == "split"])
-    loading = {"batch_size": run.batch_size, "crop_size": data.crop_size, "num_workers": data.num_workers,
+    loading = {"batch_size": run.batch_size, "crop_size": config.prepare.crop_size, "num_workers": data.num_workers,
                "world_size": accelerator.num_processes, "pin_memory": accelerator.device.type == "cuda"}
     train_loader = make_loader(train_index, rule, train_rows, **loading)
     order = order_of(train_loader)
@@ -112,7 +110,7 @@ def train(config: TrainConfig, source: Source, accelerator: Accelerator, log: Ru
     if not found:
         accelerator.print(f"start: {start or 'at random; launch/demo.sh trains the backbone first'}")
     if start and accelerator.is_main_process:
-        checkpoint.write_json(folder / "start.json", fields(start))
+        write_json(folder / "start.json", fields(start))
     if run.sync_batchnorm:
         model = sync_batchnorm(model)
     if config.optim.freeze_backbone:

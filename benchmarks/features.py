@@ -20,10 +20,12 @@ from gazepose.config import TrainConfig, parse_train
 from gazepose.data.features import Features
 from gazepose.data.index import Index
 from gazepose.data.loader import make_loader
+from gazepose.data.prepare import PrepareConfig
 from gazepose.data.windows import WindowRule
 from gazepose.evaluation.metrics import class_weights, evaluate
 from gazepose.models import build_model
-from gazepose.source import Processes, Source, chosen_rows
+from gazepose.processes import Processes
+from gazepose.source import Source, chosen_rows
 from gazepose.training.checkpoint import start_from
 from gazepose.training.engine import LossRule, predict, train_steps
 from gazepose.training.feature_cache import cache_features
@@ -60,8 +62,8 @@ def an_epoch(way: str, config: TrainConfig, splits: tuple[Index, Index], start: 
                       flip=way == PIXELS, crop=way == PIXELS)
     rows = [chosen_rows(index, stride, data.limit, labelled=True)
             for index, stride in zip(splits, (data.train_stride, data.val_stride), strict=True)]
-    loaders = [make_loader(index, one, some, batch_size=run.batch_size, crop_size=data.crop_size) for index, one, some
-               in zip(splits, (rule, rule.for_evaluation(data.val_stride)), rows, strict=True)]
+    loaders = [make_loader(index, one, some, batch_size=run.batch_size, crop_size=config.prepare.crop_size)
+               for index, one, some in zip(splits, (rule, rule.for_evaluation(data.val_stride)), rows, strict=True)]
     model, optimizer, *loaders = accelerator.prepare(model, make_optimizer(model, config.optim), *loaders)
     filling = timed(lambda: cache_features(model.frames, loaders, Processes()) or 1) if cached else None
     before = predict(accelerator, model, loaders[1], rows[1]).score
@@ -78,14 +80,14 @@ def an_epoch(way: str, config: TrainConfig, splits: tuple[Index, Index], start: 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     world, start = options.work / "features-world", None if options.quick else options.start
     if options.quick:
-        Source(world, "tiny").ready(Processes(say=lambda line: None))
+        Source(world, "tiny").ready(Processes(notify=lambda line: None))
     elif missing := [str(path) for path in (options.data, options.start) if not path.is_dir()]:
         return {"measured": {}, "skipped": f"{missing[0]} is not there; bash launch/demo.sh makes it"}
     else:
         shutil.rmtree(world, ignore_errors=True)
         shutil.copytree(options.data, world, ignore=shutil.ignore_patterns("features"))
     config, source = parse_train(["--data", str(world), *HEAD, *(SMALL if options.quick else [])])
-    train, val = (source.split(name, Processes(), policy="clean", crop_size=config.data.crop_size, decoder="pyav")
+    train, val = (source.split(name, PrepareConfig(crop_size=config.prepare.crop_size, decoder="pyav"), Processes())
                   for name in ("train", "val"))
     accelerator = fresh_accelerator("no")
     first = an_epoch(FEATURES, config, (train, val), start, accelerator)      # fills the cache and warms up

@@ -123,11 +123,11 @@ def demo_waits(options: argparse.Namespace) -> float:
     accelerator = start_accelerator()
     config = train_defaults(TrainConfig(), embedded=True, gpu=accelerator.device.type == "cuda")
     data = config.data
-    index = faces(options.work, options.quick, data.crop_size)
+    index = faces(options.work, options.quick, config.prepare.crop_size)
     steps = 4 if options.quick else 40
     rows = centre_rows(index, data.train_stride)[:steps * config.run.batch_size]
     rule = WindowRule(stride=data.train_stride, windows_per_segment=data.windows_per_segment, train=True)
-    loader = make_loader(index, rule, rows, batch_size=config.run.batch_size, crop_size=data.crop_size,
+    loader = make_loader(index, rule, rows, batch_size=config.run.batch_size, crop_size=config.prepare.crop_size,
                          num_workers=data.num_workers)
     model = build_model(config.model).to(memory_format=torch.channels_last)
     model, optimizer, loader = accelerator.prepare(model, make_optimizer(model, config.optim), loader)

@@ -16,7 +16,8 @@ import av
 import numpy as np
 
 from gazepose.data.index import Index, write_index
-from gazepose.data.prepare import prepare
+from gazepose.data.prepare import PrepareConfig, prepare
+from gazepose.processes import Processes
 from gazepose.synthetic import camera
 from gazepose.synthetic.behaviour import FPS, PRESETS
 from gazepose.synthetic.draw import draw_clip
@@ -30,6 +31,8 @@ QUICK = replace(FOOTAGE, size=(480, 270), shots=2, frames=(15, 15))
 SEED = 2
 GRAIN = 2.7                      # of a sensor, in grey levels: 5 Mbit/s instead of 2, as a camera worn on the head has
 FACES = 224
+
+QUIET = Processes(notify=lambda line: None)
 
 
 @contextmanager
@@ -126,7 +129,7 @@ def faces(work: Path, quick: bool, crop_size: int = FACES) -> Index:
         if part is not None:
             made = data_set(work, quick)
             shutil.copytree(made, part, copy_function=os.link, ignore=shutil.ignore_patterns("prepared"))
-            prepare(part, "train", crop_size=crop_size, decoder="pyav", say=lambda line: None)
+            prepare(part, "train", PrepareConfig(crop_size=crop_size, decoder="pyav"), QUIET)
     return Index.open(root / "prepared" / f"clean-{crop_size}" / "train")
 
 

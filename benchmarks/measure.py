@@ -235,7 +235,7 @@ def main(name: str, goal: Goal, measure: Callable[[argparse.Namespace], dict[str
         measure: takes the flags; returns {"measured": {an aim's `what`: value}, ...}, the rest is kept as it is.
         made: a `parser` with flags of the benchmark's own.
     """
-    from gazepose.training.checkpoint import write_json
+    from gazepose.io import write_json
 
     options = (made or parser(goal)).parse_args()
     options.repeats = options.repeats or (1 if options.quick else 5)

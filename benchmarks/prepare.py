@@ -10,11 +10,11 @@ from typing import Any
 import av
 import numpy as np
 
-from benchmarks.material import FACES, data_set
+from benchmarks.material import FACES, QUIET, data_set
 from benchmarks.measure import Aim, Goal, MemoryWatch, both_clocks, in_child, interleaved, main, summaries
 from benchmarks.reference import pictures as reference
 from gazepose.data.index import Index
-from gazepose.data.prepare import prepare
+from gazepose.data.prepare import PrepareConfig, prepare
 from gazepose.data.video import DECODERS
 
 GROWTH_MB = "growth of memory over a five-minute clip, {}"
@@ -36,7 +36,7 @@ def remembered(root: str, decoder: str) -> tuple[int, int, list[int]]:
     """(growth, peak, samples) of the memory of a process that prepares the clip."""
     shutil.rmtree(Path(root) / "prepared", ignore_errors=True)
     with MemoryWatch(every=0.05) as watch:
-        prepare(root, "train", crop_size=FACES, decoder=decoder, jobs=1, say=lambda line: None)
+        prepare(root, "train", PrepareConfig(crop_size=FACES, decoder=decoder), QUIET, jobs=1)
     return watch.growth(), watch.peak, watch.bytes
 
 
@@ -51,7 +51,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
     def ours(decoder: str) -> float:
         shutil.rmtree(root / "prepared", ignore_errors=True)
-        prepare(root, "train", crop_size=FACES, decoder=decoder, jobs=1, say=lambda line: None)
+        prepare(root, "train", PrepareConfig(crop_size=FACES, decoder=decoder), QUIET, jobs=1)
         crops[decoder] = len(Index.open(prepared))
         return minutes
 

@@ -14,11 +14,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from benchmarks.index import ROWS, build, make_json, opened
-from benchmarks.material import FACES, data_set
+from benchmarks.material import FACES, QUIET, data_set
 from benchmarks.measure import ROOT, Aim, Goal, MemoryWatch, in_child, main, timed
 from benchmarks.startup import world
 from gazepose.data.index import Index
-from gazepose.data.prepare import prepare
+from gazepose.data.prepare import PrepareConfig, prepare
 
 TIME, MEMORY = "CPU-seconds grow with rows to the power of", "memory grows with rows to the power of"
 CLIPS, PEAK = "CPU-seconds grow with clips to the power of", "peak memory of all clips against one clip"
@@ -47,8 +47,8 @@ def prepared(root: str, jobs: int) -> dict[str, float]:
     """Wall seconds, CPU-seconds and peak memory of preparing a data set in so many processes."""
     shutil.rmtree(Path(root) / "prepared", ignore_errors=True)
     with MemoryWatch() as watch:
-        wall, cpu, _ = timed(lambda: bool(prepare(root, "train", crop_size=FACES, decoder="pyav", jobs=jobs,
-                                                  say=lambda line: None)))
+        wall, cpu, _ = timed(lambda: bool(prepare(root, "train", PrepareConfig(crop_size=FACES, decoder="pyav"),
+                                                  QUIET, jobs=jobs)))
     return {"wall_s": wall, "cpu_s": cpu, "peak_bytes": watch.peak}
 
 

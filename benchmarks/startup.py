@@ -20,7 +20,7 @@ GOAL = Goal(7, "start-up", (Aim(HELP, most=6, unit="s"), Aim(FLOOR, unit="s"), A
 
 def world(work: Path) -> Path:
     """A tiny rendered world."""
-    return render_world(work / "tiny-world", "tiny", 0, say=lambda line: None)
+    return render_world(work / "tiny-world", "tiny", 0, notify=lambda line: None)
 
 
 def command(*words: str) -> int:

@@ -5,18 +5,18 @@ import sys
 from dataclasses import dataclass
 from json import dumps
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 import tyro
 from accelerate import PartialState
 
-from gazepose.config import PolicyRules, Preset, readable_errors
+from gazepose.config import PLAIN_FLAGS, Preset, readable_errors
 from gazepose.data.box_table import lay_out
 from gazepose.data.clip_crops import CropsFrom
 from gazepose.data.index import Index
-from gazepose.data.prepare import MAX_BAD_FRACTION
+from gazepose.data.prepare import PrepareConfig
 from gazepose.doctor import examine
 from gazepose.doctor.text import as_text
 from gazepose.evaluation import submission
@@ -30,18 +30,16 @@ from gazepose.priors import commands as door
 from gazepose.priors.import_files import Prior
 from gazepose.processes import EXIT_PREEMPTED, Preempted, StopRequest
 from gazepose.report import make_comparison, make_report
-from gazepose.source import Disk, find_source, prepared_indexes
+from gazepose.source import find_source, prepared_indexes
 from gazepose.synthetic.world import render_world
 from gazepose.training import checkpoint
 from gazepose.training.distributed import share_preparation
 
 
-def prepare(rules: Annotated[PolicyRules, tyro.conf.OmitArgPrefixes], *,
+def prepare(config: PrepareConfig = PrepareConfig(), *,                                     # noqa: B008
             split: Literal["train", "val", "test", "stills"] | None = None, data: Path | None = None,
-            video: Path | None = None, boxes: Path | None = None, out: Path | None = None, preset: Preset = "default",
-            world_seed: int = 0, policy: Literal["clean", "baseline"] = "clean", crops_from: CropsFrom | None = None,
-            crop_size: int = 224, decoder: Literal["decord", "pyav"] = "decord", data_disk: Disk = "shared",
-            max_bad_fraction: float = MAX_BAD_FRACTION) -> None:
+            video: Path | None = None, boxes: Path | None = None, out: Path | None = None,
+            preset: Preset = "default", world_seed: int = 0) -> None:
     """Cut the faces of a split out of its videos; several processes share the clips under accelerate launch.
 
     Videos of your own: --video FILE_OR_FOLDER --boxes TABLE.csv --out FOLDER makes a data set folder, which infer.py
@@ -55,13 +53,6 @@ def prepare(rules: Annotated[PolicyRules, tyro.conf.OmitArgPrefixes], *,
         out: folder to make of them.
         preset: which embedded world.
         world_seed: seed of the embedded world.
-        policy: how annotations are cleaned; baseline: as the published scores.
-        rules: rules that differ from the policy's.
-        crops_from: faces from videos/, video_imgs/ or face_imgs/; default: the first of them that is there.
-        crop_size: pixels per side of a face crop.
-        decoder: what reads the videos.
-        data_disk: local: each machine has its own disk, and prepares by itself.
-        max_bad_fraction: of clips whose video is missing, damaged or cut short; more is an error.
     """
     own = video is not None or boxes is not None or out is not None
     if own and (video is None or boxes is None or out is None or data is not None or split in ("test", "stills")):
@@ -70,15 +61,14 @@ def prepare(rules: Annotated[PolicyRules, tyro.conf.OmitArgPrefixes], *,
         raise ValueError("--split -> give train, val, test or stills")
     split = split or "val"
     state = PartialState(cpu=not torch.accelerator.is_available())
-    processes = share_preparation(state, data_disk)
+    processes = share_preparation(state, config.data_disk)
     if video is not None and boxes is not None and out is not None:
         data = out
         if processes.rank == 0:
             lay_out(boxes, video, out, split)
-        processes.wait()
+        processes.barrier()
     source = find_source(data, preset, world_seed).ready(processes)
-    index = source.split(split, processes, policy=policy, rules=rules, crops_from=crops_from, crop_size=crop_size,
-                         decoder=decoder, max_bad_fraction=max_bad_fraction)
+    index = source.split(split, config, processes)
     state.print(f"{len(index)} rows -> {index.folder}")
 
 
@@ -288,7 +278,9 @@ def main() -> None:
     with readable_errors():
         if sys.argv[1:2] == ["priors"]:
             return priors()                                             # its own verbs
-        tyro.extras.subcommand_cli_from_dict(verbs, prog="python -m gazepose", use_underscores=True)
+        # the flags of prepare's configuration need no prefix, and --rule may be given several times
+        tyro.extras.subcommand_cli_from_dict(verbs, prog="python -m gazepose", use_underscores=True,
+                                             config=PLAIN_FLAGS if sys.argv[1:2] == ["prepare"] else ())
 
 
 if __name__ == "__main__":

@@ -3,51 +3,32 @@
 A section lives beside its owner (ModelConfig in models/gazepose.py, OptimConfig in optim.py); the rest is here.
 """
 
-import ast
 import dataclasses
-import inspect
 import math
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict, TypeVar, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar
 
 import torch
 import tyro
 
 from gazepose.compat.flags import translate
-from gazepose.data.annotations import policy_named
 from gazepose.data.clip_crops import CropsFrom
-from gazepose.data.prepare import MAX_BAD_FRACTION
+from gazepose.data.prepare import Disk, PrepareConfig
 from gazepose.data.quality import Scale
-from gazepose.data.tracks import Policy
 from gazepose.models.gazepose import ModelConfig, ModelName
-from gazepose.source import Crops, Disk, Source, find_source
+from gazepose.source import Source, find_source
 from gazepose.training.optim import OptimConfig
 
+PLAIN_FLAGS = (tyro.conf.OmitArgPrefixes, tyro.conf.UseAppendAction)
+"""flags without the name of their section; --rule may be given several times"""
 Preset = Literal["tiny", "easy", "default", "hard", "benchmark", "lowquality"]
 LEARNING_RATES = {"GazePose": 1e-4, "GazeLSTM": 5e-5, "BaselineLSTM": 5e-4, "FaceGaze": 1e-3}
 """the published settings, and what was measured for the embedded world's own pre-training"""
-
-
-def _rule_flags() -> dict[str, Any]:
-    """Every rule of Policy as a flag of its type; the string under it is the help."""
-    (policy,) = ast.parse(inspect.getsource(Policy)).body
-    assert isinstance(policy, ast.ClassDef)
-    said = {rule.target.id: ast.literal_eval(text.value) for rule, text in pairwise(policy.body)
-            if isinstance(rule, ast.AnnAssign) and isinstance(rule.target, ast.Name) and isinstance(text, ast.Expr)}
-    return {rule: Annotated[kind, tyro.conf.arg(help=said[rule])] for rule, kind in get_type_hints(Policy).items()
-            if rule != "name"}
-
-
-if TYPE_CHECKING:
-    PolicyRules = dict[str, Any]
-else:
-    PolicyRules = TypedDict("PolicyRules", _rule_flags(), total=False)         # only the rules that were given
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,22 +41,6 @@ class DataConfig:
     """which embedded world"""
     world_seed: int = 0
     """seed of the embedded world"""
-    policy: Literal["clean", "baseline"] = "clean"
-    """how annotations are cleaned; baseline: as the published scores"""
-    rules: PolicyRules = field(default_factory=dict)
-    """rules that differ from the policy's"""
-    crops_from: CropsFrom | None = None
-    """faces from videos/, video_imgs/ or face_imgs/; default: the first of them that is there"""
-    crops: Crops = "shards"
-    """shards: prepared once, then used; video: cut out of the clips in every epoch, for a first look or a small disk"""
-    decoder: Literal["decord", "pyav"] = "decord"
-    """what reads the videos"""
-    data_disk: Disk = "shared"
-    """local: each machine has its own disk with the data set on it, and prepares it by itself"""
-    max_bad_fraction: float = MAX_BAD_FRACTION
-    """of a split's clips whose video is missing, damaged or cut short; more stops preparation"""
-    crop_size: int = 224
-    """pixels per side of a face crop"""
     train_stride: int = 3
     """every how many positions of a track are learnt from"""
     val_stride: int = 13
@@ -105,19 +70,12 @@ class DataConfig:
     """loader processes beside each training process"""
 
     def __post_init__(self) -> None:
-        policy_named(self.policy, self.rules)
         if min(self.train_stride, self.val_stride, self.test_stride, self.windows_per_segment) < 1:
             raise ValueError("strides and --windows_per_segment -> give 1 or more")
-        if not 16 <= self.crop_size <= 1024:
-            raise ValueError(f"--crop_size {self.crop_size} -> give 16 to 1024 pixels")
-        if not 0 <= self.max_bad_fraction <= 1:
-            raise ValueError(f"--max_bad_fraction {self.max_bad_fraction} -> give 0 to 1")
         if not 0 <= self.world_seed < 1 << 63:
             raise ValueError(f"--world_seed {self.world_seed} -> give 0 to 2**63 - 1")
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"--limit {self.limit} -> give 1 or more rows")
-        if self.cache_features and self.crops == "video":
-            raise ValueError("--cache_features wants crops that are there -> give --crops shards")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,6 +167,7 @@ class TrainConfig:
     """Train GazePose or a baseline to tell who looks at the camera wearer."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
+    prepare: PrepareConfig = field(default_factory=PrepareConfig)
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     run: RunConfig = field(default_factory=RunConfig)
@@ -216,6 +175,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.data.cache_features and not self.optim.freeze_backbone:
             raise ValueError("--cache_features: what a backbone gives changes while it learns -> add --freeze_backbone")
+        if self.data.cache_features and self.prepare.crops == "video":
+            raise ValueError("--cache_features wants crops that are there -> give --crops shards")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -272,11 +233,11 @@ class InferConfig:
     """data set; default: the one the checkpoint was trained on"""
     policy: Literal["clean", "baseline"] | None = None
     """annotation policy; default: the checkpoint's, with the rules it was trained under"""
-    rules: PolicyRules = field(default_factory=dict)
-    """rules that differ from that policy's"""
+    rule: tuple[str, ...] = ()
+    """NAME=VALUE: change one rule of the policy; may be given several times"""
     crops_from: CropsFrom | None = None
     """faces from videos/, video_imgs/ or face_imgs/; default: as in training, with --data the first that is there"""
-    crops: Crops | None = None
+    crops: Literal["shards", "video"] | None = None
     """shards, or video: cut out of the clips while they are scored; default: as in training"""
     decoder: Literal["decord", "pyav"] | None = None
     """what reads the videos; default: as in training"""
@@ -345,18 +306,16 @@ class InferConfig:
         """The stride asked for; one for the other split says nothing."""
         return self.stride or {"val": self.val_stride, "test": self.test_stride}[split]
 
-    def bad_fraction(self, trained: DataConfig) -> float:
-        """How many bad clips do not stop preparation: as asked (0 too), else the checkpoint's."""
-        return trained.max_bad_fraction if self.max_bad_fraction is None else self.max_bad_fraction
+    def preparation(self, trained: PrepareConfig) -> PrepareConfig:
+        """How the rows to score are prepared: as for the training, with what was given here changed.
 
-    def rows_of(self, trained: DataConfig) -> dict[str, Any]:
-        """What decides the rows to score: the checkpoint's policy and rules, or the asked policy, with the asked rules.
-
-        The test crops have neither boxes nor labels, so these are for val.
+        Rules are those of the policy: with another --policy, the checkpoint's rules are not used.
         """
-        kept = trained.rules if self.policy is None else {}
-        return {"policy": self.policy or trained.policy, "rules": {**kept, **self.rules},
-                "crops_from": self.crops_from or (None if self.data else trained.crops_from)}
+        given = {name: value for name in ("policy", "crops", "decoder", "data_disk", "max_bad_fraction")
+                 if (value := getattr(self, name)) is not None}
+        rules = () if self.policy else trained.rule
+        crops_from = self.crops_from or (None if self.data else trained.crops_from)
+        return replace(trained, **given, rule=(*rules, *self.rule), crops_from=crops_from)
 
     @property
     def bins(self) -> float | None:
@@ -394,10 +353,10 @@ def train_defaults(asked: TrainConfig, embedded: bool, gpu: bool) -> TrainConfig
                         weight_decay=0.05, clip=1.0)
     if gpu:
         return TrainConfig(model=ModelConfig(model=name, output_stride=16), optim=optim, run=RunConfig(epochs=10),
-                           data=DataConfig(crop_size=96, val_stride=3, num_workers=4))
+                           prepare=PrepareConfig(crop_size=96), data=DataConfig(val_stride=3, num_workers=4))
     small = ModelConfig(model=name, output_stride=16, num_encoder_layers=1, num_decoder_layers=1, dmodel=256,
                         dim_feedforward=512)
-    return TrainConfig(model=small, data=DataConfig(crop_size=64, val_stride=3), optim=optim,
+    return TrainConfig(model=small, prepare=PrepareConfig(crop_size=64), data=DataConfig(val_stride=3), optim=optim,
                        run=RunConfig(epochs=2, batch_size=32))
 
 
@@ -421,7 +380,7 @@ def parse(kind: type[Config], args: Sequence[str] | None = None, default: Config
         args, said = translate(sys.argv[1:] if args is None else args, "infer" if kind is InferConfig else "train")
         for line in said if os.environ.get("RANK", "0") == "0" else ():
             print(line, file=sys.stderr)
-        parsed = tyro.cli(kind, args=args, default=default, config=(tyro.conf.OmitArgPrefixes,), use_underscores=True)
+        parsed = tyro.cli(kind, args=args, default=default, config=PLAIN_FLAGS, use_underscores=True)
     except ValueError as error:
         raise SystemExit(f"error: {error}") from None
     assert parsed is not None
@@ -440,7 +399,7 @@ def parse_train(args: Sequence[str] | None = None) -> tuple[TrainConfig, Source]
     if data.cache_features:                                              # flips and crops are of pixels
         data = replace(data, flip=False, random_crop=False)
     # a loss on the gaze needs its head, and a head without a loss would have no gradient
-    model = replace(config.model, gaze_head=config.run.gaze_weight > 0, image_size=data.crop_size)
+    model = replace(config.model, gaze_head=config.run.gaze_weight > 0, image_size=config.prepare.crop_size)
     return replace(config, model=model, data=data), source
 
 

@@ -1,31 +1,41 @@
-"""What a process owes the machine: it ends with its launcher, stops when asked to, and holds its run folder alone.
+"""What a process owes the machine: it ends with its launcher, stops when asked to, and shares work with others.
 
 The standard library only, so that train.py can call it before the slow imports.
 """
 
 import atexit
 import ctypes
-import fcntl
 import functools
 import multiprocessing
 import os
 import signal
-import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 from types import FrameType
-from typing import Any, TextIO
+from typing import Any
 
 EXIT_PREEMPTED = 75              # EX_TEMPFAIL of sysexits.h: the same command with --resume goes on
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 LAUNCHED = {"ACCELERATE_MIXED_PRECISION", "TORCHELASTIC_RUN_ID"}     # what accelerate's two launchers and torchrun set
-LOCK = ".lock"
 _PR_SET_PDEATHSIG = 1            # prctl(2)
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes that prepare data together, on one disk (training/distributed.py makes it for several)."""
+
+    rank: int = 0
+    world_size: int = 1
+    barrier: Callable[[], None] = lambda: None
+    notify: Callable[[str], None] = print
+    """prints a line, on rank 0 only"""
+    gather: Callable[[Any], list[Any]] = lambda value: [value]
+    """the value of every process of the run, also of those on other disks; a barrier too"""
 
 
 class Preempted(BaseException):
@@ -130,25 +140,3 @@ def start_loader_worker(number: int) -> None:
     """`worker_init_fn` of a loader: the worker leaves Ctrl-C to the training process and ends with it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent(signal.SIGKILL)
-
-
-def lock(folder: Path) -> TextIO:
-    """Hold a run folder alone, as long as the result lives and at most until this process ends.
-
-    Raises:
-        ValueError: another process holds it, naming its host and pid.
-    """
-    file = open(folder / LOCK, "a+", encoding="utf-8")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.seek(0)
-        holder = file.read().strip() or "another process"
-        raise ValueError(f"{folder}: {holder} trains in it -> wait until it has ended, or give another "
-                         "--exp_path") from None
-    except OSError as error:                     # some network file systems have no locks
-        print(f"{folder}: cannot be locked ({error.strerror}): nothing keeps a second training out", file=sys.stderr)
-    file.truncate(0)
-    file.write(f"process {os.getpid()} on {socket.gethostname()}")
-    file.flush()
-    return file

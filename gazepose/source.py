@@ -1,36 +1,21 @@
 """Where the rows come from: Ego4D under data/ where it is, else the embedded world; made ready on first use."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 
-from gazepose.data.clip_crops import CropsFrom
 from gazepose.data.index import Index
-from gazepose.data.prepare import MAX_BAD_FRACTION, prepare
+from gazepose.data.prepare import PrepareConfig, prepare
 from gazepose.data.streaming import VideoIndex, list_faces, open_index
 from gazepose.data.windows import centre_rows
+from gazepose.io import read_object
+from gazepose.processes import Processes
 from gazepose.synthetic.stills import render_stills
 from gazepose.synthetic.world import PRESETS, render_world
-from gazepose.training.checkpoint import read_json
 
 EGO4D = Path("data")
-Crops = Literal["shards", "video"]
-Disk = Literal["shared", "local"]
-
-
-@dataclass(frozen=True)
-class Processes:
-    """What preparing together needs to know of the processes on one disk (distributed.py)."""
-
-    rank: int = 0
-    world_size: int = 1
-    wait: Callable[[], None] = lambda: None
-    say: Callable[[str], None] = print
-    compare: Callable[[Any], list[Any]] = lambda value: [value]
-    """the value of every process of the run, those on other disks too; waits for them"""
 
 
 @dataclass(frozen=True)
@@ -45,50 +30,42 @@ class Source:
         """Render the embedded world where it is not there yet; the first process does, the others wait."""
         if self.preset is not None:
             if processes.rank == 0 and not (self.root / "world.json").exists():
-                processes.say(f"data: no Ego4D at hand, so the embedded world '{self.preset}' is rendered into "
+                processes.notify(f"data: no Ego4D at hand, so the embedded world '{self.preset}' is rendered into "
                               f"{self.root}")
-                render_world(self.root, self.preset, self.seed, say=processes.say)
-            processes.wait()
+                render_world(self.root, self.preset, self.seed, notify=processes.notify)
+            processes.barrier()
         return self
 
-    def split(self, name: str, processes: Processes, *, policy: str, crop_size: int, decoder: str,
-              rules: Mapping[str, Any] | None = None, crops_from: CropsFrom | None = None,
-              crops: Crops = "shards", max_bad_fraction: float = MAX_BAD_FRACTION) -> Index:
+    def split(self, name: str, config: PrepareConfig, processes: Processes) -> Index:
         """Open train, val, test or stills; prepared on first use by all processes of a disk together.
 
-        Args:
-            crops: video: train and val are only listed, and their crops are cut while they are used. Of test and
-                stills there are images, which are prepared in any case.
-            max_bad_fraction: as `prepare` takes it.
+        With `config.crops` video, train and val are only listed, and their crops are cut when they are used. Test and
+        stills are images, which are prepared in any case.
 
         Raises:
             ValueError: stills of a data set that is not an embedded world; other rows than another process has.
         """
-        index = self._split(name, processes, policy=policy, crop_size=crop_size, decoder=decoder, rules=rules,
-                            crops_from=crops_from, crops=crops, max_bad_fraction=max_bad_fraction)
+        index = self._split(name, config, processes)
         facts, tables = index.contents, ("track_clip", "track_start", "frame", "label")
         rows = [facts["clips"], facts["track_name"], *(facts["files"][table]["sha256"] for table in tables)]
-        differing = [rank for rank, other in enumerate(processes.compare(rows)) if other != rows]
+        differing = [rank for rank, other in enumerate(processes.gather(rows)) if other != rows]
         if differing:                                # each would take a row's number for another face
-            raise ValueError(f"{index.folder}: process {differing[0]} has other rows there -> its disk holds another "
-                             "data set, or one prepared otherwise; delete the folder on all machines, or copy it")
+            raise ValueError(f"{index.folder}: rank {differing[0]} prepared other rows than this rank. Their disks "
+                             "hold different data or settings -> delete the folder on every machine, or copy it")
         return index
 
-    def _split(self, name: str, processes: Processes, *, crop_size: int, crops_from: CropsFrom | None, crops: Crops,
-               **how: Any) -> Index:
-        if crops == "video" and name in ("train", "val"):
-            return VideoIndex.open(list_faces(self.root, name, crops_from=crops_from, crop_size=crop_size, **how,
-                                              rank=processes.rank, wait=processes.wait, say=processes.say))
+    def _split(self, name: str, config: PrepareConfig, processes: Processes) -> Index:
+        if config.crops == "video" and name in ("train", "val"):
+            return VideoIndex.open(list_faces(self.root, name, config, processes))
         if name != "stills":
-            return Index.open(prepare(self.root, name, crops_from=crops_from, crop_size=crop_size, **how,
-                                      rank=processes.rank, world_size=processes.world_size, wait=processes.wait,
-                                      say=processes.say))
+            return Index.open(prepare(self.root, name, config, processes))
         if self.preset is None:
             raise ValueError(f"{self.root}: only an embedded world has stills -> give --train_on train, or --preset")
         if processes.rank == 0:
-            render_stills(self.root, self.preset, self.seed, PRESETS[self.preset].stills, crop_size, say=processes.say)
-        processes.wait()
-        return Index.open(self.root / "stills" / str(crop_size))
+            render_stills(self.root, self.preset, self.seed, PRESETS[self.preset].stills, config.crop_size,
+                          notify=processes.notify)
+        processes.barrier()
+        return Index.open(self.root / "stills" / str(config.crop_size))
 
 
 def find_source(data: Path | None, preset: str = "default", seed: int = 0) -> Source:
@@ -102,7 +79,7 @@ def find_source(data: Path | None, preset: str = "default", seed: int = 0) -> So
             return Source(EGO4D)
         return Source(EGO4D / "embedded" / f"{preset}-{seed}", preset, seed)
     if (data / "world.json").exists():
-        facts = read_json(data / "world.json")
+        facts = read_object(data / "world.json")
         if facts.get("preset") not in PRESETS or type(facts.get("seed")) is not int:
             raise ValueError(f"{data / 'world.json'}: preset {facts.get('preset')!r:.40}, seed "
                              f"{facts.get('seed')!r:.40} -> no world of this version; render it anew")

@@ -73,4 +73,4 @@ def index_of(tmp_path_factory):
 def tiny_world(tmp_path_factory) -> Path:
     """The folder of a rendered world of preset tiny, seed 0; rendered once a session, to be read only."""
     from gazepose.synthetic.world import render_world
-    return render_world(tmp_path_factory.mktemp("tiny_world") / "data", "tiny", 0, jobs=1, say=lambda line: None)
+    return render_world(tmp_path_factory.mktemp("tiny_world") / "data", "tiny", 0, jobs=1, notify=lambda line: None)

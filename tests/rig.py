@@ -86,7 +86,7 @@ def train(told: list[Any]) -> None:
     index, fault = told
     end_with_launcher()
     Source.ready = lambda self, processes: self
-    Source.split = lambda self, name, processes, **how: Index.open(Path(index))
+    Source.split = lambda self, name, config, processes: Index.open(Path(index))
     torch.set_num_threads(1)
     globals()[fault[0]](*fault[1:])
     train.main()

@@ -14,7 +14,6 @@ from gazepose.data.annotations import (
     is_id,
     policy_named,
     read_clips,
-    read_json,
     read_split,
 )
 from gazepose.data.tracks import POLICIES
@@ -110,7 +109,7 @@ def test_unreadable_json_names_file_and_reason(tmp_path, text, reason):
     path = tmp_path / "av_train.json"
     path.write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(ValueError, match=rf"av_train\.json: not readable JSON: .*{reason}.*download"):
-        read_json(path)
+        read_clips(path, ["c"], CLEAN)
 
 
 def test_numbers_that_are_none_are_dropped_where_they_stand(tmp_path):
@@ -124,7 +123,7 @@ def test_numbers_that_are_none_are_dropped_where_they_stand(tmp_path):
 
 
 def test_a_missing_annotation_file_says_where_to_get_it(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"av_train\.json: no such annotation file -> download"):
+    with pytest.raises(FileNotFoundError, match=r"av_train\.json: not there -> download"):
         read_clips(tmp_path / "av_train.json", [], CLEAN)
 
 

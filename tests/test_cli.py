@@ -177,10 +177,10 @@ def test_the_split_of_inference(flags, split):
 
 def test_defaults_follow_data_and_model():
     embedded, _ = parse_train(["--preset", "tiny"])
-    assert embedded.data.crop_size < 224 and embedded.data.val_stride == 3
+    assert embedded.prepare.crop_size < 224 and embedded.data.val_stride == 3
     from gazepose.config import train_defaults
     asked = parse(TrainConfig, ["--model", "BaselineLSTM"])
     ego4d = train_defaults(asked, embedded=False, gpu=True)
-    assert (ego4d.data.crop_size, ego4d.model.output_stride, ego4d.run.epochs) == (224, 32, 10)
+    assert (ego4d.prepare.crop_size, ego4d.model.output_stride, ego4d.run.epochs) == (224, 32, 10)
     assert (ego4d.data.train_stride, ego4d.data.val_stride, ego4d.data.test_stride) == (3, 13, 1)
     assert ego4d.optim.lr == 5e-4 and np.isclose(train_defaults(parse(TrainConfig, []), False, True).optim.lr, 1e-4)

@@ -20,6 +20,7 @@ import torch.distributed as dist
 from accelerate import Accelerator, FullyShardedDataParallelPlugin
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from accelerate.utils import DistributedType
+from making import settings_of
 from test_engine import Grey
 from test_prepare import data_set
 from torch import nn
@@ -159,7 +160,7 @@ def prepared_on(rank: int, roots: list, disk: str) -> tuple[list[str], int, str]
     sources.prepare = functools.partial(door.prepare, jobs=1)                        # here, where it can be counted
     processes = share_preparation(Accelerator(cpu=True), disk)                       # type: ignore[arg-type]
     try:
-        index = Source(roots[rank]).split("train", processes, policy="clean", crop_size=32, decoder="pyav")
+        index = Source(roots[rank]).split("train", settings_of(crop_size=32, decoder="pyav"), processes)
     except (ValueError, RuntimeError) as error:
         return sorted(cut), 0, str(error)
     return sorted(cut), len(index), ""
@@ -194,8 +195,8 @@ def test_two_disks_taken_for_one_are_named(disks):
 def test_machines_with_other_rows_are_refused(disks):
     (disks[1] / "split" / "train.list").write_text("c0\nc2")
     (_, _, first), (_, _, second) = in_processes(prepared_on, 2, disks, "local", local_ranks=[0, 0])
-    assert f"{disks[0]}/prepared/clean-32/train: process 1 has other rows there" in first
-    assert "process 0 has other rows there -> its disk holds another data set" in second
+    assert f"{disks[0]}/prepared/clean-32/train: rank 1 prepared other rows than this rank" in first
+    assert "rank 0 prepared other rows than this rank. Their disks hold different data" in second
 
 
 def shared_out(rank: int, folder: Path) -> tuple[int, int, dict[str, np.ndarray] | None]:

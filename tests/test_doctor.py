@@ -15,6 +15,7 @@ import pytest
 import warm
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from making import prepare
 from test_prepare import data_set, quiet, write_video
 
 from gazepose.__main__ import main
@@ -22,7 +23,6 @@ from gazepose.data.annotations import read_clips, read_original, read_split
 from gazepose.data.challenge import crop_size
 from gazepose.data.crops import cut_face, outside
 from gazepose.data.index import Index
-from gazepose.data.prepare import prepare
 from gazepose.data.shards import encode
 from gazepose.data.tracks import POLICIES, FaceTrack, RawTrack
 from gazepose.data.video import VideoFacts, look_at
@@ -630,7 +630,7 @@ def test_rules_are_counted_as_reading_and_preparation_count_them(world):
         for policy in POLICIES:
             known = facts["splits"][split]["policies"][policy]
             counted = {rule: entry["count"] for rule, entry in known["rules"].items()}
-            index = Index.open(prepare(world, split, policy=policy, crop_size=16, jobs=1, say=quiet,
+            index = Index.open(prepare(world, split, policy=policy, crop_size=16, jobs=1, notify=quiet,
                                        max_bad_fraction=1.0))
             assert counted == index.facts["counts"] and not index.facts["bad_clips"]
             assert known["rows_with_picture"] == known["rows"] == len(index)
@@ -660,7 +660,7 @@ def test_a_video_is_judged_as_preparation_judges_it(world):
     listed = {clip for kind in ("video_missing", "video_unreadable", "video_cut_short")
               for clip in facts["findings"][kind]["clips"]}
     with pytest.raises(ValueError, match="3 of 3 clips cannot be used"):
-        prepare(world, "train", crop_size=16, jobs=1, say=quiet)
+        prepare(world, "train", crop_size=16, jobs=1, notify=quiet)
     assert listed == {uid(world, number) for number in range(3)} and not facts["healthy"]
     assert facts["splits"]["train"]["policies"]["clean"]["rows_with_picture"] == 0
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from making import prepare
 from test_boxes import HEADER, table
 from test_prepare import HEIGHT, WIDTH, barcode, data_set, quiet, write_video
 
 from gazepose.data.index import Index
-from gazepose.data.prepare import prepare
 from gazepose.data.shards import encode
 from gazepose.data.tracks import POLICIES
 from gazepose.doctor import examine
@@ -78,7 +78,7 @@ def agrees(root: Path, facts: dict[str, Any], splits: tuple[str, ...] = ("train"
     for split in splits:
         for policy in POLICIES:
             known = facts["splits"][split]["policies"][policy]
-            index = Index.open(prepare(root, split, policy=policy, crop_size=16, jobs=1, say=quiet,
+            index = Index.open(prepare(root, split, policy=policy, crop_size=16, jobs=1, notify=quiet,
                                        crops_from=facts["crops_from"]))
             assert {rule: entry["count"] for rule, entry in known["rules"].items()} == index.facts["counts"]
             assert known["rows"] == known["rows_with_picture"] == len(index) and not index.facts["bad_clips"]
@@ -205,7 +205,7 @@ def test_a_planted_fault_is_named_with_its_place(tmp_path, make, plant, kind, le
         agrees(root, facts, ("val",) if kind == "clip_no_uid" else ("train", "val"))
     elif kind not in ("clip_in_two_splits", "split_unlabelled"):
         with pytest.raises(ValueError, match=r"clips cannot be used|boxes.train\.csv"):
-            prepare(root, place["split"] if "split" in place else "train", crop_size=16, jobs=1, say=quiet)
+            prepare(root, place["split"] if "split" in place else "train", crop_size=16, jobs=1, notify=quiet)
 
 
 def test_a_box_outside_is_counted_with_its_place(tmp_path):

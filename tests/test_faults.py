@@ -29,6 +29,7 @@ from accelerate import Accelerator
 from accelerate.data_loader import BatchSamplerShard
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from making import prepare
 from safetensors.torch import save
 from test_annotations import document
 from test_boxes import HEADER
@@ -41,13 +42,12 @@ from gazepose.compat.checkpoints import read_published
 from gazepose.config import DataConfig, InferConfig, TrainConfig, parse
 from gazepose.data import annotations, video
 from gazepose.data import box_table as boxes
-from gazepose.data import index as index_module
 from gazepose.data import prepare as door
 from gazepose.data.challenge import list_videos, parse_name
 from gazepose.data.clip_crops import Piece, make_piece
 from gazepose.data.index import Index, add_columns
 from gazepose.data.loader import BatchOrder, make_loader
-from gazepose.data.prepare import prepare
+from gazepose.data.prepare import PrepareConfig
 from gazepose.data.skipped import skipped
 from gazepose.data.tracks import POLICIES, FaceTrack
 from gazepose.data.video import container_of, frames_in_order
@@ -56,7 +56,7 @@ from gazepose.doctor.checks import Findings
 from gazepose.doctor.tables import examine_table
 from gazepose.evaluation.metrics import class_weights, evaluate, score_csv
 from gazepose.evaluation.submission import check, csv_to_json
-from gazepose.io import MAX_HEADER, MAX_TENSORS, read_arrays, read_tensors
+from gazepose.io import MAX_HEADER, MAX_TENSORS, read_arrays, read_tensors, sha256_of, write_json
 from gazepose.models.gazepose import ModelConfig, create_backbone
 from gazepose.priors import chunked_column as extract
 from gazepose.priors.hopenet import read_hopenet
@@ -81,7 +81,7 @@ def test_what_was_left_out_is_told_in_the_report(tmp_path):
     (root / "videos" / "gone.mp4").unlink()
     write_video(root / "videos" / "av1.mp4", 10, "libsvtav1", preset="6", crf="15")
     said = []
-    folder = prepare(root, "train", jobs=1, say=said.append, max_bad_fraction=0.25)
+    folder = prepare(root, "train", jobs=1, notify=said.append, max_bad_fraction=0.25)
     report, facts = json.loads((folder / "report.json").read_text()), Index.open(folder).facts
     assert report["state"] == "prepared" and report["policy"] == "clean" and report["split"] == "train"
     assert report["clips"] == {"listed": 4, "used": 3, "bad": 1, "max_bad_fraction": 0.25}
@@ -100,7 +100,7 @@ def test_what_was_left_out_is_told_in_the_report(tmp_path):
 
 def test_nothing_left_out_is_nothing_said(tmp_path):
     said = []
-    folder = prepare(data_set(tmp_path, {"c": [("t", [1, 2])]}), "train", jobs=1, say=said.append)
+    folder = prepare(data_set(tmp_path, {"c": [("t", [1, 2])]}), "train", jobs=1, notify=said.append)
     assert "left out" not in said[-1].split(".")[0] and skipped(Index.open(folder)) == ""
     assert json.loads((folder / "report.json").read_text())["bad_clips"] == {}
 
@@ -109,7 +109,7 @@ def test_a_preparation_that_stopped_says_in_the_report_why(tmp_path):
     root = data_set(tmp_path, {f"c{n}": [("t", [1, 2])] for n in range(3)})
     (root / "videos" / "c1.mp4").write_text("text")
     with pytest.raises(ValueError, match=r"(?s)1 of 3 clips.*--max_bad_fraction; all are in .*pieces/report\.json"):
-        prepare(root, "train", jobs=1, say=quiet)
+        prepare(root, "train", jobs=1, notify=quiet)
     report = json.loads((root / "prepared" / "clean-64" / "train.pieces" / "report.json").read_text())
     assert report["state"].startswith("stopped") and "not an mp4" in report["bad_clips"]["c1"]
     assert report["clips"]["used"] == 2
@@ -121,8 +121,8 @@ def test_a_video_that_opens_short_counts_as_bad_and_keeps_its_right_rows(tmp_pat
     path = write_video(root / "videos" / "c.mkv", 100, g="10", bf="0")
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(ValueError, match=r"1 of 1 clips.*\n.*c\.mkv: ends before frame \d\d, its faces go on to"):
-        prepare(root, "train", jobs=1, say=quiet)
-    folder = prepare(root, "train", jobs=1, say=quiet, max_bad_fraction=1)
+        prepare(root, "train", jobs=1, notify=quiet)
+    folder = prepare(root, "train", jobs=1, notify=quiet, max_bad_fraction=1)
     index, report = Index.open(folder), json.loads((folder / "report.json").read_text())
     assert list(report["cut_short"]) == ["c"] and 10 < len(index) < 70
     assert [number_in(index.crop(row)) for row in range(len(index) - 1)] == index.frame.tolist()[:-1]
@@ -133,9 +133,8 @@ def test_a_video_that_opens_short_counts_as_bad_and_keeps_its_right_rows(tmp_pat
     (InferConfig, ["--max_bad_fraction", "0"], 0.0), (InferConfig, [], 0.05)])
 def test_the_fraction_is_a_flag_and_inference_takes_the_checkpoints(kind, flags, fraction):
     config = parse(kind, flags)
-    got = (config.data.max_bad_fraction if kind is TrainConfig
-           else config.bad_fraction(DataConfig(max_bad_fraction=0.05)))
-    assert got == fraction
+    prepared = config.prepare if kind is TrainConfig else config.preparation(PrepareConfig(max_bad_fraction=0.05))
+    assert prepared.max_bad_fraction == fraction
 
 
 # Media
@@ -271,7 +270,7 @@ def test_an_image_that_is_none_is_refused_before_it_is_read(tmp_path):
         (folder / name).unlink()
         plant(folder / name)
         with pytest.raises(ValueError, match=rf"1 of 1 clips.*\n.*{name}.*{message}"):
-            prepare(root, "test", jobs=1, say=quiet)
+            prepare(root, "test", jobs=1, notify=quiet)
         (folder / name).unlink()
         (folder / name).write_bytes(kept)
     (folder / "00003_u3.jpg").unlink()
@@ -279,8 +278,8 @@ def test_an_image_that_is_none_is_refused_before_it_is_read(tmp_path):
     (folder.parent / "out").symlink_to(folder)
     (root / "videos_challenge" / "w").symlink_to(folder.parent)
     with pytest.raises(ValueError, match=r"1 of 2 clips.*\n.*w: is a link -> link videos_challenge instead"):
-        prepare(root, "test", jobs=1, say=quiet)
-    index = Index.open(prepare(root, "test", jobs=1, say=quiet, max_bad_fraction=0.5))
+        prepare(root, "test", jobs=1, notify=quiet)
+    index = Index.open(prepare(root, "test", jobs=1, notify=quiet, max_bad_fraction=0.5))
     assert len(index) == 3 and index.facts["counts"] == {"file left out: not named like a crop": 1,
                                                          "track dropped: its folder is a link": 1}
 
@@ -294,13 +293,13 @@ def test_extracted_images_that_lead_out_are_refused(tmp_path, source):
     inside.mkdir()
     (inside / "c").symlink_to(elsewhere)
     with pytest.raises(ValueError, match=rf"{inside.name}/c: is a link -> link {inside.name} instead"):
-        prepare(root, "train", jobs=1, say=quiet)
+        prepare(root, "train", jobs=1, notify=quiet)
     (inside / "c").unlink()
     folder = inside / "c" if source == "images" else inside / "c" / "t"
     folder.mkdir(parents=True)
     os.mkfifo(folder / ("img_00002.jpg" if source == "images" else "face_00002.jpg"))
     with pytest.raises(ValueError, match=r"_00002\.jpg: is not a regular file"):
-        prepare(root, "train", jobs=1, say=quiet)
+        prepare(root, "train", jobs=1, notify=quiet)
 
 
 LEFT_ALONE = """
@@ -454,9 +453,9 @@ def test_a_bomb_in_any_file_that_is_read_does_not_go_off(tmp_path):
     def trained(name: str) -> Callable[[Path], None]:
         def resumes(path: Path) -> None:
             model = nn.Linear(1, 1)
-            manifest = {file.name: index_module.sha256_of(file) for file in weights.iterdir() if file.suffix != ".json"}
+            manifest = {file.name: sha256_of(file) for file in weights.iterdir() if file.suffix != ".json"}
             (weights / checkpoint.MANIFEST).write_text(json.dumps(manifest))
-            checkpoint.write_json(weights / checkpoint.PROGRESS, {**asdict(checkpoint.Progress()), "scaler": None})
+            write_json(weights / checkpoint.PROGRESS, {**asdict(checkpoint.Progress()), "scaler": None})
             checkpoint.resume(weights, model, torch.optim.AdamW(model.parameters()), None, 1)
         return resumes
 
@@ -576,7 +575,7 @@ def test_a_trap_in_any_json_is_a_named_error(tmp_path, trap):
 
     def manifest_anew() -> None:
         (weights / checkpoint.MANIFEST).write_text(json.dumps({
-            name: index_module.sha256_of(weights / name) for name in (checkpoint.WEIGHTS, checkpoint.CONFIG)}))
+            name: sha256_of(weights / name) for name in (checkpoint.WEIGHTS, checkpoint.CONFIG)}))
 
     def resumes() -> None:
         model = nn.Linear(1, 1)
@@ -658,7 +657,7 @@ def test_ten_thousand_spoilt_annotations_are_read_or_counted(seed):
             content = copy.deepcopy(whole)
             for _ in range(chance.randint(1, 3)):
                 content = spoilt(content, chance)
-            patch.setattr(annotations, "read_json", lambda path, content=content: content)
+            patch.setattr(annotations, "read_json", lambda path, content=content, **how: content)
             for policy in POLICIES.values():
                 (clip,) = annotations.read_clips("av.json", ["c"], policy)
                 assert clip.uid == "c"
@@ -717,8 +716,8 @@ def test_two_thousand_damaged_tables_are_refused_or_read(tmp_path_factory, seed)
 @given(seeds)
 def test_two_thousand_spoilt_settings_are_refused_or_right(seed):
     chance = random.Random(seed)
-    kinds = (ModelConfig, DataConfig, checkpoint.Progress)
-    whole = {kind: {**asdict(kind()), **({"rules": {"max_gap": 3}} if kind is DataConfig else {})} for kind in kinds}
+    kinds = (ModelConfig, DataConfig, PrepareConfig, checkpoint.Progress)
+    whole = {kind: {**asdict(kind()), **({"rule": ["max_gap=3"]} if kind is PrepareConfig else {})} for kind in kinds}
     for number in range(100):
         kind = kinds[number % 3]
         facts = spoilt(copy.deepcopy(whole[kind]), chance)
@@ -773,9 +772,9 @@ def test_a_table_of_priors_that_does_not_fit_stops_preparation_by_name(tmp_path,
              "head_pose": np.zeros((5, 3))}
     np.savez(root / "priors" / "train.npz", **{**table, **change})                 # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"priors/train\.npz: cannot be joined: "):
-        prepare(root, "train", jobs=1, say=quiet)
+        prepare(root, "train", jobs=1, notify=quiet)
     np.savez(root / "priors" / "train.npz", **table)                               # type: ignore[arg-type]
-    assert not np.isnan(Index.open(prepare(root, "train", jobs=1, say=quiet)).head_pose).any()
+    assert not np.isnan(Index.open(prepare(root, "train", jobs=1, notify=quiet)).head_pose).any()
 
 
 def steps_of(index: Index, rows: int, batch_size: int, **changes: Any) -> list[Any]:

@@ -1,7 +1,6 @@
 """Features of a frozen backbone: the same rows and scores as from pixels, computed once, whole or not there at all."""
 
 import csv
-import fcntl
 import json
 import shutil
 import time
@@ -28,7 +27,8 @@ from gazepose.data.features import Features
 from gazepose.data.index import Index
 from gazepose.data.loader import make_loader
 from gazepose.data.windows import BLACK, WindowRule, read_pool, shown_rows
-from gazepose.source import Processes
+from gazepose.io import lock
+from gazepose.processes import Processes
 from gazepose.training import feature_cache as frozen
 from gazepose.training.augment import normalise, to_model
 from gazepose.training.distributed import check_flags, share_preparation
@@ -37,7 +37,7 @@ from gazepose.training.feature_cache import cache_features, features_of, fingerp
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZE, ROWS = 64, 30
-QUIET = Processes(say=lambda line: None)
+QUIET = Processes(notify=lambda line: None)
 
 
 @pytest.fixture
@@ -200,7 +200,8 @@ def test_an_interruption_loses_the_part_that_was_being_computed(index, monkeypat
     staging, = (index.folder / "features").glob(".*.making")
     assert len(list(staging.glob("maps-*.npy"))) == 2 and not list(index.folder.glob("features/*-*/features.json"))
     calls[:] = [0] * 6
-    again = features_of(model.frames, index, shown_rows(index, np.arange(ROWS), 3), SIZE, Processes(say=lines.append))
+    again = features_of(model.frames, index, shown_rows(index, np.arange(ROWS), 3), SIZE,
+                        Processes(notify=lines.append))
     assert again is not None and sum(calls[6:]) == 1 + 15 and not staging.exists() and len(again.parts) == 4
     assert len(lines) == 2
     assert lines[0].startswith("features: 15 crops of train go once, whole and unmirrored, through the frozen test_res")
@@ -250,13 +251,13 @@ def test_a_second_run_waits_for_the_first(index):
     model, rows, lines = network(), shown_rows(index, np.arange(ROWS), 3), []
     folder = index.folder / "features" / files.name_of(fingerprint(model.frames, index, SIZE), rows)
     folder.parent.mkdir()
-    second = Thread(target=features_of, args=(model.frames, index, rows, SIZE, Processes(say=lines.append)))
-    with open(folder.with_name(f".{folder.name}.lock"), "w") as first:
-        fcntl.flock(first, fcntl.LOCK_EX)
-        second.start()
-        while not lines:
-            time.sleep(0.01)
-        assert lines == [f"features: another run is at {folder}, waiting for it"] and not folder.exists()
+    second = Thread(target=features_of, args=(model.frames, index, rows, SIZE, Processes(notify=lines.append)))
+    first = lock(folder.with_name(f".{folder.name}.lock"))
+    second.start()
+    while not lines:
+        time.sleep(0.01)
+    assert len(lines) == 1 and "waiting for process" in lines[0] and not folder.exists()
+    first.release()
     second.join()
     assert len(Features(folder)) == 31
 

@@ -143,7 +143,7 @@ def test_inference_checks_the_models_flags_before_it_reads_data(tmp_path, monkey
     import infer
     options = {"num_encoder_layers": 1, "num_decoder_layers": 1, "dmodel": 32, "dim_feedforward": 32}
     checkpoint.save_weights(tmp_path / "best", build_model(ModelConfig(**options)), {
-        "model": vars(ModelConfig(**options)), "data": {}, "quality_fit": None})
+        "model": vars(ModelConfig(**options)), "prepare": {}, "data": {}, "quality_fit": None})
     monkeypatch.setattr(sys, "argv", ["infer.py", "--val", "--split", "3", "--checkpoint", str(tmp_path / "best")])
     with pytest.raises(ValueError, match=r"--split 3.0, but .*best has split 1.0 -> leave the flags out"):
         infer.main()

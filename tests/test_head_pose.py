@@ -99,7 +99,7 @@ def test_the_fitted_pose_of_the_embedded_world_is_near_its_truth(tiny_world):
 def test_the_column_is_fitted_where_there_are_landmarks(index_of):
     landmarks = np.array([seen(FACE, (20, 10, 0), aspect=1), np.full((5, 3), np.nan)])
     index, said = index_of([range(2)], landmarks=landmarks), []
-    door.fit_poses([index], say=said.append)
+    door.fit_poses([index], notify=said.append)
     opened = Index.open(index.folder)
     assert opened.head_pose[0] == pytest.approx([20, 10, 0], abs=1) and np.isnan(opened.head_pose[1]).all()
     assert "known for 1 of 2 faces" in said[-1] and opened.facts["priors"]["head_pose"] == "fitted to the landmarks"
@@ -135,7 +135,7 @@ def index_of_colours(folder: Path, count: int) -> Index:
 def test_a_hopenet_file_makes_the_column(snapshot, tmp_path):
     path, features, heads = snapshot
     index, said = index_of_colours(tmp_path, 6), []
-    door.estimate_poses([index], path, batch_size=4, say=said.append)
+    door.estimate_poses([index], path, batch_size=4, notify=said.append)
     crops = torch.from_numpy(np.stack([index.crop(row) for row in range(6)])).permute(0, 3, 1, 2) / 255
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in ((.485, .456, .406), (.229, .224, .225)))
     with torch.inference_mode():
@@ -236,7 +236,7 @@ def mediapipe(monkeypatch):
 def test_mediapipe_makes_the_column(index_of, tmp_path, mediapipe):
     (tmp_path / "pose.task").write_bytes(b"model")
     index, said = index_of([range(2), range(3)]), []
-    door.find_landmarks([index], tmp_path / "pose.task", say=said.append)
+    door.find_landmarks([index], tmp_path / "pose.task", notify=said.append)
     found = Index.open(index.folder).landmarks
     grey = [index.crop(row).mean() / 255 for row in range(5)]
     wanted = np.array([[level, 0.5, 0.9] for level in grey[2:]])

@@ -13,6 +13,7 @@ import av
 import cv2
 import numpy as np
 import pytest
+from making import prepare
 
 from gazepose.data import clip_crops as pieces
 from gazepose.data import prepare as door
@@ -21,7 +22,6 @@ from gazepose.data.behaviours import BEHAVIOURS
 from gazepose.data.challenge import parse_name
 from gazepose.data.crops import published_crop, stored_crop
 from gazepose.data.index import Index
-from gazepose.data.prepare import prepare
 from gazepose.data.quality import fit_gaussian, laplacian_variance
 from gazepose.data.shards import decode, encode
 from gazepose.data.video import DECODERS, frames_in_order, video_facts
@@ -149,7 +149,7 @@ def test_a_stored_crop_is_averaged_when_it_shrinks_and_published_at_224():
 def test_a_policy_says_which_picture_a_frame_number_means(tmp_path, policy, decoded):
     root = data_set(tmp_path, {"c": [("t", [2, 3, 5])]})
     said = []
-    index = Index.open(prepare(root, "train", policy=policy, crop_size=64, jobs=1, say=said.append))
+    index = Index.open(prepare(root, "train", policy=policy, crop_size=64, jobs=1, notify=said.append))
     assert index.folder == root / "prepared" / f"{policy}-64" / "train"
     assert index.frame.tolist() == [2, 3, 4, 5]                        # frame 4 was filled
     assert [number_in(index.crop(row)) for row in range(4)] == decoded
@@ -164,7 +164,7 @@ def test_a_policy_says_which_picture_a_frame_number_means(tmp_path, policy, deco
 
 def test_tracks_of_many_clips_keep_their_pictures(tmp_path):
     clips = {f"c{n}": [("t", [5 + n, 6 + n, 30]), ("u", [6 + n, 7, 8])] for n in range(4)}
-    index = Index.open(prepare(data_set(tmp_path, clips), "train", jobs=2, say=quiet))
+    index = Index.open(prepare(data_set(tmp_path, clips), "train", jobs=2, notify=quiet))
     assert index.clips == list(clips) and len(index.track_name) == 12   # each t is split at its long gap
     assert sorted(set(index.track_name)) == ["t", "u"]
     assert [number_in(index.crop(row)) for row in range(len(index))] == index.frame.tolist()
@@ -172,18 +172,18 @@ def test_tracks_of_many_clips_keep_their_pictures(tmp_path):
 
 def test_a_prepared_folder_is_returned_at_once(tmp_path, monkeypatch):
     root = data_set(tmp_path, {"c": [("t", [1, 2])]})
-    folder = prepare(root, "train", jobs=1, say=quiet)
+    folder = prepare(root, "train", jobs=1, notify=quiet)
     monkeypatch.setattr(door, "read_clips", None)
-    assert prepare(root, "train", jobs=1, say=quiet) == folder
+    assert prepare(root, "train", jobs=1, notify=quiet) == folder
     assert not list(folder.parent.glob("train.*"))                     # no pieces, no staging left behind
 
 
 def test_a_folder_made_with_other_settings_is_refused(tmp_path):
     root = data_set(tmp_path, {"c": [("t", [1, 2])]})
-    prepare(root, "train", crop_size=32, jobs=1, say=quiet)
+    prepare(root, "train", crop_size=32, jobs=1, notify=quiet)
     (root / "prepared" / "clean-32").rename(root / "prepared" / "clean-48")
     with pytest.raises(ValueError, match="made with crop_size 32, wanted 48 -> delete the folder"):
-        prepare(root, "train", crop_size=48, jobs=1, say=quiet)
+        prepare(root, "train", crop_size=48, jobs=1, notify=quiet)
 
 
 def test_finished_clips_survive_an_interruption(tmp_path, monkeypatch):
@@ -198,8 +198,8 @@ def test_finished_clips_survive_an_interruption(tmp_path, monkeypatch):
 
     monkeypatch.setattr(pieces, "frames_in_order", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        prepare(root, "train", jobs=1, say=quiet)
-    index = Index.open(prepare(root, "train", jobs=1, say=quiet))
+        prepare(root, "train", jobs=1, notify=quiet)
+    index = Index.open(prepare(root, "train", jobs=1, notify=quiet))
     assert opened == ["c0", "c1", "c1", "c2"] and index.clips == ["c0", "c1", "c2"]
     assert [number_in(index.crop(row)) for row in range(6)] == [1, 2, 3, 1, 2, 4]
 
@@ -208,11 +208,11 @@ def test_a_damaged_piece_is_made_again(tmp_path, monkeypatch):
     root = data_set(tmp_path, {"c": [("t", [1, 2, 3])]})
     monkeypatch.setattr(door, "merge", None)
     with pytest.raises(TypeError):
-        prepare(root, "train", jobs=1, say=quiet)                      # stopped between the pieces and the index
+        prepare(root, "train", jobs=1, notify=quiet)                      # stopped between the pieces and the index
     monkeypatch.undo()
     table = root / "prepared" / "clean-64" / "train.pieces" / "c.npz"
     table.write_bytes(table.read_bytes()[:-9])
-    assert Index.open(prepare(root, "train", jobs=1, say=quiet)).frame.tolist() == [1, 2, 3]
+    assert Index.open(prepare(root, "train", jobs=1, notify=quiet)).frame.tolist() == [1, 2, 3]
 
 
 def test_two_ranks_share_the_clips_and_agree(tmp_path, monkeypatch):
@@ -225,7 +225,7 @@ def test_two_ranks_share_the_clips_and_agree(tmp_path, monkeypatch):
         barrier.wait()
 
     ranks = [threading.Thread(target=lambda rank=rank: folders.append(prepare(
-        root, "train", jobs=1, say=quiet, rank=rank, world_size=2, wait=meet)))
+        root, "train", jobs=1, notify=quiet, rank=rank, world_size=2, wait=meet)))
         for rank in range(2)]
     for thread in ranks:
         thread.start()
@@ -239,8 +239,8 @@ def test_missing_videos_are_named_counted_and_bounded(tmp_path):
     root = data_set(tmp_path, {f"c{n}": [("t", [1, 2])] for n in range(3)})
     (root / "videos" / "c1.mp4").unlink()
     with pytest.raises(ValueError, match=r"1 of 3 clips cannot be used, more than 1\.0%:\n.*c1\.mp4: no such video\n"):
-        prepare(root, "train", jobs=1, say=quiet)
-    index = Index.open(prepare(root, "train", jobs=1, say=quiet, max_bad_fraction=0.5))
+        prepare(root, "train", jobs=1, notify=quiet)
+    index = Index.open(prepare(root, "train", jobs=1, notify=quiet, max_bad_fraction=0.5))
     assert index.clips == ["c0", "c2"] and "no such video" in index.facts["bad_clips"]["c1"]
 
 
@@ -248,9 +248,9 @@ def test_a_video_that_came_late_is_used(tmp_path):
     root = data_set(tmp_path, {f"c{n}": [("t", [1, 2])] for n in range(2)}, videos=False)
     write_video(root / "videos" / "c0.mp4", 9)
     with pytest.raises(ValueError, match="1 of 2 clips"):
-        prepare(root, "train", jobs=1, say=quiet)
+        prepare(root, "train", jobs=1, notify=quiet)
     write_video(root / "videos" / "c1.mp4", 9)
-    assert len(Index.open(prepare(root, "train", jobs=1, say=quiet))) == 4
+    assert len(Index.open(prepare(root, "train", jobs=1, notify=quiet))) == 4
 
 
 def test_frames_past_the_end_and_faces_outside_are_counted(tmp_path):
@@ -260,11 +260,11 @@ def test_frames_past_the_end_and_faces_outside_are_counted(tmp_path):
     track = content["videos"][0]["clips"][0]["persons"][1]["tracking_paths"][0]["track"]
     track[0] |= {"x": WIDTH + 5}
     path.write_text(json.dumps(content))
-    clean = Index.open(prepare(root, "train", jobs=1, say=quiet))
+    clean = Index.open(prepare(root, "train", jobs=1, notify=quiet))
     assert clean.frame.tolist() == [8, 9] and clean.position.tolist() == [1, 2]
     assert clean.facts["counts"] == {"person left out: camera wearer": 1, "row left out: outside the picture": 1,
                                      "row left out: past the end of the video": 2}
-    baseline = Index.open(prepare(root, "train", policy="baseline", jobs=1, say=quiet))
+    baseline = Index.open(prepare(root, "train", policy="baseline", jobs=1, notify=quiet))
     assert baseline.frame.tolist() == [7, 8, 9, 10] and not baseline.crop(0).any()
     assert baseline.black.tolist() == [True, False, False, False]
     rule = WindowRule(behaviour=BEHAVIOURS["published"])
@@ -282,7 +282,7 @@ def test_a_clip_decord_cannot_read_is_read_by_pyav_and_counted(tmp_path, monkeyp
         return decode_frames(path, wanted, decoder, whole)
 
     monkeypatch.setattr(pieces, "frames_in_order", decord_fails)
-    index = Index.open(prepare(root, "train", jobs=1, say=quiet))
+    index = Index.open(prepare(root, "train", jobs=1, notify=quiet))
     assert index.facts["counts"]["clip decoded by pyav: decord could not"] == 1 and number_in(index.crop(1)) == 2
 
 
@@ -292,7 +292,7 @@ def test_decord_is_given_up_when_it_decodes_ahead_without_end(tmp_path, monkeypa
     monkeypatch.setattr(video, "_memory", lambda: next(held))
     with pytest.raises(ValueError, match=r"c\.mp4: frame 32: decord decodes ahead .* holds 4096 MiB -> use"):
         list(frames_in_order(root / "videos" / "c.mp4", range(40)))
-    index = Index.open(prepare(root, "train", jobs=1, say=quiet))
+    index = Index.open(prepare(root, "train", jobs=1, notify=quiet))
     assert index.facts["counts"]["clip decoded by pyav: decord could not"] == 1 and number_in(index.crop(1)) == 36
 
 
@@ -300,7 +300,7 @@ def test_progress_says_how_much_is_left(tmp_path, monkeypatch):
     root = data_set(tmp_path, {"long": [("t", list(range(1, 31)))], "short": [("t", list(range(1, 11)))]})
     monkeypatch.setattr(door, "SAY_EVERY_S", -1)
     said = []
-    prepare(root, "train", jobs=1, say=said.append)
+    prepare(root, "train", jobs=1, notify=said.append)
     assert said[0].startswith("preparing train: 1 of 2 clips, 75% of the crops, about 1 min left")
 
 
@@ -308,13 +308,12 @@ def test_an_empty_split_names_folder_and_reasons(tmp_path):
     root = data_set(tmp_path, {"c": [("t", [])]})
     with pytest.raises(ValueError, match=r"train: the split is empty, none of its 1 clips has a usable face "
                                          r"\(.*no usable record: 1.*\) -> check"):
-        prepare(root, "train", jobs=1, say=quiet)
+        prepare(root, "train", jobs=1, notify=quiet)
 
 
 def test_what_cannot_be_asked_for_is_said_at_once(tmp_path):
     for wanted, message in [({"policy": "tidy"}, "policy 'tidy' is unknown -> use baseline or clean"),
-                            ({"crop_size": 7}, "crop_size 7: crops of 16 to 1024 pixels"),
-                            ({"decoder": "x"}, "decoder 'x' is unknown -> use decord or pyav")]:
+                            ({"crop_size": 7}, "--crop_size 7 -> give 16 to 1024 pixels")]:
         with pytest.raises(ValueError, match=message):
             prepare(tmp_path, "train", **wanted)
     with pytest.raises(ValueError, match="split 'trial' is unknown -> use train, val, test"):
@@ -334,7 +333,7 @@ def test_priors_and_truth_are_joined_by_name(tmp_path):
     np.savez(root / "priors" / "train.npz", **faces, head_pose=np.array([[3.0] * 3, [1.0] * 3, [9.0] * 3]),
              landmarks=np.ones((3, 5, 3), np.float32))
     np.savez(root / "truth" / "train.npz", **faces, gaze=np.array([[3.0] * 2, [1.0] * 2, [9.0] * 2]))
-    index = Index.open(prepare(root, "train", jobs=1, say=quiet))
+    index = Index.open(prepare(root, "train", jobs=1, notify=quiet))
     np.testing.assert_array_equal(index.head_pose[:, 0], [1, np.nan, 3])
     np.testing.assert_array_equal(index.gaze[:, 1], [1, np.nan, 3])
     assert np.isnan(index.landmarks[1]).all() and (index.landmarks[[0, 2]] == 1).all()
@@ -359,7 +358,7 @@ def challenge(root: Path, names: list[str], size: int = 224) -> Path:
 def test_test_crops_become_rows_without_labels(tmp_path):
     root = challenge(tmp_path, ["v1/t1/00003_b.jpg", "v1/t1/00002_a.jpg", "v2/t9/lonely.jpg", "v2/t9/only.jpg",
                                 "v2/t9/00007_c.jpg", "v2/t9/notes.txt"])
-    index = Index.open(prepare(root, "test", crop_size=64, jobs=1, say=quiet))
+    index = Index.open(prepare(root, "test", crop_size=64, jobs=1, notify=quiet))
     assert index.unique_id is not None and index.unique_id.tolist() == [b"a", b"b", b"lonely", b"only", b"c"]
     assert index.frame.tolist() == [2, 3, -1, -1, 7] and set(index.label.tolist()) == {-1}
     assert index.track_name == ["t1", "t9", "t9", "t9"] and index.track_start.tolist() == [0, 2, 3, 4, 5]
@@ -371,7 +370,7 @@ def test_test_crops_become_rows_without_labels(tmp_path):
 
 def test_a_test_crop_of_the_wanted_size_keeps_its_bytes(tmp_path):
     root = challenge(tmp_path, ["v/t/00001_a.jpg"])
-    index = Index.open(prepare(root, "test", crop_size=224, jobs=1, say=quiet))
+    index = Index.open(prepare(root, "test", crop_size=224, jobs=1, notify=quiet))
     assert index.jpeg(0) == (root / "videos_challenge/v/t/00001_a.jpg").read_bytes()
     assert decode(index.jpeg(0)).shape == (224, 224, 3)
 
@@ -380,7 +379,7 @@ def test_a_black_test_crop_is_noted(tmp_path):
     root = challenge(tmp_path, [f"v/t/0000{number}_{number}.jpg" for number in range(3)])
     (root / "videos_challenge/v/t/00001_1.jpg").write_bytes(encode(np.zeros((32, 32, 3), np.uint8)))
     (root / "videos_challenge/v/t/00002_2.jpg").write_bytes(encode(np.full((32, 32, 3), 9, np.uint8)))
-    index = Index.open(prepare(root, "test", jobs=1, say=quiet))
+    index = Index.open(prepare(root, "test", jobs=1, notify=quiet))
     # the first is the barcode of 0: black as well; a plain grey one is not
     assert index.black.tolist() == [True, True, False] and index.quality.tolist() == [0, 0, 0]
 
@@ -388,11 +387,11 @@ def test_a_black_test_crop_is_noted(tmp_path):
 def test_a_unique_id_twice_or_a_damaged_crop_is_an_error(tmp_path):
     root = challenge(tmp_path, ["v/t/00001_a.jpg", "v/t/00002_a.jpg"])
     with pytest.raises(ValueError, match=r"00002_a\.jpg: the unique id a occurs twice"):
-        prepare(root, "test", jobs=1, say=quiet)
+        prepare(root, "test", jobs=1, notify=quiet)
     (root / "videos_challenge/v/t/00002_a.jpg").unlink()
     (root / "videos_challenge/v/t/00001_a.jpg").write_bytes(b"\xff\xd8\xff broken")
     with pytest.raises(ValueError, match=r"00001_a\.jpg: not a JPEG.*download or make it again"):
-        prepare(root, "test", jobs=1, say=quiet)
+        prepare(root, "test", jobs=1, notify=quiet)
 
 
 def test_test_labels_are_never_read(tmp_path):
@@ -401,5 +400,5 @@ def test_test_labels_are_never_read(tmp_path):
     with open(root / "truth" / "test_labels.csv", "w") as file:
         csv.writer(file).writerows([["video_id", "track_id", "frame", "unique_id", "label"], ["v", "t", 1, "a", 1]])
     np.savez(root / "truth" / "test.npz", clip=["v"], track=["t"], frame=[1], gaze=np.ones((1, 2)))
-    index = Index.open(prepare(root, "test", jobs=1, say=quiet))
+    index = Index.open(prepare(root, "test", jobs=1, notify=quiet))
     assert index.label.tolist() == [-1] and np.isnan(index.gaze).all()

@@ -87,12 +87,12 @@ def test_all_key_styles_give_the_column_that_is_written_directly(tmp_path, make_
     written = Index.open(index.folder).contents["files"]["head_pose"]
     for name, content in forms.items():
         add_columns(index.folder, {"head_pose": np.zeros((8, 3))})
-        door.import_files([index], [write_json(tmp_path / f"{name}.json", content)], "head_pose", say=quiet)
+        door.import_files([index], [write_json(tmp_path / f"{name}.json", content)], "head_pose", notify=quiet)
         assert Index.open(index.folder).contents["files"]["head_pose"] == written, name
     table = tmp_path / "poses.csv"
     table.write_text("frame,track,clip,yaw,pitch,roll\n" + "".join(
         f"{f},{t},{c},{-pose[0]},{pose[1]},{pose[2]}\n" for (c, t, f), pose in zip(keys, POSES, strict=True)))
-    door.import_files([index], [table], "head_pose", hopenet_signs=False, say=quiet)
+    door.import_files([index], [table], "head_pose", hopenet_signs=False, notify=quiet)
     opened = Index.open(index.folder)
     assert opened.contents["files"]["head_pose"] == written
     assert opened.facts["priors"] == {"head_pose": "imported from poses.csv"}
@@ -124,7 +124,7 @@ def test_the_published_loaders_priors(tmp_path, make_index, parity):
         tracks = {tuple(track.split("/")): found for track, found in faces.items()}
         index = make_index(tracks, name, unique)
         for prior, key in (("head_pose", "head_pose"), ("landmarks", "mesh"), ("quality_p", "p")):
-            door.import_files([index], [write_json(tmp_path / f"{name}-{key}.json", given[key])], prior, say=quiet)
+            door.import_files([index], [write_json(tmp_path / f"{name}-{key}.json", given[key])], prior, notify=quiet)
         index = Index.open(index.folder)
         row_of = {index.name_of(row): row for row in range(len(index))}
         heads, compared = HeadPoseQueries(8, split=1, published=True), 0
@@ -330,7 +330,7 @@ def test_the_verb_says_what_came_of_it(tmp_path, make_index, monkeypatch, capsys
 def test_quality_is_measured_fitted_and_shown(make_index):
     index, said = make_index(), []
     test = make_index({("c3", "ta"): [0, 1, 2]}, "test")
-    door.show_quality([index, test], say=said.append)
+    door.show_quality([index, test], notify=said.append)
     opened = Index.open(index.folder)
     wanted = [laplacian_variance(door.published_crop(index.crop(row))) for row in range(8)]
     np.testing.assert_array_equal(opened.quality, np.float32(wanted))
@@ -373,7 +373,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(tmp_path, make_index)
     assert again.returncode == 0 and "going on, 2 of 4 chunks are there" in again.stdout, again.stderr
     assert log.read_text().split() == ["4", "6"]
     extract.extract(whole, "head_pose", lambda rows: np.sin(rows[:, None] + np.arange(3)), source="", depends="sin",
-                    say=quiet)
+                    notify=quiet)
     made, wanted = (Index.open(folder.folder).contents["files"]["head_pose"] for folder in (index, whole))
     assert made == wanted and (index.folder / made["file"]).read_bytes() == (whole.folder / wanted["file"]).read_bytes()
     assert not list(index.folder.parent.glob("*.head_pose-*"))
@@ -388,7 +388,7 @@ def test_chunks_of_other_settings_or_cut_short_are_made_again(tmp_path, make_ind
             raise OSError("disk full")
         return np.ones((len(rows), 3))
 
-    settings_of = {"source": "", "depends": "a", "chunk": 2, "say": quiet}
+    settings_of = {"source": "", "depends": "a", "chunk": 2, "notify": quiet}
     for _ in range(2):
         with pytest.raises(OSError, match="disk full"):
             extract.extract(index, "head_pose", measure, **settings_of)

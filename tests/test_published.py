@@ -14,12 +14,12 @@ import warm
 from golden.rules import filled
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from making import prepare
 
 from gazepose import __main__ as verbs
 from gazepose.compat.checkpoints import KINDS, read_published
 from gazepose.data.behaviours import BEHAVIOURS
 from gazepose.data.index import Index
-from gazepose.data.prepare import prepare
 from gazepose.data.windows import WindowRule, make_batch
 from gazepose.models import ModelConfig, build_model
 from gazepose.source import chosen_rows
@@ -71,7 +71,7 @@ def test_a_published_gazepose_scores_the_same_imported_direct_and_built_by_hand(
     """The whole road: file -> import -> infer.py, file -> infer.py, and the model on the same windows."""
     file = file_of(golden, "gazepose_head1lm1", work / "best.pth", prefix="module.")
     world = work / "world"
-    index = Index.open(prepare(world, "val", policy="baseline", crop_size=224, say=lambda line: None))
+    index = Index.open(prepare(world, "val", policy="baseline", crop_size=224, notify=lambda line: None))
     rows = chosen_rows(index, 13, LIMIT)
     fit = index.facts["quality_fit"]
     rule = WindowRule(stride=13, gaussian_drop=True, quality_fit=(fit["mean"], fit["std"]),

@@ -13,7 +13,8 @@ import warm
 from rig import Rig, Run, save_once
 from safetensors.torch import load_file
 
-from gazepose.training.checkpoint import newest_whole, read_json
+from gazepose.io import read_object
+from gazepose.training.checkpoint import newest_whole
 
 STOP = signal.SIGTERM
 TWICE = ("--gradient_accumulation_steps", "2")
@@ -106,7 +107,7 @@ def test_a_signal_is_heard_once_and_a_save_is_finished(rig, fault):
                   ends=75, fault=fault)
     assert run.status()["state"] == "preempted" and "Traceback" not in run.log()
     newest, passed = newest_whole(run.folder)
-    assert not passed and read_json(newest / "progress.json")["step"] == run.status()["step"]
+    assert not passed and read_object(newest / "progress.json")["step"] == run.status()["step"]
 
 
 def test_a_folder_is_held_by_one_training(rig):

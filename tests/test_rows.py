@@ -10,12 +10,13 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from making import prepare
 from test_prepare import HEIGHT, WIDTH, barcode, data_set, number_in, quiet, write_video
 
-from gazepose.config import DataConfig, InferConfig, parse, parse_train
+from gazepose.config import InferConfig, parse, parse_train
 from gazepose.data.annotations import policy_named, read_clips, read_original
 from gazepose.data.index import COLUMNS, TABLES, Index
-from gazepose.data.prepare import prepare
+from gazepose.data.prepare import PrepareConfig
 from gazepose.data.shards import encode
 from gazepose.data.tracks import POLICIES, Policy
 from gazepose.data.windows import WindowRule, centre_rows, window_rows
@@ -24,7 +25,7 @@ CLEAN, BASELINE = POLICIES["clean"], POLICIES["baseline"]
 
 
 def opened(root: Path, split: str = "train", **settings: Any) -> Index:
-    return Index.open(prepare(root, split, jobs=1, say=quiet, **{"crop_size": 32, **settings}))
+    return Index.open(prepare(root, split, jobs=1, notify=quiet, **{"crop_size": 32, **settings}))
 
 
 def same(one: Index, other: Index) -> None:
@@ -174,7 +175,7 @@ def test_what_the_original_scripts_lost_cannot_be_asked_for(tmp_path):
     root = original(tmp_path, {"t": [record(1, None), record(2)]}, LOOKING)
     assert read_one(root)[1]["record dropped: person id empty"] == 1
     with pytest.raises(ValueError, match=r"result_LAM: the original scripts left out is_at_me -> leave --at_me_only"):
-        read_one(root, policy_named("clean", {"at_me_only": True}))
+        read_one(root, policy_named("clean", ["at_me_only=True"]))
     shutil.rmtree(root / "result_LAM")
     with pytest.raises(FileNotFoundError, match=r"result_LAM: no such folder, so .*json_original has no labels"):
         read_one(root)
@@ -469,8 +470,8 @@ def test_every_rule_changes_what_it_says_and_nothing_else(ruled, rule):
     value, as_said = EFFECTS[rule]
     flags = [f"--{'' if value else 'no_'}{rule}"] if isinstance(value, bool) else [f"--{rule}", str(value)]
     config, _ = parse_train(flags)
-    assert config.data.rules == {rule: value}
-    index = opened(ruled, rules=config.data.rules)
+    assert config.prepare.rule == (f"{rule}={value}",)
+    index = opened(ruled, rules={rule: value})
     assert index.folder.parent.name == f"clean+{rule}={value}-32"
     assert index.facts["rules"] == {**opened(ruled).facts["rules"], rule: value}
     changed = fields_changed(seen(opened(ruled)), seen(index))
@@ -484,7 +485,7 @@ def test_a_preset_is_its_rules(ruled):
 
 def test_a_rule_that_says_what_the_preset_says_makes_no_other_folder(ruled):
     assert opened(ruled, rules={"max_gap": 15, "wearer": "flag"}).folder == opened(ruled).folder
-    assert policy_named("clean", {"box_scale": 1.5, "max_gap": None}).name == "clean+max_gap=None+box_scale=1.5"
+    assert policy_named("clean", ["box_scale=1.5", "max_gap=None"]).name == "clean+max_gap=None+box_scale=1.5"
 
 
 def test_a_folder_made_under_other_rules_is_refused(ruled, tmp_path):
@@ -499,8 +500,11 @@ def test_a_folder_made_under_other_rules_is_refused(ruled, tmp_path):
 
 @pytest.mark.parametrize(("flags", "message"), [
     (["--max_gap", "-1"], "max_gap -1 -> give 0 or more"), (["--box_scale", "0"], "box_scale 0.0 -> give 0.1 to 10"),
-    (["--first_number", "2"], "invalid choice '2'"), (["--wearer", "last"], "'first', 'flag'"),
-    (["--max_gpa", "3"], "--max_gap")])
+    (["--first_number", "2"], "--rule first_number=2 -> give 0 or 1"),
+    (["--wearer", "last"], "--rule wearer=last -> give first or flag"),
+    (["--rule", "max_gpa=3"], "no rule 'max_gpa' -> the rules are drop_frame_zero,"),
+    (["--rule", "max_gap=few"], "--rule max_gap=few -> give a whole number or None"),
+    (["--rule", "drop_outside=maybe"], "-> give True or False"), (["--max_gap"], "--rule max_gap=")])
 def test_a_rule_that_cannot_be_is_said_at_once(flags, message, capsys):
     with pytest.raises(SystemExit) as ended:
         parse_train(flags)
@@ -508,23 +512,23 @@ def test_a_rule_that_cannot_be_is_said_at_once(flags, message, capsys):
 
 
 def test_an_unknown_rule_names_the_rules():
-    with pytest.raises(ValueError, match="policy clean: no rule 'gap' -> the rules are drop_frame_zero, drop_outside,"):
-        policy_named("clean", {"gap": 3})
+    with pytest.raises(ValueError, match="policy clean has no rule 'gap' -> the rules are drop_frame_zero,"):
+        policy_named("clean", ["gap=3"])
 
 
 def test_inference_takes_the_checkpoints_rules_unless_told():
-    trained = DataConfig(policy="clean", rules={"max_gap": 30}, crops_from="faces")
+    trained = PrepareConfig(policy="clean", rule=("max_gap=30",), crops_from="faces", max_bad_fraction=0.05)
 
-    def rows_of(*flags: str) -> dict[str, Any]:
-        return parse(InferConfig, list(flags)).rows_of(trained)
+    def preparation(*flags: str) -> PrepareConfig:
+        return parse(InferConfig, list(flags)).preparation(trained)
 
-    assert rows_of() == {"policy": "clean", "rules": {"max_gap": 30}, "crops_from": "faces"}
-    assert rows_of("--end_inclusive")["rules"] == {"max_gap": 30, "end_inclusive": True}
-    assert rows_of("--max_gap", "None")["rules"] == {"max_gap": None}
-    assert rows_of("--policy", "baseline", "--no_end_inclusive") == {
-        "policy": "baseline", "rules": {"end_inclusive": False}, "crops_from": "faces"}
-    assert rows_of("--data", "elsewhere")["crops_from"] is None
-    assert rows_of("--data", "elsewhere", "--crops_from", "images")["crops_from"] == "images"
+    assert preparation() == trained
+    assert preparation("--end_inclusive").rules.name == "clean+max_gap=30+end_inclusive=True"
+    assert preparation("--max_gap", "None").rules.name == "clean+max_gap=None"
+    assert preparation("--policy", "baseline", "--no_end_inclusive").rules.name == "baseline+end_inclusive=False"
+    assert preparation("--data", "elsewhere").crops_from is None
+    assert preparation("--data", "elsewhere", "--crops_from", "images").crops_from == "images"
+    assert preparation("--max_bad_fraction", "0").max_bad_fraction == 0
 
 
 @pytest.mark.parametrize("looking", [None, []])

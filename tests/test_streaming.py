@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from making import list_faces, prepare, settings_of
 from test_doctor import fast_start
 from test_prepare import data_set, number_in, quiet
 
@@ -22,12 +23,12 @@ from gazepose.config import TrainConfig, asdict, parse
 from gazepose.data import loader as module
 from gazepose.data.index import COLUMNS, Index, write_index
 from gazepose.data.loader import BatchOrder, ClipBatches, ClipOrder, make_loader
-from gazepose.data.prepare import prepare
-from gazepose.data.streaming import VideoIndex, list_faces
+from gazepose.data.streaming import VideoIndex
 from gazepose.data.tracks import POLICIES
 from gazepose.data.windows import WindowRule, centre_rows, neighbours, segments
 from gazepose.models import build_model
-from gazepose.source import Processes, Source, prepared_indexes
+from gazepose.processes import Processes
+from gazepose.source import Source, prepared_indexes
 from gazepose.training.checkpoint import save_weights
 
 TRAIN = WindowRule(train=True, stride=3, windows_per_segment=4)
@@ -36,8 +37,8 @@ CLIPS, TRACK = 7, 40
 
 def both(root: Path, split: str, **wanted: Any) -> tuple[Index, VideoIndex]:
     """A split from shards and from videos."""
-    return (Index.open(prepare(root, split, jobs=1, say=quiet, **wanted)),
-            VideoIndex.open(list_faces(root, split, say=quiet, **wanted)))
+    return (Index.open(prepare(root, split, jobs=1, notify=quiet, **wanted)),
+            VideoIndex.open(list_faces(root, split, notify=quiet, **wanted)))
 
 
 @pytest.fixture(scope="module")
@@ -213,10 +214,10 @@ def test_a_video_cut_short_is_left_out_and_reported_as_in_preparation(tmp_path):
     whole = fast_start(root / "videos" / "c1.mp4", 40)
     (root / "videos" / "c0.mp4").write_bytes(whole[:len(whole) // 2])
     with pytest.raises(ValueError, match=r"1 of 2 clips cannot be used, more than 1\.0%:\n.*c0\.mp4: .*pyav"):
-        list_faces(root, "train", say=quiet)
+        list_faces(root, "train", notify=quiet)
     said: list[str] = []
-    video = VideoIndex.open(list_faces(root, "train", say=said.append, max_bad_fraction=0.5))
-    shards = Index.open(prepare(root, "train", jobs=1, say=quiet, max_bad_fraction=0.5))
+    video = VideoIndex.open(list_faces(root, "train", notify=said.append, max_bad_fraction=0.5))
+    shards = Index.open(prepare(root, "train", jobs=1, notify=quiet, max_bad_fraction=0.5))
     assert video.clips == shards.clips == ["c1"] and video.facts["bad_clips"].keys() == {"c0"}
     assert "clip c0 cannot be used: " in said[0]
     told, theirs = (json.loads((index.folder / "report.json").read_text()) for index in (video, shards))
@@ -228,7 +229,7 @@ def test_a_video_that_ends_before_its_faces_counts_as_a_fault_as_in_preparation(
     root = data_set(tmp_path, {"c0": [("t", [1, 2, 45, 80])], "c1": [("t", [1, 2])]}, frames=40)
     for make in (list_faces, partial(prepare, jobs=1)):
         with pytest.raises(ValueError, match=r"c0\.mp4: ends before frame 45, its faces go on to frame 80 -> download"):
-            make(root, "train", say=quiet)
+            make(root, "train", notify=quiet)
     shards, video = both(root, "train", max_bad_fraction=0.5)
     told, theirs = (json.loads((index.folder / "report.json").read_text()) for index in (video, shards))
     assert told == {**theirs, "state": "listed"} and told["cut_short"].keys() == {"c0"}
@@ -241,7 +242,7 @@ def test_damage_met_while_reading_is_counted_and_bounded(tmp_path, capfd):
     for n in range(3):
         fast_start(root / "videos" / f"c{n}.mp4", 40)
     damage(root / "videos" / "c1.mp4")
-    wanted = {"say": quiet, "max_bad_fraction": 0.4}
+    wanted = {"notify": quiet, "max_bad_fraction": 0.4}
     index = VideoIndex.open(list_faces(root, "train", **wanted))
     assert index.clips == ["c0", "c1", "c2"]                           # headers do not tell
     loading = {"batch_size": 4, "crop_size": 64}
@@ -263,7 +264,7 @@ def test_damage_met_while_reading_is_counted_and_bounded(tmp_path, capfd):
 
 def test_a_video_that_changed_since_is_named(tmp_path):
     root = data_set(tmp_path, {"c": [("t", [1, 2])]})
-    index = VideoIndex.open(list_faces(root, "train", say=quiet))
+    index = VideoIndex.open(list_faces(root, "train", notify=quiet))
     assert number_in(index.crop(1)) == 2
     index.held.clear()
     with open(root / "videos" / "c.mp4", "ab") as file:
@@ -276,8 +277,8 @@ def test_what_cannot_be_had_from_videos_is_said(world):
     source = Source(world, "tiny", 0)
     wanted: dict[str, Any] = {"policy": "clean", "crop_size": 32, "decoder": "decord", "crops": "video"}
     with pytest.raises(ValueError, match="cuts faces out of videos/, not out of faces -> give --crops shards"):
-        source.split("val", Processes(say=quiet), crops_from="faces", **wanted)
-    assert type(source.split("test", Processes(say=quiet), **wanted)) is Index           # images, prepared as ever
-    index = source.split("val", Processes(say=quiet), **wanted)
+        source.split("val", settings_of(crops_from="faces", **wanted), Processes(notify=quiet))
+    assert type(source.split("test", settings_of(**wanted), Processes(notify=quiet))) is Index  # images
+    index = source.split("val", settings_of(**wanted), Processes(notify=quiet))
     with pytest.raises(ValueError, match=r"--Gaussiandrop needs the quality of all faces.*-> give --crops shards"):
         make_loader(index, WindowRule(gaussian_drop=True), centre_rows(index, 3), batch_size=4, crop_size=32)

@@ -27,7 +27,7 @@ from gazepose.experiments.sweep.plan import (
 from gazepose.experiments.sweep.table import markdown, record_of, table_csv, verdict
 from gazepose.experiments.sweep.work import share, tasks_of, work
 from gazepose.experiments.sweep.write import write_record
-from gazepose.processes import lock
+from gazepose.io import lock
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = sorted((ROOT / "launch" / "experiments").glob("*.toml"))
@@ -208,12 +208,13 @@ def test_a_run_that_somebody_else_is_training_is_waited_for(pool):
     predictions, _, folder = pool
     start = predictions[0].run.start.folder
     start.mkdir()
-    other = subprocess.Popen([sys.executable, "-c", "import sys, time, pathlib; from gazepose.processes import lock\n"
-                              f"held = lock(pathlib.Path({str(start)!r})); print(1, flush=True); time.sleep(2)"],
+    other = subprocess.Popen([sys.executable, "-c", "import sys, time, pathlib; from gazepose.io import lock\n"
+                              f"held = lock(pathlib.Path({str(start)!r}) / '.lock')\n"
+                              "print(1, flush=True); time.sleep(2)"],
                              cwd=ROOT, stdout=subprocess.PIPE)
     assert other.stdout and other.stdout.readline()
-    with pytest.raises(ValueError, match="trains in it"):
-        lock(start)
+    with pytest.raises(BlockingIOError, match=f"process {other.pid} on "):
+        lock(start / ".lock")
     began = time.monotonic()
     assert work(predictions) == [] and time.monotonic() - began > 1.5 and len(lines(folder)) == 5
 

@@ -363,13 +363,13 @@ def test_a_stopped_world_continues_with_what_is_there(tmp_path, monkeypatch):
 
     monkeypatch.setattr(world, "_render_clip", stop_after_two)
     with pytest.raises(KeyboardInterrupt):
-        world.render_world(tmp_path / "data", "tiny", 0, jobs=1, say=lambda line: None)
+        world.render_world(tmp_path / "data", "tiny", 0, jobs=1, notify=lambda line: None)
     assert not (tmp_path / "data" / "world.json").exists()
     with pytest.raises(ValueError, match="seed 0.*wanted 'tiny', seed 7.*delete"):
         world.render_world(tmp_path / "data", "tiny", 7, jobs=1)
     monkeypatch.setattr(world, "_render_clip", lambda *which: (drawn.append(which[-2:]), draw(*which)))
     lines: list[str] = []
-    world.render_world(tmp_path / "data", "tiny", 0, jobs=1, say=lines.append)
+    world.render_world(tmp_path / "data", "tiny", 0, jobs=1, notify=lines.append)
     assert drawn == [("train", 0), ("train", 1), ("val", 0), ("test", 0)]
     assert "2 are there" in lines[0] and lines[-1].endswith("4 of 4 clips")
     assert not [path for path in (tmp_path / "data").rglob("*") if "part" in path.name or path.name == ".pieces"]
@@ -378,7 +378,7 @@ def test_a_stopped_world_continues_with_what_is_there(tmp_path, monkeypatch):
 def test_a_finished_world_is_not_touched(tiny_world):
     before = (tiny_world / "world.json").stat().st_mtime_ns
     lines: list[str] = []
-    assert world.render_world(tiny_world, "tiny", 0, say=lines.append) == tiny_world
+    assert world.render_world(tiny_world, "tiny", 0, notify=lines.append) == tiny_world
     assert not lines and (tiny_world / "world.json").stat().st_mtime_ns == before
     for other in ({"preset": "easy", "seed": 0}, {"preset": "tiny", "seed": 1}):
         with pytest.raises(ValueError, match="world.json: this folder holds preset 'tiny', seed 0.*folder, or delete"):
@@ -404,7 +404,7 @@ def test_the_contact_sheet_is_a_picture(tiny_world):
 
 @pytest.fixture(scope="module")
 def stills(tmp_path_factory) -> Path:
-    return render_stills(tmp_path_factory.mktemp("stills"), "tiny", 0, 140, 48, jobs=1, say=lambda line: None)
+    return render_stills(tmp_path_factory.mktemp("stills"), "tiny", 0, 140, 48, jobs=1, notify=lambda line: None)
 
 
 def test_stills_are_an_index_of_single_crops(stills):
@@ -420,7 +420,7 @@ def test_stills_are_an_index_of_single_crops(stills):
 
 def test_finished_stills_are_not_made_again_and_others_not_written_over(stills):
     root = stills.parents[1]
-    assert render_stills(root, "tiny", 0, 140, 48, say=lambda line: pytest.fail(line)) == stills
+    assert render_stills(root, "tiny", 0, 140, 48, notify=lambda line: pytest.fail(line)) == stills
     with pytest.raises(ValueError, match="stills of .*'count': 140.* wanted .*'count': 150.* -> delete this folder"):
         render_stills(root, "tiny", 0, 150, 48)
     with pytest.raises(ValueError, match="0 stills of 48 pixels"):

@@ -4,8 +4,11 @@ Those that did nothing, or whose work something else does now, are left out with
 change the result end with what to write instead. All others are flags of config.py under the same name.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from typing import Literal
+
+from gazepose.data.tracks import Policy
 
 _LAUNCHER = "accelerate launch starts the processes (accelerate_configs/)"
 _ONE_FOLDER = "the data set is one folder with json/, split/ and videos/ -> --data DIR"
@@ -30,6 +33,10 @@ INSTEAD = {
 ONLY_TRAINING = ("train_path", "train_stride", "epochs", "lr", "weights")
 
 
+RULES = {rule.name: rule.type for rule in fields(Policy) if rule.name != "name"}
+"""rules of a policy, which were flags of their own; now --rule NAME=VALUE"""
+
+
 def translate(args: Sequence[str], program: Literal["train", "infer"]) -> tuple[list[str], list[str]]:
     """Arguments without what has no counterpart, and a line for each that was left out.
 
@@ -45,7 +52,7 @@ def translate(args: Sequence[str], program: Literal["train", "infer"]) -> tuple[
         if "exp_path" in given:
             left_out["train_path"] = "a run has one folder, that of --exp_path"
     kept, said, dropping = [], [], False
-    for arg in args:
+    for arg in _with_rules(args):
         name = _name(arg)
         if name is not None and name in instead:
             raise ValueError(f"--{name}: {instead[name]}")
@@ -58,6 +65,20 @@ def translate(args: Sequence[str], program: Literal["train", "infer"]) -> tuple[
         else:
             kept.append(arg)
     return kept, said
+
+
+def _with_rules(args: Sequence[str]) -> Iterator[str]:
+    """The same arguments, with --max_gap 30, --end_inclusive and --no_drop_outside as --rule NAME=VALUE."""
+    left = iter(args)
+    for arg in left:
+        name = _name(arg) or ""
+        rule = name.removeprefix("no_")
+        if rule not in RULES:
+            yield arg
+        elif RULES[rule] is bool:
+            yield from ("--rule", f"{rule}={name == rule}")
+        else:
+            yield from ("--rule", f"{rule}={arg.partition('=')[2] or next(left, '')}")
 
 
 def _name(arg: str) -> str | None:

@@ -6,23 +6,23 @@ wave are of speech, their video_imgs are pictures: data/images.py). What the rul
 are data/clip_crops.py.
 """
 
-import gc
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 
 from gazepose.data.tracks import MAX_FRAME, POLICIES, FaceTrack, Policy, RawTrack, Segment, face_tracks
-from gazepose.io import unique_names
+from gazepose.io import is_id, read_json, unique_names
 
-ID = re.compile(r"(?!\.+\Z)[A-Za-z0-9_.-]{1,128}")
 BLANK = re.compile(r"\s*")
+NO_ANNOTATIONS = "download the official annotations, or make the embedded world with `python -m gazepose synthetic`"
+DAMAGED_ANNOTATIONS = "download or make it again"
 CORNERS = ("x", "y", "width", "height")
 
 
@@ -35,25 +35,44 @@ class Clip:
     counts: Counter[str] = field(default_factory=Counter)
 
 
-def is_id(text: object) -> TypeGuard[str]:
-    """Ids become file names: letters, digits, `_`, `.`, `-`, at most 128, and not only dots."""
-    return isinstance(text, str) and ID.fullmatch(text) is not None
+def policy_named(name: str, rules: Sequence[str] = ()) -> Policy:
+    """A policy with some of its rules changed; its name says which: clean+max_gap=30.
 
-
-def policy_named(name: str, rules: Mapping[str, Any] | None = None) -> Policy:
-    """A preset with some of its rules changed; its name says which: clean+max_gap=30.
+    Args:
+        rules: NAME=VALUE each.
 
     Raises:
         ValueError: naming the policies or the rules there are, or a value that is out of range.
     """
     if name not in POLICIES:
         raise ValueError(f"policy {name!r} is unknown -> use {' or '.join(POLICIES)}")
-    preset, rules = POLICIES[name], rules or {}
+    policy, kinds = POLICIES[name], get_type_hints(Policy)
     known = [rule.name for rule in fields(Policy) if rule.name != "name"]
-    if unknown := sorted(set(rules) - set(known)):
-        raise ValueError(f"policy {name}: no rule {unknown[0]!r} -> the rules are {', '.join(known)}")
-    changed = {rule: rules[rule] for rule in known if rule in rules and rules[rule] != getattr(preset, rule)}
-    return replace(preset, name="+".join([name, *(f"{rule}={value}" for rule, value in changed.items())]), **changed)
+    wanted: dict[str, Any] = {}
+    for text in rules:
+        rule, _, value = text.partition("=")
+        if rule not in known:
+            raise ValueError(f"--rule {text}: policy {name} has no rule {rule!r} -> the rules are {', '.join(known)}")
+        wanted[rule] = _rule_value(text, value, kinds[rule])
+    changed = {rule: wanted[rule] for rule in known if rule in wanted and wanted[rule] != getattr(policy, rule)}
+    return replace(policy, name="+".join([name, *(f"{rule}={value}" for rule, value in changed.items())]), **changed)
+
+
+def _rule_value(text: str, value: str, kind: Any) -> Any:
+    choices = get_args(kind) if get_origin(kind) is Literal else (kind,)
+    if kind is bool:
+        choices = (True, False)
+    for choice in choices if get_origin(kind) is Literal or kind is bool else ():
+        if value.lower() == str(choice).lower():
+            return choice
+    try:
+        if type(None) in get_args(kind):
+            return None if value.lower() == "none" else int(value)
+        if kind in (int, float):
+            return kind(value)
+    except ValueError:
+        choices = ("a number",) if kind in (int, float) else ("a whole number", "None")
+    raise ValueError(f"--rule {text} -> give {' or '.join(map(str, choices))}")
 
 
 def read_split(path: str | Path) -> list[str]:
@@ -78,37 +97,15 @@ def read_split(path: str | Path) -> list[str]:
     return uids
 
 
-def read_json(path: str | Path) -> Any:
-    """Any JSON; NaN and numbers past the range of a float are read as such and dropped where they stand.
-
-    Raises:
-        FileNotFoundError, or ValueError naming the file: not JSON, nested absurdly, not UTF-8, or a name twice in one
-        object (which of the two is meant cannot be told).
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such annotation file -> download the official annotations, or make the "
-                                "embedded world with `python -m gazepose synthetic`")
-    collecting = gc.isenabled()
-    gc.disable()                                                       # millions of small objects, none of them cyclic
-    try:
-        return json.loads(path.read_bytes(), object_pairs_hook=unique_names)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not readable JSON: {error} -> download or make it again") from error
-    finally:
-        if collecting:
-            gc.enable()
-
-
 def read_clips(json_path: str | Path, clip_uids: Sequence[str], policy: Policy) -> list[Clip]:
     """Face tracks of the wanted clips of an av_train.json or av_val.json, in the order wanted.
 
     A clip without an annotation, or left out by a rule, comes back without tracks and with the reason counted.
 
     Raises:
-        FileNotFoundError or ValueError naming the file (see read_json).
+        FileNotFoundError or ValueError naming the file (see io.read_json).
     """
-    document = read_json(json_path)
+    document = read_json(json_path, missing=NO_ANNOTATIONS, remedy=DAMAGED_ANNOTATIONS)
     if not isinstance(document, dict):
         raise ValueError(f"{json_path}: an object with `videos` is wanted, this is a {type(document).__name__}")
     wanted, found = set(clip_uids), {}

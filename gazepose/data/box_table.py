@@ -16,9 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
-from gazepose.data.annotations import Clip, is_id
+from gazepose.data.annotations import Clip
 from gazepose.data.tracks import MAX_FRAME, POLICIES, FaceTrack, Policy, RawTrack, face_tracks
 from gazepose.data.video import SUFFIXES, find_video
+from gazepose.io import is_id
 
 TABLES = (".csv", ".parquet")
 COLUMNS = ("clip", "track", "frame", "x", "y", "width", "height")

@@ -15,11 +15,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from gazepose.data.annotations import is_id
 from gazepose.data.images import MAX_BYTES
 from gazepose.data.index import Index
 from gazepose.data.shards import jpeg_size
-from gazepose.io import plain_file, plain_folder
+from gazepose.io import is_id, plain_file, plain_folder
 
 FRAMED = re.compile(r"(\d{5})_(.+)\.jpg")
 UNFRAMED = re.compile(r"(.+)\.jpg")

@@ -1,8 +1,8 @@
 """Features: the maps that a frozen backbone gave for some rows of an index, float16 in memory-mapped files beside it.
 
-Nothing here knows a network: what is computed, and by which processes, is training/feature_cache.py. A folder that has its name is
-whole: its parts are written one by one into a folder of another name, which is renamed last, so that an interruption
-leaves whole parts to go on from.
+Nothing here knows a network: what is computed, and by which processes, is training/feature_cache.py. A folder that
+has its name is whole: its parts are written one by one into a folder of another name, which is renamed last, so that
+an interruption leaves whole parts to go on from.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from gazepose.data.index import sha256_of, sync_folder
+from gazepose.io import sha256_of, sync_folder
 
 FORMAT = 1
 CONTENTS = "features.json"

@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from gazepose.data.annotations import is_id
 from gazepose.data.shards import Shards, decode
+from gazepose.io import is_id, sha256_of, sync_folder
 
 FORMAT = 1
 COLUMNS: dict[str, tuple[type, tuple[int, ...]]] = {                  # name -> dtype, shape of one row
@@ -443,18 +443,3 @@ def _load(folder: Path, contents: dict[str, Any], name: str, mapped: bool = True
     except Exception as error:                                         # what damaged bytes do to numpy is open
         raise ValueError(f"{path}: not a whole column ({error}) -> {REMEDY}") from error
     return np.asarray(values)                                          # np.memmap costs 10 times as much per access
-
-
-def sha256_of(path: Path) -> str:
-    """Checksum of a file's bytes."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def sync_folder(folder: Path) -> None:
-    """Flush the names in a folder, as fsync of a file flushes what is in it."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -14,8 +14,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -27,49 +28,74 @@ from gazepose.data.index import Index
 from gazepose.data.merge import all_counts, merge
 from gazepose.data.skipped import REPORT, outcomes, skipped, write_report
 from gazepose.data.tracks import Policy
-from gazepose.data.video import DECODERS, find_video
-from gazepose.processes import WORKERS
+from gazepose.data.video import find_video
+from gazepose.processes import WORKERS, Processes
 
 SPLITS = ("train", "val", "test")
-MAX_BAD_FRACTION = 0.01      # of a split's clips
 SAY_EVERY_S = 30
+Disk = Literal["shared", "local"]
 FOLDERS = {"videos": "videos", "images": "video_imgs", "faces": "face_imgs", "challenge": "videos_challenge"}
 
 
-def prepare(data: str | Path, split: str, *, policy: str = "clean", rules: Mapping[str, Any] | None = None,
-            crops_from: CropsFrom | None = None, crop_size: int = 64, decoder: str = "decord", rank: int = 0,
-            world_size: int = 1, wait: Callable[[], None] = lambda: None, jobs: int | None = None,
-            say: Callable[[str], None] = print, max_bad_fraction: float = MAX_BAD_FRACTION) -> Path:
+@dataclass(frozen=True, kw_only=True)
+class PrepareConfig:
+    """How the faces of a data set become crops."""
+
+    policy: Literal["clean", "baseline"] = "clean"
+    """how annotations are cleaned; baseline: as for the published scores"""
+    rule: tuple[str, ...] = ()
+    """NAME=VALUE: change one rule of the policy, such as max_gap=30; may be given several times"""
+    crops_from: CropsFrom | None = None
+    """faces from videos/, video_imgs/ or face_imgs/; default: the first of them that is there"""
+    crops: Literal["shards", "video"] = "shards"
+    """shards: cut once, then reuse; video: cut out of the clips in every epoch, for a first look or a small disk"""
+    crop_size: int = 224
+    """pixels per side of a face crop"""
+    decoder: Literal["decord", "pyav"] = "decord"
+    """what reads the videos; a clip that decord cannot read is read by pyav, and counted"""
+    data_disk: Disk = "shared"
+    """local: each machine has its own disk with the data set on it, and prepares it by itself"""
+    max_bad_fraction: float = 0.01
+    """stop if more than this part of a split's clips is missing, damaged or cut short"""
+
+    def __post_init__(self) -> None:
+        policy_named(self.policy, self.rule)
+        if not 16 <= self.crop_size <= 1024:
+            raise ValueError(f"--crop_size {self.crop_size} -> give 16 to 1024 pixels, such as 64 or 224")
+        if not 0 <= self.max_bad_fraction <= 1:
+            raise ValueError(f"--max_bad_fraction {self.max_bad_fraction} -> give 0 to 1")
+
+    @property
+    def rules(self) -> Policy:
+        """The policy with its changed rules."""
+        return policy_named(self.policy, self.rule)
+
+
+def prepare(data: str | Path, split: str, config: PrepareConfig, processes: Processes = Processes(),  # noqa: B008
+            jobs: int | None = None) -> Path:
     """Make DATA/prepared/<policy>-<crop_size>/<split>, or return at once when it is there.
 
     The folder's name holds the rules that differ from the policy (clean+max_gap=30-224) and ends in -images or -faces
     when the crops are not from videos.
 
     Args:
-        data: root of a data set in the Ego4D layout; split: train, val (videos) or test (crop folders, label -1).
-        policy, rules: a preset, and the rules that are to differ from it (fields of tracks.Policy).
-        crops_from: videos, images (video_imgs) or faces (face_imgs); default: the first of them that is there.
-        decoder: decord or pyav; a clip decord cannot read is read by pyav, and counted.
-        rank, world_size, wait: of the processes that prepare together, on one disk; wait is their barrier.
+        data: root of a data set in the Ego4D layout.
+        split: train, val (videos) or test (crop folders, label -1).
+        processes: that prepare together.
         jobs: processes of this rank; default: the cores divided among the ranks; 1: in this process.
-        say: gets one line at the end, and one every half minute before it.
-        max_bad_fraction: of clips whose video is missing, damaged or cut short; more is an error. What was left out is
-            told in report.json beside the index; where it stops, with the finished clips.
 
     Raises:
-        FileNotFoundError: split list, annotation or crop folders missing. ValueError: unknown policy or split, an
-            impossible size, too many bad clips, or a split without a single row; also a prepared folder made with
-            other settings. RuntimeError: a worker died.
+        FileNotFoundError: split list, annotation or crop folders missing. ValueError: unknown split, too many bad
+            clips, or a split without a single row; also a prepared folder made with other settings. RuntimeError: a
+            worker died. What was left out is told in report.json beside the index; where it stops, with the clips that
+            are finished.
     """
-    root = Path(data).resolve()
-    named = policy_named(policy, rules)
+    root, rank, world_size = Path(data).resolve(), processes.rank, processes.world_size
+    named, crop_size, decoder = config.rules, config.crop_size, config.decoder
+    max_bad_fraction = config.max_bad_fraction
     if split not in SPLITS:
         raise ValueError(f"split {split!r} is unknown -> use {', '.join(SPLITS)}")
-    if not 16 <= crop_size <= 1024:
-        raise ValueError(f"crop_size {crop_size}: crops of 16 to 1024 pixels are stored -> use 64 or 224")
-    if decoder not in DECODERS:
-        raise ValueError(f"decoder {decoder!r} is unknown -> use {' or '.join(DECODERS)}")
-    source = _source(root, split, named, crop_size, crops_from)
+    source = _source(root, split, named, crop_size, config.crops_from)
     if source == "faces" and named.box_scale != 1:
         raise ValueError(f"box_scale {named.box_scale}: ready-made faces cannot be cut anew -> leave it out, or give "
                          "--crops_from videos")
@@ -85,20 +111,20 @@ def prepare(data: str | Path, split: str, *, policy: str = "clean", rules: Mappi
     for piece in ours:
         piece.bad.unlink(missing_ok=True)                              # the video may have come since
     _make_pieces([piece for piece in ours if not piece.is_made()],
-                 jobs, world_size, split, say)
-    wait()
+                 jobs, world_size, split, processes.notify)
+    processes.barrier()
     bad = {piece.uid: piece.bad.read_text() for piece in pieces if piece.bad.is_file()}
     made = [piece for piece in pieces if piece.uid not in bad]
     _judge(folder, pieces, bad, made, max_bad_fraction,                # alike on every rank
            lambda: write_report(workplace, split, "stopped: too many clips cannot be used", len(pieces),
                                 outcomes(pieces, bad), bad, max_bad_fraction, facts) if rank == 0
            else workplace / REPORT)
-    wait()
+    processes.barrier()
     if rank == 0:
         merge(folder, split, pieces, bad, root, facts, max_bad_fraction)
         shutil.rmtree(workplace)
-        say(_summary(Index.open(folder), time.monotonic() - began))
-    wait()
+        processes.notify(_summary(Index.open(folder), time.monotonic() - began))
+    processes.barrier()
     return folder
 
 
@@ -170,7 +196,7 @@ def official_json(root: Path, split: str) -> Path:
     return next((path for path in paths if path.is_file()), paths[0])
 
 
-def _make_pieces(pieces: list[Piece], jobs: int | None, world_size: int, split: str, say: Callable[[str], None]
+def _make_pieces(pieces: list[Piece], jobs: int | None, world_size: int, split: str, notify: Callable[[str], None]
                  ) -> None:
     """The time that is left is told by crops: clips differ, and the longest come first."""
     began = told = time.monotonic()
@@ -180,7 +206,7 @@ def _make_pieces(pieces: list[Piece], jobs: int | None, world_size: int, split: 
         rows, now = rows + piece.rows, time.monotonic()
         if now - told > SAY_EVERY_S and rows:
             told = now
-            say(f"preparing {split}: {done} of {len(pieces)} clips, {rows / crops:.0%} of the crops, about "
+            notify(f"preparing {split}: {done} of {len(pieces)} clips, {rows / crops:.0%} of the crops, about "
                 f"{max(1, round((crops - rows) * (now - began) / rows / 60))} min left")
 
 

@@ -19,15 +19,16 @@ from typing import Any
 
 import numpy as np
 
-from gazepose.data.annotations import Clip, policy_named
+from gazepose.data.annotations import Clip
 from gazepose.data.clip_crops import STALL_S, Piece, cut_in_memory, cut_short
 from gazepose.data.crops import grown, outside, whole_corners
 from gazepose.data.index import Index, write_index
 from gazepose.data.merge import join_priors
-from gazepose.data.prepare import FOLDERS, MAX_BAD_FRACTION, annotated_clips, expect, made_from, prepared_folder
+from gazepose.data.prepare import FOLDERS, PrepareConfig, annotated_clips, expect, made_from, prepared_folder
 from gazepose.data.skipped import Outcome, write_report
 from gazepose.data.tracks import FaceTrack, Policy
 from gazepose.data.video import VideoFacts, find_video, frames_in_order, look_at, video_facts
+from gazepose.processes import Processes
 
 
 class VideoIndex(Index):
@@ -137,38 +138,37 @@ def open_index(folder: Path) -> Index:
     return index if index.corners is None else VideoIndex.open(folder)
 
 
-def list_faces(data: str | Path, split: str, *, policy: str = "clean", rules: Mapping[str, Any] | None = None,
-               crops_from: str | None = None, crop_size: int = 64, decoder: str = "decord", rank: int = 0,
-               wait: Callable[[], None] = lambda: None, say: Callable[[str], None] = print,
-               max_bad_fraction: float = MAX_BAD_FRACTION) -> Path:
+def list_faces(data: str | Path, split: str, config: PrepareConfig, processes: Processes = Processes()   # noqa: B008
+               ) -> Path:
     """Make DATA/prepared/<policy>-<crop_size>-streamed/<split>, an index without shards; return at once where it is.
 
-    Rank 0 opens every video, the others wait. Arguments as of prepare.prepare. Clips that a reader has noted as
-    damaged since are left out, and the index is made again.
+    Rank 0 opens every video, the others wait. Clips that a reader has noted as damaged since are left out, and the
+    index is made again.
 
     Raises:
         As prepare.prepare; ValueError also for crops that are not from videos.
     """
-    root, named = Path(data).resolve(), policy_named(policy, rules)
-    if crops_from not in (None, "videos") or split == "test":
-        raise ValueError(f"--crops video cuts faces out of videos/, not out of {crops_from or split} -> "
+    root, named = Path(data).resolve(), config.rules
+    if config.crops_from not in (None, "videos") or split == "test":
+        raise ValueError(f"--crops video cuts faces out of videos/, not out of {config.crops_from or split} -> "
                          "give --crops shards: images are prepared quickly")
-    folder = prepared_folder(root, split, named, crop_size, "streamed")
-    if rank == 0:
-        facts = made_from(root, split, named, crop_size, "videos", decoder)
+    folder = prepared_folder(root, split, named, config.crop_size, "streamed")
+    if processes.rank == 0:
+        facts = made_from(root, split, named, config.crop_size, "videos", config.decoder)
         damaged: dict[str, str] = {}
         if (folder / "index.json").is_file():
             index = Index.open(folder)
             expect(index, {"split": split, **facts})
             damaged = {**index.facts["damaged"], **_noted(folder)}
         if not (folder / "index.json").is_file() or _noted(folder):
-            _write_list(folder, split, root, named, damaged, {**facts, "max_bad_fraction": max_bad_fraction}, say)
-    wait()
+            _write_list(folder, split, root, named, damaged, {**facts, "max_bad_fraction": config.max_bad_fraction},
+                        processes.notify)
+    processes.barrier()
     return folder
 
 
 def _write_list(folder: Path, split: str, root: Path, policy: Policy, damaged: dict[str, str], facts: dict[str, Any],
-                say: Callable[[str], None]) -> None:
+                notify: Callable[[str], None]) -> None:
     began, counts, bad, listed = time.monotonic(), Counter(), dict(damaged), []
     used: dict[str, Outcome] = {}
     made_of = {name: fact for name, fact in facts.items() if name != "max_bad_fraction"}
@@ -215,14 +215,14 @@ def _write_list(folder: Path, split: str, root: Path, policy: Policy, damaged: d
     write_report(staging, split, "listed", len(clips), used, bad, facts["max_bad_fraction"], made_of)
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(staging, folder)
-    say(f"listed {split} ({policy.name}, {facts['crop_size']} px, cut while they are used): {rows} faces of "
+    notify(f"listed {split} ({policy.name}, {facts['crop_size']} px, cut while they are used): {rows} faces of "
         f"{len(index.track_name)} tracks in {len(paths)} clips, {time.monotonic() - began:.0f} s"
         + "".join(f"; {rule}: {count}" for rule, count in facts["counts"].items())
         + "".join(f"\n  clip {uid} cannot be used: {reason}" for uid, reason in bad.items()))
 
 
 def _rows_of(clip: Clip, path: Path, policy: Policy, decoder: str, told: dict[str, str]) -> dict[str, np.ndarray]:
-    """Columns of the faces that clip_crops.py would cut, with the corners of their crops; what it leaves out is counted,
+    """Columns of the faces that clip_crops.py would cut, and the corners of their crops; what it leaves out is counted,
     and what it tells of the video is added to `told`."""
     tracks = clip.tracks
     frame = np.concatenate([np.zeros(0, np.int64), *(track.frames for track in tracks)])

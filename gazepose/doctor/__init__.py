@@ -13,11 +13,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
-from gazepose.data.annotations import is_id, read_json, read_split
+from gazepose.data.annotations import DAMAGED_ANNOTATIONS, read_split
 from gazepose.data.box_table import Boxes, find_table, read_table
 from gazepose.data.clip_crops import CropsFrom
 from gazepose.data.index import Index
-from gazepose.data.prepare import FOLDERS, MAX_BAD_FRACTION, has_pictures, official_json
+from gazepose.data.prepare import FOLDERS, PrepareConfig, has_pictures, official_json
 from gazepose.data.video import SUFFIXES, VideoFacts
 from gazepose.doctor.annotations import SplitExam
 from gazepose.doctor.checks import BAD_CLIP, Findings, remedies
@@ -26,6 +26,7 @@ from gazepose.doctor.images import ClipImages, look_at_images
 from gazepose.doctor.policies import StoredClip
 from gazepose.doctor.tables import JOINED, examine_table
 from gazepose.doctor.videos import compare_length, look_at_video
+from gazepose.io import is_id, read_json
 
 FORMAT = 1
 
@@ -42,7 +43,7 @@ class Progress:
             print(f"doctor: {what}: {done} of {total}", file=sys.stderr, flush=True)
 
 
-def examine(data: str | Path, say: Progress | None = None, crops_from: CropsFrom | None = None) -> dict[str, Any]:
+def examine(data: str | Path, notify: Progress | None = None, crops_from: CropsFrom | None = None) -> dict[str, Any]:
     """Facts of a data set in the Ego4D layout, or of one's own videos with tables of boxes.
 
     Args:
@@ -56,7 +57,7 @@ def examine(data: str | Path, say: Progress | None = None, crops_from: CropsFrom
     Raises:
         FileNotFoundError: no such folder.
     """
-    root, say = Path(data).resolve(), say or Progress()
+    root, notify = Path(data).resolve(), notify or Progress()
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder -> give a data set in the Ego4D layout (json/, split/, "
                                 "videos/)")
@@ -88,7 +89,7 @@ def examine(data: str | Path, say: Progress | None = None, crops_from: CropsFrom
         stored = (_stored_clips(root, path, uids, structure) if table is None
                   else (StoredClip(uid, None, root, tracks) for uid, tracks in table.items()))
         annotated_in[split] = _examine_split(root, stored, uids, exam, structure, partial(pictures_of, split), must,
-                                             say)
+                                             notify)
         if path.name == "av.json":                                     # holds the clips of both
             annotated_in[split] -= {*(lists["val" if split == "train" else "train"] or ())} - {*(uids or ())}
         splits[split] = {"listed": None if uids is None else len(uids), "annotated": len(annotated_in[split]),
@@ -97,7 +98,7 @@ def examine(data: str | Path, say: Progress | None = None, crops_from: CropsFrom
                          } if table != {} else {}
     if all(clips == {} for clips in boxes.values()):
         must.add("split_absent")
-    splits["test"], faces = examine_crops(root, findings, say)
+    splits["test"], faces = examine_crops(root, findings, notify)
     tables["test"] = {"priors": examine_table(root, "priors", "test", faces, findings)} if faces else {}
     _compare_splits(root, source, lists, annotated_in, splits["test"].pop("names", []), findings)
     _compare_tables(tables, findings)
@@ -110,7 +111,7 @@ def examine(data: str | Path, say: Progress | None = None, crops_from: CropsFrom
 
 def _examine_split(root: Path, stored: Iterator[StoredClip], uids: list[str] | None, exam: SplitExam,
                    structure: SplitExam, pictures_of: Callable[[StoredClip], VideoFacts | ClipImages | None],
-                   must: set[str], say: Progress) -> set[str]:
+                   must: set[str], notify: Progress) -> set[str]:
     """Examines the listed clips (all, where there is no list); returns which clips the split's file annotates."""
     findings, known, bad, read, listed, split = exam.findings, set(), 0, 0, set(uids or ()), exam.split
     for clip in stored:
@@ -138,12 +139,12 @@ def _examine_split(root: Path, stored: Iterator[StoredClip], uids: list[str] | N
         before = exam.clean.rows
         exam.add(clip)
         bad += clip.pictures is None and exam.clean.rows > before         # no video is opened for a clip without faces
-        say(f"{split} clips", read, len(uids) if uids is not None else read)
+        notify(f"{split} clips", read, len(uids) if uids is not None else read)
     for uid in uids or []:
         if uid not in known:
             for preset in (exam.baseline, exam.clean):
                 preset.count("clip left out: not annotated", 1, {"clip": uid})
-    if bad > MAX_BAD_FRACTION * len(uids or known):
+    if bad > PrepareConfig.max_bad_fraction * len(uids or known):
         must |= {*BAD_CLIP}
     if known and not exam.clean.rows:
         findings.add("split_empty", split=split)
@@ -177,7 +178,7 @@ def _stored_clips(root: Path, path: Path, uids: list[str] | None, exam: SplitExa
         yield from (StoredClip(uid, None, root) for uid in uids or ())
         return
     try:
-        document = read_json(path)
+        document = read_json(path, remedy=DAMAGED_ANNOTATIONS)
     except FileNotFoundError:
         exam.findings.add("annotation_missing", split=split, file=name)
         return

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from gazepose.data.annotations import is_id
 from gazepose.data.tracks import FaceTrack, RawTrack, clean_records
 from gazepose.data.video import VideoFacts
 from gazepose.doctor.checks import EXAMPLES, Findings
 from gazepose.doctor.images import ClipImages
 from gazepose.doctor.measures import gaps, overlaps, repeats, spread
 from gazepose.doctor.policies import BASELINE, CLEAN, Difference, Preset, StoredClip, whole_number
+from gazepose.io import is_id
 
 SMALL = 40                   # pixels of a box's shorter side below which a face shows little
 GAP_LENGTHS = (1, 5, CLEAN.max_gap or 15)

@@ -6,15 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from gazepose.data.annotations import is_id
 from gazepose.data.challenge import crop_size, list_videos, walk_crops
 from gazepose.data.crops import PUBLISHED_SIZE
 from gazepose.doctor.checks import Findings
+from gazepose.io import is_id
 
 Faces = dict[tuple[str, str], list[np.ndarray]]
 
 
-def examine_crops(root: Path, findings: Findings, say: Callable[[str, int, int], None]) -> tuple[dict[str, Any], Faces]:
+def examine_crops(root: Path, findings: Findings, notify: Callable[[str, int, int], None]
+                  ) -> tuple[dict[str, Any], Faces]:
     """Facts of DATA/videos_challenge, and the frames of each video and track; empty where there is no test set."""
     folder = root / "videos_challenge"
     faces: Faces = {}
@@ -53,5 +54,5 @@ def examine_crops(root: Path, findings: Findings, say: Callable[[str, int, int],
         tracks += len(numbers)
         for track, frames in numbers.items():
             faces[video, track] = [np.unique(np.array(frames, np.int64))] * 2
-        say("test crops", done, len(videos))
+        notify("test crops", done, len(videos))
     return {"videos": len(videos), "tracks": tracks, "crops": crops, "names": videos}, faces

@@ -26,7 +26,7 @@ PIXELS = ("offset", "length")
 
 
 def extract(index: Index, column: str, measure: Callable[[np.ndarray], np.ndarray], *, source: str, depends: str,
-            reads: tuple[str, ...] = PIXELS, chunk: int = CHUNK, say: Callable[[str], None] = print) -> np.ndarray:
+            reads: tuple[str, ...] = PIXELS, chunk: int = CHUNK, notify: Callable[[str], None] = print) -> np.ndarray:
     """Compute a column for every row and add it to the index.
 
     Args:
@@ -48,7 +48,7 @@ def extract(index: Index, column: str, measure: Callable[[np.ndarray], np.ndarra
     starts = range(0, len(index), chunk)
     todo = [start for start in starts if not _is_made(folder / f"{start:010d}.npy", index, start, chunk, dtype, tail)]
     if len(todo) < len(starts):
-        say(f"{index.folder}: {column}: going on, {len(starts) - len(todo)} of {len(starts)} chunks are there")
+        notify(f"{index.folder}: {column}: going on, {len(starts) - len(todo)} of {len(starts)} chunks are there")
     bar = tqdm(total=len(starts) * chunk, initial=(len(starts) - len(todo)) * chunk, unit="face", disable=None)
     told = time.monotonic()
     for done, start in enumerate(todo, 1):
@@ -59,7 +59,7 @@ def extract(index: Index, column: str, measure: Callable[[np.ndarray], np.ndarra
         bar.update(chunk)
         if bar.disable and time.monotonic() - told > PLAIN_LINE_SECONDS:
             told = time.monotonic()
-            say(f"{index.folder}: {column}: {start + len(rows)} of {len(index)} faces, "
+            notify(f"{index.folder}: {column}: {start + len(rows)} of {len(index)} faces, "
                 f"{len(todo) - done} of {len(starts)} chunks to go")
     bar.close()
     values = np.concatenate([np.zeros((0, *tail), dtype), *(np.load(folder / f"{start:010d}.npy") for start in starts)])

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from gazepose.data.crops import published_crop
-from gazepose.data.index import Index, sha256_of
+from gazepose.data.index import Index
 from gazepose.data.quality import (
     Scale,
     drop_in_evaluation,
@@ -20,6 +20,7 @@ from gazepose.data.quality import (
     quality_p,
     scaled,
 )
+from gazepose.io import sha256_of
 from gazepose.priors.chunked_column import batches_of_crops, extract, put_column
 from gazepose.priors.head_pose import pose_from_landmarks
 from gazepose.priors.hopenet import estimate_head_pose, read_hopenet
@@ -30,14 +31,14 @@ SCALES: tuple[Scale, ...] = ("variance", "log")
 
 
 def import_files(indexes: Sequence[Index], files: Sequence[Path], prior: Prior, *, hopenet_signs: bool = True,
-                 max_bad_fraction: float = 0.01, say: Callable[[str], None] = print) -> None:
+                 max_bad_fraction: float = 0.01, notify: Callable[[str], None] = print) -> None:
     """Bring in the priors of some files; an index that has none of their faces is left as it is.
 
     Raises:
         ValueError: no index has a face of the files; or as files.read_priors, which has the other arguments.
     """
     entries = read_priors(files, prior, hopenet_signs=hopenet_signs, max_bad_fraction=max_bad_fraction)
-    say(f"{', '.join(map(str, files))}: {entries.summary()}")
+    notify(f"{', '.join(map(str, files))}: {entries.summary()}")
     joined = [join_entries(index, entries) for index in indexes]
     if not any(part.rows for part in joined):
         first = indexes[0].name_of(0) if len(indexes[0]) else "it is empty"
@@ -48,10 +49,10 @@ def import_files(indexes: Sequence[Index], files: Sequence[Path], prior: Prior, 
             facts = {"quality_fit": fit_gaussian(part.values)} if prior == "quality" else {}
             put_column(index, prior, part.values, f"imported from {', '.join(path.name for path in files)}", **facts)
         covered = _coverage(index, prior, part.values) if part.rows else f"{index.folder}: left as it is"
-        say(f"{covered}; {part.unknown} entries for faces it does not have, {part.twice} replaced by a later one")
+        notify(f"{covered}; {part.unknown} entries for faces it does not have, {part.twice} replaced by a later one")
 
 
-def show_quality(indexes: Sequence[Index], *, measure: bool = False, say: Callable[[str], None] = print) -> None:
+def show_quality(indexes: Sequence[Index], *, measure: bool = False, notify: Callable[[str], None] = print) -> None:
     """Say each index's quality and how much Gaussian Temporal Dropout leaves out under each fit, its own and that of
     the training split beside it.
 
@@ -64,12 +65,12 @@ def show_quality(indexes: Sequence[Index], *, measure: bool = False, say: Callab
             quality[index.folder] = extract(
                 index, "quality", lambda rows, index=index: np.array(
                     [laplacian_variance(published_crop(index.crop(row))) for row in rows.tolist()]),
-                depends="Laplacian variance", source="measured on the stored crops", say=say)
+                depends="Laplacian variance", source="measured on the stored crops", notify=notify)
             put_column(index, "quality", quality[index.folder], "measured on the stored crops",
                        quality_fit=fit_gaussian(quality[index.folder]))
     for index in indexes:
         variance, train = quality[index.folder], quality.get(index.folder.with_name("train"))
-        say(_coverage(index, "quality", variance))
+        notify(_coverage(index, "quality", variance))
         for scale in SCALES:
             fits = {"own": fit_quality(variance, scale)}
             if train is not None and index.folder.name != "train":
@@ -77,35 +78,36 @@ def show_quality(indexes: Sequence[Index], *, measure: bool = False, say: Callab
             for whose, fit in fits.items():
                 if fit is not None:
                     dropped = drop_in_evaluation(quality_p(scaled(variance, scale), *fit)).mean()
-                    say(f"  --quality_scale {scale}, {whose} fit: mean {fit[0]:.6g}, standard deviation {fit[1]:.6g}, "
-                        f"p < 0.2 for {dropped:.1%}")
+                    notify(f"  --quality_scale {scale}, {whose} fit: mean {fit[0]:.6g}, standard deviation "
+                           f"{fit[1]:.6g}, p < 0.2 for {dropped:.1%}")
 
 
 def estimate_poses(indexes: Sequence[Index], model: Path, *, batch_size: int = 64,
-                   say: Callable[[str], None] = print) -> None:
+                   notify: Callable[[str], None] = print) -> None:
     """Head pose by a Hopenet file, on the accelerator where there is one."""
     network, left = read_hopenet(model)
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
-    say(f"{model}: Hopenet on {device}; not used of it: {', '.join(left) or 'nothing'}")
+    notify(f"{model}: Hopenet on {device}; not used of it: {', '.join(left) or 'nothing'}")
     network.to(device)
     for index in indexes:
         poses = extract(index, "head_pose", lambda rows, index=index: np.concatenate(
             [estimate_head_pose(network, crops) for crops in batches_of_crops(index, rows, batch_size)]),
-            depends=f"Hopenet {sha256_of(model)}, {batch_size} at a time", source=f"Hopenet, {model.name}", say=say)
-        say(_coverage(index, "head_pose", poses))
+            depends=f"Hopenet {sha256_of(model)}, {batch_size} at a time", source=f"Hopenet, {model.name}",
+            notify=notify)
+        notify(_coverage(index, "head_pose", poses))
 
 
-def find_landmarks(indexes: Sequence[Index], model: Path, *, say: Callable[[str], None] = print) -> None:
+def find_landmarks(indexes: Sequence[Index], model: Path, *, notify: Callable[[str], None] = print) -> None:
     """Landmarks by MediaPipe and a model file."""
     with open_landmarker(model) as detect:
         for index in indexes:
             found = extract(index, "landmarks", lambda rows, index=index: np.stack(
                 [detected_landmarks(detect(index.crop(row))) for row in rows.tolist()]),
-                depends=f"MediaPipe {sha256_of(model)}", source=f"MediaPipe, {model.name}", say=say)
-            say(_coverage(index, "landmarks", found))
+                depends=f"MediaPipe {sha256_of(model)}", source=f"MediaPipe, {model.name}", notify=notify)
+            notify(_coverage(index, "landmarks", found))
 
 
-def fit_poses(indexes: Sequence[Index], *, say: Callable[[str], None] = print) -> None:
+def fit_poses(indexes: Sequence[Index], *, notify: Callable[[str], None] = print) -> None:
     """Head pose by fitting a common face to the landmarks that are there.
 
     Raises:
@@ -117,8 +119,8 @@ def fit_poses(indexes: Sequence[Index], *, say: Callable[[str], None] = print) -
                              "import landmarks FILE` or `python -m gazepose priors landmarks --model FILE.task`")
         poses = extract(index, "head_pose", lambda rows, index=index: pose_from_landmarks(
             index.landmarks[rows], _aspect(index.box[rows])), depends="SQPnP, Levenberg-Marquardt",
-            source="fitted to the landmarks", reads=("box", "landmarks"), say=say)
-        say(_coverage(index, "head_pose", poses))
+            source="fitted to the landmarks", reads=("box", "landmarks"), notify=notify)
+        notify(_coverage(index, "head_pose", poses))
 
 
 def _aspect(box: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from gazepose.processes import without_main_script
 
 
 def share_out(function: Callable[..., None], tasks: Sequence[tuple], jobs: int | None, done: int, what: str,
-              say: Callable[[str], None]) -> None:
+              notify: Callable[[str], None]) -> None:
     """Run function over tasks in several processes, saying how far it is every few seconds."""
     began = spoken = time.monotonic()
     total = done + len(tasks)
@@ -24,7 +24,7 @@ def share_out(function: Callable[..., None], tasks: Sequence[tuple], jobs: int |
             function(*task)
             if time.monotonic() - spoken > 5 or fresh == len(tasks):
                 spoken = time.monotonic()
-                _say_left(say, done + fresh, total, fresh, began, what)
+                _say_left(notify, done + fresh, total, fresh, began, what)
         cv2.setNumThreads(threads)
         return
     with _single_threads(), ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
@@ -35,7 +35,7 @@ def share_out(function: Callable[..., None], tasks: Sequence[tuple], jobs: int |
                 future.result()
                 if time.monotonic() - spoken > 5 or fresh == len(tasks):
                     spoken = time.monotonic()
-                    _say_left(say, done + fresh, total, fresh, began, what)
+                    _say_left(notify, done + fresh, total, fresh, began, what)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
@@ -57,9 +57,9 @@ def _single_threads() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _say_left(say: Callable[[str], None], done: int, total: int, fresh: int, began: float, what: str) -> None:
+def _say_left(notify: Callable[[str], None], done: int, total: int, fresh: int, began: float, what: str) -> None:
     left = (time.monotonic() - began) / fresh * (total - done)
-    say(f"embedded world: {done} of {total} {what}" + (f", about {_span(left)} left" if done < total else ""))
+    notify(f"embedded world: {done} of {total} {what}" + (f", about {_span(left)} left" if done < total else ""))
 
 
 def _span(seconds: float) -> str:

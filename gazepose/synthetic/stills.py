@@ -28,7 +28,7 @@ STILLS_PER_PERSON = 10
 
 
 def render_stills(root: Path, preset: str, seed: int, count: int, crop_size: int, jobs: int | None = None,
-                  say: Callable[[str], None] = print) -> Path:
+                  notify: Callable[[str], None] = print) -> Path:
     """Render single crops for gaze pre-training into the index folder root/stills/<crop_size>; return it.
 
     Each still is a state of its own (person, fixation, place, light), drawn at the size it has in the world, degraded
@@ -54,8 +54,8 @@ def render_stills(root: Path, preset: str, seed: int, count: int, crop_size: int
     tasks = [(staging, chosen, seed, n, min(STILLS_PER_TASK, count - n * STILLS_PER_TASK), crop_size)
              for n in range(-(-count // STILLS_PER_TASK))]
     todo = [t for t in tasks if not (staging / f"{t[3]:04d}.npz").exists()]
-    say(f"embedded world: {count} stills of {crop_size} pixels, into {folder}")
-    share_out(_render_stills, todo, jobs, len(tasks) - len(todo), f"batches of {STILLS_PER_TASK} stills", say)
+    notify(f"embedded world: {count} stills of {crop_size} pixels, into {folder}")
+    share_out(_render_stills, todo, jobs, len(tasks) - len(todo), f"batches of {STILLS_PER_TASK} stills", notify)
     pieces = []
     for task in tasks:
         with np.load(staging / f"{task[3]:04d}.npz") as piece:

@@ -26,7 +26,7 @@ from gazepose.synthetic.share import share_out
 
 
 def render_world(root: Path, preset: str = "default", seed: int = 0, jobs: int | None = None,
-                 say: Callable[[str], None] = print) -> Path:
+                 notify: Callable[[str], None] = print) -> Path:
     """Render a world into root, in the layout of Ego4D, with its truth beside it; return root.
 
     Uses all cores unless jobs says otherwise. Continues where it was stopped; returns at once when the world is whole
@@ -52,9 +52,9 @@ def render_world(root: Path, preset: str = "default", seed: int = 0, jobs: int |
         piece_path(root, split, n).exists() and video_path(root, split, clip_names(seed, split, n)[0]).exists())]
     there = len(every) - len(todo)
     frames = len(every) * chosen.shots * sum(chosen.frames) // 2
-    say(f"embedded world: {len(every)} clips of preset {preset!r}, about {frames} frames of "
+    notify(f"embedded world: {len(every)} clips of preset {preset!r}, about {frames} frames of "
         f"{chosen.size[0]} x {chosen.size[1]}, into {root}" + (f"; {there} are there" if there else ""))
-    share_out(_render_clip, [(root, chosen, seed, *which) for which in todo], jobs, there, "clips", say)
+    share_out(_render_clip, [(root, chosen, seed, *which) for which in todo], jobs, there, "clips", notify)
     finish(root, chosen, seed, every)
     return root
 

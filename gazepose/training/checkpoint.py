@@ -4,7 +4,6 @@ A folder that has its name is whole: it is written under another name, flushed, 
 keeps its last KEPT states under checkpoints/ and the weights of the best validation under best/.
 """
 
-import json
 import math
 import os
 import re
@@ -16,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_origin, get_type_hints
 
 import torch
 from safetensors import SafetensorError
@@ -25,9 +24,7 @@ from torch import nn
 from typeguard import TypeCheckError, check_type
 
 from gazepose.compat.checkpoints import Published, cached_imagenet, load_into, read_published
-from gazepose.data.annotations import is_id
-from gazepose.data.index import sha256_of, sync_folder
-from gazepose.io import read_tensors, unique_names
+from gazepose.io import is_id, read_object, read_tensors, sha256_of, sync_folder, write_json
 from gazepose.models import build_model
 from gazepose.models.gazepose import ModelConfig
 
@@ -60,34 +57,6 @@ class Progress:
     skipped: int = 0
 
 
-def write_json(path: Path, content: Any) -> None:
-    """JSON under its name only when whole."""
-    staged = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(staged, "w", encoding="utf-8") as file:
-        json.dump(content, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(staged, path)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object of a JSON file.
-
-    Raises:
-        FileNotFoundError, ValueError: naming the file and the remedy.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique_names)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: not there -> this is not a whole run or checkpoint folder") from None
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not JSON ({error}) -> the file is damaged; use another checkpoint") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: an object is wanted, this is a {type(content).__name__} -> the file is damaged; use "
-                         "another checkpoint")
-    return content
-
-
 def built(kind: type[Built], facts: Any, path: Path,
           remedy: str = "written by another version, or damaged; use another checkpoint") -> Built:
     """A dataclass of what a file holds of it: every name known, every value of its type, every number finite.
@@ -99,6 +68,8 @@ def built(kind: type[Built], facts: Any, path: Path,
         if not isinstance(facts, dict):
             raise TypeError(f"an object is wanted, this is a {type(facts).__name__}")
         hints = get_type_hints(kind)
+        facts = {name: tuple(value) if isinstance(value, list) and get_origin(hints.get(name)) is tuple else value
+                 for name, value in facts.items()}                      # JSON has no tuples
         for name, value in facts.items():
             if name not in hints:
                 raise TypeError(f"{name[:40]!r} is unknown")
@@ -161,7 +132,7 @@ def verified(folder: Path) -> Path:
         FileNotFoundError, ValueError: naming the file that is missing or altered.
     """
     _mend(folder)
-    manifest = read_json(folder / MANIFEST)
+    manifest = read_object(folder / MANIFEST)
     if WEIGHTS not in manifest:
         raise ValueError(f"{folder / MANIFEST}: names no {WEIGHTS} -> the file is damaged; use another checkpoint")
     for name, digest in manifest.items():
@@ -275,7 +246,7 @@ def resume(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, sca
     Raises:
         ValueError: another world size or another model.
     """
-    facts = read_json(folder / PROGRESS)
+    facts = read_object(folder / PROGRESS)
     scaler_state = facts.pop("scaler", None)
     progress = built(Progress, facts, folder / PROGRESS)
     if progress.world_size != world_size and not elastic:
@@ -353,7 +324,7 @@ def read_model(path: Path) -> tuple[nn.Module, dict[str, Any]]:
     if path.is_file():
         return _published_model(path, read_published(path))
     folder = verified(weights_folder(path))
-    config = read_json(folder / CONFIG)
+    config = read_object(folder / CONFIG)
     model = build_model(built(ModelConfig, config.get("model"), folder / CONFIG))
     load_weights(folder, model)
     fit = config.setdefault("quality_fit", None)
@@ -370,7 +341,8 @@ def _published_model(path: Path, published: Published) -> tuple[nn.Module, dict[
                          f"training from it: accelerate launch train.py --checkpoint {path}")
     model = build_model(published.config)
     model.load_state_dict(published.state)
-    return model, {"model": asdict(published.config), "data": {"policy": "baseline"}, "quality_fit": None}
+    return model, {"model": asdict(published.config), "prepare": {"policy": "baseline"}, "data": {},
+                   "quality_fit": None}
 
 
 def import_published(path: Path, folder: Path) -> dict[str, Any]:
@@ -457,7 +429,7 @@ def newest_finished(runs: Path) -> Path:
         FileNotFoundError: none did; names the training command.
     """
     finished = [(status.stat().st_mtime, status.parent) for status in runs.glob("*/status.json")
-                if read_json(status).get("state") == "finished"]
+                if read_object(status).get("state") == "finished"]
     if not finished:
         raise FileNotFoundError(f"{runs.absolute()}: no finished run -> train one first: "
                                 "accelerate launch train.py --model GazePose --prior_head")

@@ -14,7 +14,8 @@ from accelerate.utils import DDPCommunicationHookType, DistributedType
 from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
-from gazepose.source import Disk, Processes
+from gazepose.data.prepare import Disk
+from gazepose.processes import Processes
 
 PREPARING = timedelta(hours=12)
 """how long processes wait for each other's videos; a process that dies is noticed at once"""
@@ -30,7 +31,7 @@ def share_preparation(state: Accelerator | PartialState, disk: Disk) -> Processe
     step is allowed to.
     """
     if state.num_processes == 1:
-        return Processes(say=partial(print, flush=True))                # progress, also into a pipe
+        return Processes(notify=partial(print, flush=True))                # progress, also into a pipe
     everyone: Any = dist.new_group(backend="gloo", timeout=PREPARING)
     first = state.process_index - state.local_process_index             # rank of this machine's first process
     firsts: list[Any] = [None] * state.num_processes
@@ -41,19 +42,19 @@ def share_preparation(state: Accelerator | PartialState, disk: Disk) -> Processe
         machines = [[rank for rank, other in enumerate(firsts) if other == machine] for machine in sorted(set(firsts))]
         mates, _ = dist.new_subgroups_by_enumeration(machines, timeout=PREPARING, backend="gloo")
 
-    def wait() -> None:
+    def barrier() -> None:
         dist.barrier(group=mates)                                        # type: ignore[arg-type]
 
-    def say(line: str) -> None:
+    def notify(line: str) -> None:
         if state.process_index == ranks[0]:
             print(line if len(ranks) == state.num_processes else f"[machine of process {first}] {line}", flush=True)
 
-    def compare(value: Any) -> list[Any]:
+    def gather(value: Any) -> list[Any]:
         values: list[Any] = [None] * state.num_processes
         dist.all_gather_object(values, value, group=everyone)
         return values
 
-    return Processes(ranks.index(state.process_index), len(ranks), wait, say, compare)
+    return Processes(ranks.index(state.process_index), len(ranks), barrier, notify, gather)
 
 
 def compressed_gradients(compression: str, **powersgd: Any) -> list[DistributedDataParallelKwargs]:

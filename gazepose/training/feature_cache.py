@@ -4,7 +4,6 @@ Many heads can then be trained on one backbone without decoding a JPEG or runnin
 data/features.py; here is what they hold and which process computes which of them.
 """
 
-import fcntl
 import hashlib
 import math
 import time
@@ -32,8 +31,9 @@ from gazepose.data.index import Index
 from gazepose.data.loader import WindowBatches, make_pools
 from gazepose.data.prepare import SAY_EVERY_S
 from gazepose.data.windows import shown_rows
+from gazepose.io import lock
 from gazepose.models.gazepose import FrameEncoder
-from gazepose.source import Processes
+from gazepose.processes import Processes
 from gazepose.training.augment import normalise
 
 FOLDER = "features"              # of an index
@@ -76,7 +76,7 @@ def features_of(encoder: FrameEncoder, index: Index, rows: np.ndarray, crop_size
         raise ValueError(f"{index.folder}: --cache_features wants crops that are there -> give --crops shards")
     digest = fingerprint(encoder, index, crop_size)
     folder = index.folder / FOLDER / name_of(digest, rows)
-    there = all(processes.compare(folder.exists()))
+    there = all(processes.gather(folder.exists()))
     if not there and not make:
         return None
     if not there:
@@ -86,7 +86,7 @@ def features_of(encoder: FrameEncoder, index: Index, rows: np.ndarray, crop_size
     features = Features(folder)
     if there:
         features.verify(processes.rank, processes.world_size)
-        processes.say(f"features: {len(rows)} crops of {index.facts['split']} from {folder}")
+        processes.notify(f"features: {len(rows)} crops of {index.facts['split']} from {folder}")
     return features
 
 
@@ -107,22 +107,15 @@ def fingerprint(encoder: FrameEncoder, index: Index, crop_size: int) -> str:
 def _alone(folder: Path, processes: Processes) -> Iterator[None]:
     """Runs that want the same features at the same time take turns; the first process holds the lock for all."""
     if processes.rank:
-        processes.wait()
+        processes.barrier()
         yield
-        processes.wait()
+        processes.barrier()
         return
-    folder.parent.mkdir(exist_ok=True)
-    with open(folder.with_name(f".{folder.name}.lock"), "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            processes.say(f"features: another run is at {folder}, waiting for it")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError as error:                                        # some network file systems have no locks
-            processes.say(f"features: {folder} cannot be locked ({error.strerror}): start one run on it at a time")
-        processes.wait()
-        yield
-        processes.wait()
+    held = lock(folder.with_name(f".{folder.name}.lock"), processes.notify)
+    processes.barrier()
+    yield
+    processes.barrier()
+    held.release()
 
 
 def _compute(encoder: FrameEncoder, index: Index, rows: np.ndarray, crop_size: int, folder: Path, processes: Processes,
@@ -135,9 +128,9 @@ def _compute(encoder: FrameEncoder, index: Index, rows: np.ndarray, crop_size: i
             if not written(staging, part_name(number))]
     crops, size = sum(len(part) for _, part in left), 2 * math.prod(shape)
     room_for(folder, crops * size)
-    processes.say(f"features: {crops} crops of {split} go once, whole and unmirrored, through the frozen "
+    processes.notify(f"features: {crops} crops of {split} go once, whole and unmirrored, through the frozen "
                   f"{encoder.name}, {size} bytes each, {crops * size / 1e6:,.1f} MB -> {folder}")
-    processes.wait()                                                    # all have looked before one writes
+    processes.barrier()                                                    # all have looked before one writes
     staging.mkdir(exist_ok=True)
     ours = left[processes.rank::processes.world_size]
     pools = [np.split(part, range(FRAMES, len(part), FRAMES)) for _, part in ours]
@@ -145,14 +138,14 @@ def _compute(encoder: FrameEncoder, index: Index, rows: np.ndarray, crop_size: i
                  sum(len(part) for _, part in ours), split, processes)
     for (name, part), some in zip(ours, pools, strict=True):
         write_array(staging, name, np.float16, (len(part), *shape), islice(maps, len(some)))
-    processes.wait()
+    processes.barrier()
     if processes.rank == 0:
         seconds = time.monotonic() - began
         finish(folder, rows, shape, {
             "backbone": encoder.name, "output_stride": encoder.output_stride, "crop_size": crop_size, "crops": crops,
             "seconds": round(seconds, 1), "processes": processes.world_size})
-        processes.say(f"features: {crops} crops of {split} in {seconds:.0f} s")
-    processes.wait()
+        processes.notify(f"features: {crops} crops of {split} in {seconds:.0f} s")
+    processes.barrier()
 
 
 @torch.inference_mode()
@@ -180,5 +173,5 @@ def _told(maps: Iterator[np.ndarray], crops: int, split: str, processes: Process
         done, now = done + len(some), time.monotonic()
         if now - told > SAY_EVERY_S:
             told = now
-            processes.say(f"features of {split}: {done / crops:.0%}, about "
+            processes.notify(f"features of {split}: {done / crops:.0%}, about "
                           f"{max(1, round((crops - done) * (now - began) / done / 60))} min left")

@@ -17,14 +17,16 @@ from accelerate import Accelerator, DataLoaderConfiguration
 from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 from tqdm import tqdm
 
-from gazepose.processes import EXIT_PREEMPTED, Preempted, StopRequest, lock
-from gazepose.training.checkpoint import CHECKPOINTS, Progress, git_commit, read_json, write_json
+from gazepose.io import lock, read_object, write_json
+from gazepose.processes import EXIT_PREEMPTED, Preempted, StopRequest
+from gazepose.training.checkpoint import CHECKPOINTS, Progress, git_commit
 from gazepose.training.engine import Step
 
 PACKAGES = ("torch", "torchvision", "accelerate", "timm", "decord", "numpy", "safetensors")
 PLAIN_LINE_SECONDS = 10.0
 STUCK = timedelta(minutes=5)     # a process that the others wait for longer has ended the job
 MAX_SKIPPED = 20                 # skipped steps in a row that end a training; fp16's scaler needs up to 16 to settle
+LOCK = ".lock"                   # of a run's folder
 Value = TypeVar("Value")
 
 
@@ -111,7 +113,11 @@ class RunLog:
     def _take(self, resume: bool) -> None:
         """Lock the folder and make it that of a run which is running; nothing is changed where that is refused."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.lock = lock(self.folder)
+        try:
+            self.lock = lock(self.folder / LOCK)
+        except BlockingIOError as error:
+            raise ValueError(f"{self.folder}: {error} trains in it -> wait until it has ended, or give another "
+                             "--exp_path") from None
         records = [self.folder / name for name in ("status.json", "metrics.jsonl", "start.json")]
         if resume and not records[0].exists():
             raise ValueError(f"{self.folder}: no run to --resume -> look at --exp_path, or start without --resume")
@@ -142,7 +148,7 @@ class RunLog:
         staged.write_text("".join(kept), encoding="utf-8")
         staged.replace(records)
 
-    def say(self, line: str) -> None:
+    def notify(self, line: str) -> None:
         """One line on the terminal, beside the progress bar."""
         if self.main:
             tqdm.write(line)
@@ -185,7 +191,7 @@ class RunLog:
         now = time.perf_counter()
         if self.bar.disable and (now - self.last_line > PLAIN_LINE_SECONDS or step.step + 1 == self.total):
             self.last_line = now
-            self.say(f"step {step.step + 1}/{self.total}  loss {step.loss:.3f}  lr {step.lr:.1e}  "
+            self.notify(f"step {step.step + 1}/{self.total}  loss {step.loss:.3f}  lr {step.lr:.1e}  "
                      f"{step.samples / step.seconds:.0f} windows/s")
         self.skipped = self.skipped + 1 if step.skipped else 0
         if self.skipped == MAX_SKIPPED:
@@ -199,10 +205,10 @@ class RunLog:
         trivial = "  ".join(f"{name.replace('_', ' ')} {entry['mAP']:.3f}" for name, entry in baselines.items()
                             if entry and entry.get("mAP") is not None)
         gaze = f"  gaze {result['gaze_degrees']:.1f} deg off" if "gaze_degrees" in result else ""
-        self.say(f"epoch {epoch}  val {metrics_line(result)}{gaze}  ({seconds:.0f} s)")
+        self.notify(f"epoch {epoch}  val {metrics_line(result)}{gaze}  ({seconds:.0f} s)")
         if trivial and not self.compared:
             self.compared = True
-            self.say(f"         without a model: mAP {trivial}")
+            self.notify(f"         without a model: mAP {trivial}")
 
     def status(self, state: str, **facts: Any) -> None:
         """running, finished, preempted or failed; launch scripts and infer.py read it."""
@@ -214,7 +220,7 @@ class RunLog:
     def _ended(self, state: str, reason: str) -> None:
         """The first process to end early knows why; the others only see that it is gone."""
         path = self.folder / "status.json"       # which a machine with a disk of its own does not have
-        if path.is_file() and read_json(path)["state"] == "running":
+        if path.is_file() and read_object(path)["state"] == "running":
             self.status(state, reason=reason, process=self.accelerator.process_index)
 
     @contextmanager

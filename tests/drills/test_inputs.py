@@ -148,11 +148,11 @@ def test_preparing_on_a_full_disk_says_so_and_goes_on_when_there_is_room(tmp_pat
     root = data_set(tmp_path / "data", clips, frames=60)
     (root / "prepared").symlink_to(small_disk)
     with pytest.raises(OSError, match="No space left on device") as said:
-        prepare(root, "train", crop_size=224, jobs=1, say=quiet)
+        prepare(root, "train", crop_size=224, jobs=1, notify=quiet)
     whole = [path for path in small_disk.rglob("index.json")]
     kept = len(list(small_disk.rglob("*.npz")))
     subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
-    index = Index.open(prepare(root, "train", crop_size=224, jobs=1, say=quiet))
+    index = Index.open(prepare(root, "train", crop_size=224, jobs=1, notify=quiet))
     index.verify()
     right = sum(number_in(index.crop(row)) == index.frame[row] for row in range(len(index)))
     met = not whole and said.value.errno == 28 and right == len(index) == 6 * 59

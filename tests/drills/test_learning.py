@@ -20,7 +20,7 @@ STILLS, LEARNT, EPOCHS, SIZE = 1200, 896, 2, 32
 @pytest.mark.drill
 def test_a_tiny_training_beats_head_pose_alone(tmp_path, figure):
     # people of the scored stills are in none of the learnt ones: ten stills a person, in order, and 128 a batch
-    index = Index.open(render_stills(tmp_path, "tiny", 0, STILLS, SIZE, say=lambda line: None))
+    index = Index.open(render_stills(tmp_path, "tiny", 0, STILLS, SIZE, notify=lambda line: None))
     learnt, scored = np.arange(LEARNT), np.arange(LEARNT, STILLS)
     accelerator = Accelerator(cpu=True)
     torch.manual_seed(0)

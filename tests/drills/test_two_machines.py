@@ -15,8 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-
-from gazepose.data.prepare import prepare
+from making import prepare
 
 ROOT = Path(__file__).resolve().parents[2]
 STUCK, ENDS = 15, 60              # seconds: the limit of a collective; in which every launcher has ended after a fault
@@ -101,7 +100,7 @@ def machines(tmp_path, tiny_world) -> Iterator[Machines]:
     ip("netns", "del", f"gp{os.getpid()}")
     shutil.copytree(tiny_world, tmp_path / "world")
     for split in ("train", "val"):
-        prepare(tmp_path / "world", split, crop_size=32, jobs=1, say=lambda line: None)
+        prepare(tmp_path / "world", split, crop_size=32, jobs=1, notify=lambda line: None)
     made = Machines(tmp_path)
     yield made
     made.close()

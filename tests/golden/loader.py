@@ -18,13 +18,13 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
+from making import prepare
 
 from gazepose.data import windows
 from gazepose.data.annotations import read_original
 from gazepose.data.behaviours import BEHAVIOURS
 from gazepose.data.index import Index, add_columns, join, write_index
 from gazepose.data.loader import make_loader
-from gazepose.data.prepare import prepare
 from gazepose.data.quality import quality_p
 from gazepose.data.shards import ShardWriter, encode
 from gazepose.data.tracks import POLICIES
@@ -121,7 +121,7 @@ def challenge_index(given: dict[str, Any], root: Path) -> Index:
             digits, unique = name.removesuffix(".jpg").split("_", 1)
             frame_of[(*track.split("/"), unique)] = int(digits)
             (folder / name).write_bytes(crop(int(digits)))
-    index = Index.open(prepare(root, "test", policy="baseline", crop_size=SIZE, jobs=1, say=lambda line: None))
+    index = Index.open(prepare(root, "test", policy="baseline", crop_size=SIZE, jobs=1, notify=lambda line: None))
     by_frame = [{(video, track, frame_of[video, track, unique]): values for video, tracks in given[name].items()
                  for track, faces in tracks.items() for unique, values in faces.items()} for name in ("p", "mesh")]
     poses = {}

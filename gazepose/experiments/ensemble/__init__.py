@@ -23,7 +23,7 @@ from gazepose.experiments.ensemble.folds import lacks
 from gazepose.experiments.ensemble.runs import SPLITS, Run, Scores, names_of_test, read_runs
 from gazepose.experiments.ensemble.smoothing import smooth
 from gazepose.experiments.ensemble.table import Step, as_table, figures
-from gazepose.training.checkpoint import write_json
+from gazepose.io import write_json
 
 WIDTHS = (3, 5, 7, 9, 13, 21, 31, 45, 61)     # frames, 30 a second
 

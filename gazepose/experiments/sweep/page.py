@@ -7,7 +7,7 @@ from typing import Any
 from gazepose.evaluation.submission import staged
 from gazepose.experiments.sweep.table import markdown
 from gazepose.experiments.sweep.write import name_of
-from gazepose.training.checkpoint import read_json
+from gazepose.io import read_object
 
 FRAME = """# Results
 
@@ -92,4 +92,4 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
     if not files:
         raise FileNotFoundError(f"{folder}: no record -> python -m gazepose sweep launch/experiments/modules.toml "
                                 f"--out {folder}")
-    return [read_json(file) for file in files]
+    return [read_object(file) for file in files]

@@ -13,10 +13,9 @@ import numpy as np
 
 from gazepose.evaluation.metrics import evaluate, resampled
 from gazepose.experiments.sweep.plan import Experiment, Prediction, Run
-from gazepose.io import read_arrays
+from gazepose.io import read_arrays, read_object
 from gazepose.report.records import read_records
 from gazepose.report.tables import percent
-from gazepose.training.checkpoint import read_json
 
 METRICS = ("mAP", "ap_looking", "ap_not_looking", "accuracy", "balanced_accuracy", "auroc")
 DRAWS = 1000
@@ -77,7 +76,7 @@ def _baselines(run: Path) -> dict[str, float]:
 
 def _facts(run: Run) -> dict[str, Any]:
     """Under what a run was made; its cost is that of its last start where it was resumed."""
-    config, status = read_json(run.folder / "config.json"), read_json(run.folder / "status.json")
+    config, status = read_object(run.folder / "config.json"), read_object(run.folder / "status.json")
     return {"seconds": status.get("seconds"), "commit": (config.get("versions") or {}).get("commit"),
             "world_size": config.get("world_size"), "device": config.get("device"), "epochs": config["run"]["epochs"]}
 

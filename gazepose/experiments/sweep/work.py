@@ -17,8 +17,9 @@ from pathlib import Path
 import torch
 
 from gazepose.experiments.sweep.plan import Prediction, Run, fingerprint, start_name
-from gazepose.processes import end_with_parent, lock
-from gazepose.training.checkpoint import read_json
+from gazepose.io import lock, read_object
+from gazepose.processes import end_with_parent
+from gazepose.training.runlog import LOCK
 
 ROOT = Path(__file__).resolve().parents[2]
 ONE_PROCESS = "--num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no"
@@ -32,9 +33,9 @@ def finished(run: Run) -> bool:
     Raises:
         ValueError: its folder holds another configuration.
     """
-    if not (run.folder / "status.json").is_file() or read_json(run.folder / "status.json").get("state") != "finished":
+    if not (run.folder / "status.json").is_file() or read_object(run.folder / "status.json").get("state") != "finished":
         return False
-    trained = read_json(run.folder / "config.json")
+    trained = read_object(run.folder / "config.json")
     if run.folder.name.rpartition("-")[2] != fingerprint(trained, start_name(run.start))[:10]:
         raise ValueError(f"{run.folder}: was trained with other flags than its name says -> remove it, it is made anew")
     return True
@@ -104,8 +105,8 @@ def _held(folder: Path) -> bool:
     if not folder.is_dir():
         return False
     try:
-        lock(folder).close()
-    except ValueError:
+        lock(folder / LOCK).release()
+    except BlockingIOError:
         return True
     return False
 

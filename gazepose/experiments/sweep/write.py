@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gazepose.experiments.sweep.table import markdown, table_csv
-from gazepose.training.checkpoint import write_json
+from gazepose.io import write_json
 
 
 def name_of(record: Mapping[str, Any]) -> str:

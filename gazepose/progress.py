@@ -1,0 +1,52 @@
+"""How far a long job is: a progress bar in a terminal, elsewhere a plain line now and then."""
+
+import sys
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from tqdm import tqdm
+
+SECONDS = 30.0               # between two plain lines
+
+
+class Progress:
+    """Context manager; `add` counts what is done. Both kinds say how much is done and about how long the rest takes.
+
+    Args:
+        what: the job, such as "preparing train".
+        total: of all units, those of an earlier run too; done: of that earlier run.
+        unit: one of them, such as "crop".
+        notify: gets the plain lines; where it is not `print`, the lines go there even in a terminal.
+    """
+
+    def __init__(self, what: str, total: int, unit: str, notify: Callable[[str], None] = print, *, done: int = 0,
+                 seconds: float = SECONDS) -> None:
+        self.what, self.total, self.unit, self.notify, self.seconds = what, total, unit, notify, seconds
+        self.done, self.fresh = done, 0
+        self.began = self.last = time.monotonic()
+        self.bar = tqdm(total=total, initial=done, desc=what, unit=unit, leave=False,
+                        disable=notify is not print or not sys.stderr.isatty())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def add(self, units: int, note: str = "") -> None:
+        """Count units; a note, such as "3 of 9 clips", goes into the line."""
+        self.done, self.fresh, now = self.done + units, self.fresh + units, time.monotonic()
+        self.bar.update(units)
+        if self.bar.disable and now - self.last >= self.seconds and self.fresh and self.done < self.total:
+            self.last = now
+            left = (now - self.began) / self.fresh * (self.total - self.done)
+            self.notify(f"{self.what}: {note + ', ' if note else ''}{self.done / self.total:.0%} of {self.total} "
+                        f"{self.unit}s, about {duration(left)} left")
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self.bar.close()
+
+
+def duration(seconds: float) -> str:
+    """A span of time in one unit: 40 s, 3 min."""
+    return f"{seconds / 60:.0f} min" if seconds >= 100 else f"{seconds:.0f} s"
