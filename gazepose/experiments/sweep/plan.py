@@ -19,7 +19,7 @@ from gazepose.training.checkpoint import built
 POOL = Path("runs/sweep")
 PASSING = {"run": ("exp_path", "resume", "elastic", "save_every", "save_minutes", "log_with", "expect_world",
                    "checkpoint"),
-           "data": ("num_workers", "data_disk", "decoder"), "model": ("image_size",)}
+           "prepare": ("data_disk", "decoder"), "data": ("num_workers",), "model": ("image_size",)}
 """what a configuration says that does not change what is learnt, or that follows from the rest"""
 
 
@@ -182,8 +182,9 @@ def fingerprint(config: Mapping[str, Any], start: str | None) -> str:
         config: as `asdict` of a TrainConfig gives it, or a run's config.json holds it.
     """
     plain = asdict(TrainConfig())
-    said = {section: {key: value for key, value in config[section].items() if key not in PASSING.get(section, ())
-                      and json.dumps(value) != json.dumps(values.get(key))} for section, values in plain.items()}
+    said = {section: {key: value for key, value in config.get(section, {}).items()
+                      if key not in PASSING.get(section, ())
+                                            and json.dumps(value) != json.dumps(values.get(key))} for section, values in plain.items()}
     return digest([said, start])
 
 
