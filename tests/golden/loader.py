@@ -22,7 +22,8 @@ from making import prepare
 
 from gazepose.data import windows
 from gazepose.data.annotations import read_original
-from gazepose.data.index import Index, add_columns, join, write_index
+from gazepose.data.index import Index, add_columns, write_index
+from gazepose.data.join import join
 from gazepose.data.loader import make_loader
 from gazepose.data.quality import quality_p
 from gazepose.data.shards import ShardWriter, encode
