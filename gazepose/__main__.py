@@ -21,7 +21,7 @@ from gazepose.doctor import examine
 from gazepose.doctor.text import as_text
 from gazepose.evaluation import submission
 from gazepose.evaluation.predictions import faces
-from gazepose.experiments.ensemble import make_chain
+from gazepose.experiments.ensemble import make_submission
 from gazepose.experiments.sweep.page import write_results
 from gazepose.experiments.sweep.plan import POOL, read_experiment
 from gazepose.experiments.sweep.run import run_sweep
@@ -113,7 +113,7 @@ def chain(runs: tyro.conf.Positional[tuple[Path, ...]], out: Path = Path("runs/c
     """
     if not runs:
         raise ValueError("chain: no run -> name one run folder or more, which infer.py has scored on val and test")
-    print(make_chain(runs, out, causal))
+    print(make_submission(runs, out, causal))
 
 
 def report(run: tyro.conf.Positional[tuple[Path, ...]], out: Path | None = None) -> None:

@@ -181,11 +181,12 @@ def fingerprint(config: Mapping[str, Any], start: str | None) -> str:
     Args:
         config: as `asdict` of a TrainConfig gives it, or a run's config.json holds it.
     """
-    plain = asdict(TrainConfig())
-    said = {section: {key: value for key, value in config.get(section, {}).items()
-                      if key not in PASSING.get(section, ())
-                                            and json.dumps(value) != json.dumps(values.get(key))} for section, values in plain.items()}
-    return digest([said, start])
+    differing = {}
+    for section, default in asdict(TrainConfig()).items():
+        differing[section] = {name: value for name, value in config.get(section, {}).items()
+                              if name not in PASSING.get(section, ())
+                              and json.dumps(value) != json.dumps(default.get(name))}
+    return digest([differing, start])
 
 
 def digest(value: Any) -> str:
