@@ -9,14 +9,15 @@ and so the mAP; they are used if they make the labels of clips likelier that the
 used is in the table and not in the submission, and the next step starts from the scores before it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from gazepose.evaluation import submission
-from gazepose.evaluation.metrics import calibration_error, difference, evaluate, interval
+from gazepose.evaluation.comparison import Entry, Row, between, compare, difference, markdown
+from gazepose.evaluation.metrics import calibration_error, evaluate, percent
 from gazepose.evaluation.submission import Face, read_test_csv
 from gazepose.experiments.postprocessing import (
     Calibration,
@@ -36,6 +37,10 @@ SPLITS = ("val", "test")
 SAME = ("row", "track", "clip", "frame", "label")
 COLUMNS = (*SAME, "score", "head_pose", "quality", "size")
 REMEDY = "infer both with the same data, policy and stride"
+COMPARED = ("mAP", "accuracy")
+DRAWS = 200             # of clips, for the intervals
+HEADER = ["step", "val mAP", "gain [95 %]", "test mAP [95 %]", "gain [95 %]", "test accuracy [95 %]", "gain [95 %]",
+          "ECE val", "test", "used"]
 WIDTHS = (3, 5, 7, 9, 13, 21, 31, 45, 61)     # frames, 30 a second
 
 
@@ -118,8 +123,8 @@ class Step(NamedTuple):
     name: str
     scores: Scores | None = None
     """None: it could not be tried, and `note` says why"""
-    before: Scores | None = None
-    """of the last step that is used; None: it is the first"""
+    against: str | None = None
+    """name of the last step that is used before it; None: it is the first"""
     use: bool = False
     note: str = ""
 
@@ -150,7 +155,8 @@ class Ensemble:
         """Add a step and use it if it is better: by mAP, unless `better` says so."""
         best = self.best if len(each) > 1 else 0
         use = self.mAP(each[best]) > self.mAP(self.now) if better is None else better
-        self.steps.append(Step(name, each[best], self.now, use, note))
+        last = next(step.name for step in reversed(self.steps) if step.use)
+        self.steps.append(Step(name, each[best], last, use, note))
         if use:
             self.each, self.best = each, best
         return use
@@ -252,12 +258,15 @@ def make_submission(folders: Sequence[Path], out: Path, causal: bool = False) ->
                                       zip(names, ensemble.now["test"].tolist(), strict=True)])
     submission.csv_to_json(table, results)
     submission.check(results, names)
-    steps = [figures(step, ensemble.faces) for step in ensemble.steps]
-    text = as_text(ensemble, steps, results, len(names))
+    measured = measure(ensemble.steps, ensemble.faces)
+    text = as_text(ensemble, measured, results, len(names))
     write_json(out / "chain.json", {
         "runs": [str(run.folder) for run in runs], "causal": causal, "width": ensemble.width,
         "calibration": [fit._asdict() for fit in ensemble.calibration], "features": columns,
-        "kept": [step.name for step in ensemble.steps if step.use], "steps": steps})
+        "kept": [step.name for step in ensemble.steps if step.use],
+        "steps": [{"name": step.name, "kept": step.use, "note": step.note,
+                   **{split: as_json(step, split, measured, ensemble.faces) for split in SPLITS}}
+                  for step in ensemble.steps]})
     with writing(out / "chain.md") as file:
         file.write(text + "\n")
     return text
@@ -265,70 +274,59 @@ def make_submission(folders: Sequence[Path], out: Path, causal: bool = False) ->
 
 # ---- the table
 
-HEADER = ["step", "val mAP", "gain [95 %]", "test mAP [95 %]", "gain [95 %]", "test accuracy [95 %]", "gain [95 %]",
-          "ECE val", "test", "kept"]
+Measured = dict[str, dict[str, Row]]
+"""split -> name of a step -> its metrics, and its gain over the step before it that is used"""
 
 
-def figures(step: Step, faces: Faces) -> dict[str, Any]:
-    """JSON values of a step: name, kept, note, and of val and test n, mAP and accuracy, both with their interval, ece,
-    nll, gain {mAP, accuracy: {value, interval}} over the last step that is used.
-
-    A split without labels of both classes is None. An interval (95 %, over clips) is None with fewer than five clips.
-    """
-    facts: dict[str, Any] = {"name": step.name, "kept": step.use, "note": step.note}
+def measure(steps: Sequence[Step], faces: Faces) -> Measured:
+    """Measure all steps that could be tried; a split without labels of both classes has none."""
+    measured: Measured = {}
     for split in SPLITS:
-        label, clip = faces[split]["label"], faces[split]["clip"]
-        facts[split] = None
-        if step.scores is None or not {0, 1} <= set(np.unique(label).tolist()):
-            continue
-        score = step.scores[split]
-        result = evaluate(label, score)
-        facts[split] = {"n": result["n"], "mAP": result["mAP"], "mAP_interval": interval(label, score, clip),
-                        "accuracy": result["accuracy"],
-                        "accuracy_interval": interval(label, score, clip, metric="accuracy"),
-                        "ece": calibration_error(label, score), "nll": likelihood(label, score), "gain": None}
-        if step.before is not None:
-            last = step.before[split]
-            before = evaluate(label, last)
-            facts[split]["gain"] = {
-                metric: {"value": result[metric] - before[metric],
-                         "interval": difference(label, last, score, clip, metric=metric)}
-                for metric in ("mAP", "accuracy")}
-    return facts
+        label = faces[split]["label"]
+        entries = [Entry(step.name, {0: step.scores[split]}, step.against) for step in steps if step.scores]
+        if not {0, 1} <= set(label.tolist()):
+            entries = []
+        measured[split] = {row.name: row for row in compare(label, faces[split]["clip"], entries, COMPARED, DRAWS)}
+    return measured
 
 
-def as_text(ensemble: Ensemble, steps: Sequence[Mapping[str, Any]], results: Path, faces: int) -> str:
+def as_json(step: Step, split: str, measured: Measured, faces: Faces) -> dict[str, Any] | None:
+    """n, mAP and accuracy, both with their interval, ece, nll, gain {mAP, accuracy: {value, interval}}; None where the
+    step could not be measured. An interval (95 %, over clips) is None with fewer than five clips."""
+    row, label = measured[split].get(step.name), faces[split]["label"]
+    if row is None or step.scores is None:
+        return None
+    facts: dict[str, Any] = {"n": row.results[0]["n"]}
+    for metric in COMPARED:
+        facts |= {metric: row.mean[metric], f"{metric}_interval": row.interval[metric]}
+    gain = {metric: {"value": gain.mean, "interval": gain.interval} for metric, gain in row.gain.items()}
+    return facts | {"ece": calibration_error(label, step.scores[split]),
+                    "nll": likelihood(label, step.scores[split]), "gain": gain or None}
+
+
+def as_text(ensemble: Ensemble, measured: Measured, results: Path, faces: int) -> str:
     """The table of the steps and its notes, in Markdown that reads in a terminal too."""
-    n = {split: f"{steps[0][split]['n']:,} labelled faces of {len(np.unique(ensemble.faces[split]['clip']))} clips"
-         if steps[0][split] else "no labels" for split in SPLITS}
-    used = " -> ".join(step["name"] for step in steps if step["kept"])
-    notes = [f"- {step['name']}: {step['note']}" for step in steps if step["note"]]
+    body, known = [], {}
+    for step in ensemble.steps:
+        val, test = (measured[split].get(step.name) for split in SPLITS)
+        cells = [step.name, *([""] * 2 if val is None else [percent(val.mean["mAP"]), difference(val.gain.get("mAP"))])]
+        for metric in COMPARED:
+            cells += [""] * 2 if test is None else [between(test, metric), difference(test.gain.get(metric))]
+        for split in SPLITS:
+            ece = ""
+            if step.scores and step.name in measured[split]:
+                ece = f"{calibration_error(ensemble.faces[split]['label'], step.scores[split]):.3f}"
+            cells.append(ece)
+        use = "yes" if step.use else "no"
+        body.append([*cells, use if step.scores else "not tried"])
+    for split in SPLITS:
+        first = measured[split].get(ensemble.steps[0].name)
+        clips = len(np.unique(ensemble.faces[split]["clip"]))
+        known[split] = f"{first.results[0]['n']:,} labelled faces of {clips} clips" if first else "no labels"
     return "\n".join([
-        as_table(steps), "", f"val: {n['val']}; test: {n['test']}.",
-        "Gains are over the last step that was kept; their intervals are paired, over clips. All is chosen on val;",
-        "boosting scores val by trees that saw no face of the same clip.", "", *notes, "",
-        f"submission: {used}; {faces:,} faces, every one once -> {results}"])
-
-
-def as_table(steps: Sequence[Mapping[str, Any]]) -> str:
-    """A Markdown table of `figures`, one row a step; columns are padded."""
-    rows = [HEADER]
-    for step in steps:
-        val, test = (step[split] for split in SPLITS)
-        cells = [step["name"], *([""] * 2 if val is None else [f"{val['mAP']:.3f}", _gain(val["gain"], "mAP")])]
-        for metric in ("mAP", "accuracy"):
-            cells += [""] * 2 if test is None else [f"{test[metric]:.3f}{_sure(test[f'{metric}_interval'], '.3f')}",
-                                                    _gain(test["gain"], metric)]
-        cells += ["" if found is None else f"{found['ece']:.3f}" for found in (val, test)]
-        rows.append([*cells, "not tried" if val is None else "yes" if step["kept"] else "no"])
-    width = [max(len(row[column]) for row in rows) for column in range(len(HEADER))]
-    lines = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(row, width, strict=True)) + " |" for row in rows]
-    return "\n".join([lines[0], "|" + "|".join("-" * (w + 2) for w in width) + "|", *lines[1:]])
-
-
-def _gain(gain: Mapping[str, Any] | None, metric: str) -> str:
-    return "" if gain is None else f"{gain[metric]['value']:+.3f}{_sure(gain[metric]['interval'], '+.3f')}"
-
-
-def _sure(interval: Sequence[float] | None, form: str) -> str:
-    return "" if interval is None else f" [{interval[0]:{form}}, {interval[1]:{form}}]"
+        markdown(HEADER, body), "", f"val: {known['val']}; test: {known['test']}. Percent; gains in points.",
+        "Gains are over the last step that is used; their intervals are paired, over clips. All is chosen on val;",
+        "boosting scores val by trees that saw no face of the same clip.", "",
+        *[f"- {step.name}: {step.note}" for step in ensemble.steps if step.note], "",
+        f"submission: {' -> '.join(step.name for step in ensemble.steps if step.use)}; {faces:,} faces, every one once "
+        f"-> {results}"])

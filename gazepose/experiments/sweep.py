@@ -48,8 +48,8 @@ def finished(run: Run) -> bool:
         return False
     config = read_object(run.folder / "config.json")
     if run.folder.name.rpartition("-")[2] != fingerprint(config, start_name(run.start))[:10]:
-        raise ValueError(f"{run.folder}: was trained with other flags than its name says -> remove it; the sweep trains "
-                         "it again")
+        raise ValueError(f"{run.folder}: was trained with other flags than its name says -> remove it; it is trained "
+                         "again")
     return True
 
 
