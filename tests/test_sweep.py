@@ -309,6 +309,10 @@ def test_a_table_holds_means_spreads_and_paired_differences(tmp_path):
     assert "\n| b   | " in text and "75.00 / 80.00" in text and "20 clips" in text and "seeds 0, 1" in text
     assert "Without a model: head pose alone 62.0 mAP." in text
     assert len(table_csv(record).splitlines()) == 5
+    for row in record["rows"]:
+        row["published"] = {}
+    lines = markdown(record).splitlines()
+    assert "published" not in lines[0] and lines[3].endswith("| gains |")
 
 
 def test_no_difference_is_called_none(tmp_path):

@@ -150,15 +150,15 @@ def markdown(record: Mapping[str, Any]) -> str:
     if not record["rows"]:
         return f"{record['title']}: nothing has been scored yet.\n"
     published = {row["name"]: row["published"] for row in record["rows"]}
-    head = ["", "mAP", "accuracy", "AUROC", f"mAP against “{record['against']}”", "published", "seen"]
+    columns = ["published"] if any(published.values()) else []
+    head = ["", "mAP", "accuracy", "AUROC", f"mAP against “{record['against']}”", *columns, "seen"]
     body = []
     for row in rows_of(record):
         there, gain = published[row.name], row.gain.get("mAP")
-        body.append([row.name, *(spread(row, name) for name in ("mAP", "accuracy", "auroc")), difference(gain),
-                     " / ".join(f"{there[name]:.2f}" for name in COMPARED if name in there) or "–",
-                     verdict(gain, there, published[record["against"]])])
-    if not any(published.values()):
-        head, body = ([*cells[:5], cells[6]] for cells in (head, body))
+        cells = [row.name, *(spread(row, name) for name in ("mAP", "accuracy", "auroc")), difference(gain)]
+        if columns:
+            cells.append(" / ".join(f"{there[name]:.2f}" for name in COMPARED if name in there) or "–")
+        body.append([*cells, verdict(gain, there, published[record["against"]])])
     seeds = sorted({run["seed"] for row in record["rows"] for run in row["runs"]})
     notes = (f"{record['faces']:,} {record['split']} faces of {record['clips']} clips, "
              f"{percent(record['prevalence'])} % looking; percent, mean ± sd over seeds {', '.join(map(str, seeds))}; "
