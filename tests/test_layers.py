@@ -15,7 +15,7 @@ LAZY = {("source", "synthetic"), ("training.checkpoint", "compat")}
 """imports of a wing by a room before it: inside a function only"""
 TO_MEND = {("experiments.sweep.drawing", "report"), ("experiments.sweep.plan", "config"),
            ("experiments.sweep.run", "source"), ("experiments.sweep.table", "report"),
-           ("experiments.sweep.write", "report"), ("synthetic.truth", "priors"), ("training.checkpoint", "compat")}
+           ("experiments.sweep.write", "report"), ("training.checkpoint", "compat")}
 ONLY_HERE = {"decord": ["data.video"], "tyro": ["config", "__main__"], "timm": ["models", "compat.checkpoints"],
              "mediapipe": ["priors.landmarks"], "sklearn": ["experiments", "report"],
              "filelock": ["io"], "numba": ["synthetic"], "matplotlib": ["report", "experiments"]}
