@@ -54,7 +54,7 @@ from gazepose.data.tracks import POLICIES, FaceTrack
 from gazepose.data.video import container_of, frames_in_order
 from gazepose.data.windows import WindowRule, make_batch
 from gazepose.doctor.checks import Findings
-from gazepose.doctor.tables import examine_table
+from gazepose.doctor.tables import check_table
 from gazepose.evaluation.metrics import class_weights, evaluate
 from gazepose.evaluation.submission import check, csv_to_json
 from gazepose.io import MAX_HEADER, MAX_TENSORS, read_arrays, read_tensors, sha256_of, write_json
@@ -448,8 +448,8 @@ def test_a_bomb_in_any_file_that_is_read_does_not_go_off(tmp_path):
 
     def examined(path: Path) -> None:
         findings = Findings()
-        examine_table(world, path.parent.name, "train", {}, findings)
-        assert "table_unusable" in findings.found
+        check_table(world, path.parent.name, "train", {}, findings)
+        assert "file_unusable" in findings.found
 
     def trained(name: str) -> Callable[[Path], None]:
         def resumes(path: Path) -> None:
