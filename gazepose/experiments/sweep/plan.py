@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gazepose.config import TrainConfig, asdict, parse_train
-from gazepose.training.checkpoint import built
+from gazepose.training.checkpoint import WEIGHTS, built, weights_folder
 
 POOL = Path("runs/sweep")
 PASSING = {"run": ("exp_path", "resume", "elastic", "save_every", "save_minutes", "log_with", "expect_world",
@@ -167,7 +167,7 @@ def start_name(start: Run | Path | None) -> str | None:
         return start.folder.name
     if start is None:
         return None
-    file = start / "model.safetensors" if start.is_dir() else start
+    file = weights_folder(start) / WEIGHTS if start.is_dir() else start
     with open(file, "rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 

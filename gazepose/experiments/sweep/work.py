@@ -19,6 +19,7 @@ import torch
 from gazepose.experiments.sweep.plan import Prediction, Run, fingerprint, start_name
 from gazepose.io import lock, read_object
 from gazepose.processes import end_with_parent
+from gazepose.training.checkpoint import WEIGHTS, weights_folder
 from gazepose.training.runlog import LOCK
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,7 +44,7 @@ def finished(run: Run) -> bool:
 
 def scored(prediction: Prediction) -> bool:
     """Whether a prediction is there, and newer than the weights it was made with."""
-    weights = prediction.run.folder / "best" / "model.safetensors"
+    weights = weights_folder(prediction.run.folder) / WEIGHTS
     return prediction.file.exists() and prediction.file.stat().st_mtime >= weights.stat().st_mtime
 
 
