@@ -18,7 +18,7 @@ from gazepose.data.challenge import test_labels
 from gazepose.data.loader import make_loader
 from gazepose.data.prepare import PrepareConfig
 from gazepose.data.windows import WindowRule, quality_fit
-from gazepose.evaluation.metrics import evaluate
+from gazepose.evaluation.metrics import evaluate, metrics_line
 from gazepose.evaluation.predictions import faces, write_csv, write_records
 from gazepose.evaluation.submission import check, csv_to_json
 from gazepose.io import write_json
@@ -28,7 +28,7 @@ from gazepose.training import checkpoint
 from gazepose.training.distributed import share_preparation, start_accelerator
 from gazepose.training.engine import predict
 from gazepose.training.feature_cache import cache_features
-from gazepose.training.runlog import metrics_line, world_line
+from gazepose.training.runlog import world_line
 
 
 @readable_errors()

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gazepose.models import Priors
 from gazepose.models.transformer import Attention
 
 
@@ -39,17 +40,17 @@ def unshared(windows: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def scores(model: nn.Module, windows: Tensor, head_pose: Tensor, landmarks: Tensor) -> Tensor:
+def scores(model: nn.Module, windows: Tensor, priors: Priors) -> Tensor:
     """Probability of looking, [B], of normalised windows [B, T, 3, H, W]."""
     model.eval()
-    return model(*unshared(windows), head_pose, landmarks).logits.softmax(1)[:, 1]
+    return model(*unshared(windows), priors).logits.softmax(1)[:, 1]
 
 
-def train_step(model: nn.Module, optimizer: torch.optim.Optimizer, windows: Tensor, head_pose: Tensor,
-               landmarks: Tensor, label: Tensor, class_weights: Tensor) -> float:
+def train_step(model: nn.Module, optimizer: torch.optim.Optimizer, windows: Tensor, priors: Priors,
+               label: Tensor, class_weights: Tensor) -> float:
     """One step of plain Adam on the weighted cross entropy, in float32; the loss."""
     model.train()
-    loss = F.cross_entropy(model(*unshared(windows), head_pose, landmarks).logits, label, weight=class_weights)
+    loss = F.cross_entropy(model(*unshared(windows), priors).logits, label, weight=class_weights)
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()

@@ -23,10 +23,12 @@ from gazepose.data.shards import Shards, decode
 from gazepose.io import is_id, sha256_of, sync_folder
 
 FORMAT = 1
-COLUMNS: dict[str, tuple[type, tuple[int, ...]]] = {                  # name -> dtype, shape of one row
+Columns = dict[str, tuple[type, tuple[int, ...]]]                     # name -> dtype, shape of one row
+PRIORS: Columns = {"head_pose": (np.float32, (3,)), "landmarks": (np.float32, (5, 3))}  # models.queries.Priors
+COLUMNS: Columns = {
     "frame": (np.int32, ()), "box": (np.float32, (4,)), "label": (np.int8, ()),
     "offset": (np.uint32, ()), "length": (np.uint32, ()),
-    "quality": (np.float32, ()), "head_pose": (np.float32, (3,)), "landmarks": (np.float32, (5, 3)),
+    "quality": (np.float32, ()), **PRIORS,
     "gaze": (np.float32, (2,)), "quality_p": (np.float32, ()), "unique_id": (np.bytes_, ()),
     "position": (np.int32, ()), "black": (np.bool_, ()), "corners": (np.int32, (4,)),
 }

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from gazepose.data.index import COLUMNS
+from gazepose.data.index import COLUMNS, PRIORS
 from gazepose.doctor.checks import Findings, Place
 from gazepose.doctor.crops import Faces
 from gazepose.io import read_arrays
 
-JOINED = {"priors": ("head_pose", "landmarks"), "truth": ("gaze",)}
+JOINED = {"priors": tuple(PRIORS), "truth": ("gaze",)}
 ANGLE, AROUND = 99.0, 0.5    # degrees a pose network can give; how far outside the crop a landmark may lie, in crops
 
 

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gazepose.models.queries import HeadPoseQueries, LandmarkQueries, LearnedQueries
+from gazepose.models.queries import HeadPoseQueries, LandmarkQueries, LearnedQueries, Priors
 from gazepose.models.transformer import Transformer
 
 ModelName = Literal["GazePose", "GazeLSTM", "BaselineLSTM", "FaceGaze"]
@@ -283,21 +283,21 @@ class GazePose(nn.Module):
         self.reader = FaceReader(self.frames.width) if config.gaze_head else None
         self.gaze_head = GazeHead(VECTOR) if config.gaze_head else None
 
-    def forward(self, frames: Tensor, window: Tensor, head_pose: Tensor, landmarks: Tensor) -> Prediction:
+    def forward(self, frames: Tensor, window: Tensor, priors: Priors) -> Prediction:
         """Is the face at the centre of each window looking at the camera?
 
         Args:
             frames: the pool, normalised, float [F, 3, H, W]; or its maps, as `FrameEncoder.forward` takes them.
             window: which frames of the pool make each window, int64 [B, T]; the centre is T // 2.
-            head_pose: yaw, pitch, roll in degrees, NaN unknown, [B, 3].
-            landmarks: five times x, y in 0..1 of the crop and confidence, NaN unknown, [B, 5, 3].
+            priors: what is known of each window's centre besides its pixels.
         """
         centre = window.shape[1] // 2
         maps, vectors = self.frames(frames)                               # [F, C, h, w], [F, 256]
         sequence, _ = self.lstm(vectors[window])                          # [B, T, 512]
         seen = maps[window[:, centre]]                                    # [B, C, h, w]
         place = self.input_proj(seen)                                     # [B, d, h, w]
-        queries = torch.cat([self.head_queries(head_pose), self.landmark_queries(landmarks)], dim=1)  # [B, 8, d]
+        queries = torch.cat([self.head_queries(priors.head_pose),
+                             self.landmark_queries(priors.landmarks)], dim=1)  # [B, 8, d]
         found = self.transformer(place, self.contents, queries)           # [B, 8, d]
         spatial = self.fusion_layer(found.flatten(1))                     # [B, 512]
         both = self.combine_layer(torch.cat([sequence[:, centre], spatial], dim=1))  # [B, 256]
@@ -319,7 +319,7 @@ class FaceGaze(nn.Module):
         self.gaze_head = GazeHead(VECTOR)
         self.label_layer = nn.Linear(VECTOR, 2)
 
-    def forward(self, frames: Tensor, window: Tensor, head_pose: Tensor, landmarks: Tensor) -> Prediction:
+    def forward(self, frames: Tensor, window: Tensor, priors: Priors) -> Prediction:
         """As GazePose.forward; only the centre frames are looked at."""
         read = self.reader(*self.frames(frames[window[:, window.shape[1] // 2]]))  # [B, 256]
         return Prediction(self.label_layer(read), self.gaze_head(read))

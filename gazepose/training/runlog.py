@@ -16,6 +16,7 @@ import torch
 from accelerate import Accelerator
 from tqdm import tqdm
 
+from gazepose.evaluation.metrics import metrics_line
 from gazepose.io import lock, read_object, write_json, writing
 from gazepose.processes import EXIT_PREEMPTED, Preempted, StopRequest
 from gazepose.training.checkpoint import BEST, CHECKPOINTS, Progress
@@ -60,12 +61,6 @@ def device_name(accelerator: Accelerator) -> str:
     return f"{accelerator.device.type.upper()}, {len(os.sched_getaffinity(0))} cores"
 
 
-def metrics_line(result: Mapping[str, Any]) -> str:
-    """The main figures of `metrics.evaluate` in one line; a metric that does not exist is a dash."""
-    named = {"mAP": "mAP", "AP looking": "ap_looking", "AP not looking": "ap_not_looking", "accuracy": "accuracy",
-             "AUROC": "auroc"}
-    return "  ".join(f"{name} {'-' if result[key] is None else format(result[key], '.3f')}"
-                     for name, key in named.items())
 
 
 class RunLog:

@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gazepose.evaluation.metrics import calibration_error, difference, evaluate, interval
+from gazepose.evaluation.comparison import Entry, compare
+from gazepose.evaluation.metrics import calibration_error
 from gazepose.experiments.ensemble.calibration import likelihood
 from gazepose.experiments.ensemble.runs import SPLITS, Scores
 
@@ -36,18 +37,14 @@ def figures(step: Step, faces: Mapping[str, Mapping[str, np.ndarray]]) -> dict[s
         if step.scores is None or not {0, 1} <= set(np.unique(label).tolist()):
             continue
         score = step.scores[split]
-        result = evaluate(label, score)
-        found[split] = {"n": result["n"], "mAP": result["mAP"], "mAP_interval": interval(label, score, clip),
-                        "accuracy": result["accuracy"],
-                        "accuracy_interval": interval(label, score, clip, metric="accuracy"),
-                        "ece": calibration_error(label, score), "nll": likelihood(label, score), "gain": None}
+        entries = [Entry(step.name, {0: score}, against=None if step.before is None else "before")]
         if step.before is not None:
-            last = step.before[split]
-            before = evaluate(label, last)
-            found[split]["gain"] = {
-                metric: {"value": result[metric] - before[metric],
-                         "interval": difference(label, last, score, clip, metric=metric)}
-                for metric in ("mAP", "accuracy")}
+            entries.append(Entry("before", {0: step.before[split]}))
+        row = compare(label, clip, entries, ("mAP", "accuracy"), draws=200)[0]
+        gain = {key: {"value": each.mean, "interval": each.interval} for key, each in row.gain.items()}
+        found[split] = {"n": row.results[0]["n"], "mAP": row.mean["mAP"], "mAP_interval": row.interval["mAP"],
+                        "accuracy": row.mean["accuracy"], "accuracy_interval": row.interval["accuracy"],
+                        "ece": calibration_error(label, score), "nll": likelihood(label, score), "gain": gain or None}
     return found
 
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from gazepose.evaluation.metrics import evaluate, resampled
+from gazepose.evaluation.comparison import resampled
+from gazepose.evaluation.metrics import evaluate, percent
 from gazepose.experiments.sweep.plan import Experiment, Prediction, Run
 from gazepose.io import read_arrays, read_object
 from gazepose.report.records import read_records
-from gazepose.report.tables import percent
 
 METRICS = ("mAP", "ap_looking", "ap_not_looking", "accuracy", "balanced_accuracy", "auroc")
 DRAWS = 1000
@@ -99,7 +99,7 @@ def _gain(label: np.ndarray, clip: np.ndarray, pairs: Sequence[tuple[np.ndarray,
     values = [(evaluate(label, first)[metric], evaluate(label, second)[metric]) for first, second in pairs]
     if any(None in pair for pair in values):
         return {"mean": None, "interval": None, "seeds": len(pairs)}
-    found = resampled(label, [score for pair in pairs for score in pair], clip, draws, metric)
+    found = resampled(label, [score for pair in pairs for score in pair], clip, [metric], draws).get(metric)
     spread = None if found is None else np.percentile((found[:, 1::2] - found[:, ::2]).mean(1), (2.5, 97.5)).tolist()
     return {"mean": float(np.mean([second - first for first, second in values])), "interval": spread,
             "seeds": len(pairs)}
