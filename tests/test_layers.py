@@ -13,12 +13,12 @@ WINGS = ["compat", "synthetic", "priors", "doctor", "report", "experiments"]
 TOP = ["source", "config", "train", "infer", "__main__"]
 LAZY = {("source", "synthetic"), ("training.checkpoint", "compat")}
 """imports of a wing by a room before it: inside a function only"""
-TO_MEND = {("experiments.sweep.drawing", "report"), ("experiments.sweep.plan", "config"),
-           ("experiments.sweep.run", "source"), ("experiments.sweep.table", "report"),
-           ("experiments.sweep.write", "report"), ("synthetic.truth", "priors"), ("training.checkpoint", "compat")}
+TO_MEND = {("experiments.sweep.plan", "config"), ("experiments.sweep.run", "source"),
+           ("experiments.sweep.table", "report"), ("synthetic.truth", "priors"), ("training.checkpoint", "compat")}
 ONLY_HERE = {"decord": ["data.video"], "tyro": ["config", "__main__"], "timm": ["models", "compat.checkpoints"],
              "mediapipe": ["priors.landmarks"], "sklearn": ["evaluation.metrics", "experiments", "report"],
-             "filelock": ["io"], "numba": ["synthetic"], "matplotlib": ["report", "experiments"]}
+             "filelock": ["io"], "jinja2": ["report.page"], "numba": ["synthetic"],
+             "matplotlib": ["report", "experiments"]}
 """packages with one door"""
 
 

@@ -23,7 +23,7 @@ from gazepose.experiments.ensemble.folds import lacks
 from gazepose.experiments.ensemble.runs import SPLITS, Run, Scores, names_of_test, read_runs
 from gazepose.experiments.ensemble.smoothing import smooth
 from gazepose.experiments.ensemble.table import Step, as_table, figures
-from gazepose.io import write_json
+from gazepose.io import write_json, writing
 
 WIDTHS = (3, 5, 7, 9, 13, 21, 31, 45, 61)     # frames, 30 a second
 
@@ -162,7 +162,7 @@ def make_chain(folders: Sequence[Path], out: Path, causal: bool = False) -> str:
                              "calibration": [fit._asdict() for fit in chain.calibration], "features": used,
                              "kept": [step.name for step in chain.steps if step.kept], "steps": steps}
     write_json(out / "chain.json", facts)
-    with submission.staged(out / "chain.md") as file:
+    with writing(out / "chain.md") as file:
         file.write(said + "\n")
     return said
 

@@ -4,10 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gazepose.evaluation.submission import staged
 from gazepose.experiments.sweep.table import markdown
 from gazepose.experiments.sweep.write import name_of
-from gazepose.io import read_object
+from gazepose.io import read_object, writing
 
 FRAME = """# Results
 
@@ -62,7 +61,7 @@ def write_results(folder: Path, page: Path) -> None:
     text = results_page(read_records(folder))
     if chain.is_file():
         text += "\n" + chain_part(chain.read_text(encoding="utf-8"))
-    with staged(page) as file:
+    with writing(page) as file:
         file.write(text)
 
 

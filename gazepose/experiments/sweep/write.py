@@ -18,13 +18,13 @@ def name_of(record: Mapping[str, Any]) -> str:
 def write_record(folder: Path, record: Mapping[str, Any]) -> Path:
     """Write <experiment>-<world>.json, .md, .csv and .png, each under its name only when whole; the Markdown's path."""
     from gazepose.experiments.sweep.drawing import draw_rows
-    from gazepose.report.drawing import LIGHT, png  # matplotlib is loaded when something is drawn
+    from gazepose.report.style import png  # matplotlib is loaded when something is drawn
 
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / name_of(record)
     files = {".md": markdown(record).encode(), ".csv": table_csv(record).encode()}
     if any(row["runs"] for row in record["rows"]):
-        files[".png"] = png(partial(draw_rows, record), LIGHT)
+        files[".png"] = png(partial(draw_rows, record))
     for end, content in files.items():
         staged = folder / f".{os.getpid()}-{path.name}{end}"
         staged.write_bytes(content)
