@@ -44,6 +44,7 @@ from gazepose.data import annotations, video
 from gazepose.data import box_table as boxes
 from gazepose.data import prepare as door
 from gazepose.data.challenge import list_videos, parse_name
+from gazepose.data.chunks import Chunks
 from gazepose.data.clip_crops import Piece, make_piece
 from gazepose.data.index import Index, add_columns
 from gazepose.data.loader import BatchOrder, make_loader
@@ -58,8 +59,8 @@ from gazepose.evaluation.examples import read_copy, shown_faces
 from gazepose.evaluation.metrics import class_weights, evaluate
 from gazepose.evaluation.submission import check, csv_to_json
 from gazepose.io import MAX_HEADER, MAX_TENSORS, read_arrays, read_tensors, sha256_of, write_json
-from gazepose.models.gazepose import ModelConfig, create_backbone
-from gazepose.priors import chunked_column as extract
+from gazepose.models import ModelConfig
+from gazepose.models.backbone import create_backbone
 from gazepose.priors.hopenet import read_hopenet
 from gazepose.priors.import_files import CSV_COLUMNS, parse_key, read_priors
 from gazepose.report.records import read_records
@@ -484,8 +485,8 @@ def test_a_bomb_in_any_file_that_is_read_does_not_go_off(tmp_path):
         (run / "test.csv", refuses(lambda path: csv_to_json(path, run / "out.json"))),
         (index.folder / "index.json", opens), *((path, opens) for path in columns),
         (piece.table, lambda path: pytest.fail("made") if piece.is_made() else None),
-        (tmp_path / "0000000000.npy", lambda path: pytest.fail("made") if extract._is_made(
-            path, index, 0, 2, np.float32, (3,)) else None)]
+        (tmp_path / "0000000000-0.npy", lambda path: pytest.fail("made") if Chunks(
+            tmp_path, 2, 2, (3,), np.float32).files() != [None] else None)]
     tried = 0
     for path, read in doors:
         kept = path.read_bytes() if path.exists() else None
@@ -556,7 +557,7 @@ def test_a_backbone_is_a_name_of_timms_own(name, monkeypatch):
         raise AssertionError("a connection")
     monkeypatch.setattr(socket.socket, "connect", connects)
     with pytest.raises(ValueError, match="backbone: timm has no"):
-        create_backbone(ModelConfig(backbone=name))
+        create_backbone(name)
 
 
 # JSON and settings

@@ -11,10 +11,9 @@ CORE = ["models", "data", "evaluation", "training"]
 DRAWING = "report.style"                      # the wings' one shared room
 WINGS = ["compat", "synthetic", "priors", "doctor", "report", "experiments"]
 TOP = ["source", "config", "train", "infer", "__main__"]
-LAZY = {("source", "synthetic"), ("training.checkpoint", "compat")}
+LAZY = {("source", "synthetic"), ("training.checkpoint", "compat"), ("experiments.plan", "config")}
 """imports of a wing by a room before it: inside a function only"""
-TO_MEND = {("experiments.sweep.plan", "config"), ("experiments.sweep.run", "source"),
-           ("experiments.sweep.table", "report"), ("synthetic.truth", "priors"), ("training.checkpoint", "compat")}
+TO_MEND = {("training.checkpoint", "compat")}
 ONLY_HERE = {"decord": ["data.video"], "tyro": ["config", "__main__"], "timm": ["models", "compat.checkpoints"],
              "mediapipe": ["priors.landmarks"], "sklearn": ["evaluation.metrics", "experiments", "report"],
              "filelock": ["io"], "jinja2": ["report.page"], "numba": ["synthetic"],

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from gazepose.data.index import COLUMNS
+from gazepose.data.index import COLUMNS, PRIORS
 from gazepose.doctor.checks import Findings, Place
 from gazepose.doctor.crops import Faces
 from gazepose.io import read_arrays
 
-JOINED = {"priors": ("head_pose", "landmarks"), "truth": ("gaze",)}
+JOINED = {"priors": tuple(PRIORS), "truth": ("gaze",)}
 ANGLE, AROUND = 99.0, 0.5    # degrees a pose network can give; how far outside the crop a landmark may lie, in crops
 
 
@@ -80,6 +80,8 @@ def _wrong(name: str, values: np.ndarray) -> list[tuple[str, Any]]:
             return [(f"an angle beyond {ANGLE:g} degrees", (np.abs(values) > ANGLE).any(axis=1))]
         if name == "gaze":
             return [("an angle beyond pi", (np.abs(values) > math.pi + 1e-3).any(axis=1))]
+        if name != "landmarks":
+            return []
         place, confidence = values[..., :2], values[..., 2]
         return [("a place far outside the crop", ((place < -AROUND) | (place > 1 + AROUND)).any(axis=(1, 2))),
                 ("a confidence outside 0..1", ((confidence < 0) | (confidence > 1)).any(axis=1))]

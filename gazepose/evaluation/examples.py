@@ -10,8 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gazepose.data.index import Index
-from gazepose.data.streaming import VideoIndex
+from gazepose.data.streaming import open_index
 from gazepose.evaluation.metrics import THRESHOLD
 from gazepose.evaluation.predictions import beside, names
 from gazepose.io import read_arrays, read_object, write_arrays
@@ -122,11 +121,9 @@ def shown_faces(scores: Path, rows: np.ndarray) -> ShownFaces:
     folder = Path(str(facts.get("index")))
     if set(rows.tolist()) <= copied.crops.keys() or not (folder / "index.json").exists():
         return copied
-    index = Index.open(folder)
+    index = open_index(folder)
     if index.facts["fingerprint"] != facts.get("fingerprint"):  # the data set was prepared again: other rows
         return copied
-    if not index.contents["shards"]:
-        index = VideoIndex.open(folder)
     rows = np.unique(rows)
     track, first = np.unique(index.track_of(rows), return_index=True)
     arrays = {"row": rows, "crops": np.stack([index.crop(row) for row in rows.tolist()]),
