@@ -63,7 +63,8 @@ def draw_learning(runs: Sequence[Records], names: Sequence[str]) -> Figure:
             few = thinned(smooth)
             loss.plot(step[span - 1:][few], smooth[few], label=short(name), **style_of(k))
             if len(runs) == 1:
-                words += f" (line: mean of {span} steps), at the end {smooth[-1]:.3f}"
+                words += f" (line: mean of {span} steps)" if span > 1 else ""
+                words += f", at the end {smooth[-1]:.3f}"
                 some = thinned(value)
                 loss.plot(step[some], value[some], color=MUTED, linewidth=0.7, alpha=0.45, zorder=1)
                 loss.set_ylim(min(0.0, float(value.min())), max(1e-3, np.percentile(value, 99.5) * 1.1))
