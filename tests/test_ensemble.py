@@ -129,9 +129,9 @@ def test_boosting_never_saw_the_clip_it_scores():
     random = np.random.default_rng(0)
     clip, score = np.repeat(np.arange(6), 80), random.random(480)
     label = (random.random(480) < score).astype(int)
-    table = features({"score": {"val": score, "test": score[:10]}}, {"val": faces(480), "test": faces(10)})
-    first = boost(table, label, clip)
-    second = boost(table, np.where(clip == 2, 1 - label, label), clip)
+    tables, _ = features({"score": {"val": score, "test": score[:10]}}, {"val": faces(480), "test": faces(10)})
+    first = boost(tables, ["score"], label, clip)
+    second = boost(tables, ["score"], np.where(clip == 2, 1 - label, label), clip)
     own = np.zeros(len(clip), bool)
     own[next(rows for _, rows in folds_of(label, clip) if 2 in clip[rows])] = True
     assert (first["val"] == second["val"])[own].all() and (first["val"] != second["val"])[~own].any()
@@ -140,10 +140,10 @@ def test_boosting_never_saw_the_clip_it_scores():
 
 
 def test_boosting_uses_what_is_known_in_both_splits():
-    table = features({"score": {"val": np.zeros(4), "test": np.ones(3)}},
-                     {"val": faces(4), "test": faces(3, size=np.nan)})
-    assert table.names == ["score", "yaw", "pitch", "roll", "quality"] and table.left_out == ["size"]
-    assert table.val.shape == (4, 5) and table.rising == [1, 0, 0, 0, 0]
+    tables, left_out = features({"score": {"val": np.zeros(4), "test": np.ones(3)}},
+                                {"val": faces(4), "test": faces(3, size=np.nan)})
+    assert list(tables["val"]) == list(tables["test"]) == ["score", "yaw", "pitch", "roll", "quality"]
+    assert left_out == ["size"] and tables["val"].shape == (4, 5)
 
 
 # the chain whole

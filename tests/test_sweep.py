@@ -18,11 +18,11 @@ from gazepose.experiments.results import (
     markdown,
     read_records,
     record_of,
-    results_page,
     rows_of,
     table_csv,
     verdict,
     write_record,
+    write_results,
 )
 from gazepose.experiments.sweep import run_all, share, tasks_of
 from gazepose.io import lock
@@ -193,6 +193,14 @@ def test_what_fails_is_named_with_its_log_and_the_rest_is_done(pool, capsys):
     assert len(failed) == 5 and sum("which it needs" in sentence for sentence in failed) == 4
 
 
+def test_the_reason_of_a_failure_is_the_training_s_and_not_the_launcher_s(tmp_path):
+    for text, reason in (("error: disk full\nraise X\nsubprocess.CalledProcessError: status 1", "error: disk full"),
+                         ("step 3\nsubprocess.CalledProcessError: died", "subprocess.CalledProcessError: died"),
+                         ("", "the log is empty")):
+        (tmp_path / working.LOG).write_text(text)
+        assert working.last_words(tmp_path) == reason
+
+
 def test_a_folder_that_holds_other_weights_than_its_name_says_is_refused(pool):
     predictions, _, _ = pool
     run_all(predictions)
@@ -344,7 +352,10 @@ def test_the_page_is_made_of_the_records_beside_it(tmp_path):
     write_record(tmp_path / "results", record_of(two, predictions, "tiny", "python -m gazepose sweep x", draws=50))
     assert {file.name for file in (tmp_path / "results").iterdir()} == {f"two-tiny{end}" for end in
                                                                         (".json", ".md", ".csv", ".png")}
-    page = results_page(read_records(tmp_path / "results"))
+    (tmp_path / "results.md").write_text("# By hand\n\n## Measured here\n\nold")
+    write_results(tmp_path / "results", tmp_path / "results.md")
+    page = (tmp_path / "results.md").read_text()
+    assert page.startswith("# By hand\n\n## Measured here\n\n### Two") and "old" not in page
     assert "### Two, embedded world “tiny”" in page and "(results/two-tiny.png)" in page and "commit abc" in page
     assert "`python -m gazepose sweep x`: 4 runs, 4 minutes" in page
     with pytest.raises(FileNotFoundError, match="no record -> python -m gazepose sweep"):

@@ -210,11 +210,12 @@ class Ensemble:
 
     def boosting(self, unsmoothed: list[Scores], smoothed: list[Scores]) -> dict[str, list[str]]:
         """Trees over the scores of every run before and after the median, head pose, quality and size."""
-        columns = features({f"{name} {run}": scores for name, each in (("score", unsmoothed), ("median", smoothed))
-                            for run, scores in enumerate(each)}, self.faces)
-        note = f"known in one split only, so left out: {', '.join(columns.left_out)}" if columns.left_out else ""
-        self.attempt("boosting", [boost(columns, self.label, self.clip)], note)
-        return {"names": columns.names, "left_out": columns.left_out}
+        scores = {f"{name} {run}": each[run] for name, each in (("score", unsmoothed), ("median", smoothed))
+                  for run in range(len(each))}
+        tables, left_out = features(scores, self.faces)
+        note = f"known in one split only, so left out: {', '.join(left_out)}" if left_out else ""
+        self.attempt("boosting", [boost(tables, scores, self.label, self.clip)], note)
+        return {"names": list(tables["val"]), "left_out": left_out}
 
 
 def make_submission(folders: Sequence[Path], out: Path, causal: bool = False) -> str:

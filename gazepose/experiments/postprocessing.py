@@ -3,10 +3,13 @@
 Everything here is fitted on val. Which of it is used, and what it gains, is in ensemble.py.
 """
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 FOLDS = 5
 LARGEST_LOGIT = 20.0    # a logit beyond it is cut for the fit, so that one confident mistake cannot decide it alone
@@ -158,43 +161,41 @@ def cross_fitted_likelihood(label: np.ndarray, score: np.ndarray, clip: np.ndarr
     return likelihood(label, calibrated)
 
 
-class Features(NamedTuple):
-    """Columns of val and test; NaN unknown, which is a value of its own to the trees."""
+def features(scores: Mapping[str, Scores], faces: Faces) -> tuple[dict[str, "DataFrame"], list[str]]:
+    """Scores by name and what is known of the faces, as columns. NaN unknown, which is a value of its own to the trees.
 
-    names: list[str]
-    val: np.ndarray
-    """float64 [N, C]"""
-    test: np.ndarray
-    """float64 [M, C]"""
-    rising: list[int]
-    """1: a higher value never makes looking less likely, 0: no such rule; [C]"""
-    left_out: list[str]
-    """known in one split only (the challenge's crops have no boxes, so no size), which trees cannot carry over"""
+    Args:
+        faces: columns head_pose [n, 3], quality [n] and size [n] of val and test.
 
+    Returns:
+        (split -> float64 table, names left out). A column that is known in one split only is left out: trees cannot
+        carry it over. The challenge's crops have no boxes, so no size.
+    """
+    from pandas import DataFrame  # slow to import
 
-def features(scores: Mapping[str, Scores], faces: Faces) -> Features:
-    """Scores by name, and what is known of the faces: their columns head_pose [n, 3], quality [n] and size [n]."""
-    columns = {name: (both["val"], both["test"]) for name, both in scores.items()}
-    for axis, name in enumerate(("yaw", "pitch", "roll")):
-        columns[name] = (faces["val"]["head_pose"][:, axis], faces["test"]["head_pose"][:, axis])
-    for name in ("quality", "size"):
-        columns[name] = (faces["val"][name], faces["test"][name])
-    names = [name for name, both in columns.items() if all(np.isfinite(column).any() for column in both)]
-    val, test = (np.column_stack([columns[name][split] for name in names]).astype(np.float64) for split in (0, 1))
-    return Features(names, val, test, [int(name in scores) for name in names], [n for n in columns if n not in names])
+    tables = {}
+    for split, columns in faces.items():
+        yaw, pitch, roll = columns["head_pose"].T
+        tables[split] = DataFrame({**{name: both[split] for name, both in scores.items()}, "yaw": yaw, "pitch": pitch,
+                                   "roll": roll, "quality": columns["quality"], "size": columns["size"]}, dtype=float)
+    names = [name for name in tables["val"] if all(table[name].notna().any() for table in tables.values())]
+    return ({split: table[names] for split, table in tables.items()},
+            [name for name in tables["val"] if name not in names])
 
 
-def boost(columns: Features, label: np.ndarray, clip: np.ndarray) -> Scores:
+def boost(tables: Mapping[str, "DataFrame"], rising: Iterable[str], label: np.ndarray, clip: np.ndarray) -> Scores:
     """Gradient boosting: val is scored by trees that saw no face of the same clip, test by trees of all of val.
 
     Args:
+        tables: as `features` makes them.
+        rising: columns of which a higher value never makes looking less likely.
         label: of val, int [N], -1 unknown (scored, but not learnt from).
         clip: of val, int [N]; enough of them for `folds_of`.
     """
     from sklearn.ensemble import HistGradientBoostingClassifier  # slow to import
     from sklearn.model_selection import cross_val_predict
 
-    trees = HistGradientBoostingClassifier(monotonic_cst=columns.rising, **TREES)
-    val = cross_val_predict(trees, columns.val, label == 1, cv=folds_of(label, clip), method="predict_proba")
-    trees.fit(columns.val[label >= 0], label[label >= 0])
-    return {"val": np.asarray(val)[:, 1], "test": trees.predict_proba(columns.test)[:, 1]}
+    trees = HistGradientBoostingClassifier(monotonic_cst=dict.fromkeys(rising, 1), **TREES)
+    val = cross_val_predict(trees, tables["val"], label == 1, cv=folds_of(label, clip), method="predict_proba")
+    trees.fit(tables["val"][label >= 0], label[label >= 0])
+    return {"val": np.asarray(val)[:, 1], "test": trees.predict_proba(tables["test"])[:, 1]}

@@ -23,32 +23,8 @@ from gazepose.io import read_arrays, read_object, write_json, writing, writing_p
 DRAWS = 1000
 COMPARED = ("mAP", "accuracy")
 BASELINES = {"prevalence": "the same score for every face", "head_pose": "head pose alone"}
-FRAME = """# Results
-
-Every table here is made of the records beside it (`docs/results/*.json`) by `python -m gazepose results`; none is
-written by hand. Nil and negative results stand like any other. A difference whose interval holds zero is no difference.
-Intervals are over clips and tell nothing of the luck of a training: that is the ± over seeds.
-
-The embedded world is rendered: its numbers say how parts of the method compare **there**, with small models on small
-crops, and nothing about Ego4D. They stand beside published numbers on Ego4D only so that signs can be compared.
-
-## Published on Ego4D LAM
-
-| method | mAP | accuracy | split | source |
-|---|---|---|---|---|
-| Ego4D baseline from scratch | 78.07 | 87.97 | val | Ego4D |
-| Ego4D baseline from Gaze360 weights (GazeLSTM) | 79.90 | 91.78 | val | Ego4D |
-| Ego4D baseline | 66.07 | 75.38 | test | Ego4D |
-| GazeLSTM | 71.92 | 85.98 | test | GazePose report |
-| spatial refinement only | 76.31 | 87.02 | test | GazePose report |
-| temporal refinement only | 73.85 | 86.18 | test | GazePose report |
-| both, one run | 77.51 | 88.11 | test | GazePose report |
-| GazePose, five runs | 77.02 ± 0.78 | 87.35 ± 2.09 | test | GazePose report |
-| GazePose, ensemble | 78.80 | 92.47 | test | GazePose report |
-| InternLSTM (frozen InternViT, smoothing, flip averaging, ensemble) | 81 | 93 | test | 2024 challenge |
-
-## Measured here
-"""
+MEASURED = "## Measured here\n"
+"""heading of docs/results.md: the text above it is written by hand, the rest is made of the records"""
 ENSEMBLE = """
 ### Ensembling, embedded world
 
@@ -215,16 +191,13 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
     return [read_object(file) for file in files]
 
 
-def results_page(records: Sequence[Mapping[str, Any]]) -> str:
-    """The whole page; a record's plot is expected as results/NAME.png beside it."""
-    parts = [FRAME]
-    for record in records:
-        where = f"embedded world “{record['world']}”" if record["world"] else "the data set that is there"
-        claim = f"The paper: {record['claim']}" if record["claim"] else ""
-        parts.append(f"### {record['title']}, {where}\n\n{record['question']} {claim} {record['note']}\n\n"
-                     f"![{record['title']}](results/{name_of(record)}.png)\n\n{markdown(record)}\n`{record['command']}`"
-                     f"{_circumstances(record)}\n")
-    return "\n".join(parts)
+def section(record: Mapping[str, Any]) -> str:
+    """A record's section of the page; its plot is expected as results/NAME.png beside the page."""
+    where = f"embedded world “{record['world']}”" if record["world"] else "the data set that is there"
+    claim = f"The paper: {record['claim']}" if record["claim"] else ""
+    return (f"### {record['title']}, {where}\n\n{record['question']} {claim} {record['note']}\n\n"
+            f"![{record['title']}](results/{name_of(record)}.png)\n\n{markdown(record)}\n`{record['command']}`"
+            f"{_circumstances(record)}\n")
 
 
 def _circumstances(record: Mapping[str, Any]) -> str:
@@ -241,8 +214,9 @@ def _circumstances(record: Mapping[str, Any]) -> str:
 
 def write_results(folder: Path, page: Path) -> None:
     """Write the page of a folder's records, and of its chain.md, if there is one (from `python -m gazepose chain`)."""
+    head = page.read_text(encoding="utf-8").partition(MEASURED)[0] if page.is_file() else "# Results\n\n"
+    text = "\n".join([head + MEASURED, *map(section, read_records(folder))])
     ensemble = folder / "chain.md"
-    text = results_page(read_records(folder))
     if ensemble.is_file():
         text += ENSEMBLE + ensemble.read_text(encoding="utf-8")
     with writing(page) as file:
