@@ -159,8 +159,8 @@ def sweep(file: tyro.conf.Positional[Path], *, data: Path | None = None, worlds:
                            worlds=worlds, seeds=seeds, start=start, flags=shlex.split(flags), launch=launch,
                            jobs=0 if collect else jobs or max(1, torch.cuda.device_count()),
                            part=(int(number), int(parts)))
-    except Preempted as error:
-        print(f"sweep: stopped by {error}; the same command resumes it", flush=True)
+    except Preempted:
+        print("sweep: stopped, and its runs have saved; the same command resumes them", flush=True)
         raise SystemExit(EXIT_PREEMPTED) from None
     if failed:
         raise SystemExit("\n".join([f"error: {len(failed)} failed:", *failed]))

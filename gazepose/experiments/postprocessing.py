@@ -1,6 +1,6 @@
-"""Postprocessing: what is done to scores behind the model: smoothing over a track, calibration, boosting over runs.
+"""Postprocessing of scores: smoothing over a track, calibration, gradient boosting over runs.
 
-Everything here is fitted on val. Which of it is used, and what it gains, is in ensemble.py.
+Everything here is fitted on val. ensemble.py chooses which of it is used, and measures the gains.
 """
 
 from collections.abc import Iterable, Mapping
@@ -28,16 +28,15 @@ Faces = Mapping[str, Mapping[str, np.ndarray]]
 # ---- smoothing
 
 def smooth(score: np.ndarray, track: np.ndarray, frame: np.ndarray, width: int, causal: bool = False) -> np.ndarray:
-    """Running median: of the scored faces of the same track whose frame is near.
+    """Running median over the scored faces of a track, by frame number.
 
-    Near is within `width` frames around the face (width // 2 on each side), or causal: in the `width` frames that end
-    with its own. So a stride only thins the neighbours out, and a gap separates what lies further apart. At the ends of
-    a track and beside gaps the window holds fewer faces: nothing is repeated or made up, the first face of a track is
-    its own causal median, and of an even number the mean of the two in the middle is taken.
+    The window of a face is `width` frames around it (width // 2 on each side); if causal, the `width` frames that end
+    with its own. A stride or a gap leaves fewer faces in a window, and so do the ends of a track; nothing is repeated.
+    The median of an even number is the mean of the two in the middle.
 
     Args:
         score: float [N]. track, frame: int [N]; rows in any order.
-        width: frames, odd; 1 returns the scores, also where a track has several faces of one frame.
+        width: frames, odd; 1 returns the scores, even if a track has several faces in one frame.
 
     Returns:
         float64 [N].
@@ -60,7 +59,7 @@ def smooth(score: np.ndarray, track: np.ndarray, frame: np.ndarray, width: int, 
     place = np.unique(track, return_inverse=True)[1][order] * (time.max() + width + 1) + time
 
     class Near(BaseIndexer):
-        """pandas' own windows over time leave out later rows of the same frame."""
+        """Our own windows, because those of pandas leave out later rows of the same frame."""
 
         def get_window_bounds(self, num_values=0, min_periods=None, center=None, closed=None, step=None):
             return np.searchsorted(place, place - before, "left"), np.searchsorted(place, place + after, "right")
@@ -95,10 +94,10 @@ def logit(score: np.ndarray) -> np.ndarray:
 
 
 class Calibration(NamedTuple):
-    """Two numbers that make scores mean what they say, without changing their order.
+    """Turns scores into probabilities without changing their order.
 
-    A temperature makes a model less or more sure. A bias moves the threshold: a model trained with class weights leans
-    towards the rarer class by the logarithm of their ratio.
+    A temperature makes a model less or more sure. A bias moves the threshold: a model trained with class weights
+    prefers the rarer class, by the logarithm of their ratio.
     """
 
     temperature: float = 1.0
@@ -147,7 +146,7 @@ def calibrate(label: np.ndarray, score: np.ndarray, bias: bool = False) -> Calib
         slope = sign * expit(exponent)
         return np.logaddexp(0, exponent).mean(), np.array([(slope * logits).mean(), slope.mean()])
 
-    # bounded, so that the order stays: logistic regression may find a weight below zero, or none where classes separate
+    # bounded, to keep the order: logistic regression may find a weight below zero, or none if the classes separate
     bounds = [tuple(1 / limit for limit in reversed(TEMPERATURES)), BIASES if bias else (0.0, 0.0)]
     best = minimize(cost, [1.0, 0.0], jac=True, bounds=bounds, method="L-BFGS-B", options={"ftol": 0, "gtol": 1e-9}).x
     return Calibration(float(1 / best[0]), float(best[1]))

@@ -1,6 +1,6 @@
 """Results: the predictions of an experiment become a record, and records become tables, plots and docs/results.md.
 
-A record is a dict of JSON values. All else is made of it. The comparison itself is evaluation/comparison.py's.
+A record is a dict of JSON values; tables and plots are made of records only. evaluation/comparison.py compares rows.
 """
 
 import csv
@@ -38,14 +38,13 @@ What flip averaging, smoothing, calibration and ensembles add to three runs of t
 
 def record_of(experiment: Experiment, predictions: Sequence[Prediction], world: str | None, command: str,
               draws: int = DRAWS) -> dict[str, Any]:
-    """Everything that is known of an experiment on one world. Predictions that do not exist yet are named.
+    """Compare the rows of an experiment on one world. Predictions that do not exist yet are listed as missing.
 
     Returns:
-        experiment, title, question, claim, note, world, split, faces, clips, prevalence, baselines (name -> mAP of what
-        needs no model, on the validation split), command, against, missing, and rows: each name, published, seeds, runs
-        (with every metric, their seconds, commit, world size and device), mean and sd per metric, and gain: for mAP and
-        accuracy the mean difference from `against` over the seeds both have, with its 95 % interval over clips (None
-        where there is none).
+        experiment, title, question, claim, note, world, split, faces, clips, prevalence, baselines (name -> mAP
+        without a model, on the validation split), command, against, missing, and rows. Each row has name, flags, infer,
+        published, runs (each with every metric, seconds, commit, world size and device), mean and sd per metric, and
+        gain: mAP and accuracy compared with the row `against` (comparison.Gain as a dict), or None.
 
     Raises:
         ValueError: predictions of one experiment that are not of the same faces.
@@ -114,11 +113,11 @@ def verdict(gain: Gain | None, published: Mapping[str, float], reference: Mappin
     seen = {1: "gains", -1: "loses", 0: "no difference seen"}[gain.sign]
     if "mAP" not in published or "mAP" not in reference:
         return seen
-    there = published["mAP"] - reference["mAP"]
+    theirs = published["mAP"] - reference["mAP"]
     agrees = ""
     if gain.sign:
-        agrees = ", confirmed" if (there > 0) == (gain.sign > 0) else ", the contrary"
-    return f"{seen}; published {there:+.1f}{agrees}"
+        agrees = ", confirmed" if (theirs > 0) == (gain.sign > 0) else ", the contrary"
+    return f"{seen}; published {theirs:+.1f}{agrees}"
 
 
 def markdown(record: Mapping[str, Any]) -> str:
@@ -130,11 +129,11 @@ def markdown(record: Mapping[str, Any]) -> str:
     head = ["", "mAP", "accuracy", "AUROC", f"mAP against “{record['against']}”", *columns, "seen"]
     body = []
     for row in rows_of(record):
-        there, gain = published[row.name], row.gain.get("mAP")
+        theirs, gain = published[row.name], row.gain.get("mAP")
         cells = [row.name, *(spread(row, name) for name in ("mAP", "accuracy", "auroc")), difference(gain)]
         if columns:
-            cells.append(" / ".join(f"{there[name]:.2f}" for name in COMPARED if name in there) or "–")
-        body.append([*cells, verdict(gain, there, published[record["against"]])])
+            cells.append(" / ".join(f"{theirs[name]:.2f}" for name in COMPARED if name in theirs) or "–")
+        body.append([*cells, verdict(gain, theirs, published[record["against"]])])
     seeds = sorted({run["seed"] for row in record["rows"] for run in row["runs"]})
     notes = (f"{record['faces']:,} {record['split']} faces of {record['clips']} clips, "
              f"{percent(record['prevalence'])} % looking; percent, mean ± sd over seeds {', '.join(map(str, seeds))}; "
@@ -193,7 +192,7 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
 
 def section(record: Mapping[str, Any]) -> str:
     """A record's section of the page; its plot is expected as results/NAME.png beside the page."""
-    where = f"embedded world “{record['world']}”" if record["world"] else "the data set that is there"
+    where = f"embedded world “{record['world']}”" if record["world"] else "the data set at hand"
     claim = f"The paper: {record['claim']}" if record["claim"] else ""
     return (f"### {record['title']}, {where}\n\n{record['question']} {claim} {record['note']}\n\n"
             f"![{record['title']}](results/{name_of(record)}.png)\n\n{markdown(record)}\n`{record['command']}`"
