@@ -1,8 +1,8 @@
 """Ensembling: from the scores of one or more runs to a submission, step by step, each with its gain.
 
 single run -> flip averaging -> median over the track -> temperature -> temperature and bias -> mean of the runs ->
-boosting. Everything is chosen and fitted on val and applied to test unchanged. Test labels, if there are any, are used for
-the table only.
+boosting. Everything is chosen and fitted on val and applied to test unchanged. Test labels, if there are any, are only
+used for the table.
 
 The rule: a step is used if val mAP is higher with it than without. The two calibrations keep the order of the scores,
 and so the mAP. They are used if they raise the likelihood of labels of clips that they were not fitted to. A step that
