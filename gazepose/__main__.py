@@ -97,8 +97,8 @@ def submit(csv: tyro.conf.Positional[Path], index: Path | None = None, json: Pat
         print(f"{submission.csv_to_json(csv, made)} faces -> {made}")
     if index is not None:
         opened = Index.open(index)
-        counts = submission.check(made, faces(opened, np.arange(len(opened))))
-        print(f"checked: {counts['faces']} faces, every one once")
+        count = submission.check(made, faces(opened, np.arange(len(opened))))
+        print(f"checked: {count} faces, every one once")
 
 
 def chain(runs: tyro.conf.Positional[tuple[Path, ...]], out: Path = Path("runs/chain"), causal: bool = False) -> None:

@@ -8,7 +8,6 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -171,12 +170,12 @@ def write_record(folder: Path, record: Mapping[str, Any]) -> Path:
     for end, text in ((".md", markdown(record)), (".csv", table_csv(record))):
         with writing(path.with_name(path.name + end)) as file:
             file.write(text)
-    if any(row["runs"] for row in record["rows"]):
+    if rows := [row for row in rows_of(record) if row.results]:
         from gazepose.experiments.drawing import draw_rows
-        from gazepose.report.drawing import LIGHT, png  # matplotlib is slow to import
+        from gazepose.report.style import png  # matplotlib is slow to import
 
         with writing_path(path.with_name(path.name + ".png")) as part:
-            part.write_bytes(png(partial(draw_rows, record), LIGHT))
+            part.write_bytes(png(lambda: draw_rows(rows)))
     write_json(path.with_name(path.name + ".json"), record)
     return path.with_name(path.name + ".md")
 
