@@ -42,8 +42,9 @@ from gazepose.io import write_json
 from gazepose.models import build_model, sync_batchnorm
 from gazepose.source import Source, chosen_rows
 from gazepose.training import checkpoint, distributed
-from gazepose.training.engine import LossRule, predict, train_steps
+from gazepose.training.engine import predict, train_steps
 from gazepose.training.feature_cache import cache_features
+from gazepose.training.losses import LossRule
 from gazepose.training.optim import make_optimizer
 from gazepose.training.runlog import RunLog, device_name, from_main, start_accelerator, versions, world_line
 
@@ -162,7 +163,6 @@ def train(config: TrainConfig, source: Source, accelerator: Accelerator, log: Ru
 
     def save() -> None:
         nonlocal saved, saved_at
-        log.settle()
         if accelerator.is_main_process and progress != saved and not sharded:
             checkpoint.save_training(folder, plain, optimizer, accelerator.scaler, progress, kept)
         saved, saved_at = replace(progress), time.monotonic()
@@ -177,17 +177,18 @@ def train(config: TrainConfig, source: Source, accelerator: Accelerator, log: Ru
             order.epoch, order.start = epoch, progress.consumed
             progress.order = order.fingerprint()
             ahead = epoch * per_epoch + progress.consumed // per_step - progress.step  # 0 unless the world has changed
-            for step in train_steps(accelerator, model, optimizer, train_loader, step=progress.step, ahead=ahead,
+            for steps in train_steps(accelerator, model, optimizer, train_loader, step=progress.step, ahead=ahead,
                                     total=log.total, seed=run.seed, loss=loss, optim=config.optim, epoch=epoch,
-                                    mirror_priors=behaviour.mirror_priors, stop=stop):
-                progress.step, progress.consumed = step.step + 1, order.after(step.batches)
-                log.step(step, epoch)
-                if log.stopping:
+                                    mirror_priors=behaviour.mirror_priors, save_every=run.save_every,
+                                    stop=stop):
+                progress.step, progress.consumed = steps[-1].step + 1, order.after(steps[-1].batches)
+                for step in steps:
+                    log.step(step, epoch)
+                if steps[-1].stopping:
                     raise Preempted(f"after step {progress.step}")
                 minutes = (time.monotonic() - saved_at) / 60
                 if progress.step % (run.save_every or math.inf) == 0 or 0 < run.save_minutes <= minutes:
                     save()
-            log.settle()
             reached = validate(epoch + 1)
             progress.epoch, progress.consumed = epoch + 1, 0
             if sharded:
