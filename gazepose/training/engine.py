@@ -1,6 +1,6 @@
-"""Two verbs: `train_steps` moves a model along one epoch, `predict` scores every row once.
+"""The two loops: `train_steps` trains a model for one epoch, `predict` scores every row once.
 
-Both take what Accelerate has prepared and know nothing of files.
+Both take objects that Accelerate has prepared, and neither reads or writes files.
 """
 
 import math
@@ -23,7 +23,7 @@ from gazepose.training.augment import constant, mirror, to_model
 from gazepose.training.losses import LossRule, global_loss, loss_parts
 from gazepose.training.optim import OptimConfig, learning_rate, set_learning_rate, skip_unless_finite
 
-READ_EVERY = 10                  # steps or batches between two reads of a GPU, which wait until it has done them
+READ_EVERY = 10                  # steps or batches of a GPU between two reads, which wait for its work
 
 
 @dataclass(frozen=True)
@@ -77,11 +77,11 @@ def train_steps(accelerator: Accelerator, model: nn.Module, optimizer: torch.opt
     batches, count, micro, rate = iter(loader), 0, 0, 0.0
     began, waited, sums = time.perf_counter(), 0.0, torch.zeros(3, device=accelerator.device)
     while True:
-        asked = time.perf_counter()
+        ready = time.perf_counter()
         batch = next(batches, None)
         if batch is None:
             break
-        waited, count = waited + time.perf_counter() - asked, count + 1
+        waited, count = waited + time.perf_counter() - ready, count + 1
         model.train()                            # the caller may have scored between two steps
         with accelerator.accumulate(model):
             if micro == 0:
