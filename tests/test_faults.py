@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -67,7 +68,8 @@ from gazepose.priors.import_files import CSV_COLUMNS, parse_key, read_priors
 from gazepose.report.records import read_records
 from gazepose.source import find_source
 from gazepose.training import checkpoint
-from gazepose.training.engine import LossRule, train_steps
+from gazepose.training.engine import train_steps
+from gazepose.training.losses import LossRule
 from gazepose.training.optim import OptimConfig, make_optimizer
 
 CLEAN = POLICIES["clean"]
@@ -785,7 +787,8 @@ def steps_of(index: Index, rows: int, batch_size: int, **changes: Any) -> list[A
     prepared = accelerator.prepare(model, make_optimizer(model, config), loader)
     for name, value in changes.items():
         nn.init.constant_(getattr(model.head, name), value)
-    return list(train_steps(accelerator, *prepared, step=0, total=9, seed=0, loss=LossRule((0.5, 0.5)), optim=config))
+    steps = train_steps(accelerator, *prepared, step=0, total=9, seed=0, loss=LossRule((0.5, 0.5)), optim=config)
+    return list(chain.from_iterable(steps))
 
 
 @pytest.mark.parametrize(("rows", "batch_size", "steps"), [(21, 20, 2), (1, 20, 1), (5, 64, 1), (40, 20, 2)])
