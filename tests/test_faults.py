@@ -47,7 +47,8 @@ from gazepose.data.challenge import list_videos, parse_name
 from gazepose.data.chunks import Chunks
 from gazepose.data.clip_crops import Piece, make_piece
 from gazepose.data.index import Index, add_columns
-from gazepose.data.loader import BatchOrder, make_loader
+from gazepose.data.loader import make_loader
+from gazepose.data.order import BatchOrder
 from gazepose.data.prepare import PrepareConfig
 from gazepose.data.skipped import skipped
 from gazepose.data.tracks import POLICIES, FaceTrack

@@ -257,7 +257,8 @@ def pool_of(index: Index, rule: WindowRule, centre: np.ndarray, shown: np.ndarra
     return pool % len(index), window.reshape(shown.shape), name, name
 
 
-def read_pool(index: Index, pool: np.ndarray, crop_size: int, empty: Callable[..., np.ndarray]) -> np.ndarray:
+def read_pool(index: Index, pool: np.ndarray, crop_size: int, empty: Callable[..., np.ndarray] = empty_array
+              ) -> np.ndarray:
     """The crops of some rows (BLACK: a black one), uint8 [F, S, S, 3]; resized when stored at another size."""
     frames = empty((len(pool), crop_size, crop_size, 3))
     stored_so = index.facts.get("crop_size") == crop_size
