@@ -20,7 +20,7 @@ STUCK_SECONDS = 120              # a loader worker that makes one batch for long
 
 
 class WindowBatches(Dataset):
-    """Turns a batch of (epoch, row) into its tensors; holds no state but the open index and a worker's buffers."""
+    """Turns a batch of (epoch, row) into its tensors. Its only state is the open index and a worker's buffers."""
 
     def __init__(self, index: Index, rule: WindowRule, rows: np.ndarray, crop_size: int):
         self.index, self.rule, self.rows, self.crop_size = index, rule, rows, crop_size
@@ -110,7 +110,7 @@ class ClipBatches(WindowBatches):
 
 
 class Pools(Dataset):
-    """Crops to be computed with: number n is uint8 [F, 3, S, S], those of the n-th rows."""
+    """Crops of some sets of rows, without windows: item n is uint8 [F, 3, S, S] of the n-th set."""
 
     def __init__(self, index: Index, rows: Sequence[np.ndarray], crop_size: int) -> None:
         self.index, self.rows, self.crop_size = index, rows, crop_size
@@ -130,8 +130,13 @@ def as_it_is(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 def make_loader(index: Index, rule: WindowRule, rows: np.ndarray, *, batch_size: int, crop_size: int,
                 num_workers: int = 0, world_size: int = 1, pin_memory: bool = False) -> DataLoader:
-    """Loader of all processes' batches; give it to `accelerator.prepare`. Set `order_of(loader).epoch`, and
-    `.start` in its middle, per epoch."""
+    """Loader of the batches of all processes; give it to `accelerator.prepare`.
+
+    Before each epoch set `order_of(loader).epoch`, and `.start` to resume in its middle.
+
+    Raises:
+        ValueError: no rows, or a setting that crops straight from videos cannot have.
+    """
     if len(rows) == 0:
         raise ValueError(f"{index.folder}: no rows to load -> look at the counts in index.json there, "
                          "or prepare the data again")
@@ -141,7 +146,7 @@ def make_loader(index: Index, rule: WindowRule, rows: np.ndarray, *, batch_size:
         if rule.gaussian_drop and rule.quality_fit is None:
             raise ValueError(f"{index.folder}: --Gaussiandrop needs the quality of all faces of a split, which is not "
                              "known before they are cut -> give --crops shards, or score a checkpoint that was "
-                             "trained with it, by its fit (--quality_from train)")
+                             "trained with it and use its fit (--quality_from train)")
         order = ClipOrder(index, rule, rows, batch_size, world_size, num_workers)
         windows = ClipBatches(index, rule, rows, crop_size, order)
     else:
@@ -155,7 +160,7 @@ def make_loader(index: Index, rule: WindowRule, rows: np.ndarray, *, batch_size:
 
 
 def make_pools(index: Index, rows: Sequence[np.ndarray], crop_size: int, num_workers: int = 0) -> DataLoader:
-    """Loader of the crops of rows, in their order."""
+    """Loader of `Pools`, in order."""
     return DataLoader(Pools(index, rows, crop_size), batch_size=None, num_workers=num_workers,
                       worker_init_fn=start_loader_worker, multiprocessing_context=WORKERS if num_workers else None)
 
