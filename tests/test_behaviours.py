@@ -28,7 +28,7 @@ from gazepose.data.windows import (
     segments,
     window_rows,
 )
-from gazepose.models import ModelConfig, Prediction, build_model
+from gazepose.models import ModelConfig, Prediction, Priors, build_model
 from gazepose.models.queries import HeadPoseQueries, LandmarkQueries
 from gazepose.training.augment import to_model
 from gazepose.training.engine import LossRule, predict, train_steps
@@ -169,10 +169,10 @@ class Reads(nn.Module):
     def __init__(self):
         super().__init__()
         self.head = nn.Linear(1, 2)
-        self.seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self.seen: list[Priors] = []
 
-    def forward(self, frames, window, head_pose, landmarks):
-        self.seen.append((head_pose.clone(), landmarks.clone()))
+    def forward(self, frames, window, priors):
+        self.seen.append(Priors(*(prior.clone() for prior in priors)))
         return Prediction(self.head(frames.mean((1, 2, 3))[window[:, 3], None]), None)
 
 
@@ -395,7 +395,7 @@ def test_scores_do_not_depend_on_sharing_frames(index_of, behaviour):
         def scored(rows, rule=rule):
             batch = to_model(make_batch(index, rule, np.array(rows), 0, 64))
             with torch.no_grad():
-                return model(batch["frames"], batch["window"], batch["head_pose"], batch["landmarks"]).logits
+                return model(batch["frames"], batch["window"], Priors.of(batch)).logits
         alone = torch.cat([scored([row]) for row in range(20)])
         torch.testing.assert_close(scored(range(20)), alone, rtol=0, atol=1e-5)
 

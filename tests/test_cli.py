@@ -16,6 +16,8 @@ import warm
 from gazepose.config import InferConfig, TrainConfig, parse, parse_train
 from gazepose.data.index import Index
 from gazepose.data.quality import fit_quality
+from gazepose.io import read_object
+from gazepose.training.checkpoint import weights_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = ["--crop_size", "32", "--num_encoder_layers", "1", "--num_decoder_layers", "1", "--dmodel", "64",
@@ -52,7 +54,7 @@ def work(tmp_path_factory, tiny_world) -> Path:
     """A working folder with a finished run of two processes on the tiny world."""
     folder = tmp_path_factory.mktemp("work")
     shutil.copytree(tiny_world, folder / "world")
-    said = launched(str(ROOT / "train.py"), "--data", "world", "--prior_head", "--prior_landmark", "--Gaussiandrop",
+    said = launched("-m", "gazepose.train", "--data", "world", "--prior_head", "--prior_landmark", "--Gaussiandrop",
                     "--quality_scale", "log", "--epochs", "1", "--batch_size", "5", "--exp_path", "runs/two", *SMALL,
                     cwd=folder)
     assert "world: 2 processes on cpu" in said
@@ -65,7 +67,7 @@ def test_a_run_leaves_its_records(work):
     kinds = [line["kind"] for line in lines]
     assert kinds.count("val") == 1 and kinds.count("train") == lines[-2]["step"]
     assert {"prevalence", "head_pose"} <= set(lines[-1]["baselines"]) and lines[-1]["mAP"] is not None
-    config = json.loads((run / "best" / "config.json").read_text())
+    config = read_object(weights_folder(run) / "config.json")
     assert config["model"]["prior_head"] and config["model"]["prior_landmark"] and config["data"]["gaussian_drop"]
     train = Index.open(work / "world" / "prepared" / "clean-32" / "train")
     assert config["data"]["quality_scale"] == "log"
@@ -76,7 +78,7 @@ def test_a_run_leaves_its_records(work):
 
 def test_one_and_two_processes_give_the_same_scores(work):
     infer = [str(ROOT / "infer.py"), "--split", "val", "--stride", "1", "--batch_size", "7"]
-    ran(*infer, "--exp_path", "one", cwd=work)
+    ran("-m", "gazepose.infer", *infer[1:], "--exp_path", "one", cwd=work)
     assert "world: 2 processes" in ran(*infer, "--exp_path", "both", cwd=work, world=2)
     one, both = (scores(work / name / "pred" / "val" / "pred.csv") for name in ("one", "both"))
     assert one.keys() == both.keys() and len(one) % 14
@@ -140,7 +142,8 @@ def test_the_published_behaviour_reaches_training_and_inference(work):
     assert kept["published"]["quality_fit"] != kept["two"]["quality_fit"]            # of key frames, of every frame
     lines = [json.loads(line) for line in (work / "runs" / "published" / "metrics.jsonl").read_text().splitlines()]
     assert [line["lr"] for line in lines if line["kind"] == "train"] == [kept["published"]["optim"]["lr"]] * 2
-    shows_the_rule = ("import sys, infer; make = infer.make_loader; sys.argv = ['infer.py', *sys.argv[1:]]; "
+    shows_the_rule = ("import sys; from gazepose import infer; make = infer.make_loader; "
+                      "sys.argv = ['infer.py', *sys.argv[1:]]; "
                       "infer.make_loader = lambda index, rule, *a, **k: print(rule) or make(index, rule, *a, **k); "
                       "infer.main()")
     said = ran("-c", shows_the_rule, "--checkpoint", "runs/published", "--split", "test", "--limit", "10", cwd=work)
@@ -172,7 +175,8 @@ def test_the_guides_spellings():
     ([], "val"), (["--split", "test"], "test"), (["--val"], "val"), (["--eval", "--split", "1"], "test"),
     (["--val", "--split", "3"], "val")])
 def test_the_split_of_inference(flags, split):
-    assert parse(InferConfig, flags).split_name == split
+    config = parse(InferConfig, flags)
+    assert config.guide.split_name(config.split) == split
 
 
 def test_defaults_follow_data_and_model():

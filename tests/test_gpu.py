@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from gazepose.data.loader import make_loader, order_of
 from gazepose.data.windows import WindowRule, make_batch
-from gazepose.models import ModelConfig, build_model
+from gazepose.models import ModelConfig, Priors, build_model
 from gazepose.training.augment import to_model
 from gazepose.training.engine import LossRule, predict, train_steps
 from gazepose.training.optim import OptimConfig, make_optimizer
@@ -47,7 +47,7 @@ def fresh(request):
     """An Accelerator on the GPU, of the precision that is asked for."""
     from accelerate.state import AcceleratorState
 
-    from gazepose.training.runlog import start_accelerator
+    from gazepose.training.distributed import start_accelerator
     AcceleratorState._reset_state(reset_partial_state=True)
     yield start_accelerator(mixed_precision=getattr(request, "param", "no"))
     AcceleratorState._reset_state(reset_partial_state=True)
@@ -82,10 +82,10 @@ def test_a_model_says_what_it_says_on_the_cpu(name, behaviour, faces, exact):
     model = build_model(ModelConfig(model=name, behaviour=behaviour, prior_head=True, prior_landmark=True,
                                     gaze_head=True)).eval().to(memory_format=torch.channels_last)
     batch = to_model(batch_of(faces))
-    inputs = [batch[key] for key in ("frames", "window", "head_pose", "landmarks")]
     with torch.inference_mode():
-        here = model(*inputs)
-        there = model.cuda()(*(value.cuda() for value in inputs))
+        here = model(batch["frames"], batch["window"], Priors.of(batch))
+        moved = on_gpu(batch)
+        there = model.cuda()(moved["frames"], moved["window"], Priors.of(moved))
     torch.testing.assert_close(there.logits.cpu().softmax(1), here.logits.softmax(1), rtol=0, atol=1e-4)
 
 
@@ -171,7 +171,7 @@ def test_the_commands_train_in_bf16_and_score_as_the_cpu_does(work):
 
 
 def test_nccl_ddp_synchronised_statistics_and_compressed_gradients_start(work):
-    said = run(work, "--data", "world", *SMALL, "--sync_batchnorm", "--gradient_compression", "fp16", "--exp_path",
+    said = run(work, "--data", "world", *SMALL, "--sync_batchnorm", "--exp_path",
                "runs/nccl", launcher=("-m", "torch.distributed.run", "--nproc_per_node", "1"))
     assert "1 process on cuda" in said
     assert json.loads((work / "runs" / "nccl" / "status.json").read_text())["state"] == "finished"

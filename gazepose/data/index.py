@@ -31,10 +31,12 @@ from gazepose.io import (
 )
 
 FORMAT = 1
-COLUMNS: dict[str, tuple[type, tuple[int, ...]]] = {                  # name -> dtype, shape of one row
+Columns = dict[str, tuple[type, tuple[int, ...]]]                     # name -> dtype, shape of one row
+PRIORS: Columns = {"head_pose": (np.float32, (3,)), "landmarks": (np.float32, (5, 3))}  # models.queries.Priors
+COLUMNS: Columns = {
     "frame": (np.int32, ()), "box": (np.float32, (4,)), "label": (np.int8, ()),
     "offset": (np.uint32, ()), "length": (np.uint32, ()),
-    "quality": (np.float32, ()), "head_pose": (np.float32, (3,)), "landmarks": (np.float32, (5, 3)),
+    "quality": (np.float32, ()), **PRIORS,
     "gaze": (np.float32, (2,)), "quality_p": (np.float32, ()), "unique_id": (np.bytes_, ()),
     "position": (np.int32, ()), "black": (np.bool_, ()), "corners": (np.int32, (4,)),
 }

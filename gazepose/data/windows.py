@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from gazepose.data.features import Features, empty_array
-from gazepose.data.index import Index
+from gazepose.data.index import PRIORS, Index
 from gazepose.data.quality import Scale, drop_in_evaluation, drop_in_training, fit_quality, quality_p, scaled
 from gazepose.keyed_random import uniform
 
@@ -207,6 +207,12 @@ def window_landmarks(index: Index, rule: WindowRule, rows: np.ndarray) -> np.nda
     return landmarks[np.arange(len(rows)), known.argmax(axis=1)]                          # none known: the centre's
 
 
+def window_priors(index: Index, rule: WindowRule, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Every prior of each window, [B, ...] with NaN unknown: those of its centre, but see `window_landmarks`."""
+    columns = {name: getattr(index, name)[rows] for name in PRIORS if name != "landmarks"}
+    return {**columns, "landmarks": window_landmarks(index, rule, rows)}
+
+
 def _probability(index: Index, rule: WindowRule, rows: np.ndarray) -> np.ndarray:
     """p of the quality of each row, float like rows; NaN unknown."""
     if rule.quality_scale == "given":
@@ -289,8 +295,8 @@ def make_batch(index: Index, rule: WindowRule, rows: np.ndarray, epoch: int, cro
 
     Returns:
         frames uint8 [F, 3, S, S] (each needed crop once), or their features float16 [F, C, h, w]; window int64 [B, T]
-        into them, head_pose float32 [B, 3], landmarks float32 [B, 5, 3], gaze float32 [B, 2], label int64 [B],
-        row int64 [B]; for training on pixels also flip bool [F] and crop float32 [F, 4].
+        into them, each prior float32 [B, ...], gaze float32 [B, 2], label int64 [B], row int64 [B]; for
+        training on pixels also flip bool [F] and crop float32 [F, 4].
     """
     filler = rows < 0
     centre = np.where(filler, ~rows, rows)
@@ -303,13 +309,13 @@ def make_batch(index: Index, rule: WindowRule, rows: np.ndarray, epoch: int, cro
     batch = {
         "frames": frames,
         "window": torch.from_numpy(window.astype(np.int64)),
-        "head_pose": torch.from_numpy(np.array(index.head_pose[centre], np.float32)),
-        "landmarks": torch.from_numpy(window_landmarks(index, rule, centre).astype(np.float32)),
+        **{name: torch.from_numpy(np.array(values, np.float32))
+           for name, values in window_priors(index, rule, centre).items()},
         "gaze": torch.from_numpy(np.array(index.gaze[centre], np.float32)),
         "label": torch.from_numpy(np.where(filler, -1, index.label[centre]).astype(np.int64)),
         "row": torch.from_numpy(rows.astype(np.int64)),
     }
-    for name in ("head_pose", "landmarks", "gaze"):
+    for name in (*PRIORS, "gaze"):
         if torch.isinf(batch[name]).any():               # NaN is unknown; this would poison what is learnt
             row = int(centre[torch.isinf(batch[name]).flatten(1).any(1).numpy()][0])
             raise ValueError(f"{index.folder}: row {row} ({index.name_of(row)}): {name} is not finite -> import "
