@@ -49,7 +49,8 @@ from gazepose.data.challenge import list_videos, parse_name
 from gazepose.data.chunks import Chunks
 from gazepose.data.clip_crops import Piece, make_piece
 from gazepose.data.index import Index, add_columns
-from gazepose.data.loader import BatchOrder, make_loader
+from gazepose.data.loader import make_loader
+from gazepose.data.order import BatchOrder
 from gazepose.data.prepare import PrepareConfig
 from gazepose.data.skipped import skipped
 from gazepose.data.tracks import POLICIES, FaceTrack
@@ -229,7 +230,7 @@ class Deadly(Piece):
 def test_a_clip_that_takes_its_process_along_is_bad_and_the_others_are_cut(tmp_path):
     good = [piece_of(write_video(tmp_path / f"{name}.mp4", 5), tmp_path, [1, 2]) for name in "ab"]
     deadly = Deadly(**{**vars(piece_of(tmp_path / "deadly.mp4", tmp_path, [1])), "decoder": "pyav"})
-    deadly.shard.with_name(f"{deadly.shard.name}.part-1").touch()      # it had begun
+    deadly.shard.with_name(f".{deadly.shard.name}.part-1").touch()      # it had begun
     assert {piece.uid for piece in door._in_processes([good[0], deadly, good[1]], 2)} == {"a", "b", "deadly"}
     assert all(piece.is_made() for piece in good) and not deadly.unfinished()
     assert "deadly.mp4: the decoder's process died" in deadly.bad.read_text()
