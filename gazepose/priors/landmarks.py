@@ -51,14 +51,14 @@ def open_landmarker(model: Path) -> Iterator[Callable[[np.ndarray], Any]]:
     """MediaPipe's pose landmarker: uint8 [H, W, 3] RGB -> its result.
 
     Args:
-        model: a pose landmarker .task file of one's own; none is fetched.
+        model: a pose landmarker .task file of one's own; none is downloaded.
 
     Raises:
         FileNotFoundError: no such file. ImportError: MediaPipe is not installed. ValueError: not such a model.
     """
     if not model.is_file():
         raise FileNotFoundError(f"{model}: no such model -> give a pose landmarker file of MediaPipe "
-                                "(pose_landmarker_heavy.task); none is fetched")
+                                "(pose_landmarker_heavy.task); none is downloaded")
     try:
         import mediapipe  # type: ignore[import-not-found]
         from mediapipe.tasks.python import BaseOptions, vision  # type: ignore[import-not-found]
