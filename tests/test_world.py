@@ -131,8 +131,8 @@ def test_a_mirrored_face_swaps_left_and_right_and_negates_yaw_and_roll(clips):
         angles, mirrored = (camera_angles(p.rotation, p.position) for p in (pose, other))
         np.testing.assert_allclose(mirrored, angles * [-1, 1, -1], atol=1e-9)
         points = identity_of(0, shot.identities[person]).landmarks
-        pixels = head.projected(points, pose, focal, (width / 2, 180))
-        flipped = head.projected(points[swap] * [-1, 1, 1], other, focal, (width / 2, 180))
+        pixels = head.project(points, pose, focal, (width / 2, 180))
+        flipped = head.project(points[swap] * [-1, 1, 1], other, focal, (width / 2, 180))
         np.testing.assert_allclose(flipped, np.stack([width - pixels[:, 0], pixels[:, 1]], 1)[swap], atol=1e-9)
 
 

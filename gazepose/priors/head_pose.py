@@ -94,7 +94,14 @@ def estimate_head_pose(model: Hopenet, crops: np.ndarray) -> np.ndarray:
 
 
 def expected_angle(logits: np.ndarray) -> np.ndarray:
-    """Hopenet's angle, the mean of its bins under their softmax: float [..., 66] -> degrees in -99..96, float64 [...]."""
+    """Hopenet's angle: the mean of its bins under their softmax.
+
+    Args:
+        logits: float [..., 66].
+
+    Returns:
+        Degrees in -99..96, float64 [...].
+    """
     logits = np.asarray(logits, np.float64)
     weight = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return 3 * (weight @ np.arange(BINS)) / weight.sum(axis=-1) - 99

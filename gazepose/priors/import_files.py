@@ -92,11 +92,9 @@ class PriorColumn:
 
 def parse_key(text: str) -> Key | None:
     """clip:track:frame, clip:track:unique_id or clip:track:unique_id:frame; None for anything else."""
-    parts = KEY.fullmatch(text)
-    if parts is None:
+    if not (parts := KEY.fullmatch(text)):
         return None
-    clip, track, face, frame = parts.groups()
-    return Key(clip, track, face, -1 if frame is None else int(frame))
+    return Key(parts[1], parts[2], parts[3], -1 if parts[4] is None else int(parts[4]))
 
 
 def read_priors(paths: Sequence[Path], prior: Prior, *, hopenet_signs: bool = True,
@@ -211,20 +209,17 @@ class _Collector:
             np.array([key.frame for key in keys], np.int32)[good], column))
 
     def _numbers(self, values: list[Any]) -> tuple[np.ndarray, set[int]]:
-        """JSON values -> (float64 [k, ...] in the column's form, the places of the others); null and [] are unknown."""
+        """JSON values -> (float64 [k, ...] in the column's form, places of the others); null, []: unknown."""
         numbers = np.full((len(values), *COLUMNS[self.prior][1]), np.nan)
-        known = [place for place, value in enumerate(values) if value is not None and (value or type(value) is not list)]
+        known = [place for place, value in enumerate(values) if value is not None and value != []]
         block = _in_form(self.prior, [values[place] for place in known], self.counts)
         if block is not None:                                             # nearly always
             numbers[known] = block
             return numbers, set()
-        bad = set()
-        for place in known:
-            alone = _in_form(self.prior, [values[place]], self.counts)
-            if alone is None:
-                bad.add(place)
-            else:
-                numbers[place] = alone[0]
+        each = {place: _in_form(self.prior, [values[place]], self.counts) for place in known}
+        bad = {place for place, number in each.items() if number is None}
+        for place in each.keys() - bad:
+            numbers[place] = each[place]
         self.counts[f"bad: not {FORMS[self.prior]}"] += len(bad)
         return np.delete(numbers, list(bad), axis=0), bad
 
