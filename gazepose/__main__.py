@@ -12,6 +12,7 @@ import torch
 import tyro
 from accelerate import PartialState
 
+from gazepose.compat.start import IMPORTED, import_published
 from gazepose.config import PLAIN_FLAGS, Preset, readable_errors
 from gazepose.data.box_table import lay_out
 from gazepose.data.clip_crops import CropsFrom
@@ -21,25 +22,22 @@ from gazepose.doctor import examine
 from gazepose.doctor.text import as_text
 from gazepose.evaluation import submission
 from gazepose.evaluation.predictions import faces
-from gazepose.experiments.ensemble import make_chain
-from gazepose.experiments.sweep.page import write_results
-from gazepose.experiments.sweep.plan import POOL, read_experiment
-from gazepose.experiments.sweep.run import run_sweep
-from gazepose.experiments.sweep.work import ONE_PROCESS
+from gazepose.experiments.ensemble import make_submission
+from gazepose.experiments.plan import POOL, read_experiment
+from gazepose.experiments.results import write_results
+from gazepose.experiments.sweep import ONE_PROCESS, run_sweep
 from gazepose.priors import commands as door
 from gazepose.priors.import_files import Prior
 from gazepose.processes import EXIT_PREEMPTED, Preempted, StopRequest
 from gazepose.report import make_comparison, make_report
 from gazepose.source import find_source, prepared_indexes
-from gazepose.synthetic.world import render_world
-from gazepose.training import checkpoint
 from gazepose.training.distributed import share_preparation
 
 
 def prepare(config: PrepareConfig = PrepareConfig(), *,                                     # noqa: B008
             split: Literal["train", "val", "test", "stills"] | None = None, data: Path | None = None,
             video: Path | None = None, boxes: Path | None = None, out: Path | None = None,
-            preset: Preset = "default", world_seed: int = 0) -> None:
+            preset: Preset = "default") -> None:
     """Cut the faces of a split out of its videos; several processes share the clips under accelerate launch.
 
     Videos of your own: --video FILE_OR_FOLDER --boxes TABLE.csv --out FOLDER makes a data set folder, which infer.py
@@ -52,7 +50,6 @@ def prepare(config: PrepareConfig = PrepareConfig(), *,                         
         boxes: table of their faces, CSV or Parquet: clip,track,frame,x,y,width,height and, if known, label.
         out: folder to make of them.
         preset: which embedded world.
-        world_seed: seed of the embedded world.
     """
     own = video is not None or boxes is not None or out is not None
     if own and (video is None or boxes is None or out is None or data is not None or split in ("test", "stills")):
@@ -67,21 +64,22 @@ def prepare(config: PrepareConfig = PrepareConfig(), *,                         
         if processes.rank == 0:
             lay_out(boxes, video, out, split)
         processes.barrier()
-    source = find_source(data, preset, world_seed).ready(processes)
+    source = find_source(data, preset).ready(processes)
     index = source.split(split, config, processes)
     state.print(f"{len(index)} rows -> {index.folder}")
 
 
 def synthetic(out: Path, preset: Preset = "default", seed: int = 0, jobs: int | None = None) -> None:
     """Render an embedded world into a folder, in the layout of Ego4D."""
+    from gazepose.synthetic.world import render_world  # numba takes a second to import
     print(f"world -> {render_world(out, preset, seed, jobs)}")
 
 
 def import_checkpoint(checkpoint_file: tyro.conf.Positional[Path], out: Path) -> None:
     """Turn a published checkpoint into model.safetensors and config.json, which infer.py takes as any other."""
-    facts = checkpoint.import_published(checkpoint_file, out)
+    facts = import_published(checkpoint_file, out)
     print(f"{facts['kind']}: {len(facts['taken'])} entries taken, {len(facts['left'])} left -> {out}\n"
-          f"left: {', '.join(facts['left']) or 'nothing'}; each by name in {out / checkpoint.IMPORTED}")
+          f"left: {', '.join(facts['left']) or 'nothing'}; each by name in {out / IMPORTED}")
 
 
 def submit(csv: tyro.conf.Positional[Path], index: Path | None = None, json: Path | None = None) -> None:
@@ -113,7 +111,7 @@ def chain(runs: tyro.conf.Positional[tuple[Path, ...]], out: Path = Path("runs/c
     """
     if not runs:
         raise ValueError("chain: no run -> name one run folder or more, which infer.py has scored on val and test")
-    print(make_chain(runs, out, causal))
+    print(make_submission(runs, out, causal))
 
 
 def report(run: tyro.conf.Positional[tuple[Path, ...]], out: Path | None = None) -> None:
@@ -156,8 +154,8 @@ def sweep(file: tyro.conf.Positional[Path], *, data: Path | None = None, worlds:
     StopRequest()                                # SIGTERM ends the work below, which has its runs save first
     try:
         command = f"python -m gazepose sweep {shlex.join(sys.argv[2:])}"
-        failed = run_sweep(read_experiment(file), command, out, data=data, worlds=worlds, seeds=seeds, start=start,
-                           flags=shlex.split(flags), launch=launch,
+        failed = run_sweep(read_experiment(file), command, out, preset=find_source(data).preset, data=data,
+                           worlds=worlds, seeds=seeds, start=start, flags=shlex.split(flags), launch=launch,
                            jobs=0 if collect else jobs or max(1, torch.cuda.device_count()),
                            part=(int(number), int(parts)))
     except Preempted as error:

@@ -2,7 +2,7 @@
 
 JSON files are flat or nested, with keys clip:track:frame, clip:track:unique_id:frame, or clip -> track -> frame or
 unique id. They are read a few megabytes at a time, since millions of entries would be gigabytes of objects. A bad entry
-is counted and left out. Entries are joined to the rows of an index by data/index.py.
+is counted and left out. Entries are joined to the rows of an index by data/join.py.
 """
 
 import gc
@@ -17,7 +17,8 @@ from typing import Any, Literal, NamedTuple, TextIO
 import numpy as np
 
 from gazepose.data.head_angles import from_hopenet
-from gazepose.data.index import COLUMNS, Index, Match, match
+from gazepose.data.index import COLUMNS, Index
+from gazepose.data.join import Match, match
 from gazepose.priors.landmarks import five_landmarks, from_eye_centred
 
 Prior = Literal["head_pose", "landmarks", "quality", "quality_p"]
