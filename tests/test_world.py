@@ -441,6 +441,14 @@ def test_the_contact_sheet_is_a_picture(tiny_world):
     assert sheet is not None and sheet.shape[1] == 3 * 448 and sheet.shape[0] > 252 + 4 * 96
 
 
+def test_the_package_uses_the_renderer_by_two_functions_and_the_presets():
+    package = Path(world.__file__).parents[1]
+    used = {name for path in package.rglob("*.py") if path.parent.name != "synthetic"
+            for name in re.findall(r"gazepose\.synthetic(?:\.\w+)? import [\w, ]*\w", path.read_text())}
+    assert used <= {"gazepose.synthetic.world import render_world", "gazepose.synthetic.stills import render_stills",
+                    "gazepose.synthetic.presets import PRESETS"}
+
+
 # ------------------------------------------------------------------------------------------------ stills
 
 @pytest.fixture(scope="module")
