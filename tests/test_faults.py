@@ -64,7 +64,7 @@ from gazepose.evaluation.submission import check, csv_to_json
 from gazepose.io import MAX_HEADER, MAX_TENSORS, read_arrays, read_tensors, sha256_of, write_json
 from gazepose.models import ModelConfig
 from gazepose.models.backbone import create_backbone
-from gazepose.priors.hopenet import read_hopenet
+from gazepose.priors.head_pose import read_hopenet
 from gazepose.priors.import_files import CSV_COLUMNS, parse_key, read_priors
 from gazepose.report.records import read_records
 from gazepose.source import find_source
