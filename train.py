@@ -28,7 +28,7 @@ from torch.distributed.elastic.multiprocessing.errors import record
 from gazepose.config import TrainConfig, asdict, parse_train, readable_errors
 from gazepose.data.behaviours import BEHAVIOURS
 from gazepose.data.loader import make_loader, order_of
-from gazepose.data.skipped import skipped
+from gazepose.data.prepare import skipped
 from gazepose.data.windows import WindowRule, quality_fit
 from gazepose.evaluation.metrics import (
     class_weights,

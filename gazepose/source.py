@@ -8,7 +8,7 @@ import numpy as np
 
 from gazepose.data.index import Index
 from gazepose.data.prepare import PrepareConfig, prepare
-from gazepose.data.streaming import VideoIndex, list_faces, open_index
+from gazepose.data.streaming import open_index
 from gazepose.data.windows import centre_rows
 from gazepose.io import read_object
 from gazepose.processes import Processes
@@ -55,10 +55,8 @@ class Source:
         return index
 
     def _split(self, name: str, config: PrepareConfig, processes: Processes) -> Index:
-        if config.crops == "video" and name in ("train", "val"):
-            return VideoIndex.open(list_faces(self.root, name, config, processes))
         if name != "stills":
-            return Index.open(prepare(self.root, name, config, processes))
+            return open_index(prepare(self.root, name, config, processes))
         if self.preset is None:
             raise ValueError(f"{self.root}: only an embedded world has stills -> give --train_on train, or --preset")
         if processes.rank == 0:

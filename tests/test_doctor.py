@@ -19,7 +19,8 @@ from making import prepare
 from test_prepare import data_set, quiet, write_video
 
 from gazepose.__main__ import main
-from gazepose.data.annotations import read_clips, read_original, read_split
+from gazepose.compat.folders import read_original
+from gazepose.data.annotations import read_clips, read_split
 from gazepose.data.challenge import crop_size
 from gazepose.data.crops import cut_face, outside
 from gazepose.data.index import Index

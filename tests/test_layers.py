@@ -11,7 +11,7 @@ CORE = ["models", "data", "training", "evaluation"]
 DRAWING = "report.style"                      # the wings' one shared room
 WINGS = ["compat", "synthetic", "priors", "doctor", "report", "experiments"]
 TOP = ["source", "config", "train", "infer", "__main__"]
-LAZY = {("source", "synthetic"), ("training.checkpoint", "compat")}
+LAZY = {("source", "synthetic"), ("training.checkpoint", "compat"), ("data.annotations", "compat")}
 """imports of a wing by a room before it: inside a function only"""
 TO_MEND = {("experiments.sweep.drawing", "report"), ("experiments.sweep.plan", "config"),
            ("experiments.sweep.run", "source"), ("experiments.sweep.table", "report"),

@@ -16,8 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gazepose.data.annotations import Clip
-from gazepose.data.tracks import MAX_FRAME, POLICIES, FaceTrack, Policy, RawTrack, face_tracks
+from gazepose.data.tracks import MAX_FRAME, POLICIES, Clip, FaceTrack, Policy, RawTrack, face_tracks
 from gazepose.data.video import SUFFIXES, find_video
 from gazepose.io import is_id
 

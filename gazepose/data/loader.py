@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
-from gazepose.data.clip_crops import watch
+from gazepose.data.clip_crops import start_worker
 from gazepose.data.features import Features, empty_array
 from gazepose.data.handover import Buffers
 from gazepose.data.index import Index
@@ -222,7 +222,7 @@ class ClipBatches(WindowBatches):
                 return np.where(good, rows, ~np.resize(wanted, len(rows)))
             later, clip = self.order.from_here(rows, epoch), lacking[0]
             if get_worker_info() is not None:
-                watch()
+                start_worker()
             try:
                 index.read(clip, self._shown(later[np.isin(index.clip_of(later), [clip, *index.held])]))
             except (ValueError, FileNotFoundError) as error:

@@ -89,6 +89,15 @@ class FaceTrack:
     labels: np.ndarray
 
 
+@dataclass
+class Clip:
+    """One clip's face tracks, and how many records each rule touched."""
+
+    uid: str
+    tracks: list[FaceTrack] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+
+
 @dataclass(frozen=True)
 class Segment:
     """Someone looks from `start` to `end`."""

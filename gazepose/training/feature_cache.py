@@ -29,11 +29,11 @@ from gazepose.data.features import (
 )
 from gazepose.data.index import Index
 from gazepose.data.loader import WindowBatches, make_pools
-from gazepose.data.prepare import SAY_EVERY_S
 from gazepose.data.windows import shown_rows
 from gazepose.io import lock
 from gazepose.models.gazepose import FrameEncoder
 from gazepose.processes import Processes
+from gazepose.progress import SECONDS
 from gazepose.training.augment import normalise
 
 FOLDER = "features"              # of an index
@@ -171,7 +171,7 @@ def _told(maps: Iterator[np.ndarray], crops: int, split: str, processes: Process
     for some in maps:
         yield some
         done, now = done + len(some), time.monotonic()
-        if now - told > SAY_EVERY_S:
+        if now - told > SECONDS:
             told = now
             processes.notify(f"features of {split}: {done / crops:.0%}, about "
                           f"{max(1, round((crops - done) * (now - began) / done / 60))} min left")

@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from making import prepare
 
+from gazepose.compat.folders import read_original
 from gazepose.data import windows
-from gazepose.data.annotations import read_original
 from gazepose.data.behaviours import BEHAVIOURS
 from gazepose.data.index import Index, add_columns, join, write_index
 from gazepose.data.loader import make_loader
