@@ -5,11 +5,11 @@ to the split; a neighbour with a low p is dropped from the window (Gaussian Temp
 are cut (data/crops.py); what a dropped frame does to a window is data/windows.py.
 """
 
-import math
 from typing import Literal
 
 import cv2
 import numpy as np
+from scipy.special import ndtr
 
 Scale = Literal["variance", "log", "given"]
 """what p is the CDF of: the Laplacian variance (published), its logarithm, or nothing: p came with the data"""
@@ -64,8 +64,7 @@ def quality_p(variance: np.ndarray, mean: float, std: float) -> np.ndarray:
     variance = np.asarray(variance, np.float64)
     if std <= 0:
         return np.where(np.isnan(variance), np.nan, 0.5 + 0.5 * np.sign(variance - mean))
-    z = (variance - mean) / (std * math.sqrt(2.0))
-    return 0.5 * (1.0 + _erf(z))
+    return ndtr((variance - mean) / std)
 
 
 def drop_in_training(p: np.ndarray, uniform: np.ndarray) -> np.ndarray:
@@ -79,6 +78,3 @@ def drop_in_training(p: np.ndarray, uniform: np.ndarray) -> np.ndarray:
 def drop_in_evaluation(p: np.ndarray) -> np.ndarray:
     """Published rule for validation and test: a neighbour is dropped if p < 0.2; unknown p (NaN) counts as 1."""
     return np.where(np.isnan(p), 1.0, p) < 0.2
-
-
-_erf = np.vectorize(math.erf, otypes=[np.float64])

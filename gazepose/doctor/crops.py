@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from gazepose.data.challenge import crop_size, list_videos, walk_crops
+from gazepose.data.challenge import list_videos, walk_crops
 from gazepose.data.crops import PUBLISHED_SIZE
+from gazepose.data.images import size_by_header
 from gazepose.doctor.checks import Findings
 from gazepose.io import is_id
 
@@ -45,7 +46,7 @@ def examine_crops(root: Path, findings: Findings, notify: Callable[[str, int, in
             findings.add("crop_twice", (crop.track, crop.unique_id) in seen, **place)
             seen.add((crop.track, crop.unique_id))
             try:
-                size = crop_size(path)
+                size = size_by_header(path)
             except (ValueError, OSError) as error:
                 findings.add("crop_damaged", **{**place, "detail": str(error).removeprefix(f"{folder / video}/")})
                 continue

@@ -8,8 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from gazepose.data.challenge import crop_size
-from gazepose.data.images import face_path, picture_path
+from gazepose.data.images import face_path, picture_path, size_by_header
 from gazepose.doctor.checks import Findings, Place
 
 NUMBERED = re.compile(r"(?:img|face)_(\d{5,9})\.jpg")
@@ -59,7 +58,7 @@ def look_at_images(source: Literal["images", "faces"], folder: Path, wanted: dic
     for track, numbers in wanted.items():
         for number in numbers[images.there(track, numbers)].tolist():
             try:
-                size = crop_size(images.path(track, number))
+                size = size_by_header(images.path(track, number))
             except (ValueError, OSError) as error:
                 findings.add("image_damaged", **place, detail=str(error).removeprefix(f"{folder}/"))
                 return None
