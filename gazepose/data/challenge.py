@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from gazepose.data.index import Index
+from gazepose.data.join import match, number_names, place_numbers
 from gazepose.io import is_id, plain_folder
 
 FRAMED = re.compile(r"(\d{5})_(.+)\.jpg")
@@ -122,9 +123,8 @@ def load_test_labels(root: Path, index: Index) -> np.ndarray:
     if faults:
         raise ValueError(f"{path}: {faults[0]} -> the columns are video_id,track_id,unique_id,label with labels 0 and "
                          "1")
-    label_of = dict(zip(zip(*(table[name] for name in keys), strict=True), table["label"].astype(int), strict=True))
-    tracks = index.track_of(np.arange(len(index))).tolist()
-    for row, (track, unique_id) in enumerate(zip(tracks, index.unique_id.tolist(), strict=True)):
-        face = index.clips[index.track_clip[track]], index.track_name[track], unique_id.decode()
-        labels[row] = label_of.get(face, -1)
+    names, number = number_names(table["video_id"].to_numpy(), table["track_id"].to_numpy())
+    unique_id = np.array([name.encode() for name in table["unique_id"]], np.bytes_)
+    entry = match(index, names, number, *place_numbers(unique_id, index.unique_id)).entry
+    labels[entry >= 0] = table["label"].to_numpy(np.int8)[entry[entry >= 0]]
     return labels

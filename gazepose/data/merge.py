@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from gazepose.data.clip_crops import ClipCrops
-from gazepose.data.index import Index, add_columns, join, write_index
+from gazepose.data.index import PRIORS, Index, add_columns, write_index
+from gazepose.data.join import join
 from gazepose.data.quality import fit_gaussian
 from gazepose.data.shards import QUALITY, SUBSAMPLING, ShardWriter
 from gazepose.io import read_arrays
@@ -51,7 +52,7 @@ def merge(folder: Path, root: Path, clips: Sequence[ClipCrops], facts: Mapping[s
                         track_clip=clip_of[filled], track_start=np.r_[0, np.cumsum(sizes[filled])],
                         clip_shard=np.array(clip_shard), clip_base=np.array(clip_base), shards=shards, sha256=digests,
                         facts=facts)
-    _join_columns(index, root / "priors" / f"{facts['split']}.npz", "head_pose", "landmarks")
+    _join_columns(index, root / "priors" / f"{facts['split']}.npz", *PRIORS)
     if facts["split"] != "test":
         _join_columns(index, root / "truth" / f"{facts['split']}.npz", "gaze")
 
