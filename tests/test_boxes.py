@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -180,6 +181,13 @@ def test_parquet_without_pyarrow_says_what_to_install(tmp_path, monkeypatch):
     (tmp_path / "b.parquet").write_bytes(b"PAR1")
     with pytest.raises(ImportError, match=r"b\.parquet: Parquet needs pyarrow -> pip install 'gazepose\[parquet\]'"):
         read_boxes(tmp_path / "b.parquet", CLEAN)
+
+
+def test_pandas_and_the_renderer_are_imported_only_where_they_are_used(tmp_path):
+    seen = "import sys; print({'pandas', 'numba', 'gazepose.compat.folders'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", f"import gazepose.source, gazepose.data.challenge; {seen}"],
+                          cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n", done.stdout
 
 
 # The data set folder
