@@ -1,8 +1,8 @@
 """Frame quality: how sharp a crop is, and which neighbours to drop for being blurred.
 
-Quality is the variance of the Laplacian over all pixels and channels of the 224 x 224 crop. p is the value of the CDF of
-a Gaussian that is fitted to the split. A neighbour with a low p is dropped from the window (Gaussian Temporal Dropout).
-Quality is measured while crops are cut (data/crops.py); how windows change is data/windows.py.
+Quality is the variance of the Laplacian over all pixels and channels of the 224 x 224 crop. p is its value in the CDF
+of a Gaussian that is fitted to the split. A neighbour with a low p is dropped from the window (Gaussian Temporal
+Dropout). Quality is measured while crops are cut (data/crops.py); how windows change is data/windows.py.
 """
 
 from typing import Literal
