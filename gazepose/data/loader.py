@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from gazepose.data.clip_crops import watch
 from gazepose.data.features import Features
 from gazepose.data.index import Index
 from gazepose.data.order import BatchOrder, ClipOrder
@@ -94,7 +93,7 @@ class ClipBatches(WindowBatches):
         later = self.order.from_here(rows, epoch)
         needed = self._crops_of(later[np.isin(self.index.clip_of(later), [clip, *self.index.held])])
         if get_worker_info() is not None:
-            watch()
+            start_worker()
         try:
             self.index.read(clip, needed)
         except (ValueError, FileNotFoundError) as error:
