@@ -4,8 +4,10 @@ must: training or a submission stops, or uses wrong data. look: it goes on, but 
 policies handle it, or it is only good to know.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -140,6 +142,27 @@ class Findings:
         if KINDS[kind].listing and place["clip"] not in entry.setdefault("clips", []):
             entry["clips"].append(place["clip"])
 
+    @contextmanager
+    def catching(self, kind: str, what: str, prefix: Path, missing: str = "", **place: Any) -> Iterator[None]:
+        """What cannot be read within is a finding of this kind; a file that is not there is one of the kind `missing`.
+
+        Args:
+            prefix: a path that the place tells already; it is cut off the error's message.
+        """
+        try:
+            yield
+        except (ValueError, OSError, ImportError, EOFError) as error:
+            if missing and isinstance(error, FileNotFoundError):
+                self.add(missing, what=what, **place)
+            else:
+                detail = str(error).removeprefix(f"{prefix}: ").removeprefix(f"{prefix}/")
+                self.add(kind, what=what, **{**place, "detail": detail})
+
+    def add_frames(self, kind: str, frames: np.ndarray, /, what: str = "", **place: Any) -> None:
+        """One for each frame of a track; the first is the example."""
+        if len(frames):
+            self.add(kind, len(frames), what=what, **place, frame=frame_number(frames[0]))
+
     def add_rows(self, kind: str, rows: np.ndarray, what: str, place: Callable[[int], Place]) -> None:
         """One for each row of a table; only rows that serve as examples are looked up, and these are spread over it."""
         examples = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), EXAMPLES)).astype(int))
@@ -153,6 +176,11 @@ class Findings:
         """In the order of repair."""
         return {name: {"level": self.levels.get(name, kind.level), "title": kind.title, **self.found[name]}
                 for name, kind in KINDS.items() if name in self.found}
+
+
+def frame_number(frame: float) -> int | None:
+    """For a place: None for what is no frame number."""
+    return int(frame) if np.isfinite(frame) else None
 
 
 def remedies(findings: dict[str, dict[str, Any]], data: str, prepared: bool) -> list[dict[str, str]]:

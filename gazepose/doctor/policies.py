@@ -15,12 +15,13 @@ from gazepose.data.box_table import Boxes, labelled_tracks, raw_track
 from gazepose.data.crops import outside
 from gazepose.data.tracks import POLICIES, FaceTrack, Policy, RawTrack, RuleCounts, Segment, face_tracks
 from gazepose.data.video import VideoFacts
-from gazepose.doctor.checks import EXAMPLES, Place
+from gazepose.doctor.checks import EXAMPLES, Place, frame_number
 from gazepose.doctor.media import ClipImages
 
 BASELINE, CLEAN = POLICIES["baseline"], POLICIES["clean"]
 NO_PICTURE = {"videos": "row left out: past the end of the video", "images": "row left out: no extracted picture",
               "faces": "row left out: no face image"}
+SIDES = ["left", "top", "right", "bottom"]   # of a box, in pixels
 Pictures = VideoFacts | ClipImages | None    # None: unknown, or not usable
 
 
@@ -44,6 +45,7 @@ class PolicyClip:
         touched: (rule, how many, place of the first) of each rule that touched something.
     """
 
+    policy: Policy
     segments: list[Segment] | None
     stored: list[RawTrack]
     faces: list[FaceTrack] = field(default_factory=list)
@@ -63,7 +65,7 @@ def apply_policy(clip: StoredClip, policy: Policy) -> PolicyClip:
         folder = clip.root / "json_original"
         segments = original_segments(folder, clip.root / "result_LAM", clip.uid, policy, reading)
         stored = original_tracks(folder, clip.uid, of_tracks)
-    made = PolicyClip(segments, stored)
+    made = PolicyClip(policy, segments, stored)
     if segments is not None:
         reading += of_tracks
         for raw in stored:
@@ -77,12 +79,12 @@ def apply_policy(clip: StoredClip, policy: Policy) -> PolicyClip:
     return made
 
 
-def pictures_needed(clips: list[tuple[Policy, PolicyClip]]) -> dict[str, np.ndarray]:
+def pictures_needed(under: list[PolicyClip]) -> dict[str, np.ndarray]:
     """Numbers (from 0) of the pictures that any of the policies cuts a face from, by track; int64, ascending."""
     needed: dict[str, np.ndarray] = {}
-    for policy, made in clips:
+    for made in under:
         for track in made.faces:
-            numbers = track.frames - policy.first_number
+            numbers = track.frames - made.policy.first_number
             needed[track.track] = np.union1d(needed.get(track.track, numbers), numbers)
     return needed
 
@@ -152,7 +154,7 @@ def compare_rows(baseline: list[FaceTrack], clean: list[FaceTrack]) -> Counter[s
     """How the rows of the two policies differ in one clip; a frame that baseline holds twice counts once."""
     one, other = (face_table(tracks).drop_duplicates(["track", "frame"]) for tracks in (baseline, clean))
     both = one.merge(other, on=["track", "frame"])
-    moved = [np.abs(both[f"{side}_x"] - both[f"{side}_y"]) > 1e-6 for side in ("left", "top", "right", "bottom")]
+    moved = [np.abs(both[f"{side}_x"] - both[f"{side}_y"]) > 1e-6 for side in SIDES]
     return Counter(both=len(both), baseline_only=len(one) - len(both), clean_only=len(other) - len(both),
                    other_label=int((both["label_x"] != both["label_y"]).sum()),
                    other_box=int(np.logical_or.reduce(moved).sum()))
@@ -168,9 +170,4 @@ def face_table(tracks: list[FaceTrack]) -> Any:
         "person": np.repeat(np.array([track.person for track in tracks], object), lengths),
         "frame": np.concatenate([np.zeros(0, np.int64), *(track.frames for track in tracks)]),
         "label": np.concatenate([np.zeros(0, np.int8), *(track.labels for track in tracks)]),
-        **dict(zip(("left", "top", "right", "bottom"), boxes.T, strict=True))})
-
-
-def frame_number(frame: float) -> int | None:
-    """For a place: None for what is no frame number."""
-    return int(frame) if np.isfinite(frame) else None
+        **dict(zip(SIDES, boxes.T, strict=True))})

@@ -23,11 +23,12 @@ def check_table(root: Path, kind: str, split: str, faces: Faces, findings: Findi
     place: Place = {"split": split, "file": f"{kind}/{split}.npz"}
     if not path.is_file():
         return None
-    try:
-        table = read_arrays(path, ("clip", "track", "frame", *JOINED[kind]))
-        _check_columns(table)
-    except ValueError as error:
-        findings.add("file_unusable", what="table of priors", **place, detail=str(error).removeprefix(f"{path}: "))
+    table: Table = {}
+    with findings.catching("file_unusable", "table of priors", path, **place):
+        content = read_arrays(path, ("clip", "track", "frame", *JOINED[kind]))
+        _check_columns(content)
+        table = content
+    if not table:
         return None
 
     def where(row: int) -> Place:
