@@ -13,7 +13,7 @@ from benchmarks.material import FACES, faces
 from benchmarks.measure import Aim, Goal, both_clocks, fresh_accelerator, interleaved, main, summaries
 from benchmarks.reference import model as reference
 from gazepose.data.windows import WindowRule, make_batch
-from gazepose.models import ModelConfig, build_model
+from gazepose.models import ModelConfig, Priors, build_model
 from gazepose.training.augment import normalise
 from gazepose.training.engine import predict
 
@@ -54,7 +54,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         return len(rows)
 
     def plain(model: nn.Module, key: str) -> int:
-        parts: list[Tensor] = [reference.scores(model, frames, batch["head_pose"], batch["landmarks"])
+        parts: list[Tensor] = [reference.scores(model, frames, Priors.of(batch))
                                for frames, batch in zip(windows, shared, strict=True)]
         said[key] = torch.cat(parts).numpy()
         return len(rows)

@@ -15,7 +15,6 @@ from typing import Any
 if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))      # run as a file: the package is beside it
 
-from benchmarks import ego4d
 from benchmarks.measure import RESULTS, ROOT, Goal, figure
 
 NAMES = ("prepare", "loader", "inference", "step", "index", "metric", "startup", "gpu", "scaling", "features")
@@ -24,33 +23,36 @@ PAGE = ROOT / "docs" / "performance.md"
 
 
 def result_of(name: str, results: Path) -> dict[str, Any]:
-    """A benchmark's JSON; where there is none, its goal with nothing measured."""
+    """A benchmark's JSON, empty if it has not been run."""
     path = results / f"{name}.json"
-    if path.is_file():
-        return json.loads(path.read_text())
-    goal: Goal = importlib.import_module(f"benchmarks.{name}").GOAL
-    nothing = dict.fromkeys(aim.what for aim in goal.aims)
-    return {"goal": goal.number, "command": f"python -m benchmarks.{name}", "measured": nothing, "met": nothing,
-            "wanted": {aim.what: aim.wanted for aim in goal.aims}}
+    return json.loads(path.read_text()) if path.is_file() else {"measured": {}, "met": {}}
 
 
 def table(names: Sequence[str], results: Path) -> str:
-    """Goal, wanted, measured and command of every figure, as Markdown; below it the machines they are from."""
-    lines = ["| goal | figure | wanted | measured here | met | command |", "|---|---|---|---|---|---|"]
+    """One line per goal as Markdown, then what was missed, then the machines."""
+    lines, missed = ["| goal | measured (wanted) | command |", "|---|---|---|"], ["Missed, or not measured:", ""]
     machines: dict[str, list[str]] = {}
     for name in names:
+        goal: Goal = importlib.import_module(f"benchmarks.{name}").GOAL
         result = result_of(name, results)
-        for what, wanted in result["wanted"].items():
-            value, met = result["measured"][what], {True: "yes", False: "no", None: "-"}[result["met"][what]]
-            shown = "not measured" if value is None else figure(value)
-            lines.append(f"| {result['goal']} | {what} | {wanted} | {shown} | {met} | `{result['command']}` |")
+        shown = []
+        for aim in goal.aims:
+            value = result["measured"].get(aim.what)
+            text = f"{aim.what}: {'not measured' if value is None else figure(value)} ({aim.wanted})"
+            if value is None or result["met"].get(aim.what) is False:
+                missed.append(f"- {goal.number}. {text}")
+            else:
+                shown.append(text)
+        command = result.get("command", f"python -m benchmarks.{name}")
+        lines.append(f"| {goal.number}. {goal.title} | {'<br>'.join(shown) or 'nothing yet'} | `{command}` |")
         if facts := result.get("machine"):
             threads = ", ".join(f"{key} {value}" for key, value in facts["threads"].items())
             versions = ", ".join(f"{key} {facts['versions'][key]}" for key in ("torch", "accelerate", "decord"))
             words = (f"{facts['cpu']}, {facts['cores']} cores, {facts['gpu'] or 'no GPU'}; threads: {threads}; "
                      f"{versions}; commit {facts['commit']}")
             machines.setdefault(words, []).append(name)
-    return "\n".join([*lines, "", *(f"- {', '.join(found)}: {words}" for words, found in machines.items())]).rstrip()
+    return "\n".join([*lines, "", *missed, "", "Machines:", "",
+                      *(f"- {', '.join(found)}: {words}" for words, found in machines.items())]).rstrip()
 
 
 def between(page: str, mark: str, text: str) -> str:
@@ -66,9 +68,8 @@ def between(page: str, mark: str, text: str) -> str:
 
 
 def write_page(page: Path, results: Path) -> None:
-    """Write the table and the section on Ego4D into the page."""
-    text = between(page.read_text(encoding="utf-8"), "results", table(NAMES, results))
-    page.write_text(between(text, "ego4d", ego4d.section(results)), encoding="utf-8")
+    """Write the table into the page."""
+    page.write_text(between(page.read_text(encoding="utf-8"), "results", table(NAMES, results)), encoding="utf-8")
 
 
 def main() -> None:

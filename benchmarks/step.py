@@ -21,7 +21,7 @@ from benchmarks.material import FACES, faces
 from benchmarks.measure import ROOT, Aim, Goal, both_clocks, fresh_accelerator, interleaved, main, parser, summaries
 from benchmarks.reference import model as reference
 from gazepose.data.windows import WindowRule, centre_rows, make_batch
-from gazepose.models import ModelConfig, build_model
+from gazepose.models import ModelConfig, Priors, build_model
 from gazepose.training.augment import to_model
 from gazepose.training.engine import LossRule, train_steps
 from gazepose.training.optim import OptimConfig, make_optimizer
@@ -67,8 +67,7 @@ def plain(name: str, batch: dict[str, torch.Tensor]) -> Callable[[], int]:
     windows = reference.as_windows(done["frames"], done["window"])
 
     def work() -> int:
-        reference.train_step(model, optimizer, windows, done["head_pose"], done["landmarks"], done["label"],
-                             torch.tensor(WEIGHTS))
+        reference.train_step(model, optimizer, windows, Priors.of(done), done["label"], torch.tensor(WEIGHTS))
         return len(windows)
 
     return work

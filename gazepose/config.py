@@ -26,7 +26,7 @@ from gazepose.training.optim import OptimConfig
 
 PLAIN_FLAGS = (tyro.conf.OmitArgPrefixes, tyro.conf.UseAppendAction)
 """flags without the name of their section; --rule may be given several times"""
-Preset = Literal["tiny", "easy", "default", "hard", "benchmark", "lowquality"]
+Preset = Literal["tiny", "default", "hard", "lowquality"]
 LEARNING_RATES = {"GazePose": 1e-4, "GazeLSTM": 5e-5, "BaselineLSTM": 5e-4, "FaceGaze": 1e-3}
 """the published settings, and what was measured for the embedded world's own pre-training"""
 

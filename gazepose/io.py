@@ -14,7 +14,7 @@ import socket
 import stat
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeGuard
@@ -190,6 +190,21 @@ def read_tensors(path: Path) -> "dict[str, Tensor]":
     return state
 
 
+def map_array(path: Path) -> np.ndarray:
+    """An .npy file as a read-only map: every process that reads it shares its pages. Arrays of objects are refused.
+
+    Raises:
+        FileNotFoundError; ValueError naming the file: damaged, cut short, or without a single value.
+    """
+    try:
+        # a plain array of the same memory: each access to an np.memmap costs ten times as much
+        return np.asarray(np.lib.format.open_memmap(path, mode="r"))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: not there") from None
+    except Exception as error:                           # damaged bytes make numpy raise anything
+        raise ValueError(f"{path}: not an array that can be read: {type(error).__name__}: {error}") from error
+
+
 # ---- atomic writing
 
 def part_of(path: Path) -> Path:
@@ -221,6 +236,36 @@ def writing(path: Path, newline: str | None = None) -> Iterator[TextIO]:
     """As `writing_path`, of a text file in UTF-8: yields the open file."""
     with writing_path(Path(path)) as part, open(part, "w", encoding="utf-8", newline=newline) as file:
         yield file
+
+
+def write_column(folder: Path, name: str, dtype: type | np.dtype, shape: Sequence[int], blocks: Iterable[np.ndarray],
+                digits: int = 8) -> tuple[Path, str]:
+    """Write an .npy file whose name ends in its checksum, NAME-DIGITS.npy, atomically.
+
+    The bytes go out by plain writes: on a full disk they raise OSError, where a memory map would kill the process.
+
+    Args:
+        shape: of the whole array.
+        blocks: its values, one after another along the first axis.
+        digits: how many hexadecimal digits of its SHA-256 the name carries.
+
+    Returns:
+        The path, and the whole SHA-256.
+    """
+    part = part_of(folder / f"{name}.npy")
+    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": tuple(shape)}
+    try:
+        with open(part, "wb") as file:
+            np.lib.format.write_array_header_1_0(file, header)
+            for block in blocks:
+                file.write(np.ascontiguousarray(block, dtype).data)
+        sync_file(part)
+        digest = sha256_of(part)
+        path = folder / f"{name}-{digest[:digits]}.npy"
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+    return path, digest
 
 
 @contextmanager

@@ -79,7 +79,7 @@ def train(told: list[Any]) -> None:
     """What each process of a run does: train.main on the rows of an index, with its fault."""
     import torch
 
-    import train
+    from gazepose import train
     from gazepose.data.index import Index
     from gazepose.processes import end_with_launcher
     from gazepose.source import Source

@@ -52,7 +52,7 @@ def work(tmp_path_factory, tiny_world) -> Path:
     """A working folder with a finished run of two processes on the tiny world."""
     folder = tmp_path_factory.mktemp("work")
     shutil.copytree(tiny_world, folder / "world")
-    said = launched(str(ROOT / "train.py"), "--data", "world", "--prior_head", "--prior_landmark", "--Gaussiandrop",
+    said = launched("-m", "gazepose.train", "--data", "world", "--prior_head", "--prior_landmark", "--Gaussiandrop",
                     "--quality_scale", "log", "--epochs", "1", "--batch_size", "5", "--exp_path", "runs/two", *SMALL,
                     cwd=folder)
     assert "world: 2 processes on cpu" in said
@@ -76,7 +76,7 @@ def test_a_run_leaves_its_records(work):
 
 def test_one_and_two_processes_give_the_same_scores(work):
     infer = [str(ROOT / "infer.py"), "--split", "val", "--stride", "1", "--batch_size", "7"]
-    ran(*infer, "--exp_path", "one", cwd=work)
+    ran("-m", "gazepose.infer", *infer[1:], "--exp_path", "one", cwd=work)
     assert "world: 2 processes" in ran(*infer, "--exp_path", "both", cwd=work, world=2)
     one, both = (scores(work / name / "pred" / "val" / "pred.csv") for name in ("one", "both"))
     assert one.keys() == both.keys() and len(one) % 14
@@ -140,11 +140,12 @@ def test_the_published_behaviour_reaches_training_and_inference(work):
     assert kept["published"]["quality_fit"] != kept["two"]["quality_fit"]            # of key frames, of every frame
     lines = [json.loads(line) for line in (work / "runs" / "published" / "metrics.jsonl").read_text().splitlines()]
     assert [line["lr"] for line in lines if line["kind"] == "train"] == [kept["published"]["optim"]["lr"]] * 2
-    shows_the_rule = ("import sys, infer; make = infer.make_loader; sys.argv = ['infer.py', *sys.argv[1:]]; "
+    shows_the_rule = ("import sys; from gazepose import infer; make = infer.make_loader; "
+                      "sys.argv = ['infer.py', *sys.argv[1:]]; "
                       "infer.make_loader = lambda index, rule, *a, **k: print(rule) or make(index, rule, *a, **k); "
                       "infer.main()")
     said = ran("-c", shows_the_rule, "--checkpoint", "runs/published", "--split", "test", "--limit", "10", cwd=work)
-    assert "behaviour=Behaviour(name='published'" in said and "test=True" in said and "10 faces" in said
+    assert "behaviour=LoaderRules(share_frames=False" in said and "test=True" in said and "10 faces" in said
     shutil.rmtree(work / "runs" / "published")
 
 

@@ -1,120 +1,112 @@
-"""Comparison: runs beside each other, paired where they scored the same faces; else a sentence says why not."""
+"""Comparison: intervals over clips, gains over a reference, spread over seeds; numbers that can be checked by hand."""
 
 import json
-import re
+from dataclasses import asdict
 
 import numpy as np
 import pytest
-from test_report import make_run
 
-from gazepose.__main__ import report
-from gazepose.evaluation.metrics import difference, evaluate, interval
-from gazepose.report import make_comparison
-from gazepose.report.comparison import write_comparison
-from gazepose.report.entries import differing, disagreement, entries_of
-from gazepose.report.records import read_records
+from gazepose.evaluation.comparison import (
+    Entry,
+    Gain,
+    between,
+    compare,
+    difference,
+    markdown,
+    reason_not_paired,
+    resampled,
+    spread,
+)
+from gazepose.evaluation.metrics import METRICS, evaluate
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """Two runs on the same faces, the second of them better; returns their records."""
-    folder = tmp_path_factory.mktemp("runs")
-    columns = make_run(folder / "first", rows=3000, steps=40)
-    make_run(folder / "second", rows=3000, steps=40)
-    better = 1 / (1 + np.exp(-(np.log(columns["score"] / (1 - columns["score"])) + 0.6 * columns["label"])))
-    np.savez(folder / "second" / "pred" / "val.npz", **{**columns, "score": better})
-    config = json.loads((folder / "second" / "config.json").read_text())
-    config["model"]["prior_landmark"] = True
-    config["optim"] = {"lr": 1e-3}
-    (folder / "second" / "config.json").write_text(json.dumps(config))
-    return [read_records(folder / name) for name in ("first", "second")]
+def faces():
+    """Labels, clips and two scores of the same 2,000 faces, the second better; some clips are harder, for both."""
+    random = np.random.default_rng(1)
+    clip = np.repeat(np.arange(20), 100)
+    label = (random.random(2000) < 0.3).astype(int)
+    hard = random.normal(0, 0.5, 20)[clip]
+    first = label + hard + random.normal(0, 1, 2000)
+    first, second = (1 / (1 + np.exp(-logit)) for logit in (first, first + 0.3 * label))
+    return label, clip, first, second
 
 
-def test_a_gain_is_paired_and_of_the_same_faces(runs):
-    entries, notes = entries_of(runs)
-    assert [entry.name for entry in entries] == ["first", "second", "head pose alone", "same score for every face"]
-    assert notes == [] and entries[0].gain is None
-    first, second = (records.scores for records in runs)
-    known = [evaluate(each["label"], each["score"])["mAP"] for each in (first, second)]
-    assert entries[1].gain == known[1] - known[0] > 0
-    assert entries[1].interval == interval(first["label"], second["score"], first["clip"])
-    assert entries[1].gain_interval == difference(first["label"], first["score"], second["score"], first["clip"])
-    assert entries[1].gain_interval[0] > 0 > entries[2].gain
+def test_an_interval_needs_five_clips_and_holds_the_estimate(faces):
+    label, clip, first, _ = faces
+    row = compare(label, clip, [Entry("a", {0: first})])[0]
+    low, high = row.interval["mAP"]
+    assert low < evaluate(label, first)["mAP"] == row.mean["mAP"] < high
+    assert compare(label, clip // 5, [Entry("a", {0: first})])[0].interval == {"mAP": None}       # four clips
+    assert compare(label, None, [Entry("a", {0: first})])[0].interval == {"mAP": None}
 
 
-def test_other_faces_are_not_paired_and_said_so(runs, tmp_path):
-    make_run(tmp_path / "other", rows=3300, steps=8)
-    other = read_records(tmp_path / "other")
-    entries, notes = entries_of([runs[0], other])
-    assert entries[1].gain is None and entries[1].interval
-    assert notes == ["other and first cannot be paired, and their figures do not compare: they scored other faces."]
-    other.config["fingerprint"] = {"val": "no"}
-    assert disagreement(runs[0], other) == "their validation data differ (fingerprint)"
+def test_a_paired_difference_is_surer_than_its_two_intervals(faces):
+    label, clip, first, second = faces
+    before, after, same = compare(label, clip, [Entry("before", {0: first}), Entry("after", {0: second}, "before"),
+                                                Entry("same", {0: first}, "before")])
+    gain, (low, high) = after.gain["mAP"], before.interval["mAP"]
+    assert gain.mean == after.mean["mAP"] - before.mean["mAP"]
+    assert 0 < gain.interval[0] < gain.mean < gain.interval[1]
+    assert gain.interval[1] - gain.interval[0] < (high - low) / 2
+    assert same.gain["mAP"] == Gain(0.0, (0.0, 0.0)) and before.gain == {}
+    assert [each.gain["mAP"].sign for each in (after, same)] == [1, 0]
 
 
-def test_a_run_without_predictions_stands_with_its_best_validation(runs, tmp_path):
-    make_run(tmp_path / "bare", rows=900, steps=8)
-    for path in (tmp_path / "bare" / "pred").iterdir():
-        path.unlink()
-    bare = read_records(tmp_path / "bare")
-    entries, notes = entries_of([runs[0], bare])
-    assert entries[1].result["mAP"] == max(line["mAP"] for line in bare.val) and entries[1].interval is None
-    assert "bare: no saved predictions" in notes[0] and "infer.py --checkpoint" in notes[0]
+def test_the_sign_of_a_gain_is_that_of_an_interval_without_zero():
+    assert [Gain(0.1, interval).sign for interval in ((0.01, 0.2), (-0.1, 0.2), (-0.2, -0.1), None)] == [1, 0, -1, None]
 
 
-def test_only_settings_that_differ_are_listed(runs):
-    assert differing(runs) == [("prior_landmark", ["False", "True"]), ("lr", ["–", "0.001"])]
+def test_gains_pair_the_seeds_that_both_have(faces):
+    label, clip, first, second = faces
+    a, b = compare(label, clip, [Entry("a", {0: first, 1: second}), Entry("b", {1: first, 2: second}, "a")],
+                   ("mAP", "accuracy"), draws=50)
+    mAP = [evaluate(label, score)["mAP"] for score in (first, second)]
+    assert b.gain["mAP"].seeds == 1 and b.gain["mAP"].mean == mAP[0] - mAP[1] < 0
+    assert a.mean["mAP"] == np.mean(mAP) and a.sd["mAP"] == pytest.approx(abs(mAP[1] - mAP[0]) / np.sqrt(2))
+    assert set(b.gain) == {"mAP", "accuracy"} and set(a.mean) == set(METRICS)
+    alone = compare(label, clip, [Entry("a", {0: first}), Entry("b", {3: second}, "a")])[1]
+    assert alone.gain == {} and alone.sd["mAP"] is None
 
 
-def test_the_page_compares_and_links_and_needs_nothing_else(runs, tmp_path):
-    final = runs[0].run.parent / "side by side"
-    write_comparison(runs, [records.run / "report" / "report.html" for records in runs], final, tmp_path)
-    names = {f"{name}{suffix}.png" for name in ("results", "learning", "precision-recall") for suffix in ("", "-dark")}
-    assert {path.name for path in tmp_path.iterdir()} == names | {"comparison.html"}
-    text = (tmp_path / "comparison.html").read_text()
-    bare = re.sub(r"data:image/png;base64,[A-Za-z0-9+/=]+", "", text)
-    assert "<script" not in bare and "http" not in bare and len(text) < 1_000_000
-    assert 'href="../first/report/report.html"' in text and 'href="../second/report/report.html"' in text
-    for words in ("2 runs compared", "Highest validation mAP", "of second, +", "which excludes 0",
-                  "head pose alone", "<th>prior_landmark<td>False<td>True", "1 h 12 min"):
-        assert words in text, words
+def test_every_row_of_json_values(faces):
+    label, clip, first, second = faces
+    rows = compare(label, clip, [Entry("a", {0: first}), Entry("b", {0: second}, "a")], draws=20)
+    assert json.loads(json.dumps([asdict(row) for row in rows]))[1]["gain"]["mAP"]["seeds"] == 1
 
 
-def bare_run(folder):
-    folder.mkdir(parents=True)
-    (folder / "status.json").write_text('{"state": "finished"}')
-    return folder
+def test_one_class_has_no_mean_gain_or_interval(faces):
+    _, clip, first, second = faces
+    row = compare(np.zeros(2000, int), clip, [Entry("a", {0: first}), Entry("b", {0: second}, "a")])[1]
+    assert row.mean["mAP"] is None and row.gain["mAP"] == Gain(None) and row.interval["mAP"] is None
+    assert (spread(row, "mAP"), between(row, "mAP"), difference(row.gain["mAP"])) == ("–", "–", "–")
 
 
-def test_the_verb_takes_one_run_or_several(tmp_path, capsys):
-    runs = tuple(bare_run(tmp_path / "runs" / name) for name in ("a", "b"))
-    report(runs[:1])
-    report(runs)
-    report(runs, out=tmp_path / "elsewhere" / "deep")
-    pages = [tmp_path / "runs" / "a" / "report" / "report.html", tmp_path / "runs" / "comparison" / "comparison.html",
-             tmp_path / "elsewhere" / "deep" / "comparison.html"]
-    assert capsys.readouterr().out == "".join(f"report -> {page}\n" for page in pages)
-    assert all(page.is_file() for page in pages) and (runs[1] / "report" / "report.html").is_file()
-    assert 'href="../../runs/b/report/report.html"' in pages[2].read_text()
-    for wrong, out in (((), None), (runs[:1], tmp_path / "elsewhere")):
-        with pytest.raises(ValueError, match="give a run's folder"):
-            report(wrong, out)
+def test_unknown_labels_do_not_count(faces):
+    label, clip, first, _ = faces
+    known = np.arange(2000) % 3 > 0
+    some = resampled(np.where(known, label, -1), [first], clip, draws=20)["mAP"]
+    assert np.array_equal(some, resampled(label[known], [first[known]], clip[known], draws=20)["mAP"])
 
 
-def test_a_comparison_replaces_only_a_comparison(tmp_path):
-    runs = [bare_run(tmp_path / "runs" / name) for name in ("a", "b")]
-    assert make_comparison(runs) == make_comparison(runs)
-    own = tmp_path / "own"
-    own.mkdir()
-    (own / "thesis.tex").write_text("years")
-    with pytest.raises(ValueError, match="own: holds other files"):
-        make_comparison(runs, own)
-    with pytest.raises(ValueError, match="a run is named twice"):
-        make_comparison([runs[0], runs[0]])
-    assert [path.name for path in own.iterdir()] == ["thesis.tex"]
-    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["a", "b", "comparison"]
+def test_entries_of_one_name_or_without_their_reference_are_refused(faces):
+    label, clip, first, _ = faces
+    with pytest.raises(ValueError, match="two have one name"):
+        compare(label, clip, [Entry("a", {0: first}), Entry("a", {0: first})])
+    with pytest.raises(ValueError, match="no entry 'b' to compare with -> name one of a"):
+        compare(label, clip, [Entry("a", {0: first}, against="b")])
 
 
-def test_runs_of_one_name_are_told_apart_by_their_parents(tmp_path):
-    runs = [read_records(bare_run(tmp_path / parent / "run")) for parent in ("x", "y")]
-    assert [entry.name for entry in entries_of(runs)[0]] == ["x/run", "y/run"]
+def test_tables_of_other_faces_say_why_they_are_not_paired():
+    first = {"row": np.arange(3), "label": np.array([0, 1, 1])}
+    assert reason_not_paired(first, {**first, "frame": np.arange(3)}) == ""
+    assert reason_not_paired(first, {**first, "row": np.arange(4)}) == "scored different faces"
+    assert reason_not_paired(first, {**first, "label": np.zeros(3)}) == "have different labels for the same faces"
+
+
+def test_cells_are_percent_and_points(faces):
+    label, clip, first, second = faces
+    row = compare(label, clip, [Entry("a", {0: first, 1: first})], draws=20)[0]
+    assert spread(row, "mAP") == f"{100 * row.mean['mAP']:.1f} ± 0.0"
+    assert difference(Gain(0.0312, (-0.01, 0.0499))) == "+3.1 [-1.0, +5.0]" and difference(None) == "–"
+    assert markdown(["", "mAP"], [["ours", "70.1"]]) == "|      | mAP  |\n|------|------|\n| ours | 70.1 |"

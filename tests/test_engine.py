@@ -28,7 +28,7 @@ class Grey(nn.Module):
         super().__init__()
         self.head, self.gaze = nn.Linear(1, 2), nn.Linear(1, 3) if gaze else None
 
-    def forward(self, frames, window, head_pose, landmarks):
+    def forward(self, frames, window, priors):
         level = frames.mean((1, 2, 3))[window[:, window.shape[1] // 2], None]
         return Prediction(self.head(level), self.gaze(level) if self.gaze else None)
 
@@ -189,15 +189,15 @@ def test_every_row_is_scored_once_and_in_order(index_of):
 class Left(Grey):
     """Looks at the mean level of the left half of the centre frame."""
 
-    def forward(self, frames, window, head_pose, landmarks):
-        return super().forward(frames[..., :frames.shape[3] // 2], window, head_pose, landmarks)
+    def forward(self, frames, window, priors):
+        return super().forward(frames[..., :frames.shape[3] // 2], window, priors)
 
 
 def test_flip_averaging_is_the_mean_over_a_picture_and_its_mirror(index_of):
     accelerator, model, flipped = Accelerator(cpu=True), Left(gaze=True), Left(gaze=True)
     flipped.load_state_dict(model.state_dict())
     forward = flipped.forward
-    flipped.forward = lambda frames, *priors: forward(frames.flip(3), *priors)          # sees each picture mirrored
+    flipped.forward = lambda frames, *others: forward(frames.flip(3), *others)          # sees each picture mirrored
 
     def said(index, model, **how):
         loader = accelerator.prepare(make_loader(index, WindowRule(), np.arange(7), batch_size=3, crop_size=16))

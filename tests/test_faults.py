@@ -44,6 +44,7 @@ from gazepose.data import annotations, video
 from gazepose.data import box_table as boxes
 from gazepose.data import prepare as door
 from gazepose.data.challenge import list_videos, parse_name
+from gazepose.data.chunks import Chunks
 from gazepose.data.clip_crops import Piece, make_piece
 from gazepose.data.index import Index, add_columns
 from gazepose.data.loader import BatchOrder, make_loader
@@ -54,11 +55,11 @@ from gazepose.data.video import container_of, frames_in_order
 from gazepose.data.windows import WindowRule, make_batch
 from gazepose.doctor.checks import Findings
 from gazepose.doctor.tables import check_table
-from gazepose.evaluation.metrics import class_weights, evaluate, score_csv
+from gazepose.evaluation.metrics import class_weights, evaluate
 from gazepose.evaluation.submission import check, csv_to_json
 from gazepose.io import MAX_HEADER, MAX_TENSORS, read_arrays, read_tensors, sha256_of, write_json
-from gazepose.models.gazepose import ModelConfig, create_backbone
-from gazepose.priors import chunked_column as extract
+from gazepose.models import ModelConfig
+from gazepose.models.backbone import create_backbone
 from gazepose.priors.hopenet import read_hopenet
 from gazepose.priors.import_files import CSV_COLUMNS, parse_key, read_priors
 from gazepose.report.records import read_records
@@ -479,12 +480,12 @@ def test_a_bomb_in_any_file_that_is_read_does_not_go_off(tmp_path):
         (run / "pred" / "val.npz", refuses(lambda path: read_records(run))),
         (run / "pred" / "timeline.npz", refuses(lambda path: read_records(run))),
         (run / "pred" / "mistakes.npz", refuses(lambda path: read_records(run))),
-        (run / "pred.csv", refuses(score_csv)), (run / "submission.json", refuses(lambda path: check(path, []))),
+        (run / "submission.json", refuses(lambda path: check(path, []))),
         (run / "test.csv", refuses(lambda path: csv_to_json(path, run / "out.json"))),
         (index.folder / "index.json", opens), *((path, opens) for path in columns),
         (piece.table, lambda path: pytest.fail("made") if piece.is_made() else None),
-        (tmp_path / "0000000000.npy", lambda path: pytest.fail("made") if extract._is_made(
-            path, index, 0, 2, np.float32, (3,)) else None)]
+        (tmp_path / "0000000000-0.npy", lambda path: pytest.fail("made") if Chunks(
+            tmp_path, 2, 2, (3,), np.float32).files() != [None] else None)]
     tried = 0
     for path, read in doors:
         kept = path.read_bytes() if path.exists() else None
@@ -555,7 +556,7 @@ def test_a_backbone_is_a_name_of_timms_own(name, monkeypatch):
         raise AssertionError("a connection")
     monkeypatch.setattr(socket.socket, "connect", connects)
     with pytest.raises(ValueError, match="backbone: timm has no"):
-        create_backbone(ModelConfig(backbone=name))
+        create_backbone(name)
 
 
 # JSON and settings
@@ -693,21 +694,18 @@ def test_two_thousand_damaged_tables_are_refused_or_read(tmp_path_factory, seed)
     scores = b"v,00001,t,1,0.5\nv,u,t,1,0.25\n"
     sent = json.dumps({"version": "1.0", "challenge": "ego4d_looking_at_me", "results": [
         {"video_id": "v", "unique_id": "00001", "track_id": "t", "label": 1, "score": 0.5}]}).encode()
-    ours = b"clip,track,frame,x1,y1,x2,y2,label,score\nc,001,1,0,0,9,9,1,0.5\nc,001,2,0,0,9,9,0,0.25\n"
     for number in range(100):
-        kind = ("faces", "scores", "sent", "ours")[number % 4]
+        kind = ("faces", "scores", "sent")[number % 3]
         path = folder / f"{kind}.csv"
-        path.write_bytes(damaged({"faces": faces, "scores": scores, "sent": sent, "ours": ours}[kind], chance, TOKENS))
+        path.write_bytes(damaged({"faces": faces, "scores": scores, "sent": sent}[kind], chance, TOKENS))
         try:
             if kind == "faces":
                 for clip in boxes.read_boxes(path, CLEAN):
                     assert annotations.is_id(clip.uid) and all(np.isfinite(track.boxes).all() for track in clip.tracks)
             elif kind == "scores":
                 csv_to_json(path, folder / "out.json")
-            elif kind == "sent":
-                check(path, [("v", "00001", "t")])
             else:
-                score_csv(path)
+                check(path, [("v", "00001", "t")])
         except ValueError as error:
             assert str(error).startswith(str(path)), (kind, error)
 

@@ -22,18 +22,17 @@ from torch import nn
 
 from gazepose.config import InferConfig, TrainConfig, parse, parse_train
 from gazepose.data import features as files
-from gazepose.data.behaviours import BEHAVIOURS
 from gazepose.data.features import Features
 from gazepose.data.index import Index
 from gazepose.data.loader import make_loader
-from gazepose.data.windows import BLACK, WindowRule, read_pool, shown_rows
+from gazepose.data.windows import BEHAVIOURS, BLACK, WindowRule, read_pool, shown_rows
 from gazepose.io import lock
 from gazepose.processes import Processes
-from gazepose.training import feature_cache as frozen
+from gazepose.training import feature_cache as feature_cache
 from gazepose.training.augment import normalise, to_model
 from gazepose.training.distributed import check_flags, share_preparation
 from gazepose.training.engine import predict
-from gazepose.training.feature_cache import cache_features, features_of, fingerprint
+from gazepose.training.feature_cache import cache_features, features_of, fingerprint, folder_name
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZE, ROWS = 64, 30
@@ -71,10 +70,10 @@ def seen(model, index: Index, rows: list[int]) -> torch.Tensor:
 
 
 def test_the_files_hold_what_the_backbone_gives_to_the_rounding_of_float16(index, monkeypatch):
-    monkeypatch.setattr(files, "PART_ROWS", 7)
+    monkeypatch.setattr(files, "CHUNK_ROWS", 7)
     model = network()
     found, rows = made(model, index), [29, BLACK, 0, 7, 7]
-    assert found.shape == tuple(seen(model, index, [0]).shape[1:]) and len(found.parts) == 5 and len(found) == 31
+    assert found.shape == tuple(seen(model, index, [0]).shape[1:]) and len(found.chunks) == 5 and len(found) == 31
     torch.testing.assert_close(torch.from_numpy(found.read(np.array(rows))).float(), seen(model, index, rows),
                                rtol=2**-11, atol=1e-6)
     with pytest.raises(ValueError, match=r"has no row 31 -> delete the folder"):
@@ -140,7 +139,7 @@ def test_they_are_computed_once_for_a_backbone_whatever_its_head(index, monkeypa
     first, head = network(), network(seed=1, name="GazeLSTM")
     head.frames.backbone.load_state_dict(first.frames.backbone.state_dict())
     folder = made(first, index).folder
-    monkeypatch.setattr(frozen, "_compute", lambda *_: pytest.fail("computed again"))
+    monkeypatch.setattr(feature_cache, "_compute", lambda *_: pytest.fail("computed again"))
     assert made(head, index).folder == folder
 
 
@@ -163,11 +162,11 @@ def test_a_changed_weight_stride_size_or_crop_has_another_fingerprint(index, ind
 def test_a_file_that_is_short_altered_or_gone_is_named_with_its_remedy(index):
     model = network()
     folder = made(model, index).folder
-    maps = next(folder.glob("maps-00000-*.npy"))
+    maps = next(folder.glob("0000000000-*.npy"))
     whole = maps.read_bytes()
     remedy = f"-> delete the folder {folder}; it is made again"
     maps.write_bytes(whole[:-1])
-    with pytest.raises(ValueError, match=f"{maps}: not whole features .*{remedy}"):
+    with pytest.raises(ValueError, match=f"{maps}: not an array that can be read.*{remedy}"):
         made(model, index)
     maps.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     with pytest.raises(ValueError, match=f"{maps}: its bytes changed .*{remedy}"):
@@ -177,15 +176,15 @@ def test_a_file_that_is_short_altered_or_gone_is_named_with_its_remedy(index):
         made(model, index)
     for content in (b"", b"[]", b'{"format": 1}', b'{"format": 0, "rows": 3}'):
         (folder / "features.json").write_bytes(content)
-        with pytest.raises(ValueError, match=f"features.json: not whole features .*{remedy}"):
+        with pytest.raises(ValueError, match=f"features.json: .*{remedy}"):
             made(model, index)
     shutil.rmtree(folder)
     assert len(made(model, index)) == 31
 
 
 def test_an_interruption_loses_the_part_that_was_being_computed(index, monkeypatch):
-    monkeypatch.setattr(files, "PART_ROWS", 8)
-    monkeypatch.setattr(frozen, "FRAMES", 4)
+    monkeypatch.setattr(files, "CHUNK_ROWS", 8)
+    monkeypatch.setattr(feature_cache, "FRAMES", 4)
     model, calls, lines = network(), [], []
     maps_of = model.frames.maps_of
 
@@ -197,20 +196,20 @@ def test_an_interruption_loses_the_part_that_was_being_computed(index, monkeypat
     model.frames.maps_of = counted
     with pytest.raises(KeyboardInterrupt):
         made(model, index)
-    staging, = (index.folder / "features").glob(".*.making")
-    assert len(list(staging.glob("maps-*.npy"))) == 2 and not list(index.folder.glob("features/*-*/features.json"))
+    staging, = (index.folder / "features").glob(".*.chunks")
+    assert len(list(staging.glob("0*.npy"))) == 2 and not list(index.folder.glob("features/*-*/features.json"))
     calls[:] = [0] * 6
     again = features_of(model.frames, index, shown_rows(index, np.arange(ROWS), 3), SIZE,
                         Processes(notify=lines.append))
-    assert again is not None and sum(calls[6:]) == 1 + 15 and not staging.exists() and len(again.parts) == 4
-    assert len(lines) == 2
+    assert again is not None and sum(calls[6:]) == 1 + 15 and not staging.exists() and len(again.chunks) == 4
+    assert len(lines) == 3 and lines[1] == "features of train: resuming, 2 of 4 chunks are there"
     assert lines[0].startswith("features: 15 crops of train go once, whole and unmirrored, through the frozen test_res")
     whole = made(network(), index)
     assert whole.folder == again.folder
 
 
 def test_a_full_disk_is_said_before_anything_is_computed(index, monkeypatch):
-    monkeypatch.setattr(files.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    monkeypatch.setattr(feature_cache.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
     with pytest.raises(OSError, match=r"features/\w+-\w+: needs 0\.0 MB, and 0\.0 MB are free there -> make room"):
         made(network(), index)
 
@@ -225,7 +224,7 @@ def test_what_float16_cannot_hold_is_an_error(index):
 
 def of_two(rank: int, folder: Path) -> tuple[np.ndarray, list[int], int]:
     """Scores of two processes that compute features together, the rows each learnt from, and its share of the crops."""
-    files.PART_ROWS = 4
+    files.CHUNK_ROWS = 4
     accelerator, index, model, crops = Accelerator(cpu=True), Index.open(folder), network(), []
     maps_of = model.frames.maps_of
     model.frames.maps_of = lambda frames: (crops.append(len(frames)), maps_of(frames))[1]
@@ -249,7 +248,7 @@ def test_two_processes_share_the_work_and_score_as_one(index):
 
 def test_a_second_run_waits_for_the_first(index):
     model, rows, lines = network(), shown_rows(index, np.arange(ROWS), 3), []
-    folder = index.folder / "features" / files.name_of(fingerprint(model.frames, index, SIZE), rows)
+    folder = index.folder / "features" / folder_name(model.frames, index, rows, SIZE)
     folder.parent.mkdir()
     second = Thread(target=features_of, args=(model.frames, index, rows, SIZE, Processes(notify=lines.append)))
     first = lock(folder.with_name(f".{folder.name}.lock"))

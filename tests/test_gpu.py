@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from gazepose.data.loader import make_loader, order_of
 from gazepose.data.windows import WindowRule, make_batch
-from gazepose.models import ModelConfig, build_model
+from gazepose.models import ModelConfig, Priors, build_model
 from gazepose.training.augment import to_model
 from gazepose.training.engine import LossRule, predict, train_steps
 from gazepose.training.optim import OptimConfig, make_optimizer
@@ -82,10 +82,10 @@ def test_a_model_says_what_it_says_on_the_cpu(name, behaviour, faces, exact):
     model = build_model(ModelConfig(model=name, behaviour=behaviour, prior_head=True, prior_landmark=True,
                                     gaze_head=True)).eval().to(memory_format=torch.channels_last)
     batch = to_model(batch_of(faces))
-    inputs = [batch[key] for key in ("frames", "window", "head_pose", "landmarks")]
     with torch.inference_mode():
-        here = model(*inputs)
-        there = model.cuda()(*(value.cuda() for value in inputs))
+        here = model(batch["frames"], batch["window"], Priors.of(batch))
+        moved = on_gpu(batch)
+        there = model.cuda()(moved["frames"], moved["window"], Priors.of(moved))
     torch.testing.assert_close(there.logits.cpu().softmax(1), here.logits.softmax(1), rtol=0, atol=1e-4)
 
 

@@ -140,12 +140,12 @@ def test_model_flags_that_disagree_with_the_checkpoint_are_named(flags, message)
 
 
 def test_inference_checks_the_models_flags_before_it_reads_data(tmp_path, monkeypatch):
-    import infer
+    from gazepose import infer
     options = {"num_encoder_layers": 1, "num_decoder_layers": 1, "dmodel": 32, "dim_feedforward": 32}
     checkpoint.save_weights(tmp_path / "best", build_model(ModelConfig(**options)), {
         "model": vars(ModelConfig(**options)), "prepare": {}, "data": {}, "quality_fit": None})
     monkeypatch.setattr(sys, "argv", ["infer.py", "--val", "--split", "3", "--checkpoint", str(tmp_path / "best")])
-    with pytest.raises(ValueError, match=r"--split 3.0, but .*best has split 1.0 -> leave the flags out"):
+    with pytest.raises(SystemExit, match=r"--split 3.0, but .*best has split 1.0 -> leave the flags out"):
         infer.main()
 
 

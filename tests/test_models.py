@@ -15,7 +15,8 @@ from torch._dynamo.testing import CompileCounter
 from torch.export import Dim
 
 from gazepose.compat.checkpoints import KINDS, cached_imagenet, load_into, read_published
-from gazepose.models import ModelConfig, build_model
+from gazepose.data.index import PRIORS
+from gazepose.models import ModelConfig, Priors, build_model
 from gazepose.models.queries import HeadPoseQueries, LandmarkQueries, eye_centred
 from gazepose.models.transformer import sine_positions
 
@@ -39,13 +40,22 @@ def small(seed: int = 0, **options: Any) -> Any:
     return build_model(ModelConfig(**(SMALL | options))).eval()
 
 
-def batch(count: int = 2, size: int = 64, seed: int = 1) -> tuple[torch.Tensor, ...]:
+def batch(count: int = 2, size: int = 64, seed: int = 1) -> tuple[torch.Tensor, torch.Tensor, Priors]:
     """Neighbouring windows of one pool, as the loader deals them, with known priors."""
     generator = torch.Generator().manual_seed(seed)
     frames = torch.randn(count + 6, 3, size, size, generator=generator)
     window = torch.arange(count)[:, None] + torch.arange(7)
     head_pose = 120 * torch.rand(count, 3, generator=generator) - 60
-    return frames, window, head_pose, torch.rand(count, 5, 3, generator=generator)
+    return frames, window, Priors(head_pose, torch.rand(count, 5, 3, generator=generator))
+
+
+def unknown(count: int = 2) -> Priors:
+    return Priors(*(torch.full((count, *shape), NAN) for _, shape in PRIORS.values()))
+
+
+def test_the_priors_of_a_model_are_those_of_the_index():
+    assert Priors._fields == tuple(PRIORS)
+    assert [tuple(prior.shape) for prior in batch(2)[2]] == [(2, *shape) for _, shape in PRIORS.values()]
 
 
 def test_head_pose_keeps_its_sign_and_its_unknown_has_a_row_of_its_own():
@@ -86,46 +96,45 @@ def test_without_an_eye_no_landmark_has_a_place():
 
 
 @pytest.mark.parametrize("behaviour", ["intended", "published"])
-@pytest.mark.parametrize(("option", "argument"), [("prior_head", 2), ("prior_landmark", 3)])
-def test_a_prior_that_is_off_is_not_seen_and_one_that_is_on_is(behaviour, option, argument):
-    inputs = list(batch())
+@pytest.mark.parametrize(("option", "name"), [("prior_head", "head_pose"), ("prior_landmark", "landmarks")])
+def test_a_prior_that_is_off_is_not_seen_and_one_that_is_on_is(behaviour, option, name):
+    frames, window, priors = batch()
     for on in (False, True):
         model = small(behaviour=behaviour, **BOTH | {option: on})
         with torch.no_grad():
-            before = model(*inputs).logits
-            for other in (inputs[argument] * 0.5, torch.full_like(inputs[argument], NAN)):
-                changed = model(*[other if i == argument else x for i, x in enumerate(inputs)]).logits
+            before = model(frames, window, priors).logits
+            for other in (getattr(priors, name) * 0.5, getattr(unknown(), name)):
+                changed = model(frames, window, priors._replace(**{name: other})).logits
                 assert changed.isfinite().all()
                 assert torch.equal(before, changed) != on
 
 
 def test_unknown_priors_differ_from_the_values_they_were_once_mistaken_for():
     model = small(**BOTH)
-    frames, window, *_ = batch()
-    unknown = torch.full((2, 3), NAN), torch.full((2, 5, 3), NAN)
-    mistaken = torch.full((2, 3), 90.0), torch.zeros(2, 5, 3)
+    frames, window, _ = batch()
+    mistaken = Priors(torch.full((2, 3), 90.0), torch.zeros(2, 5, 3))
     with torch.no_grad():
-        assert not torch.allclose(model(frames, window, *unknown).logits, model(frames, window, *mistaken).logits)
+        assert not torch.allclose(model(frames, window, unknown()).logits, model(frames, window, mistaken).logits)
         published = small(behaviour="published", **BOTH)
-        assert torch.equal(published(frames, window, *unknown).logits, published(frames, window, *mistaken).logits)
+        assert torch.equal(published(frames, window, unknown()).logits, published(frames, window, mistaken).logits)
 
 
 @pytest.mark.parametrize("name", ["GazePose", "GazeLSTM", "BaselineLSTM"])
 def test_sharing_frames_changes_nothing_but_time(name):
     model = small(model=name, gaze_head=True, **BOTH)
-    frames, window, *priors = batch(3)
+    frames, window, priors = batch(3)
     with torch.no_grad():
-        shared = model(frames, window, *priors)
-        unshared = model(frames[window].flatten(0, 1), torch.arange(21).view(3, 7), *priors)
+        shared = model(frames, window, priors)
+        unshared = model(frames[window].flatten(0, 1), torch.arange(21).view(3, 7), priors)
     torch.testing.assert_close(shared, unshared, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["GazePose", "GazeLSTM"])
 def test_a_batch_of_one_is_a_batch(name):
     model = small(model=name, **BOTH)
-    frames, window, head_pose, landmarks = batch(2)
+    frames, window, priors = batch(2)
     with torch.no_grad():
-        both, one = model(frames, window, head_pose, landmarks), model(frames, window[:1], head_pose[:1], landmarks[:1])
+        both, one = model(frames, window, priors), model(frames, window[:1], Priors(*(prior[:1] for prior in priors)))
     assert one.logits.shape == (1, 2) and one.gaze is None
     torch.testing.assert_close(one.logits, both.logits[:1], rtol=0, atol=1e-5)
 
@@ -242,7 +251,8 @@ def test_compiles_once_for_any_number_of_frames_and_windows():
 
 def test_exports_for_any_number_of_frames_and_windows():
     model = small(gaze_head=True, prior_landmark=True)
-    program = torch.export.export(model, batch(2), dynamic_shapes=({0: Dim.DYNAMIC},) * 4)
+    any_number = {0: Dim.DYNAMIC}
+    program = torch.export.export(model, batch(2), dynamic_shapes=(any_number, any_number, Priors(*[any_number] * 2)))
     with torch.no_grad():
         torch.testing.assert_close(program.module()(*batch(5)), model(*batch(5)))
 
@@ -338,10 +348,9 @@ def test_a_file_that_would_run_code_is_refused(tmp_path):
 
 def test_a_single_face_is_read_without_its_neighbours_and_priors():
     model = small(model="FaceGaze")
-    frames, window, head_pose, landmarks = batch()
-    first = model(frames, window, head_pose, landmarks)
-    unknown = torch.full_like(head_pose, NAN), torch.full_like(landmarks, NAN)
-    alone = model(frames, window[:, 3:4].expand(-1, 7), *unknown)
+    frames, window, priors = batch()
+    first = model(frames, window, priors)
+    alone = model(frames, window[:, 3:4].expand(-1, 7), unknown())
     torch.testing.assert_close(first.logits, alone.logits)
     assert first.gaze.shape == (2, 3)
 
@@ -357,7 +366,7 @@ def test_a_single_frame_of_a_single_cell_is_trained_on_the_running_statistics(si
     model = build_model(ModelConfig(model="FaceGaze", backbone="resnet18", output_stride=32)).train()
     before = {name: value.clone() for name, value in model.named_buffers() if "running" in name}
     frames, window = torch.rand(1, 3, size, size), torch.zeros(1, 7, dtype=torch.int64)
-    logits, _ = model(frames, window, torch.full((1, 3), NAN), torch.full((1, 5, 3), NAN))
+    logits, _ = model(frames, window, unknown(1))
     logits.sum().backward()
     assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters() if parameter.grad is not None)
     assert model.frames.backbone.training and model.frames.backbone.bn1.training

@@ -125,7 +125,7 @@ def test_a_changed_logit_fails_its_model_in_its_precision_alone(another):
     ("crops.json", "crops.json", add(1, "samples", 0, "pixels", 0, "rgb", 0)),
     ("annotations", "annotations/expected/samples.json", add(1e-5, "samples", 0, 3, 0)),
     ("annotations", "annotations/split_counts.json", add(1, "train", "newline_characters")),
-    ("submission.json", "submission.json", add(1e-11, "average_of_two", "expected", 0, 4))])
+    ("submission.json", "submission.json", add(1e-11, "cases", 0, "expected", "results", 0, "score"))])
 def test_a_changed_number_fails_its_file(another, file, changed, edit):
     change(another, changed, edit)
     assert verdicts(another, file) == {file: False}

@@ -366,11 +366,11 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(tmp_path, make_index)
         time.sleep(0.02)
     running.send_signal(signal.SIGKILL)                                   # inside the third chunk of four
     assert running.wait() == -signal.SIGKILL
-    chunks = sorted(path.name for path in index.folder.parent.glob("train.head_pose-*/*.npy"))
-    assert chunks == ["0000000000.npy", "0000000002.npy"] and "head_pose" not in Index.open(index.folder).columns
+    chunks = sorted(path.name[:10] for path in index.folder.parent.glob("train.head_pose-*/[0-9]*.npy"))
+    assert chunks == ["0000000000", "0000000002"] and "head_pose" not in Index.open(index.folder).columns
     log.unlink()
     again = subprocess.run([*command, "0"], env=env, capture_output=True, text=True, timeout=60)
-    assert again.returncode == 0 and "going on, 2 of 4 chunks are there" in again.stdout, again.stderr
+    assert again.returncode == 0 and "resuming, 2 of 4 chunks are there" in again.stdout, again.stderr
     assert log.read_text().split() == ["4", "6"]
     extract.extract(whole, "head_pose", lambda rows: np.sin(rows[:, None] + np.arange(3)), source="", depends="sin",
                     notify=quiet)
@@ -393,7 +393,7 @@ def test_chunks_of_other_settings_or_cut_short_are_made_again(tmp_path, make_ind
         with pytest.raises(OSError, match="disk full"):
             extract.extract(index, "head_pose", measure, **settings_of)
     assert measured == [0, 2, 4, 4]
-    chunk = next(index.folder.parent.glob("train.head_pose-*/0000000002.npy"))
+    chunk = next(index.folder.parent.glob("train.head_pose-*/0000000002-*.npy"))
     chunk.write_bytes(chunk.read_bytes()[:-5])
     for changed in ({}, {"depends": "b"}):
         measured.clear()

@@ -18,10 +18,9 @@ from making import prepare
 
 from gazepose import __main__ as verbs
 from gazepose.compat.checkpoints import KINDS, read_published
-from gazepose.data.behaviours import BEHAVIOURS
 from gazepose.data.index import Index
-from gazepose.data.windows import WindowRule, make_batch
-from gazepose.models import ModelConfig, build_model
+from gazepose.data.windows import BEHAVIOURS, WindowRule, make_batch
+from gazepose.models import ModelConfig, Priors, build_model
 from gazepose.source import chosen_rows
 from gazepose.training import checkpoint
 from gazepose.training.augment import to_model
@@ -84,7 +83,7 @@ def test_a_published_gazepose_scores_the_same_imported_direct_and_built_by_hand(
     model.load_state_dict(ours)
     batch = to_model(make_batch(index, rule, rows, 0, 224))
     with torch.inference_mode():
-        expected = model.eval()(*(batch[name] for name in ("frames", "window", "head_pose", "landmarks")))
+        expected = model.eval()(batch["frames"], batch["window"], Priors.of(batch))
     expected = expected.logits.softmax(1)[:, 1].numpy()
 
     verbs.import_checkpoint(file, work / "imported")

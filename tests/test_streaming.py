@@ -18,7 +18,7 @@ from making import list_faces, prepare, settings_of
 from test_doctor import fast_start
 from test_prepare import data_set, number_in, quiet
 
-import infer
+from gazepose import infer
 from gazepose.config import TrainConfig, asdict, parse
 from gazepose.data import loader as module
 from gazepose.data.index import COLUMNS, Index, write_index

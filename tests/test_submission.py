@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 
-from gazepose.evaluation.metrics import score_csv
 from gazepose.evaluation.submission import check, csv_to_json, staged, write_test_csv, write_val_csv
 
 FACES = [("v1", "00001", "007"), ("v1", "00002", "007"), ("v2", "u3", "k1")]
@@ -19,14 +18,13 @@ def test_a_score_survives_csv_and_json_to_the_last_digit(tmp_path):
     assert [entry["score"] for entry in json.loads((tmp_path / "s.json").read_text())["results"]] == scores
 
 
-def test_val_table_is_scored_as_written(tmp_path):
+def test_the_val_table_has_a_header_and_every_digit(tmp_path):
     rows = [("c", "007", np.int32(f), np.float32(0.1), 0, 1, 1, np.int8(y), np.float32(s))
             for f, y, s in [(0, 1, 0.9), (1, 0, 0.8), (2, 1, 0.4), (3, 0, 0.3)]]
     write_val_csv(tmp_path / "pred.csv", rows)
     header, first = (tmp_path / "pred.csv").read_text().splitlines()[:2]
     assert header == "clip,track,frame,x1,y1,x2,y2,label,score"
     assert first == "c,007,0,0.10000000149011612,0.0,1.0,1.0,1,0.8999999761581421"
-    assert score_csv(tmp_path / "pred.csv")["mAP"] == pytest.approx(5 / 6)
 
 
 def test_ids_with_commas_and_umlauts_survive(tmp_path):

@@ -78,9 +78,9 @@ def serve() -> None:
     import torch._dynamo
 
     import gazepose.__main__
-    import infer
-    import train
-    assert torch and train and infer and gazepose
+    import gazepose.infer
+    import gazepose.train
+    assert torch and gazepose
     for line in sys.stdin:
         what, *how = json.loads(line)
         print(json.dumps({"start": _start, "wait": _wait}[what](*how)), flush=True)
@@ -140,7 +140,7 @@ def _run(request: dict[str, Any]) -> int:
     os.environ.clear()
     os.environ.update(request["env"])
     first, *rest = request["argv"]
-    for name in ("train", "infer", f"{rest[0] if rest else ''}.__main__"):   # what is imported, but not run
+    for name in (rest[0] if rest else "", f"{rest[0] if rest else ''}.__main__"):   # what is imported, but not run
         sys.modules.pop(name, None)
     try:
         if first == "-m":

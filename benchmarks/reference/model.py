@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gazepose.models.transformer import Attention
+from gazepose.models import Priors
 
 
 def as_windows(frames: Tensor, window: Tensor) -> Tensor:
@@ -14,23 +14,9 @@ def as_windows(frames: Tensor, window: Tensor) -> Tensor:
     return frames[window].contiguous()
 
 
-class PlainAttention(nn.MultiheadAttention):
-    """torch's own attention, called as DETR does; it has the parameters of ours under the same names."""
-
-    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:                # type: ignore[override]
-        return super().forward(query, key, value)[0]
-
-
 def plain_model(model: nn.Module) -> nn.Module:
-    """A copy with the same weights, channels first, and torch's attention in place of ours."""
-    plain = copy.deepcopy(model).to(memory_format=torch.contiguous_format)                 # type: ignore[call-overload]
-    for parent in list(plain.modules()):
-        for name, child in parent.named_children():
-            if isinstance(child, Attention):
-                attention = PlainAttention(child.in_proj_weight.shape[1], child.heads, child.dropout, batch_first=True)
-                attention.load_state_dict(child.state_dict())
-                setattr(parent, name, attention.train(child.training))
-    return plain
+    """A copy with the same weights, channels first."""
+    return copy.deepcopy(model).to(memory_format=torch.contiguous_format)                  # type: ignore[call-overload]
 
 
 def unshared(windows: Tensor) -> tuple[Tensor, Tensor]:
@@ -39,17 +25,17 @@ def unshared(windows: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def scores(model: nn.Module, windows: Tensor, head_pose: Tensor, landmarks: Tensor) -> Tensor:
+def scores(model: nn.Module, windows: Tensor, priors: Priors) -> Tensor:
     """Probability of looking, [B], of normalised windows [B, T, 3, H, W]."""
     model.eval()
-    return model(*unshared(windows), head_pose, landmarks).logits.softmax(1)[:, 1]
+    return model(*unshared(windows), priors).logits.softmax(1)[:, 1]
 
 
-def train_step(model: nn.Module, optimizer: torch.optim.Optimizer, windows: Tensor, head_pose: Tensor,
-               landmarks: Tensor, label: Tensor, class_weights: Tensor) -> float:
+def train_step(model: nn.Module, optimizer: torch.optim.Optimizer, windows: Tensor, priors: Priors,
+               label: Tensor, class_weights: Tensor) -> float:
     """One step of plain Adam on the weighted cross entropy, in float32; the loss."""
     model.train()
-    loss = F.cross_entropy(model(*unshared(windows), head_pose, landmarks).logits, label, weight=class_weights)
+    loss = F.cross_entropy(model(*unshared(windows), priors).logits, label, weight=class_weights)
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()

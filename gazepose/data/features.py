@@ -1,25 +1,22 @@
-"""Features: the maps that a frozen backbone gave for some rows of an index, float16 in memory-mapped files beside it.
+"""Features: the maps that a frozen backbone gave for some rows of an index, float16, memory-mapped, beside the index.
 
-Nothing here knows a network: what is computed, and by which processes, is training/feature_cache.py. A folder that
-has its name is whole: its parts are written one by one into a folder of another name, which is renamed last, so that
-an interruption leaves whole parts to go on from.
+This is the read side, and it knows no network. training/feature_cache.py computes the maps, in chunks. A folder that
+has its name is whole: chunks are written into a folder of another name, which is renamed last.
 """
 
-import hashlib
-import json
 import os
-import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gazepose.io import sha256_of, sync_folder
+from gazepose.data.chunks import DIGITS, Chunks, is_unchanged
+from gazepose.io import map_array, read_object, sync_folder, write_column, write_json
 
 FORMAT = 1
 CONTENTS = "features.json"
-PARTS, PART_ROWS = 256, 512      # at most so many parts, of at least so many rows
+CHUNKS, CHUNK_ROWS = 256, 512    # at most so many chunks, of at least so many rows
 REMEDY = "delete the folder {}; it is made again"
 
 
@@ -39,25 +36,25 @@ class Features:
     def __init__(self, folder: Path) -> None:
         """Raises FileNotFoundError or ValueError, naming the file and the remedy, when the folder is not whole."""
         self.folder = folder
-        path = folder / CONTENTS
+        path, remedy = folder / CONTENTS, REMEDY.format(folder)
+        contents = read_object(path, missing=remedy, remedy=remedy)
         try:
-            contents = json.loads(path.read_bytes())
             if contents["format"] != FORMAT:
                 raise ValueError(f"format {contents['format']}, this version reads {FORMAT}")
             self.facts: dict[str, Any] = contents["made_from"]
             self.shape: tuple[int, ...] = tuple(contents["shape"])
             self.files = [folder / os.path.basename(name) for name in contents["files"]]
-            path, wanted = self.files[0], (int(contents["rows"]),)
-            self.rows = _mapped(path, np.int64, wanted)
-            self.per_part = part_rows(len(self.rows))
-            self.parts: list[np.ndarray] = []
-            for start in range(0, len(self.rows), self.per_part):
-                path = self.files[1 + len(self.parts)]
-                self.parts.append(_mapped(path, np.float16, (min(self.per_part, len(self.rows) - start), *self.shape)))
-        except FileNotFoundError:
-            raise FileNotFoundError(f"{path}: not there -> {REMEDY.format(folder)}") from None
-        except (ValueError, KeyError, TypeError, IndexError, EOFError, RecursionError) as error:
-            raise ValueError(f"{path}: not whole features ({error}) -> {REMEDY.format(folder)}") from error
+            count = int(contents["rows"])
+            self.chunk_rows = chunk_rows(count)
+            lengths = [min(self.chunk_rows, count - start) for start in range(0, count, self.chunk_rows)]
+            files = dict(zip(self.files[1:], lengths, strict=True))
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path}: not the contents of features ({error}) -> {remedy}") from error
+        try:
+            self.rows = _mapped(self.files[0], np.int64, (count,))
+            self.chunks = [_mapped(path, np.float16, (length, *self.shape)) for path, length in files.items()]
+        except (FileNotFoundError, ValueError) as error:
+            raise type(error)(f"{error} -> {remedy}") from None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -79,11 +76,11 @@ class Features:
         if not np.array_equal(self.rows[place], rows):
             row = int(rows[self.rows[place] != rows][0])
             raise ValueError(f"{self.folder}: has no row {row} -> {REMEDY.format(self.folder)}")
-        part, within = np.divmod(place, self.per_part)
+        chunk, within = np.divmod(place, self.chunk_rows)
         maps = empty((len(rows), *self.shape), np.float16)
-        for number in np.unique(part).tolist():
-            chosen = part == number
-            maps[chosen] = self.parts[number][within[chosen]]
+        for number in np.unique(chunk).tolist():
+            chosen = chunk == number
+            maps[chosen] = self.chunks[number][within[chosen]]
         return maps
 
     def verify(self, rank: int = 0, world_size: int = 1) -> None:
@@ -93,90 +90,40 @@ class Features:
             ValueError: naming the first whose SHA-256 is not the one it was written with.
         """
         for path in self.files[rank::world_size]:
-            if sha256_of(path)[:16] != path.stem.rpartition("-")[2]:
+            if not is_unchanged(path):
                 raise ValueError(f"{path}: its bytes changed since it was written (SHA-256 differs) -> "
                                  f"{REMEDY.format(self.folder)}")
 
 
 def _mapped(path: Path, dtype: type, shape: tuple[int, ...]) -> np.ndarray:
-    values = np.asarray(np.lib.format.open_memmap(path, mode="r"))     # np.memmap costs 10 times as much per access
+    values = map_array(path)
     if values.dtype != dtype or values.shape != shape:
-        raise ValueError(f"{values.dtype} {values.shape}, wanted {np.dtype(dtype)} {shape}")
+        raise ValueError(f"{path}: {values.dtype} {values.shape}, wanted {np.dtype(dtype)} {shape}")
     return values
 
 
-def part_rows(rows: int) -> int:
-    """How many rows each part has, of so many; the last one what is left."""
-    return max(PART_ROWS, -(-rows // PARTS))
+def chunk_rows(rows: int) -> int:
+    """Rows of each chunk of so many rows."""
+    return max(CHUNK_ROWS, -(-rows // CHUNKS))
 
 
-def staging_of(folder: Path) -> Path:
-    """Where the parts of a folder are written."""
-    return folder.with_name(f".{folder.name}.making")
+def chunks_of(folder: Path, rows: int, shape: tuple[int, ...]) -> Chunks:
+    """The chunks of a folder that is not whole yet: maps [C, h, w] of so many rows."""
+    return Chunks(folder.with_name(f".{folder.name}.chunks"), rows, chunk_rows(rows), shape, np.float16)
 
 
-def written(staging: Path, name: str) -> Path | None:
-    """The whole file of that name in a staging folder, if it is there."""
-    return next(iter(sorted(staging.glob(f"{name}-{'[0-9a-f]' * 16}.npy"))), None)
-
-
-def part_name(number: int) -> str:
-    return f"maps-{number:05d}"
-
-
-def write_array(staging: Path, name: str, dtype: type, shape: Sequence[int], blocks: Iterable[np.ndarray]) -> None:
-    """Write blocks along the first axis as NAME-<SHA-256>.npy: under another name, synced, renamed.
-
-    Written and not mapped: on a full disk that is an OSError, and not the end of the process.
-    """
-    temporary = staging / f"{name}.part-{os.getpid()}"
-    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": tuple(shape)}
-    try:
-        with open(temporary, "wb") as file:
-            np.lib.format.write_array_header_1_0(file, header)
-            for block in blocks:
-                file.write(np.ascontiguousarray(block, dtype).data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, staging / f"{name}-{sha256_of(temporary)[:16]}.npy")
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def finish(folder: Path, rows: np.ndarray, shape: Sequence[int], made_from: Mapping[str, Any]) -> None:
-    """Give the folder its name, once every part is written; one process does.
+def finish(folder: Path, chunks: Chunks, rows: np.ndarray, made_from: Mapping[str, Any]) -> None:
+    """Give the folder its name, once every chunk is computed. One process does this.
 
     Raises:
-        RuntimeError: a part is missing.
+        RuntimeError: a chunk is missing.
     """
-    staging = staging_of(folder)
-    write_array(staging, "rows", np.int64, rows.shape, [rows])
-    names = ["rows", *map(part_name, range(-(-len(rows) // part_rows(len(rows)))))]
-    files = [written(staging, name) for name in names]
-    if None in files:
-        raise RuntimeError(f"{staging}: {names[files.index(None)]} was not written -> the processes do not see one "
-                           "disk: give --data_disk local where each machine has its own; finished parts are kept")
-    contents = {"format": FORMAT, "made_from": dict(made_from), "rows": len(rows), "shape": list(shape),
-                "files": [path.name for path in files if path]}
-    with open(staging / CONTENTS, "w", encoding="utf-8") as file:
-        json.dump(contents, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    for left in {*staging.iterdir()} - {*files, staging / CONTENTS}:   # of a run that was killed here
-        left.unlink()
-    sync_folder(staging)
-    os.replace(staging, folder)
+    files = chunks.whole_files()
+    files.insert(0, write_column(chunks.folder, "rows", np.int64, rows.shape, [rows], DIGITS)[0])
+    write_json(chunks.folder / CONTENTS, {"format": FORMAT, "made_from": dict(made_from), "rows": len(rows),
+                                          "shape": list(chunks.shape), "files": [path.name for path in files]})
+    for other in {*chunks.folder.iterdir()} - {*files, chunks.folder / CONTENTS}:   # of runs that were killed
+        other.unlink()
+    sync_folder(chunks.folder)
+    os.replace(chunks.folder, folder)
     sync_folder(folder.parent)
-
-
-def room_for(folder: Path, size: int) -> None:
-    """Raises OSError where the disk has not so many bytes left."""
-    free = shutil.disk_usage(folder.parent).free
-    if size > free:
-        raise OSError(f"{folder}: needs {size / 1e6:,.1f} MB, and {free / 1e6:,.1f} MB are free there -> make room "
-                      "(what is beside it, of other backbones, may go), or leave out --cache_features")
-
-
-def name_of(digest: str, rows: np.ndarray) -> str:
-    """A folder's name: what the maps are made from, then of which rows."""
-    return f"{digest[:16]}-{hashlib.sha256(rows.tobytes()).hexdigest()[:8]}"

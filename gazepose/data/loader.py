@@ -15,8 +15,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from gazepose.data.clip_crops import watch
 from gazepose.data.features import Features, empty_array
-from gazepose.data.handover import Buffers
 from gazepose.data.index import Index
+from gazepose.data.shared_buffers import SharedBuffers
 from gazepose.data.streaming import VideoIndex
 from gazepose.data.windows import WindowRule, make_batch, neighbours, read_pool, segments
 from gazepose.processes import WORKERS, shield_workers, start_loader_worker
@@ -47,6 +47,7 @@ class BatchOrder(Sampler[list[tuple[int, int]]]):
         self.batch_size = max(1, min(batch_size, -(-len(rows) // world_size)))
         self.epoch = 0
         self.start = 0
+        self.in_use = False                              # whether batches have been asked for
 
     def order(self) -> np.ndarray:
         """Rows of this epoch in order: as they lie for evaluation, whole segments shuffled for training."""
@@ -70,6 +71,7 @@ class BatchOrder(Sampler[list[tuple[int, int]]]):
         return -(-(len(self.rows) - self.start) // (self.batch_size * self.world_size)) * self.world_size
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        self.in_use = True
         order = self.order()
         left = order[self.start:][:len(self) * self.batch_size]
         filled = np.concatenate([left, ~np.resize(order, len(self) * self.batch_size - len(left))])
@@ -78,14 +80,11 @@ class BatchOrder(Sampler[list[tuple[int, int]]]):
 
 
 class WindowBatches(Dataset):
-    """Turns a batch of (epoch, row) into its tensors; holds no state but the open index and a worker's buffers.
-
-    Where `features` is set, before the first batch is asked for, they are dealt out instead of pixels.
-    """
+    """Turns a batch of (epoch, row) into its tensors; holds no state but the open index and a worker's buffers."""
 
     def __init__(self, index: Index, rule: WindowRule, rows: np.ndarray, crop_size: int):
         self.index, self.rule, self.rows, self.crop_size = index, rule, rows, crop_size
-        self.buffers: Buffers | None = None
+        self.buffers: SharedBuffers | None = None
         self.features: Features | None = None
 
     def __len__(self) -> int:
@@ -100,10 +99,10 @@ class WindowBatches(Dataset):
             return make_batch(self.index, self.rule, rows, places[0][0], self.crop_size, features=self.features)
         faulthandler.dump_traceback_later(STUCK_SECONDS, exit=True)      # the training process notices within seconds
         try:
-            self.buffers = self.buffers or Buffers()
-            batch = make_batch(self.index, self.rule, rows, places[0][0], self.crop_size, self.buffers.take,
+            self.buffers = self.buffers or SharedBuffers()
+            batch = make_batch(self.index, self.rule, rows, places[0][0], self.crop_size, self.buffers.empty,
                                self.features)
-            return {**batch, "frames": self.buffers.lend()}              # type: ignore[dict-item] # arrives as a tensor
+            return {**batch, "frames": self.buffers.sent()}              # type: ignore[dict-item] # arrives as a tensor
         finally:
             faulthandler.cancel_dump_traceback_later()
 
@@ -294,3 +293,20 @@ def order_of(loader: DataLoader) -> BatchOrder:
     while not isinstance(sampler, BatchOrder):
         sampler = sampler.batch_sampler                                      # type: ignore[union-attr]
     return sampler
+
+
+def windows_of(loader: DataLoader) -> WindowBatches:
+    """What a loader of `make_loader` makes its batches with."""
+    assert isinstance(loader.dataset, WindowBatches)
+    return loader.dataset
+
+
+def use_features(loader: DataLoader, features: Features) -> None:
+    """Have a loader of `make_loader` deal out features instead of pixels, from its first batch on.
+
+    Raises:
+        RuntimeError: batches have been asked for already; workers that are running would go on with pixels.
+    """
+    if order_of(loader).in_use:
+        raise RuntimeError("use_features comes before a loader's first batch -> make a new loader")
+    windows_of(loader).features = features

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from gazepose.data.clip_crops import Piece
-from gazepose.data.index import Index, add_columns, join, write_index
+from gazepose.data.index import PRIORS, Index, add_columns, write_index
+from gazepose.data.join import join
 from gazepose.data.quality import fit_gaussian
 from gazepose.data.shards import QUALITY, SUBSAMPLING, ShardWriter
 from gazepose.data.skipped import outcomes, write_report
@@ -75,7 +76,7 @@ def join_priors(index: Index, root: Path, split: str) -> None:
     Raises:
         ValueError: naming the table that cannot be joined.
     """
-    _join_columns(index, root / "priors" / f"{split}.npz", "head_pose", "landmarks")
+    _join_columns(index, root / "priors" / f"{split}.npz", *PRIORS)
     if split != "test":
         _join_columns(index, root / "truth" / f"{split}.npz", "gaze")
 

@@ -1,23 +1,18 @@
-"""Metrics: average precision of both classes, accuracy, AUROC, and the trivial baselines to stand beside.
+"""Metrics: average precision of both classes, accuracy, AUROC, and the trivial baselines to compare them with.
 
-Numpy in, floats out; what a score is called and where it is stored is in submission.py. `score_csv` is the one
-door for tables: a pred.csv, joined to the annotation by clip, track and frame.
+Arrays in, floats out. METRICS is the one list of metrics: a new one is one line there, and the run log, the report and
+the tables of the experiments show it. Several sets of scores are compared in comparison.py.
 """
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 
-if TYPE_CHECKING:
-    import pandas
-
 THRESHOLD = 0.5  # a score of exactly one half counts as looking, as in the published evaluation
-BOX_TOLERANCE = 1e-9
-BOX = ["x1", "y1", "x2", "y2"]
-KEY = ["clip", "track", "frame"]
-TRUTH_COLUMNS = ["clip", "frame", *BOX, "track", "label"]  # the headerless table of the published evaluation
+BASELINES = {"head_pose": "head pose alone", "prevalence": "same score for every face"}
 
 
 def _best_first(score: np.ndarray) -> np.ndarray:
@@ -48,7 +43,7 @@ def average_precision(positive: np.ndarray, score: np.ndarray) -> float:
         AP in [0, 1].
 
     Raises:
-        ValueError: without a single positive there is no recall to speak of; or a score is not a number.
+        ValueError: there is no positive row, so recall is not defined; or a score is not finite.
     """
     positive, score = np.asarray(positive, bool), _finite(score, len(positive))
     if not positive.any():
@@ -63,105 +58,126 @@ def _finite(score: np.ndarray, rows: int) -> np.ndarray:
     if not np.isfinite(score).all():
         bad = np.flatnonzero(~np.isfinite(score))
         raise ValueError(f"scores: {len(bad)} of {rows} are not finite, the first is row {bad[0]}: {score[bad[0]]} "
-                         "-> the model diverged or rows were never predicted; do not score this file")
+                         "-> the model diverged, or rows were never predicted; lower --lr, or predict again")
     return score
 
 
-def _auroc(hit: np.ndarray, ranked: np.ndarray) -> float:
-    last = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))  # a threshold takes all rows of one score
-    above = np.concatenate([[0], np.cumsum(hit)[last]])
-    below = np.concatenate([[0], last + 1]) - above
-    return float((np.diff(below) * (above[1:] + above[:-1])).sum() / (2.0 * above[-1] * below[-1]))
+@dataclass(frozen=True)
+class Scored:
+    """Scores of faces with known labels. What several metrics need is computed once."""
+
+    looking: np.ndarray
+    """bool [N]"""
+    score: np.ndarray
+    """probability of looking, float64 [N]"""
+
+    @cached_property
+    def confusion(self) -> dict[str, int]:
+        """Counts {tp, fp, fn, tn} at THRESHOLD; looking is the positive class."""
+        predicted = self.score >= THRESHOLD
+        tp, positives = int((self.looking & predicted).sum()), int(self.looking.sum())
+        fp = int(predicted.sum()) - tp
+        return {"tp": tp, "fp": fp, "fn": positives - tp, "tn": len(self.score) - positives - fp}
+
+    @cached_property
+    def ap_looking(self) -> float:
+        return average_precision(self.looking, self.score)
+
+    @cached_property
+    def ap_not_looking(self) -> float:
+        # ranked by 1 - score, as published: subtraction rounds, so scores that differ by 1e-17 become ties
+        return average_precision(~self.looking, 1.0 - self.score)
+
+
+class Metric(NamedTuple):
+    """What a metric is called and how it is computed; every value is in [0, 1] and higher is better."""
+
+    label: str
+    compute: Callable[[Scored], float]
+    one_class: bool = False
+    """defined too where all faces are of one class"""
+
+
+def _accuracy(faces: Scored) -> float:
+    counts = faces.confusion
+    return (counts["tp"] + counts["tn"]) / len(faces.score)
+
+
+def _balanced_accuracy(faces: Scored) -> float:
+    tp, fp, fn, tn = (faces.confusion[name] for name in ("tp", "fp", "fn", "tn"))
+    return (tp / (tp + fn) + tn / (tn + fp)) / 2
+
+
+def _auroc(faces: Scored) -> float:
+    from sklearn.metrics import roc_auc_score  # a second to import, so only when a metric is needed
+
+    return float(roc_auc_score(faces.looking, faces.score))
+
+
+METRICS = {
+    "mAP": Metric("mAP", lambda faces: (faces.ap_looking + faces.ap_not_looking) / 2),
+    "ap_looking": Metric("AP looking", lambda faces: faces.ap_looking),
+    "ap_not_looking": Metric("AP not looking", lambda faces: faces.ap_not_looking),
+    "accuracy": Metric("accuracy", _accuracy, one_class=True),
+    "balanced_accuracy": Metric("balanced accuracy", _balanced_accuracy),
+    "auroc": Metric("AUROC", _auroc),
+}
+
+
+def percent(value: float | None, signed: bool = False) -> str:
+    """A share in [0, 1] as percent, or a difference of shares as points with its sign; one decimal. None is a dash."""
+    if value is None:
+        return "–"
+    return f"{100 * value:+.1f}" if signed else f"{100 * value:.1f}"
+
+
+def metrics_line(result: Mapping[str, Any]) -> str:
+    """All metrics of `evaluate` in one line for the terminal; a metric that is not defined is a dash."""
+    return "  ".join(f"{metric.label} {'-' if result[key] is None else format(result[key], '.3f')}"
+                     for key, metric in METRICS.items())
 
 
 def evaluate(label: np.ndarray, score: np.ndarray) -> dict[str, Any]:
-    """Every number of the task for one set of faces.
+    """Every metric of one set of faces.
 
     Args:
         label: int [N], 1 looking, 0 not looking, -1 unknown (left out and counted).
         score: probability of looking, float [N]. Ties keep their order.
 
     Returns:
-        mAP (mean of ap_looking and ap_not_looking), accuracy and balanced_accuracy at score >= 0.5, auroc (ties count
-        half), prevalence, confusion {tp, fp, fn, tn}, n, unknown, reason. A metric that is not defined is None, and
-        `reason` says why (otherwise None): with one class every order of the rows is perfect, without rows there is
+        Every key of METRICS (mAP is the mean of the two APs; accuracies count score >= 0.5 as looking; AUROC counts
+        ties half), prevalence, confusion {tp, fp, fn, tn}, n, unknown, reason. A metric that is undefined is None, and
+        `reason` says why (otherwise None): with one class every order of the rows is perfect, and without rows there is
         nothing to count.
 
     Raises:
         ValueError: a label other than -1, 0, 1; a score that is not finite; shapes that differ.
     """
+    faces, unknown = known_faces(label, score)
+    n, positives = len(faces.score), int(faces.looking.sum())
+    both = 0 < positives < n
+    values = {key: metric.compute(faces) if both or (n and metric.one_class) else None
+              for key, metric in METRICS.items()}
+    reason = None
+    if not n:
+        reason = f"no labelled rows ({unknown} of unknown label)"
+    elif not both:
+        reason = f"all {n} labelled rows are {'looking' if positives else 'not looking'}"
+    return {**values, "prevalence": positives / n if n else None, "confusion": faces.confusion, "n": n,
+            "unknown": unknown, "reason": reason}
+
+
+def known_faces(label: np.ndarray, score: np.ndarray) -> tuple[Scored, int]:
+    """The faces of known label, and the number of the others. Args and errors as in `evaluate`."""
     label = np.asarray(label)
     score = _finite(score, len(label))
-    known = label >= 0
     if not np.isin(label, (-1, 0, 1)).all():
-        raise ValueError(f"labels: wanted 1 looking, 0 not looking, -1 unknown, got {np.unique(label)[:5].tolist()}")
-    unknown = len(label) - int(known.sum())
-    if unknown:
-        label, score = label[known], score[known]
-    looking, said = label == 1, score >= THRESHOLD
-    n, positives = len(label), int(looking.sum())
-    negatives = n - positives
-    tp, fp = int((looking & said).sum()), int((~looking & said).sum())
-    fn, tn = positives - tp, negatives - fp
-    result: dict[str, Any] = {
-        "mAP": None, "ap_looking": None, "ap_not_looking": None, "auroc": None, "balanced_accuracy": None,
-        "accuracy": (tp + tn) / n if n else None, "prevalence": positives / n if n else None,
-        "confusion": {"tp": tp, "fp": fp, "fn": fn, "tn": tn}, "n": n, "unknown": unknown, "reason": None,
-    }
-    if not positives or not negatives:
-        result["reason"] = (f"all {n} labelled rows are {'looking' if positives else 'not looking'}" if n
-                            else f"no labelled rows ({unknown} of unknown label)")
-        return result
-    order = _best_first(score)
-    result["ap_looking"] = _precision_at_hits(looking[order])
-    # 1 - score is sorted by itself: subtraction rounds, and scores that differ by 1e-17 become ties
-    result["ap_not_looking"] = _precision_at_hits(~looking[_best_first(1.0 - score)])
-    result["mAP"] = (result["ap_looking"] + result["ap_not_looking"]) / 2
-    result["auroc"] = _auroc(looking[order], score[order])
-    result["balanced_accuracy"] = (tp / positives + tn / negatives) / 2
-    return result
-
-
-def resampled(label: np.ndarray, scores: Sequence[np.ndarray], group: np.ndarray, draws: int = 200,
-              metric: str = "mAP") -> np.ndarray | None:
-    """A metric of several sets of scores of the same faces when whole groups (clips) are drawn with replacement: faces
-    of one clip are no independent evidence. All sets see the same draws, so that their differences are paired.
-
-    Args:
-        label: int [N], -1 unknown (left out).
-        scores: each float [N].
-        group: int [N], the clip of each face.
-        metric: a name of `evaluate`.
-
-    Returns:
-        float [draws, sets], draws without both classes left out; None with fewer than five groups or when the draws
-        seldom hold both classes.
-    """
-    known = np.asarray(label) >= 0
-    label, group = np.asarray(label)[known], np.asarray(group)[known]
-    scores = [np.asarray(score)[known] for score in scores]
-    names, inverse = np.unique(group, return_inverse=True)
-    if len(names) < 5:
-        return None
-    members = np.split(np.argsort(inverse, kind="stable"), np.cumsum(np.bincount(inverse))[:-1])
-    random = np.random.default_rng(0)
-    rows = (np.concatenate([members[g] for g in random.integers(len(names), size=len(names))]) for _ in range(draws))
-    found = [[evaluate(label[r], score[r])[metric] for score in scores] for r in rows
-             if (label[r] == 1).any() and (label[r] == 0).any()]
-    return np.array(found, float) if len(found) > draws / 2 else None
-
-
-def interval(label: np.ndarray, score: np.ndarray, group: np.ndarray, draws: int = 200,
-             metric: str = "mAP") -> tuple[float, float] | None:
-    """95 % interval of a metric over whole groups (clips), as `resampled` draws them."""
-    return _middle(found[:, 0]) if (found := resampled(label, [score], group, draws, metric)) is not None else None
-
-
-def difference(label: np.ndarray, first: np.ndarray, second: np.ndarray, group: np.ndarray, draws: int = 200,
-               metric: str = "mAP") -> tuple[float, float] | None:
-    """95 % interval of how much a metric gains from the first scores to the second, on the same draws of clips."""
-    found = resampled(label, [first, second], group, draws, metric)
-    return None if found is None else _middle(found[:, 1] - found[:, 0])
+        raise ValueError("labels must be 1 looking, 0 not looking or -1 unknown, but there are "
+                         f"{np.unique(label)[:5].tolist()} -> correct the label column of the scores")
+    known = label >= 0
+    if known.all():
+        return Scored(label == 1, score), 0
+    return Scored(label[known] == 1, score[known]), int((~known).sum())
 
 
 def calibration_error(label: np.ndarray, score: np.ndarray, bins: int = 15) -> float:
@@ -180,10 +196,6 @@ def calibration_error(label: np.ndarray, score: np.ndarray, bins: int = 15) -> f
     return float(np.abs(apart).sum() / len(score)) if len(score) else float("nan")
 
 
-def _middle(values: np.ndarray) -> tuple[float, float]:
-    return float(np.percentile(values, 2.5)), float(np.percentile(values, 97.5))
-
-
 def _pose_features(pose: np.ndarray) -> np.ndarray:
     """Even features of head pose [N, 11]; an unknown pose (any axis NaN) is one feature, all others 0."""
     size = np.minimum(np.abs(np.asarray(pose, np.float64)) / 30.0, 6.0)  # [N, 3]
@@ -193,15 +205,15 @@ def _pose_features(pose: np.ndarray) -> np.ndarray:
     return np.column_stack([np.logical_not(unknown), unknown, size, size**2, products])
 
 
-def fit_head_pose(pose: np.ndarray, label: np.ndarray, ridge: float = 1.0) -> np.ndarray | None:
-    """The trivial baseline: how far does it get to see where the head points, and nothing else?
+def fit_head_pose(pose: np.ndarray, label: np.ndarray) -> np.ndarray | None:
+    """Fit the trivial baseline "head pose alone": it knows where the head points and nothing else.
 
-    A logistic regression on |angle|/30, squares and products, fitted by iteratively reweighted least squares.
+    A logistic regression on |angle|/30, squares and products. A penalty of one row keeps it finite where the classes
+    separate.
 
     Args:
         pose: of the training split, float [N, 3] degrees (yaw, pitch, roll), NaN unknown.
         label: int [N], -1 unknown (left out).
-        ridge: squared-weight penalty, in rows; keeps the fit finite where the classes separate.
 
     Returns:
         Its weights, float64 [11], for `head_pose_scores`; None without a labelled row of known head pose.
@@ -210,18 +222,13 @@ def fit_head_pose(pose: np.ndarray, label: np.ndarray, ridge: float = 1.0) -> np
     known = label >= 0
     if not np.isfinite(pose[known]).all(1).any():
         return None
-    looking = (label[known] == 1).astype(np.float64)
-    x = _pose_features(pose[known])  # [N, 11]
-    weight = np.zeros(x.shape[1])
-    for _ in range(50):
-        p = 1.0 / (1.0 + np.exp(-np.clip(x @ weight, -30, 30)))
-        gradient = x.T @ (looking - p) - ridge * weight
-        curvature = (x * np.maximum(p * (1 - p), 1e-9)[:, None]).T @ x + ridge * np.eye(len(weight))
-        step = np.linalg.solve(curvature, gradient)
-        weight += step * min(1.0, 5.0 / np.abs(step).max(initial=1e-12))  # a full step may overshoot at the start
-        if np.abs(step).max() < 1e-8:
-            break
-    return weight
+    from sklearn.linear_model import LogisticRegression  # a second to import
+
+    # scikit-learn refuses a single class; two rows whose features are all 0 add one of each and move no weight
+    features = np.vstack([_pose_features(pose[known]), np.zeros((2, 11))])
+    looking = np.append(label[known] == 1, [False, True])
+    regression = LogisticRegression(C=1.0, fit_intercept=False, solver="newton-cholesky", tol=1e-10)
+    return regression.fit(features, looking).coef_[0]
 
 
 def head_pose_scores(fit: Sequence[float] | np.ndarray, pose: np.ndarray) -> np.ndarray:
@@ -262,86 +269,6 @@ def trivial_baselines(
     if fit is None or not np.isfinite(pose).all(1).any():
         return {"prevalence": constant, "head_pose": None}
     return {"prevalence": constant, "head_pose": evaluate(label, head_pose_scores(fit, pose))}
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return np.nan
-
-
-def _read(path: Path, columns: list[str]) -> tuple["pandas.DataFrame", bool]:
-    import pandas  # slow to import, and only tables need it
-
-    with open(path, encoding="utf-8", errors="replace") as file:
-        first = file.readline().strip().split(",")
-    headed = "clip" in first
-    if not headed and len(first) != len(columns):
-        raise ValueError(f"{path}: line 1: wanted a header or {len(columns)} columns ({','.join(columns)}), "
-                         f"got {len(first)} -> give a pred.csv of the val split")
-    try:
-        table = pandas.read_csv(path, names=None if headed else columns, keep_default_na=False,
-                                dtype={"clip": str, "track": str},  # a track called 007 is not the number 7
-                                converters={"score": _number, "label": _number})  # every digit, in all of pandas
-    except ValueError as error:  # pandas' own errors are ValueErrors
-        raise ValueError(f"{path}: not a table: {error} -> give a pred.csv of the val split") from error
-    missing = [name for name in columns if name not in table]
-    if missing:
-        raise ValueError(f"{path}: no column {', '.join(missing)} -> give a pred.csv of the val split")
-    wrong = np.flatnonzero(~np.isin(table["label"].to_numpy(np.float64), (-1, 0, 1)))
-    if len(wrong):
-        raise ValueError(f"{path}: line {wrong[0] + 1 + headed}: a label is none -> 1 looking, 0 not looking or -1 "
-                         "unknown is wanted")
-    table["label"] = table["label"].astype(np.int64)
-    if "score" in columns:
-        bad = np.flatnonzero(~np.isfinite(table["score"].to_numpy(np.float64)))
-        if len(bad):
-            raise ValueError(f"{path}: line {bad[0] + 1 + headed}: {len(bad)} of {len(table)} scores are no finite "
-                             "number -> predict again")
-        other = np.flatnonzero(table["label"].to_numpy() != 1)
-        if not headed and len(other):
-            raise ValueError(f"{path}: line {other[0] + 1}: a prediction's label must be 1, the class its score "
-                             "speaks of")
-    return table.drop_duplicates(KEY, ignore_index=True), headed  # the first row counts, as published
-
-
-def score_csv(prediction: Path | str, truth: Path | str | None = None) -> dict[str, Any]:
-    """Score a pred.csv.
-
-    Args:
-        prediction: our val table (header clip,track,frame,x1,y1,x2,y2,label,score; label is the annotation), or the
-            headerless one of the published evaluation (clip,frame,x1,y1,x2,y2,track,1,score), which needs `truth`.
-        truth: None to trust the labels in `prediction`; or a table with the same columns less the score. Rows meet by
-            clip, track and frame, ids compared as text; ties in score keep the order of this table. A repeated face
-            counts once, by its first row, in each table on its own.
-
-    Returns:
-        evaluate(...)
-
-    Raises:
-        ValueError: a face without prediction or without truth, a box that differs by more than 1e-9, a score that is
-            no number, a column that is missing.
-    """
-    found, headed = _read(Path(prediction), [*TRUTH_COLUMNS, "score"])
-    if truth is None:
-        if not headed:
-            raise ValueError(f"{prediction}: a table without header carries no annotation -> give the truth table too")
-        return evaluate(found["label"].to_numpy(), found["score"].to_numpy(np.float64))
-    wanted, _ = _read(Path(truth), TRUTH_COLUMNS)
-    both = wanted.merge(found, on=KEY, how="outer", suffixes=("", "_found"), indicator=True)
-    for side, words in (("left_only", "have no prediction"), ("right_only", "are not in the truth table")):
-        lost = both.loc[both["_merge"] == side, KEY].to_numpy(str)
-        if len(lost):
-            raise ValueError(f"{prediction}: {len(lost)} faces {words}, the first is {':'.join(lost[0])} "
-                             f"-> predict the same rows as {truth}")
-    both = wanted.merge(found, on=KEY, how="left", suffixes=("", "_found"))  # in the order of the truth table
-    apart = np.abs(both[BOX].to_numpy(np.float64) - both[[f"{b}_found" for b in BOX]].to_numpy(np.float64)).max(1)
-    if (apart > BOX_TOLERANCE).any():
-        worst = int(apart.argmax())
-        raise ValueError(f"{prediction}: {':'.join(map(str, both[KEY].iloc[worst]))}: box is {apart[worst]:g} px from "
-                         f"the one in {truth} -> the tables were made under different policies")
-    return evaluate(both["label"].to_numpy(), both["score"].to_numpy(np.float64))
 
 
 def class_weights(label: np.ndarray) -> tuple[float, float]:

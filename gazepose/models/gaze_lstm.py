@@ -6,6 +6,7 @@ They have GazePose's call and ignore the priors. Gaze360's own network is GazeLS
 from torch import Tensor, nn
 
 from gazepose.models.gazepose import VECTOR, FrameEncoder, GazeHead, ModelConfig, Prediction
+from gazepose.models.queries import Priors
 
 
 class GazeLSTM(nn.Module):
@@ -18,8 +19,8 @@ class GazeLSTM(nn.Module):
         self.last_layer: nn.Module = nn.Linear(2 * VECTOR, 2)
         self.gaze_head = GazeHead(2 * VECTOR) if config.gaze_head else None
 
-    def forward(self, frames: Tensor, window: Tensor, head_pose: Tensor, landmarks: Tensor) -> Prediction:
-        """As GazePose.forward; head_pose and landmarks are not read."""
+    def forward(self, frames: Tensor, window: Tensor, priors: Priors) -> Prediction:
+        """As GazePose.forward; the priors are not read."""
         _, vectors = self.frames(frames)                                  # [F, 256]
         sequence, _ = self.lstm(vectors[window])                          # [B, T, 512]
         centre = sequence[:, window.shape[1] // 2]                        # [B, 512]

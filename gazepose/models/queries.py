@@ -1,12 +1,30 @@
 """Priors -> decoder queries, and what "unknown" means.
 
-Three kinds with one call: queries = Kind(...)(prior), prior [B, ...] -> [B, Q, d]. Unknown is NaN up to here;
-here it becomes a table row of its own, or under behaviour "published" what the published code took it for.
+A prior is what is known of a face besides its pixels; `Priors` holds all of them for every model.
+Three kinds of queries have one call: queries = Kind(...)(prior), prior [B, ...] -> [B, Q, d]. Unknown is NaN up to
+here; here it becomes a table row of its own, or under behaviour "published" what the published code took it for.
 Rows are found in float32 by true division, as the published numbers were: at the edge of a bin it decides.
 """
 
+from collections.abc import Mapping
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
+
+
+class Priors(NamedTuple):
+    """The priors of a batch, float [B, ...], NaN unknown. Each field has the name of its column (data/index.py)."""
+
+    head_pose: Tensor
+    """yaw, pitch, roll in degrees, [B, 3]"""
+    landmarks: Tensor
+    """nose, left eye, right eye, left and right mouth corner: x, y in 0..1 of the crop, confidence; [B, 5, 3]"""
+
+    @classmethod
+    def of(cls, batch: Mapping[str, Tensor]) -> "Priors":
+        """The priors of a loader's batch."""
+        return cls(*(batch[name] for name in cls._fields))
 
 
 def bins(value: Tensor, step: float, top: int) -> Tensor:

@@ -6,12 +6,13 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
+from gazepose.evaluation.metrics import percent
 from gazepose.report import overlays
 from gazepose.report.cards import card, lacking
 from gazepose.report.drawing import DARK, LIGHT
 from gazepose.report.entries import Entry, differing, entries_of, names_of
 from gazepose.report.records import Records
-from gazepose.report.tables import duration, find, percent, speed
+from gazepose.report.tables import duration, find, speed
 from gazepose.report.template import COMPARISON, STYLE
 
 COLUMNS = {"ap_looking": "AP looking", "ap_not_looking": "AP not looking", "accuracy": "accuracy", "auroc": "AUROC"}

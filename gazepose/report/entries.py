@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from gazepose.evaluation.metrics import difference, evaluate, interval
+from gazepose.evaluation import comparison
+from gazepose.evaluation.metrics import evaluate
 from gazepose.report.records import Records
-from gazepose.report.tables import draws, find, results
+from gazepose.report.tables import find, results
 
 NOT_COMPARED = ("exp_path", "command", "root", "head_pose_fit", "versions", "fingerprint")
 
@@ -78,16 +79,14 @@ def disagreement(first: Records, other: Records) -> str:
 
 
 def _interval(own: Mapping[str, np.ndarray], score: np.ndarray) -> tuple[float, float] | None:
-    return interval(own["label"], score, own["clip"], draws(own)) if "clip" in own else None
+    return comparison.compare(own["label"], own.get("clip"), [comparison.Entry("", {0: score})])[0].interval["mAP"]
 
 
 def _gain(first: Records, score: np.ndarray) -> tuple[float | None, tuple[float, float] | None]:
     own = first.scores
-    reached, base = (evaluate(own["label"], values)["mAP"] for values in (score, own["score"]))
-    if reached is None or base is None:
-        return None, None
-    sure = difference(own["label"], own["score"], score, own["clip"], draws(own)) if "clip" in own else None
-    return reached - base, sure
+    entries = [comparison.Entry("first", {0: own["score"]}), comparison.Entry("own", {0: score}, "first")]
+    gain = comparison.compare(own["label"], own.get("clip"), entries)[1].gain["mAP"]
+    return gain.mean, gain.interval
 
 
 def _baselines(first: Records, runs: list[Records]) -> list[Entry]:

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from gazepose.evaluation.metrics import interval
+from gazepose.evaluation.comparison import Entry, compare
+from gazepose.evaluation.metrics import percent
 from gazepose.report import calibration, learning, mistakes, scores, slices, timeline
 from gazepose.report.cards import card, lacking
 from gazepose.report.drawing import LIGHT, png
 from gazepose.report.records import Records
-from gazepose.report.tables import draws, facts, find, percent, results
+from gazepose.report.tables import facts, find, results
 from gazepose.report.template import PAGE, STYLE
 
 Draw = Callable[..., Figure]
@@ -77,7 +78,7 @@ def _lede(records: Records, rows: list[tuple[str, dict[str, Any]]]) -> str:
         return "<p class=lede>No validation result was recorded.</p>"
     result, own, baselines = rows[0][1], records.scores, records.baselines
     clips = len(np.unique(own["clip"])) if "clip" in own else 0
-    spread = interval(own["label"], own["score"], own["clip"], draws(own)) if clips else None
+    spread = compare(own["label"], own["clip"], [Entry("", {0: own["score"]})])[0].interval["mAP"] if clips else None
     tiles = ""
     for name, words in (("mAP", "mAP"), ("accuracy", "accuracy"), ("auroc", "AUROC")):
         if result.get(name) is None:

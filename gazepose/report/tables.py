@@ -1,6 +1,6 @@
 """Tables: the run's results beside the baselines, and the facts under which they were made; words and numbers only."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -83,16 +83,6 @@ def find(record: Any, name: str) -> Any:
             return record[name]
         return next((found for value in record.values() if (found := find(value, name)) is not None), None)
     return None
-
-
-def percent(value: float | None) -> str:
-    """A share in [0, 1] with one decimal; None is a dash."""
-    return "–" if value is None else f"{100 * value:.1f}"
-
-
-def draws(scores: Mapping[str, np.ndarray]) -> int:
-    """How often clips are drawn for an interval: less often where each draw takes long."""
-    return 200 if len(scores["row"]) < 50_000 else 50
 
 
 def _flat(value: Any) -> str:

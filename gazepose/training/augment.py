@@ -4,7 +4,7 @@ The numbers (which crop flips, where it is cut) come with the batch; nothing her
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -56,14 +56,27 @@ def move_landmarks(landmarks: Tensor, flip: Tensor, crop: Tensor) -> Tensor:
     return torch.where(flip[:, None, None], mirrored, moved)
 
 
+def turn(signs: Sequence[float], values: Tensor, flip: Tensor, crop: Tensor) -> Tensor:
+    """Numbers [B, n] after `warp` of their frame: a mirror multiplies them by `signs` [n], a crop changes nothing."""
+    return torch.where(flip[:, None], values * constant(signs, values.device), values)
+
+
+# How what is known of a face moves with its pixels: (values [B, ...], flip [B], crop [B, 4]) -> values. A prior that
+# has no entry here looks the same in a mirror.
+MOVES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "gaze": functools.partial(turn, (-1.0, 1.0)),
+    "head_pose": functools.partial(turn, (-1.0, 1.0, -1.0)),
+    "landmarks": move_landmarks}
+
+
 def to_model(batch: dict[str, Tensor], mirror_priors: bool = True) -> dict[str, Tensor]:
     """A loader's batch, on its device, as the model takes it: `frames` float and, if they are pixels, normalised.
 
     Features of frames (float16) become float and are no further touched. Where the batch carries `flip` and `crop`,
-    pixels, landmarks, head pose and gaze move together: a row takes the flip and crop of its centre frame.
+    pixels, gaze and priors move together (MOVES): a row takes the flip and crop of its centre frame.
 
     Args:
-        mirror_priors: False leaves landmarks and head pose as they are, as the published training did (quirk 34).
+        mirror_priors: False leaves the priors as they are, as the published training did (quirk 34).
     """
     frames = batch["frames"]
     batch = {**batch, "frames": normalise(frames) if frames.dtype == torch.uint8 else frames.float()}
@@ -72,24 +85,19 @@ def to_model(batch: dict[str, Tensor], mirror_priors: bool = True) -> dict[str, 
     flip, crop = batch.pop("flip"), batch.pop("crop")
     batch["frames"] = warp(batch["frames"], flip, crop)
     centre = batch["window"][:, batch["window"].shape[1] // 2]
-    flip, crop = flip[centre], crop[centre]
-    sign = torch.where(flip, -1.0, 1.0)[:, None]
-    batch["gaze"] = torch.cat([batch["gaze"][:, :1] * sign, batch["gaze"][:, 1:]], 1)
-    if mirror_priors:
-        yaw, pitch, roll = batch["head_pose"].split(1, dim=1)
-        batch["head_pose"] = torch.cat([yaw * sign, pitch, roll * sign], 1)
-        batch["landmarks"] = move_landmarks(batch["landmarks"], flip, crop)
+    for name, move in MOVES.items():
+        if mirror_priors or name == "gaze":
+            batch[name] = move(batch[name], flip[centre], crop[centre])
     return batch
 
 
 def mirror(batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A batch as `to_model` gives it, seen in a mirror: pixels, landmarks, head pose and gaze; all of its rows.
+    """A batch as `to_model` gives it, seen in a mirror: pixels, gaze and priors of all rows.
 
     Columns of pixels change places, so that the mirror's mirror is the same picture to the bit. Priors go along,
     whatever training did with them (`mirror_priors`): a mirrored face with mirrored priors is a face as others are.
     """
-    every = torch.ones(len(batch["head_pose"]), dtype=torch.bool, device=batch["head_pose"].device)
+    every = torch.ones(len(batch["gaze"]), dtype=torch.bool, device=batch["gaze"].device)
     whole = constant((0.0, 0.0, 1.0, 1.0), every.device).expand(len(every), 4)
-    yaw_and_roll = constant((-1.0, 1.0, -1.0), every.device)
-    return {**batch, "frames": batch["frames"].flip(3), "head_pose": batch["head_pose"] * yaw_and_roll,
-            "landmarks": move_landmarks(batch["landmarks"], every, whole), "gaze": batch["gaze"] * yaw_and_roll[:2]}
+    moved = {name: move(batch[name], every, whole) for name, move in MOVES.items()}
+    return {**batch, "frames": batch["frames"].flip(3), **moved}

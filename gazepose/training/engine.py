@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from gazepose.keyed_random import keyed
+from gazepose.models import Priors
 from gazepose.processes import Preempted
 from gazepose.training.augment import constant, mirror, to_model
 from gazepose.training.optim import OptimConfig, learning_rate, set_learning_rate, skip_unless_finite
@@ -180,7 +181,7 @@ def train_steps(accelerator: Accelerator, model: nn.Module, optimizer: torch.opt
             torch.manual_seed(int(keyed(seed, step, micro, accelerator.process_index)) >> 1)
             batch = to_model(batch, mirror_priors)
             with accelerator.autocast():
-                logits, gaze = model(batch["frames"], batch["window"], batch["head_pose"], batch["landmarks"])
+                logits, gaze = model(batch["frames"], batch["window"], Priors.of(batch))
             share, figures = global_loss(loss_parts(logits, gaze, batch, loss), loss, accelerator, stop())
             accelerator.backward(share)
             said, micro = said + figures, micro + 1
@@ -215,7 +216,7 @@ class Scores(NamedTuple):
 def _columns(accelerator: Accelerator, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
     """Probability of looking and, of a model with that head, yaw, pitch and spread of the gaze: [B, 1] or [B, 4]."""
     with accelerator.autocast():
-        logits, gaze = model(batch["frames"], batch["window"], batch["head_pose"], batch["landmarks"])
+        logits, gaze = model(batch["frames"], batch["window"], Priors.of(batch))
     score = logits.float().softmax(1)[:, 1:]                          # [B, 1]
     return score if gaze is None else torch.cat([score, gaze.float()], 1)
 

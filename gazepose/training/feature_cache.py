@@ -1,35 +1,24 @@
-"""Frozen: what a frozen backbone gives for each crop is computed once, kept beside the index, and dealt out from there.
+"""Cache the frozen backbone's feature maps on disk, and load them instead of pixels.
 
-Many heads can then be trained on one backbone without decoding a JPEG or running it again. The files are
-data/features.py; here is what they hold and which process computes which of them.
+Many heads can then be trained on one backbone without decoding a JPEG or running the backbone again. data/features.py
+reads the files. Here is what the maps depend on, and how the processes of a run compute them.
 """
 
 import hashlib
 import math
+import shutil
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from gazepose.data.features import (
-    Features,
-    finish,
-    name_of,
-    part_name,
-    part_rows,
-    room_for,
-    staging_of,
-    write_array,
-    written,
-)
+from gazepose.data.features import Features, chunks_of, finish
 from gazepose.data.index import Index
-from gazepose.data.loader import WindowBatches, make_pools
-from gazepose.data.prepare import SAY_EVERY_S
+from gazepose.data.loader import make_pools, use_features, windows_of
 from gazepose.data.windows import shown_rows
 from gazepose.io import lock
 from gazepose.models.gazepose import FrameEncoder
@@ -42,52 +31,56 @@ FRAMES = 64                      # that go through the backbone together
 
 def cache_features(encoder: FrameEncoder, loaders: Iterable[DataLoader], processes: Processes, make: bool = True
                    ) -> None:
-    """Have loaders deal out a frozen backbone's features instead of pixels, from the next time they are asked for
-    batches.
+    """Have loaders deal out a frozen backbone's features instead of pixels. Call it before their first batch.
 
     Args:
         encoder: of the model, with its final weights, on its device.
-        make: compute what is not there yet; without it the loaders of such rows go on dealing out pixels.
+        make: compute the features that are missing. Without it, a loader whose features are missing stays with pixels.
 
     Raises:
-        As `features_of`.
+        As `features_of` and `use_features`.
     """
     for loader in loaders:
-        windows = loader.dataset
-        assert isinstance(windows, WindowBatches)
+        windows = windows_of(loader)
         rows = shown_rows(windows.index, windows.rows, windows.rule.reach)
-        windows.features = features_of(encoder, windows.index, rows, windows.crop_size, processes,
-                                       num_workers=loader.num_workers, make=make)
+        features = features_of(encoder, windows.index, rows, windows.crop_size, processes,
+                               num_workers=loader.num_workers, make=make)
+        if features is not None:
+            use_features(loader, features)
 
 
 def features_of(encoder: FrameEncoder, index: Index, rows: np.ndarray, crop_size: int, processes: Processes,
                 num_workers: int = 0, make: bool = True) -> Features | None:
-    """The features of some rows of an index, INDEX/features/<fingerprint>-<rows>; computed by all processes of a disk
-    together where they are not there yet. None without them and without `make`.
+    """The features of some rows of an index, in INDEX/features/FINGERPRINT-ROWS.
+
+    The processes of a disk compute together what is missing there. Without `make`, missing features are None.
 
     Args:
         rows: int64 ascending, as `shown_rows` gives them.
 
     Raises:
-        ValueError: the crops are not in shards; a feature beyond float16; a file that is not what was written.
+        ValueError: the crops are not in shards; a feature is beyond float16; a file is damaged.
         FileNotFoundError: a file is gone. OSError: too little room on the disk.
     """
     if index.corners is not None:
         raise ValueError(f"{index.folder}: --cache_features wants crops that are there -> give --crops shards")
-    digest = fingerprint(encoder, index, crop_size)
-    folder = index.folder / FOLDER / name_of(digest, rows)
-    there = all(processes.gather(folder.exists()))
-    if not there and not make:
-        return None
-    if not there:
-        with _alone(folder, processes):
-            if not folder.exists():                                     # by now; the same on all processes of a disk
-                _compute(encoder, index, rows, crop_size, folder, processes, num_workers)
-    features = Features(folder)
-    if there:
+    folder = index.folder / FOLDER / folder_name(encoder, index, rows, crop_size)
+    if all(processes.gather(folder.exists())):
+        features = Features(folder)
         features.verify(processes.rank, processes.world_size)
         processes.notify(f"features: {len(rows)} crops of {index.facts['split']} from {folder}")
-    return features
+        return features
+    if not make:
+        return None
+    with _one_run_at_a_time(folder, processes):
+        if not folder.exists():                          # another run may have made it while this one waited
+            _compute(encoder, index, rows, crop_size, folder, processes, num_workers)
+    return Features(folder)
+
+
+def folder_name(encoder: FrameEncoder, index: Index, rows: np.ndarray, crop_size: int) -> str:
+    """What the maps are made from, then of which rows."""
+    return f"{fingerprint(encoder, index, crop_size)[:16]}-{hashlib.sha256(rows.tobytes()).hexdigest()[:8]}"
 
 
 def fingerprint(encoder: FrameEncoder, index: Index, crop_size: int) -> str:
@@ -104,48 +97,41 @@ def fingerprint(encoder: FrameEncoder, index: Index, crop_size: int) -> str:
 
 
 @contextmanager
-def _alone(folder: Path, processes: Processes) -> Iterator[None]:
-    """Runs that want the same features at the same time take turns; the first process holds the lock for all."""
-    if processes.rank:
+def _one_run_at_a_time(folder: Path, processes: Processes) -> Iterator[None]:
+    """Runs that want the same features take turns. Rank 0 holds the lock for all its processes."""
+    held = lock(folder.with_name(f".{folder.name}.lock"), processes.notify) if processes.rank == 0 else None
+    try:
         processes.barrier()
         yield
         processes.barrier()
-        return
-    held = lock(folder.with_name(f".{folder.name}.lock"), processes.notify)
-    processes.barrier()
-    yield
-    processes.barrier()
-    held.release()
+    finally:
+        if held:
+            held.release()
 
 
 def _compute(encoder: FrameEncoder, index: Index, rows: np.ndarray, crop_size: int, folder: Path, processes: Processes,
              num_workers: int) -> None:
-    """Every process takes every world-size-th of the parts that are not there yet."""
-    began, split, staging = time.monotonic(), index.facts["split"], staging_of(folder)
+    began, split = time.monotonic(), index.facts["split"]
     shape = next(_maps(encoder, index, [rows[:1]], crop_size)).shape[1:]
-    parts = np.split(rows, range(part_rows(len(rows)), len(rows), part_rows(len(rows))))
-    left = [(part_name(number), part) for number, part in enumerate(parts)
-            if not written(staging, part_name(number))]
-    crops, size = sum(len(part) for _, part in left), 2 * math.prod(shape)
-    room_for(folder, crops * size)
+    chunks = chunks_of(folder, len(rows), shape)
+    crops = sum(len(span) for span, file in zip(chunks.spans(), chunks.files(), strict=True) if file is None)
+    bytes_each = 2 * math.prod(shape)
+    _check_room(folder, crops * bytes_each)
     processes.notify(f"features: {crops} crops of {split} go once, whole and unmirrored, through the frozen "
-                  f"{encoder.name}, {size} bytes each, {crops * size / 1e6:,.1f} MB -> {folder}")
-    processes.barrier()                                                    # all have looked before one writes
-    staging.mkdir(exist_ok=True)
-    ours = left[processes.rank::processes.world_size]
-    pools = [np.split(part, range(FRAMES, len(part), FRAMES)) for _, part in ours]
-    maps = _told(_maps(encoder, index, list(chain.from_iterable(pools)), crop_size, num_workers),
-                 sum(len(part) for _, part in ours), split, processes)
-    for (name, part), some in zip(ours, pools, strict=True):
-        write_array(staging, name, np.float16, (len(part), *shape), islice(maps, len(some)))
-    processes.barrier()
+                     f"{encoder.name}, {bytes_each} bytes each, {crops * bytes_each / 1e6:,.1f} MB -> {folder}")
+
+    def blocks(spans: list[range]) -> Iterator[np.ndarray]:
+        """One loader for all chunks, so that its workers decode the next chunk while this one is computed."""
+        pools = [rows[at:min(at + FRAMES, span.stop)] for span in spans for at in span[::FRAMES]]
+        return _maps(encoder, index, pools, crop_size, num_workers)
+
+    chunks.compute(blocks, f"features of {split}", "crop", processes)
     if processes.rank == 0:
         seconds = time.monotonic() - began
-        finish(folder, rows, shape, {
+        finish(folder, chunks, rows, {
             "backbone": encoder.name, "output_stride": encoder.output_stride, "crop_size": crop_size, "crops": crops,
             "seconds": round(seconds, 1), "processes": processes.world_size})
         processes.notify(f"features: {crops} crops of {split} in {seconds:.0f} s")
-    processes.barrier()
 
 
 @torch.inference_mode()
@@ -164,14 +150,9 @@ def _maps(encoder: FrameEncoder, index: Index, pools: list[np.ndarray], crop_siz
         yield maps.contiguous().cpu().numpy()
 
 
-def _told(maps: Iterator[np.ndarray], crops: int, split: str, processes: Processes) -> Iterator[np.ndarray]:
-    """The same, with a line every half minute; all processes have as much to do as the first, give or take a part."""
-    began = told = time.monotonic()
-    done = 0
-    for some in maps:
-        yield some
-        done, now = done + len(some), time.monotonic()
-        if now - told > SAY_EVERY_S:
-            told = now
-            processes.notify(f"features of {split}: {done / crops:.0%}, about "
-                          f"{max(1, round((crops - done) * (now - began) / done / 60))} min left")
+def _check_room(folder: Path, size: int) -> None:
+    """Raises OSError where the disk has not so many bytes left."""
+    free = shutil.disk_usage(folder.parent).free
+    if size > free:
+        raise OSError(f"{folder}: needs {size / 1e6:,.1f} MB, and {free / 1e6:,.1f} MB are free there -> make room "
+                      "(features of other backbones beside it may be deleted), or leave out --cache_features")

@@ -17,6 +17,7 @@ from accelerate import Accelerator, DataLoaderConfiguration
 from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 from tqdm import tqdm
 
+from gazepose.evaluation.metrics import metrics_line
 from gazepose.io import lock, read_object, write_json
 from gazepose.processes import EXIT_PREEMPTED, Preempted, StopRequest
 from gazepose.training.checkpoint import CHECKPOINTS, Progress, git_commit
@@ -53,14 +54,6 @@ def device_name(accelerator: Accelerator) -> str:
     if accelerator.device.type == "cuda":
         return torch.cuda.get_device_name(accelerator.device)
     return f"{accelerator.device.type.upper()}, {len(os.sched_getaffinity(0))} cores"
-
-
-def metrics_line(result: Mapping[str, Any]) -> str:
-    """The main figures of `metrics.evaluate` in one line; a metric that does not exist is a dash."""
-    named = {"mAP": "mAP", "AP looking": "ap_looking", "AP not looking": "ap_not_looking", "accuracy": "accuracy",
-             "AUROC": "auroc"}
-    return "  ".join(f"{name} {'-' if result[key] is None else format(result[key], '.3f')}"
-                     for name, key in named.items())
 
 
 def start_accelerator(kwargs_handlers: Sequence[Any] = (), **options: Any) -> Accelerator:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gazepose.models import Priors
 from gazepose.models.transformer import sine_positions
 from golden import Result, apart, read, rules, same, some
 
@@ -122,8 +123,8 @@ def outputs(recorded: dict, model: Any, split: float, cases: dict[str, dict], cl
     """All cases in one batch, and how far each is from the record."""
     pool = rules.pool_of(recorded, model, clips)
     window = torch.cat([rules.windows(recorded, clips.index(case["clip"])) for case in cases.values()])
-    poses, landmarks = zip(*(rules.priors(recorded, case, split) for case in cases.values()), strict=True)
-    prediction = model(pool, window, torch.cat(poses), torch.cat(landmarks))
+    priors = zip(*(rules.priors(recorded, case, split) for case in cases.values()), strict=True)
+    prediction = model(pool, window, Priors(*map(torch.cat, priors)))
     for number, (name, case) in enumerate(cases.items()):
         samples = slice(number * recorded["inputs"]["batch"], (number + 1) * recorded["inputs"]["batch"])
         if "angular" in case:                                             # Gaze360: two angles, and the spread twice

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from gazepose.compat.checkpoints import KINDS, read_published
-from gazepose.models import ModelConfig, build_model
+from gazepose.models import ModelConfig, Priors, build_model
 from golden import z
 
 Entries = tuple[tuple[str, tuple[int, ...], str], ...]                    # published key, shape, dtype
@@ -107,14 +107,14 @@ def build(recorded: dict, name: str, **options: Any) -> tuple[Any, ModelConfig]:
     return model.eval(), config
 
 
-def priors(recorded: dict, case: dict, split: float) -> tuple[Tensor, Tensor]:
+def priors(recorded: dict, case: dict, split: float) -> Priors:
     """Angles in the middle of their bins [B, 3], landmarks in the published form [B, 5, 3]; NaN for a model without."""
     inputs = recorded["inputs"]
     if "head_bins" not in case:
-        return torch.full((inputs["batch"], 3), math.nan), torch.full((inputs["batch"], 5, 3), math.nan)
+        return Priors(torch.full((inputs["batch"], 3), math.nan), torch.full((inputs["batch"], 5, 3), math.nan))
     bins = torch.tensor(inputs[f"head_bins_split{split:g}"][case["head_bins"]])
     layout = torch.tensor(inputs["landmarks"][case["landmarks"]]).view(-1, 3, 5)  # five x, five y, five confidences
-    return (bins + 0.5) * split, layout.transpose(1, 2)
+    return Priors((bins + 0.5) * split, layout.transpose(1, 2))
 
 
 @contextmanager

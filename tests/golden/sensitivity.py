@@ -142,7 +142,7 @@ def check(folder: Path) -> Iterator[Result]:
     model.double()
     with torch.inference_mode(), rules.published_landmarks():
         pool = rules.pool_of(recorded, model, [case["clip"]])
-        given = (pool, rules.windows(recorded), *rules.priors(recorded, case, config.split))
+        given = (pool, rules.windows(recorded), rules.priors(recorded, case, config.split))
         logits = model(*given).logits
         for name, amount in some("mutations", sensitivity["mutations"]).items():
             if name not in MISTAKES:

@@ -1,12 +1,12 @@
-"""submission.json: predictions to the server's JSON, and the mean of two prediction files."""
+"""submission.json: predictions to the server's JSON."""
 
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from gazepose.evaluation.submission import average, csv_to_json, write_test_csv
-from golden import Result, apart, read, same, some
+from gazepose.evaluation.submission import csv_to_json, write_test_csv
+from golden import Result, read, same, some
 
 
 def check(folder: Path) -> Iterator[Result]:
@@ -16,12 +16,6 @@ def check(folder: Path) -> Iterator[Result]:
         for case in some("cases", recorded["cases"]):
             for what, difference, tolerance in check_case(case, place):
                 yield Result(f"{case['name']}: {what}", difference, tolerance)
-        case = recorded["average_of_two"]
-        for name in ("first", "second"):
-            write(place / name, case[name])
-        mean, wanted = average([place / "first", place / "second"]), some("average_of_two", case["expected"])
-        yield Result("average of two: faces", same([row[:3] for row in mean], [tuple(row[:3]) for row in wanted]), 0)
-        yield Result("average of two: scores", apart([row[3] for row in mean], [row[4] for row in wanted]), 1e-12)
 
 
 def write(path: Path, rows: list) -> None:

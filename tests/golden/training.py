@@ -57,7 +57,7 @@ def step(recorded: dict, training: dict, name: str, mode: str, model: Any, split
     case = training if "config" in recorded["models"][name] else {}       # the LSTMs read no priors
     window = rules.windows(recorded)
     with rules.published_landmarks():
-        logits = model(window, window, *rules.priors(recorded, case, split)).logits
+        logits = model(window, window, rules.priors(recorded, case, split)).logits
     loss = nn.functional.cross_entropy(logits, torch.tensor(training["labels"]),
                                        weight=torch.tensor(training["class_weights"]))
     loss.backward(retain_graph=True)
