@@ -61,21 +61,21 @@ def examine(data: str | Path, crops_from: CropsFrom | None = None, notify: Calla
     lists: Lists = {split: _read_list(root, split, findings) if table is None else list(table) or None
                     for split, table in boxes.items()}
     annotated: Names = {}
-    read: set[Path] = set()
+    read_files: set[Path] = set()
     splits: dict[str, Any] = {}
     tables: dict[str, Any] = {}
     for split, uids in lists.items():
         exam, path, table = SplitExam(split, findings), official_json(root, split), boxes[split]
-        of_file = Findings() if path in read else findings             # faults of json/av.json, the file of both: once
-        read |= {path} if table is None and uids else set()
+        of_file = Findings() if path in read_files else findings    # json/av.json is the file of both splits
+        read_files |= {path} if table is None and uids else set()
         clips = (stored_clips(root, path, split, uids, of_file) if table is None
                  else [StoredClip(uid, root, table=tracks) for uid, tracks in table.items()])
-        known = _examine_clips(root, source, clips, uids, exam, of_file, notify)
-        _judge_split(exam, bool(known))
+        in_file = _examine_clips(root, source, clips, uids, exam, of_file, notify)
+        _judge_split(exam, bool(in_file))
         if path.name == "av.json":                                     # holds the clips of both
-            known -= {*(lists["val" if split == "train" else "train"] or ())} - {*(uids or ())}
-        annotated[split] = sorted(known)
-        splits[split] = {"listed": None if uids is None else len(uids), "annotated": len(known), **exam.facts()}
+            in_file -= {*(lists["val" if split == "train" else "train"] or ())} - {*(uids or ())}
+        annotated[split] = sorted(in_file)
+        splits[split] = {"listed": None if uids is None else len(uids), "annotated": len(in_file), **exam.facts()}
         tables[split] = {} if table == {} else {kind: check_table(root, kind, split, exam.faces, findings)
                                                 for kind in JOINED}
     if all(table == {} for table in boxes.values()):
@@ -85,38 +85,38 @@ def examine(data: str | Path, crops_from: CropsFrom | None = None, notify: Calla
     _compare_splits(root, source, lists, annotated, splits["test"].pop("names", []), findings)
     _compare_tables(root, tables, findings)
     prepared = _prepared(root, findings)
-    found = findings.facts()
+    entries = findings.facts()
     return {"format": FORMAT, "data": str(root), "crops_from": source, "splits": splits, "tables": tables,
-            "prepared": prepared, "findings": found, "remedies": remedies(found, str(root), bool(prepared)),
-            "healthy": not any(entry["level"] == "must" for entry in found.values())}
+            "prepared": prepared, "findings": entries, "remedies": remedies(entries, str(root), bool(prepared)),
+            "healthy": not any(entry["level"] == "must" for entry in entries.values())}
 
 
 def _examine_clips(root: Path, source: CropsFrom, clips: Iterable[StoredClip], uids: list[str] | None,
                    exam: SplitExam, of_file: Findings, notify: Callable[[str], None]) -> set[str]:
     """Examine the listed clips (all, where there is no list); returns which clips the split's file annotates."""
-    findings, split, known, bad = exam.findings, exam.split, set[str](), 0
+    split, uids_of_file, bad = exam.split, set[str](), 0
     listed = set(uids or ())
     with Progress(f"reading {split}", len(listed), "clip", notify) as progress:
         for clip in clips:
-            wanted = uids is None or clip.uid in listed
-            if clip.uid in known:
+            is_listed = uids is None or clip.uid in listed
+            if clip.uid in uids_of_file:
                 of_file.add("name_twice", what="clip", split=split, clip=clip.uid)
-                if wanted:
+                if is_listed:
                     exam.count("clip annotated twice: the first is used", clip.uid)
-            elif wanted:
+            elif is_listed:
                 bad += _examine_clip(root, source, clip, exam)
                 progress.add(1)
-            known.add(clip.uid)
+            uids_of_file.add(clip.uid)
     for uid in uids or []:
-        if uid not in known:
+        if uid not in uids_of_file:
             exam.count("clip left out: not annotated", uid)
-    if bad > PrepareConfig.max_bad_fraction * len(uids or known):
-        findings.levels.update(dict.fromkeys(BAD_CLIP, "must"))
-    return known
+    if bad > PrepareConfig.max_bad_fraction * len(uids or uids_of_file):
+        exam.findings.levels.update(dict.fromkeys(BAD_CLIP, "must"))
+    return uids_of_file
 
 
 def _examine_clip(root: Path, source: CropsFrom, clip: StoredClip, exam: SplitExam) -> bool:
-    """Is it a clip that preparation calls bad, since its faces cannot be cut? A clip without faces is not."""
+    """Examine one clip; returns whether preparation would call it bad: it has faces, but its pictures are unusable."""
     place, findings = {"split": exam.split, "clip": clip.uid}, exam.findings
     under: list[PolicyClip] = []             # baseline, clean
     with findings.catching("file_unusable", "annotation file", root, **place):
@@ -134,15 +134,18 @@ def _examine_clip(root: Path, source: CropsFrom, clip: StoredClip, exam: SplitEx
     return exam.add(clip, under[0], under[1], pictures) > 0 and pictures is None
 
 
-def _judge_split(exam: SplitExam, known: bool) -> None:
+def _judge_split(exam: SplitExam, has_clips: bool) -> None:
+    """Can the split be trained on, and scored?"""
     totals, findings, place = exam.clean.totals, exam.findings, {"split": exam.split}
-    if known and not totals["rows"]:
+    if not has_clips:
+        return
+    if not totals["rows"]:
         findings.add("split_unusable", what="no usable face", **place)
-    elif known and not totals["labelled"]:
+    elif not totals["labelled"]:
         findings.add("split_unlabelled", **place)
         if exam.split == "train":
             findings.levels["split_unlabelled"] = "must"
-    elif known and not 0 < totals["looking"] < totals["labelled"]:
+    elif not 0 < totals["looking"] < totals["labelled"]:
         state = "looking" if totals["looking"] else "not looking"
         findings.add("split_unusable", what="one label", **place, detail=f"all {totals['labelled']} faces are {state}")
 

@@ -59,12 +59,12 @@ def stored_clips(root: Path, path: Path, split: str, uids: list[str] | None, fin
 
 def objects(owner: dict[str, Any], name: str, place: Place, findings: Findings) -> list[dict[str, Any]]:
     """The objects of a collection; anything else that is there is a finding."""
-    stored = owner.get(name)
-    if isinstance(stored, list):
-        entries = [entry for entry in stored if isinstance(entry, dict)]
-        findings.add("not_objects", len(stored) - len(entries), what=f"entry of `{name}`", **place)
+    collection = owner.get(name)
+    if isinstance(collection, list):
+        entries = [entry for entry in collection if isinstance(entry, dict)]
+        findings.add("not_objects", len(collection) - len(entries), what=f"entry of `{name}`", **place)
         return entries
-    state = "null" if stored is None else "not a list"
+    state = "null" if collection is None else "not a list"
     findings.add("not_objects", what=f"`{name}` is {state if name in owner else 'missing'}", **place)
     return []
 
@@ -100,7 +100,7 @@ class SplitExam:
             for track in tracks:
                 frames = self.faces.setdefault((clip.uid, track.track), [np.zeros(0, np.int64)] * 2)
                 frames[policy] = np.union1d(frames[policy], track.frames)
-        for raw in under_clean.stored:
+        for raw in under_clean.raw:
             self._check_track(raw, pictures, {**place, "track": raw.track})
         self._check_segments(under_clean, clean, place)
         for pair in overlaps(clean):
@@ -177,11 +177,11 @@ class SplitExam:
             self.longest_gap = {"length": int(lengths[longest]), "clip": at["clip"], "track": raw.track,
                                 "frame": int(before[longest])}
 
-    def _check_segments(self, made: PolicyClip, clean: list[FaceTrack], place: Place) -> None:
+    def _check_segments(self, under_clean: PolicyClip, clean: list[FaceTrack], place: Place) -> None:
         frames: dict[str, list[np.ndarray]] = {}
         for track in clean:
             frames.setdefault(track.person, []).append(track.frames)
-        for segment in made.segments or []:
+        for segment in under_clean.segments or []:
             mine = frames.get(segment.person, [])
             inside = any(((track >= segment.start) & (track < segment.end)).any() for track in mine)
             at = {**place, "frame": segment.start, "detail": f"person {segment.person}, frames {segment.start}.."
@@ -224,11 +224,11 @@ def overlaps(tracks: list[FaceTrack]) -> list[dict[str, Any]]:
         intersection = shared.clip(0).prod(axis=1)
         union = sum((box[:, 2:] - box[:, :2]).prod(axis=1) for box in (one, other)) - intersection
         pairs = pairs.assign(iou=np.divide(intersection, union, out=np.zeros(len(pairs)), where=union > 0))
-    found = pairs[pairs["iou"] >= SAME_FACE].groupby(["track_x", "track_y"]).agg(
+    same = pairs[pairs["iou"] >= SAME_FACE].groupby(["track_x", "track_y"]).agg(
         person_x=("person_x", "first"), person_y=("person_y", "first"), frames=("frame", "size"),
         frame=("frame", "min"), iou=("iou", "mean"))
     return [{"tracks": list(pair.Index), "persons": [pair.person_x, pair.person_y], "frames": int(pair.frames),
-             "frame": int(pair.frame), "iou": round(float(pair.iou), 3)} for pair in found.itertuples()]
+             "frame": int(pair.frame), "iou": round(float(pair.iou), 3)} for pair in same.itertuples()]
 
 
 def quantiles(values: np.ndarray) -> dict[str, float] | None:

@@ -32,7 +32,7 @@ class ClipImages:
     folder: Path
     width: int = 0
     height: int = 0
-    """of the first image that is needed"""
+    """of the first image that is read"""
     _names: dict[Path, set[str]] = field(default_factory=dict)
 
     def path(self, track: str, number: int) -> Path:
@@ -85,22 +85,22 @@ def compare_length(video: VideoFacts, annotated: dict[str, Any], place: Place, f
                  detail=f"{video.frames} of {stated} frames")
 
 
-def check_images(source: Literal["images", "faces"], folder: Path, needed: dict[str, np.ndarray], place: Place,
+def check_images(source: Literal["images", "faces"], folder: Path, numbers_of: dict[str, np.ndarray], place: Place,
                  findings: Findings) -> ClipImages | None:
     """The images of a clip; None, and a finding, where preparation could not use them.
 
     Args:
-        needed: numbers of the pictures that show a face, by track; int64.
+        numbers_of: numbers of the pictures that show a face, by track; int64.
     """
     images = ClipImages(source, folder)
-    if not needed:                                                     # no folder is opened for a clip without faces
+    if not numbers_of:                           # no folder is opened for a clip without faces
         return images
     if not folder.is_dir():
         findings.add("pictures_missing", what="folder of images", **place, file=f"{folder.parent.name}/{folder.name}")
         return None
     if source == "images":
-        needed = {"": np.unique(np.concatenate(list(needed.values())))}
-    for track, numbers in needed.items():
+        numbers_of = {"": np.unique(np.concatenate(list(numbers_of.values())))}
+    for track, numbers in numbers_of.items():
         for number in numbers[images.has(track, numbers)].tolist():
             size = _jpeg_size(images.path(track, number), folder, "pictures_damaged", "image", place, findings)
             if size is None:
