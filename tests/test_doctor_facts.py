@@ -236,7 +236,7 @@ def test_a_video_is_compared_with_the_seconds_annotated(start, end, short):
     findings = Findings()
     compare_length(VideoFacts(20, 320, 180, 30.0), {"video_start_sec": start, "video_end_sec": end}, {"clip": "c"},
                    findings)
-    assert ("video_differs" in findings.found) == short                # 20 frames last 0.67 s
+    assert ("video_differs" in findings.by_kind) == short                # 20 frames last 0.67 s
 
 
 def test_a_video_cut_short_has_fewer_whole_frames_than_it_states(tmp_path):

@@ -453,7 +453,7 @@ def test_a_bomb_in_any_file_that_is_read_does_not_go_off(tmp_path):
     def examined(path: Path) -> None:
         findings = Findings()
         check_table(world, path.parent.name, "train", {}, findings)
-        assert "file_unusable" in findings.found
+        assert "file_unusable" in findings.by_kind
 
     def trained(name: str) -> Callable[[Path], None]:
         def resumes(path: Path) -> None:

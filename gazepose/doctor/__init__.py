@@ -34,7 +34,7 @@ def to_stderr(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def examine(data: str | Path, crops_from: CropsFrom | None = None, notify: Callable[[str], None] = to_stderr
+def examine(data: str | Path, crops_from: CropsFrom | None = None, notify: Callable[[str], None] | None = None
             ) -> dict[str, Any]:
     """Facts of a data set in the Ego4D layout, or of one's own videos with tables of boxes.
 
@@ -50,6 +50,7 @@ def examine(data: str | Path, crops_from: CropsFrom | None = None, notify: Calla
         FileNotFoundError: no such folder.
     """
     root, findings = Path(data).resolve(), Findings()
+    notify = notify or (print if sys.stderr.isatty() else to_stderr)   # in a terminal it is a bar, on stderr too
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder -> give a data set in the Ego4D layout (json/, split/, "
                                 "videos/)")
@@ -60,19 +61,21 @@ def examine(data: str | Path, crops_from: CropsFrom | None = None, notify: Calla
     lists: Lists = {split: _read_list(root, split, findings) if table is None else list(table) or None
                     for split, table in boxes.items()}
     annotated: Names = {}
+    read_files: set[Path] = set()
     splits: dict[str, Any] = {}
     tables: dict[str, Any] = {}
     for split, uids in lists.items():
         exam, path, table = SplitExam(split, findings), official_json(root, split), boxes[split]
-        of_file = findings if path.name != "av.json" or split == "train" else Findings()   # the same file for both
+        of_file = Findings() if path in read_files else findings    # json/av.json is the file of both splits
+        read_files |= {path} if table is None and uids else set()
         clips = (stored_clips(root, path, split, uids, of_file) if table is None
                  else [StoredClip(uid, root, table=tracks) for uid, tracks in table.items()])
-        known = _examine_clips(root, source, clips, uids, exam, of_file, notify)
-        _judge_split(exam, bool(known))
+        in_file = _examine_clips(root, source, clips, uids, exam, of_file, notify)
+        _judge_split(exam, bool(in_file))
         if path.name == "av.json":                                     # holds the clips of both
-            known -= {*(lists["val" if split == "train" else "train"] or ())} - {*(uids or ())}
-        annotated[split] = sorted(known)
-        splits[split] = {"listed": None if uids is None else len(uids), "annotated": len(known), **exam.facts()}
+            in_file -= {*(lists["val" if split == "train" else "train"] or ())} - {*(uids or ())}
+        annotated[split] = sorted(in_file)
+        splits[split] = {"listed": None if uids is None else len(uids), "annotated": len(in_file), **exam.facts()}
         tables[split] = {} if table == {} else {kind: check_table(root, kind, split, exam.faces, findings)
                                                 for kind in JOINED}
     if all(table == {} for table in boxes.values()):
@@ -82,91 +85,87 @@ def examine(data: str | Path, crops_from: CropsFrom | None = None, notify: Calla
     _compare_splits(root, source, lists, annotated, splits["test"].pop("names", []), findings)
     _compare_tables(root, tables, findings)
     prepared = _prepared(root, findings)
-    found = findings.facts()
+    entries = findings.facts()
     return {"format": FORMAT, "data": str(root), "crops_from": source, "splits": splits, "tables": tables,
-            "prepared": prepared, "findings": found, "remedies": remedies(found, str(root), bool(prepared)),
-            "healthy": not any(entry["level"] == "must" for entry in found.values())}
+            "prepared": prepared, "findings": entries, "remedies": remedies(entries, str(root), bool(prepared)),
+            "healthy": not any(entry["level"] == "must" for entry in entries.values())}
 
 
 def _examine_clips(root: Path, source: CropsFrom, clips: Iterable[StoredClip], uids: list[str] | None,
                    exam: SplitExam, of_file: Findings, notify: Callable[[str], None]) -> set[str]:
     """Examine the listed clips (all, where there is no list); returns which clips the split's file annotates."""
-    findings, split, known, bad = exam.findings, exam.split, set[str](), 0
+    split, uids_of_file, bad = exam.split, set[str](), 0
     listed = set(uids or ())
     with Progress(f"reading {split}", len(listed), "clip", notify) as progress:
         for clip in clips:
-            wanted = uids is None or clip.uid in listed
-            if clip.uid in known:
+            is_listed = uids is None or clip.uid in listed
+            if clip.uid in uids_of_file:
                 of_file.add("name_twice", what="clip", split=split, clip=clip.uid)
-                if wanted:
+                if is_listed:
                     exam.count("clip annotated twice: the first is used", clip.uid)
-            elif wanted:
+            elif is_listed:
                 bad += _examine_clip(root, source, clip, exam)
                 progress.add(1)
-            known.add(clip.uid)
+            uids_of_file.add(clip.uid)
     for uid in uids or []:
-        if uid not in known:
+        if uid not in uids_of_file:
             exam.count("clip left out: not annotated", uid)
-    if bad > PrepareConfig.max_bad_fraction * len(uids or known):
-        findings.levels.update(dict.fromkeys(BAD_CLIP, "must"))
-    return known
+    if bad > PrepareConfig.max_bad_fraction * len(uids or uids_of_file):
+        exam.findings.levels.update(dict.fromkeys(BAD_CLIP, "must"))
+    return uids_of_file
 
 
 def _examine_clip(root: Path, source: CropsFrom, clip: StoredClip, exam: SplitExam) -> bool:
-    """Is it a clip that preparation calls bad, since its faces cannot be cut? A clip without faces is not."""
+    """Examine one clip; returns whether preparation would call it bad: it has faces, but its pictures are unusable."""
     place, findings = {"split": exam.split, "clip": clip.uid}, exam.findings
-    try:
-        baseline, clean = apply_policy(clip, BASELINE), apply_policy(clip, CLEAN)
-    except ValueError as error:
-        findings.add("file_unusable", what="annotation file", **place, detail=str(error).removeprefix(f"{root}/"))
+    under: list[PolicyClip] = []             # baseline, clean
+    with findings.catching("file_unusable", "annotation file", root, **place):
+        under = [apply_policy(clip, policy) for policy in (BASELINE, CLEAN)]
+    if not under:
         return False
-    if clip.annotated is None and clean.segments is None:
+    if clip.annotated is None and under[1].segments is None:
         findings.add("clip_without_segments", **place, detail="no file in result_LAM")
     pictures: Pictures
     if source == "videos":
         pictures = check_video(root, place, clip.annotated, clip.table is not None, findings)
     else:
-        needed = pictures_needed([(BASELINE, baseline), (CLEAN, clean)])
-        pictures = check_images(source, root / FOLDERS[source] / clip.uid, needed, place, findings)
-    under: dict[str, PolicyClip] = {"baseline": baseline, "clean": clean}
-    return exam.add(clip, under, pictures) > 0 and pictures is None
+        folder, needed = root / FOLDERS[source] / clip.uid, pictures_needed(under)
+        pictures = check_images(source, folder, needed, place, findings)
+    return exam.add(clip, under[0], under[1], pictures) > 0 and pictures is None
 
 
-def _judge_split(exam: SplitExam, known: bool) -> None:
+def _judge_split(exam: SplitExam, has_clips: bool) -> None:
+    """Can the split be trained on, and scored?"""
     totals, findings, place = exam.clean.totals, exam.findings, {"split": exam.split}
-    if known and not totals["rows"]:
+    if not has_clips:
+        return
+    if not totals["rows"]:
         findings.add("split_unusable", what="no usable face", **place)
-    elif known and not totals["labelled"]:
+    elif not totals["labelled"]:
         findings.add("split_unlabelled", **place)
         if exam.split == "train":
             findings.levels["split_unlabelled"] = "must"
-    elif known and not 0 < totals["looking"] < totals["labelled"]:
+    elif not 0 < totals["looking"] < totals["labelled"]:
         state = "looking" if totals["looking"] else "not looking"
         findings.add("split_unusable", what="one label", **place, detail=f"all {totals['labelled']} faces are {state}")
 
 
 def _read_boxes(root: Path, split: str, findings: Findings) -> dict[str, dict[str, Boxes]] | None:
     """A split's table of boxes, empty where it cannot be read; None where its annotations lie elsewhere."""
-    try:
+    with findings.catching("file_unusable", "table of boxes", root, "split_absent", split=split,
+                           file=f"boxes/{split}.csv"):
         path = find_table(root, split)
         return read_table(path) if path else None
-    except FileNotFoundError:
-        findings.add("split_absent", what="table of boxes", split=split, file=f"boxes/{split}.csv")
-    except (ValueError, OSError, ImportError) as error:
-        findings.add("file_unusable", what="table of boxes", split=split, detail=str(error).removeprefix(f"{root}/"))
     return {}
 
 
 def _read_list(root: Path, split: str, findings: Findings) -> list[str] | None:
     """Uids of a split list; of a faulty one those that can be used; None without any."""
     path, place = root / "split" / f"{split}.list", {"split": split, "file": f"split/{split}.list"}
-    try:
+    with findings.catching("file_unusable", "split list", path, "file_missing", **place):
         return read_split(path)
-    except FileNotFoundError:
-        findings.add("file_missing", what="split list", **place)
+    if not path.is_file():
         return None
-    except ValueError as error:
-        findings.add("file_unusable", what="split list", **place, detail=str(error).removeprefix(f"{path}: "))
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     return list(dict.fromkeys(line.strip() for line in lines if is_id(line.strip()))) or None
 
@@ -216,10 +215,7 @@ def _prepared(root: Path, findings: Findings) -> list[dict[str, Any]]:
     folders = []
     for path in sorted((root / "prepared").glob("*/*/index.json")):
         name = path.parent.relative_to(root).as_posix()
-        try:
+        with findings.catching("file_unusable", "prepared folder", path.parent, file=name):
             index = Index.open(path.parent)
-        except (ValueError, EOFError, OSError) as error:
-            findings.add("file_unusable", what="prepared folder", file=name, detail=str(error))
-            continue
-        folders.append({"folder": name, "rows": len(index), "bad_clips": len(index.facts.get("bad_clips") or ())})
+            folders.append({"folder": name, "rows": len(index), "bad_clips": len(index.facts.get("bad_clips") or ())})
     return folders

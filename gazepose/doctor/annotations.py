@@ -1,4 +1,4 @@
-"""The annotated clips of a split, one by one: odd collections, repeated names, labels without faces, gaps, overlaps."""
+"""The annotated clips of a split, one by one: odd collections, repeated names, lost labels, gaps and overlaps."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -16,19 +16,19 @@ from gazepose.doctor.media import ClipImages, Faces
 from gazepose.doctor.policies import (
     BASELINE,
     CLEAN,
+    SIDES,
     Pictures,
     PolicyClip,
     PolicyTotals,
     StoredClip,
     compare_rows,
     face_table,
-    frame_number,
 )
 from gazepose.io import is_id, read_object
 
 SMALL = 40                   # pixels of a box's shorter side below which a face shows little
 SAME_FACE = 0.5              # boxes that overlap so much (intersection over union) show one face
-GAP_LENGTHS = (1, 5, CLEAN.max_gap or 15)
+GAP_LENGTHS = ("1", "2..5", "6..15", "over 15")      # classes of gaps: clean splits a track at those over 15
 DIFFERENCES = ("both", "baseline_only", "clean_only", "other_label", "other_box")
 QUANTILES = {"least": 0, "5 %": .05, "25 %": .25, "median": .5, "75 %": .75, "95 %": .95, "greatest": 1}
 
@@ -42,16 +42,11 @@ def stored_clips(root: Path, path: Path, split: str, uids: list[str] | None, fin
     if not path.is_file() and (root / "json_original").is_dir():
         yield from (StoredClip(uid, root) for uid in uids or ())
         return
-    try:
+    videos: list[dict[str, Any]] = []
+    with findings.catching("file_unusable", "annotation file", path, "file_missing", **place):
         document = read_object(path, remedy=DAMAGED_ANNOTATIONS)
-    except FileNotFoundError:
-        findings.add("file_missing", what="annotation file", **place)
-        return
-    except ValueError as error:
-        findings.add("file_unusable", what="annotation file", **place, detail=str(error).removeprefix(f"{path}: "))
-        return
-    videos = objects(document, "videos", {"split": split}, findings)
-    document.clear()
+        videos = objects(document, "videos", {"split": split}, findings)
+        document.clear()
     for number in range(len(videos)):
         video, videos[number] = videos[number], {}                     # read clips make room for what is measured
         place = {"split": split, "detail": f"video {str(video.get('video_uid'))[:140]}"}
@@ -64,12 +59,12 @@ def stored_clips(root: Path, path: Path, split: str, uids: list[str] | None, fin
 
 def objects(owner: dict[str, Any], name: str, place: Place, findings: Findings) -> list[dict[str, Any]]:
     """The objects of a collection; anything else that is there is a finding."""
-    stored = owner.get(name)
-    if isinstance(stored, list):
-        entries = [entry for entry in stored if isinstance(entry, dict)]
-        findings.add("not_objects", len(stored) - len(entries), what=f"entry of `{name}`", **place)
+    collection = owner.get(name)
+    if isinstance(collection, list):
+        entries = [entry for entry in collection if isinstance(entry, dict)]
+        findings.add("not_objects", len(collection) - len(entries), what=f"entry of `{name}`", **place)
         return entries
-    state = "null" if stored is None else "not a list"
+    state = "null" if collection is None else "not a list"
     findings.add("not_objects", what=f"`{name}` is {state if name in owner else 'missing'}", **place)
     return []
 
@@ -94,44 +89,38 @@ class SplitExam:
         for policy in (self.baseline, self.clean):
             policy.count(rule, 1, {"clip": uid})
 
-    def add(self, clip: StoredClip, under: dict[str, PolicyClip], pictures: Pictures) -> int:
+    def add(self, clip: StoredClip, under_baseline: PolicyClip, under_clean: PolicyClip, pictures: Pictures) -> int:
         """Examine one clip; returns how many rows it has under clean."""
         place: Place = {"split": self.split, "clip": clip.uid}
         if clip.annotated is not None:
             self._check_structure(clip.annotated, place)
-        baseline, clean = self.baseline.add(under["baseline"], pictures), self.clean.add(under["clean"], pictures)
+        baseline, clean = self.baseline.add(under_baseline, pictures), self.clean.add(under_clean, pictures)
         self.difference += compare_rows(baseline, clean)
         for policy, tracks in enumerate((clean, baseline)):
             for track in tracks:
                 frames = self.faces.setdefault((clip.uid, track.track), [np.zeros(0, np.int64)] * 2)
                 frames[policy] = np.union1d(frames[policy], track.frames)
-        stored = under["clean"].stored
-        for raw in stored:
+        for raw in under_clean.raw:
             self._check_track(raw, pictures, {**place, "track": raw.track})
-        self._check_segments(under["clean"], clean, place)
-        copied = self._check_copies(stored, place)
+        self._check_segments(under_clean, clean, place)
         for pair in overlaps(clean):
-            if frozenset(pair["tracks"]) not in copied:
-                self.totals["overlapping faces"] += pair["frames"]
-                self.findings.add("same_face", what="overlap", **place, track=" and ".join(pair["tracks"]),
-                                  frame=pair["frame"], detail=f"persons {' and '.join(pair['persons'])}, "
-                                  f"{pair['frames']} frames, mean IoU {pair['iou']:.2f}")
+            self.totals["overlapping faces"] += pair["frames"]
+            self.findings.add("same_face", **place, track=" and ".join(pair["tracks"]), frame=pair["frame"],
+                              detail=f"persons {' and '.join(pair['persons'])}, {pair['frames']} frames, "
+                                     f"mean IoU {pair['iou']:.2f}")
         return sum(len(track.frames) for track in clean)
 
     def facts(self) -> dict[str, Any]:
         sizes = np.concatenate([np.zeros(0), *self.sizes])
         lengths = np.concatenate([np.zeros(0, np.int64), *self.gap_lengths])
-        edges = [0, *GAP_LENGTHS]
-        classes = {f"{low + 1}..{high}" if high > low + 1 else str(high): ((lengths > low) & (lengths <= high)).sum()
-                   for low, high in zip(edges[:-1], edges[1:], strict=True)}
-        classes[f"over {edges[-1]}"] = (lengths > edges[-1]).sum()
+        by_length = np.histogram(lengths, [1, 2, 6, 16, np.inf])[0].tolist()
         return {
             **{name: self.totals[name] for name in ("persons", "records", "segments")},
             "policies": {"baseline": self.baseline.facts(), "clean": self.clean.facts()},
             "difference": {name: self.difference[name] for name in DIFFERENCES},
             "face_size": {"pixels": quantiles(sizes), "small": int((sizes < SMALL).sum()), "limit": SMALL},
             "gaps": {"count": len(lengths), "frames": int(lengths.sum()), "lengths": quantiles(lengths),
-                     "by_length": {name: int(number) for name, number in classes.items()},
+                     "by_length": dict(zip(GAP_LENGTHS, by_length, strict=True)),
                      "longest": self.longest_gap},
             "overlapping_faces": self.totals["overlapping faces"]}
 
@@ -167,21 +156,15 @@ class SplitExam:
             add("segment_not_at_me", segment.get("is_at_me") is not True, **at)
 
     def _check_track(self, raw: RawTrack, pictures: Pictures, at: Place) -> None:
-        contradicting = contradictions(raw)
-        if len(contradicting):
-            self.findings.add("record_contradicts", len(contradicting), **at, frame=frame_number(contradicting[0]))
-        back = np.flatnonzero(np.diff(raw.frames) < 0)
-        if len(back):
-            self.findings.add("track_unordered", **at, frame=frame_number(raw.frames[back[0] + 1]))
+        add = self.findings.add_frames
+        add("record_contradicts", contradictions(raw), **at)
+        add("track_unordered", raw.frames[1:][np.diff(raw.frames) < 0][:1], **at)
         if isinstance(pictures, VideoFacts):
-            past = raw.frames[raw.frames >= pictures.frames]
-            if len(past):
-                self.findings.add("face_without_picture", len(past), what="past the end", **at,
-                                  frame=frame_number(past[0]), detail=f"the video has {pictures.frames} frames")
-        elif pictures is not None:
+            add("face_without_picture", raw.frames[raw.frames >= pictures.frames], what="past the end", **at,
+                detail=f"the video has {pictures.frames} frames")
+        elif pictures is not None:               # numbered as under the policy that lacks fewer: they were made for it
             absent = min((_without_image(raw, pictures, policy) for policy in (CLEAN, BASELINE)), key=len)
-            if len(absent):                      # numbered as under the policy that lacks fewer: they were made for it
-                self.findings.add("face_without_picture", len(absent), what="no image", **at, frame=int(absent[0]))
+            add("face_without_picture", absent, what="no image", **at)
         if raw.suspect:
             return
         frames, corners = clean_records(raw, CLEAN, Counter())
@@ -194,23 +177,11 @@ class SplitExam:
             self.longest_gap = {"length": int(lengths[longest]), "clip": at["clip"], "track": raw.track,
                                 "frame": int(before[longest])}
 
-    def _check_copies(self, stored: list[RawTrack], place: Place) -> set[frozenset[str]]:
-        """Tracks with exactly the frames and boxes of another."""
-        first: dict[bytes, str] = {}
-        pairs = set()
-        for raw in stored:
-            original = first.setdefault(raw.frames.tobytes() + raw.boxes.tobytes(), raw.track)
-            if original != raw.track and len(raw.frames):
-                pairs.add(frozenset((original, raw.track)))
-                self.findings.add("same_face", what="copy", **place, track=raw.track, frame=frame_number(raw.frames[0]),
-                                  detail=f"as track {original}")
-        return pairs
-
-    def _check_segments(self, made: PolicyClip, clean: list[FaceTrack], place: Place) -> None:
+    def _check_segments(self, under_clean: PolicyClip, clean: list[FaceTrack], place: Place) -> None:
         frames: dict[str, list[np.ndarray]] = {}
         for track in clean:
             frames.setdefault(track.person, []).append(track.frames)
-        for segment in made.segments or []:
+        for segment in under_clean.segments or []:
             mine = frames.get(segment.person, [])
             inside = any(((track >= segment.start) & (track < segment.end)).any() for track in mine)
             at = {**place, "frame": segment.start, "detail": f"person {segment.person}, frames {segment.start}.."
@@ -247,20 +218,17 @@ def overlaps(tracks: list[FaceTrack]) -> list[dict[str, Any]]:
     faces = face_table(tracks)
     pairs = faces.merge(faces, on="frame")
     pairs = pairs[pairs["track_x"] < pairs["track_y"]]
-    one, other = ({side: pairs[f"{side}_{end}"].to_numpy() for side in ("left", "top", "right", "bottom")}
-                  for end in ("x", "y"))
+    one, other = (pairs[[f"{side}_{end}" for side in SIDES]].to_numpy() for end in ("x", "y"))
     with np.errstate(over="ignore", invalid="ignore"):                 # absurd boxes overlap with nothing
-        width = np.minimum(one["right"], other["right"]) - np.maximum(one["left"], other["left"])
-        height = np.minimum(one["bottom"], other["bottom"]) - np.maximum(one["top"], other["top"])
-        shared = width.clip(0) * height.clip(0)
-        areas = [(box["right"] - box["left"]) * (box["bottom"] - box["top"]) for box in (one, other)]
-        union = areas[0] + areas[1] - shared
-        pairs = pairs.assign(iou=np.divide(shared, union, out=np.zeros(len(pairs)), where=union > 0))
-    found = pairs[pairs["iou"] >= SAME_FACE].groupby(["track_x", "track_y"]).agg(
+        shared = np.minimum(one[:, 2:], other[:, 2:]) - np.maximum(one[:, :2], other[:, :2])
+        intersection = shared.clip(0).prod(axis=1)
+        union = sum((box[:, 2:] - box[:, :2]).prod(axis=1) for box in (one, other)) - intersection
+        pairs = pairs.assign(iou=np.divide(intersection, union, out=np.zeros(len(pairs)), where=union > 0))
+    same = pairs[pairs["iou"] >= SAME_FACE].groupby(["track_x", "track_y"]).agg(
         person_x=("person_x", "first"), person_y=("person_y", "first"), frames=("frame", "size"),
         frame=("frame", "min"), iou=("iou", "mean"))
     return [{"tracks": list(pair.Index), "persons": [pair.person_x, pair.person_y], "frames": int(pair.frames),
-             "frame": int(pair.frame), "iou": round(float(pair.iou), 3)} for pair in found.itertuples()]
+             "frame": int(pair.frame), "iou": round(float(pair.iou), 3)} for pair in same.itertuples()]
 
 
 def quantiles(values: np.ndarray) -> dict[str, float] | None:

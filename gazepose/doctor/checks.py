@@ -4,8 +4,10 @@ must: training or a submission stops, or uses wrong data. look: it goes on, but 
 policies handle it, or it is only good to know.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -39,7 +41,7 @@ KINDS: dict[str, Kind] = {
         "must", "files that cannot be used",
         "correct what is named above, or download or make the file again (a prepared folder: delete it)"),
     "split_absent": Kind(
-        "note", "splits without data: a table of boxes, or the test crops in videos_challenge/, are not here",
+        "note", "splits without data (no table in boxes/, or no test crops in videos_challenge/)",
         "put the table of boxes of the split into {data}/boxes/"),
     "clip_in_two_splits": Kind(
         "must", "clips in two splits",
@@ -86,7 +88,7 @@ KINDS: dict[str, Kind] = {
         "the face is trained on and scored twice, perhaps with two labels: delete one of the two tracks in "
         "{data}/json/, or set \"suspect\": true for it (the policy clean leaves it out)"),
     "label_without_face": Kind(
-        "look", "looking segments or persons whose labels reach no face",
+        "look", "looking segments or persons that label no face",
         "check person, start_frame and end_frame of the segments and person_id of the persons in {data}/json/"),
     "face_twice": Kind(
         "must", "faces that occur twice among the test crops or in a table of priors",
@@ -105,14 +107,14 @@ KINDS: dict[str, Kind] = {
         "download these files again: a damaged crop costs the score of its whole video, and the submission is refused"),
     "crop_unusual": Kind(
         "look", "test crops of another size than 224 x 224, or without a frame number in their name",
-        "they are used: stretched to the crop size, and without a frame number alone, without neighbours; compare them "
-        "with the official crops"),
+        "they are used all the same: another size is stretched, and a crop without a frame number has no neighbours; "
+        "compare them with the official crops"),
     # good to know
     "clip_unused": Kind("note", "clips with annotations or pictures that are in no split"),
-    "clip_invalid": Kind("note", "clips that the annotation marks as not valid (no policy minds)"),
+    "clip_invalid": Kind("note", "clips that the annotation marks as not valid (no policy uses this mark)"),
     "not_objects": Kind("note", "collections in the annotation that are null, missing or not lists of objects"),
     "segment_without_face": Kind("note", "looking segments without a face of that person in their frames"),
-    "segment_not_at_me": Kind("note", "looking segments not marked as at me (they count as looking all the same)"),
+    "segment_not_at_me": Kind("note", "looking segments not marked as at me (they still count as looking)"),
     "record_contradicts": Kind("note", "records with the frame of another record, but another box"),
     "track_unordered": Kind("note", "tracks whose records are not in order of frame (they are sorted)"),
 }
@@ -123,7 +125,7 @@ BAD_CLIP = ("pictures_missing", "pictures_damaged")
 class Findings:
     """Counts and places by kind. Examples are capped for each part of a kind; the clips of a listing kind are not."""
 
-    found: dict[str, dict[str, Any]] = field(default_factory=dict)
+    by_kind: dict[str, dict[str, Any]] = field(default_factory=dict)
     levels: dict[str, Level] = field(default_factory=dict)
     """of kinds that matter more in this data set than elsewhere"""
 
@@ -131,7 +133,7 @@ class Findings:
         """Count one kind; `what` names the part of it, such as "video cut short"."""
         if not count:
             return
-        entry = self.found.setdefault(kind, {"count": 0, "parts": {}, "examples": []})
+        entry = self.by_kind.setdefault(kind, {"count": 0, "parts": {}, "examples": []})
         entry["count"] += int(count)
         entry["parts"][what] = entry["parts"].get(what, 0) + int(count)
         most = MUST_EXAMPLES if KINDS[kind].level == "must" else EXAMPLES
@@ -140,25 +142,51 @@ class Findings:
         if KINDS[kind].listing and place["clip"] not in entry.setdefault("clips", []):
             entry["clips"].append(place["clip"])
 
+    @contextmanager
+    def catching(self, kind: str, what: str, prefix: Path, missing: str = "", **place: Any) -> Iterator[None]:
+        """An error of reading in this block becomes a finding of this kind; a missing file, one of the kind `missing`.
+
+        Args:
+            prefix: a path that the place names already; it is cut off the error's message.
+        """
+        try:
+            yield
+        except (ValueError, OSError, ImportError, EOFError) as error:
+            if missing and isinstance(error, FileNotFoundError):
+                self.add(missing, what=what, **place)
+            else:
+                detail = str(error).removeprefix(f"{prefix}: ").removeprefix(f"{prefix}/")
+                self.add(kind, what=what, **{**place, "detail": detail})
+
+    def add_frames(self, kind: str, frames: np.ndarray, /, what: str = "", **place: Any) -> None:
+        """One for each frame of a track; the first is the example."""
+        if len(frames):
+            self.add(kind, len(frames), what=what, **place, frame=frame_number(frames[0]))
+
     def add_rows(self, kind: str, rows: np.ndarray, what: str, place: Callable[[int], Place]) -> None:
         """One for each row of a table; only rows that serve as examples are looked up, and these are spread over it."""
         examples = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), EXAMPLES)).astype(int))
         for row in rows[examples].tolist():
             self.add(kind, what=what, **place(row))
         if len(rows) > EXAMPLES:
-            self.found[kind]["count"] += len(rows) - EXAMPLES
-            self.found[kind]["parts"][what] += len(rows) - EXAMPLES
+            self.by_kind[kind]["count"] += len(rows) - EXAMPLES
+            self.by_kind[kind]["parts"][what] += len(rows) - EXAMPLES
 
     def facts(self) -> dict[str, dict[str, Any]]:
         """In the order of repair."""
-        return {name: {"level": self.levels.get(name, kind.level), "title": kind.title, **self.found[name]}
-                for name, kind in KINDS.items() if name in self.found}
+        return {name: {"level": self.levels.get(name, kind.level), "title": kind.title, **self.by_kind[name]}
+                for name, kind in KINDS.items() if name in self.by_kind}
+
+
+def frame_number(frame: float) -> int | None:
+    """For a place: None for what is no frame number."""
+    return int(frame) if np.isfinite(frame) else None
 
 
 def remedies(findings: dict[str, dict[str, Any]], data: str, prepared: bool) -> list[dict[str, str]]:
     """What to do, in order: first what must be done, then what is worth a look; within each in the order of repair."""
     steps = [{"level": level, "finding": name, "do": KINDS[name].remedy.format(data=data)}
-             for level in ("must", "look") for name, found in findings.items() if found["level"] == level]
+             for level in ("must", "look") for name, entry in findings.items() if entry["level"] == level]
     if steps and prepared:
         steps.append({"level": "look", "finding": "prepared", "do":
                       f"after the repair, delete {data}/prepared/, which was made from the old data; it is made again"})

@@ -4,7 +4,6 @@ Videos are read by their headers and first picture, images and crops by their fi
 """
 
 import os
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,7 +21,6 @@ from gazepose.io import is_id
 from gazepose.progress import Progress
 
 FPS = 30
-NUMBERED = re.compile(r"(?:img|face)_(\d{5,9})\.jpg")
 Faces = dict[tuple[str, str], list[np.ndarray]]      # frames of each clip and track, under clean and under baseline
 
 
@@ -34,8 +32,8 @@ class ClipImages:
     folder: Path
     width: int = 0
     height: int = 0
-    """of the first image that is needed"""
-    _numbers: dict[str, np.ndarray] = field(default_factory=dict)
+    """of the first image that is read"""
+    _names: dict[Path, set[str]] = field(default_factory=dict)
 
     def path(self, track: str, number: int) -> Path:
         """The image of decoded picture `number`."""
@@ -44,12 +42,10 @@ class ClipImages:
     def has(self, track: str, numbers: np.ndarray) -> np.ndarray:
         """Which of a track's pictures (numbered from 0) have an image, bool [n]."""
         folder = self.path(track, 0).parent
-        if folder.name not in self._numbers:
-            names = os.listdir(folder) if folder.is_dir() else []
-            found = [(int(match[1]) - 1, match[0]) for match in map(NUMBERED.fullmatch, names) if match]
-            self._numbers[folder.name] = np.array([number for number, name in found
-                                                   if self.path(track, number).name == name], np.int64)
-        return (numbers >= 0) & np.isin(numbers, self._numbers[folder.name])
+        if folder not in self._names:
+            self._names[folder] = {*os.listdir(folder)} if folder.is_dir() else set()
+        names = self._names[folder]
+        return np.array([number >= 0 and self.path(track, number).name in names for number in numbers.tolist()], bool)
 
 
 def check_video(root: Path, place: Place, annotated: dict[str, Any] | None, any_rate: bool,
@@ -61,14 +57,10 @@ def check_video(root: Path, place: Place, annotated: dict[str, Any] | None, any_
         any_rate: no frame rate is expected, since frames are numbered as they are decoded.
     """
     path = find_video(root / "videos", place["clip"])
-    try:
+    facts, whole = None, 0
+    with findings.catching("pictures_damaged", "video", path, "pictures_missing", **place):
         facts, whole = look_at(path)
-    except FileNotFoundError:
-        findings.add("pictures_missing", what="video", **place)
-        return None
-    except (ValueError, OSError) as error:
-        findings.add("pictures_damaged", what="video cannot be opened", **place,
-                     detail=str(error).removeprefix(f"{path}: "))
+    if facts is None:
         return None
     if whole < facts.frames:
         findings.add("pictures_damaged", what="video cut short", **place,
@@ -93,22 +85,22 @@ def compare_length(video: VideoFacts, annotated: dict[str, Any], place: Place, f
                  detail=f"{video.frames} of {stated} frames")
 
 
-def check_images(source: Literal["images", "faces"], folder: Path, needed: dict[str, np.ndarray], place: Place,
+def check_images(source: Literal["images", "faces"], folder: Path, numbers_of: dict[str, np.ndarray], place: Place,
                  findings: Findings) -> ClipImages | None:
     """The images of a clip; None, and a finding, where preparation could not use them.
 
     Args:
-        needed: numbers of the pictures that show a face, by track; int64.
+        numbers_of: numbers of the pictures that show a face, by track; int64.
     """
     images = ClipImages(source, folder)
-    if not needed:                                                     # no folder is opened for a clip without faces
+    if not numbers_of:                           # no folder is opened for a clip without faces
         return images
     if not folder.is_dir():
         findings.add("pictures_missing", what="folder of images", **place, file=f"{folder.parent.name}/{folder.name}")
         return None
     if source == "images":
-        needed = {"": np.unique(np.concatenate(list(needed.values())))}
-    for track, numbers in needed.items():
+        numbers_of = {"": np.unique(np.concatenate(list(numbers_of.values())))}
+    for track, numbers in numbers_of.items():
         for number in numbers[images.has(track, numbers)].tolist():
             size = _jpeg_size(images.path(track, number), folder, "pictures_damaged", "image", place, findings)
             if size is None:
@@ -159,8 +151,6 @@ def check_crops(root: Path, findings: Findings, notify: Callable[[str], None]) -
 def _jpeg_size(path: Path, folder: Path, kind: str, what: str, place: Place, findings: Findings
                ) -> tuple[int, int] | None:
     """(height, width) of an image; None, and a finding of this kind, where the file is damaged."""
-    try:
+    with findings.catching(kind, what, folder, **place):
         return size_by_header(path)
-    except (ValueError, OSError) as error:
-        findings.add(kind, what=what, **{**place, "detail": str(error).removeprefix(f"{folder}/")})
-        return None
+    return None

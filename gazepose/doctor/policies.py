@@ -15,12 +15,13 @@ from gazepose.data.box_table import Boxes, labelled_tracks, raw_track
 from gazepose.data.crops import outside
 from gazepose.data.tracks import POLICIES, FaceTrack, Policy, RawTrack, RuleCounts, Segment, face_tracks
 from gazepose.data.video import VideoFacts
-from gazepose.doctor.checks import EXAMPLES, Place
+from gazepose.doctor.checks import EXAMPLES, Place, frame_number
 from gazepose.doctor.media import ClipImages
 
 BASELINE, CLEAN = POLICIES["baseline"], POLICIES["clean"]
 NO_PICTURE = {"videos": "row left out: past the end of the video", "images": "row left out: no extracted picture",
               "faces": "row left out: no face image"}
+SIDES = ["left", "top", "right", "bottom"]   # of a box, in pixels
 Pictures = VideoFacts | ClipImages | None    # None: unknown, or not usable
 
 
@@ -40,51 +41,52 @@ class PolicyClip:
 
     Attributes:
         segments: None where the policy leaves the clip out.
-        stored: tracks as annotated, without the wearer's.
-        touched: (rule, how many, place of the first) of each rule that touched something.
+        raw: tracks as annotated, without the wearer's.
+        rules: (rule, how many it touched, place of the first) of each rule and track, or rule and clip.
     """
 
+    policy: Policy
     segments: list[Segment] | None
-    stored: list[RawTrack]
+    raw: list[RawTrack]
     faces: list[FaceTrack] = field(default_factory=list)
-    touched: list[tuple[str, int, Place]] = field(default_factory=list)
+    rules: list[tuple[str, int, Place]] = field(default_factory=list)
 
 
 def apply_policy(clip: StoredClip, policy: Policy) -> PolicyClip:
-    """ValueError naming the file, where the original scripts' file of the clip cannot be read."""
+    """Read one clip under a policy; ValueError naming the original scripts' file that cannot be read."""
     reading, of_tracks = Counter[str](), Counter[str]()
     segments: list[Segment] | None = []
     if clip.table is not None:
-        stored = [raw_track(name, boxes) for name, boxes in clip.table.items()]
+        raw_of_clip = [raw_track(name, boxes) for name, boxes in clip.table.items()]
     elif clip.annotated is not None:
         segments = looking_segments(clip.annotated, policy, reading)
-        stored = raw_tracks(clip.annotated, policy, of_tracks)
+        raw_of_clip = raw_tracks(clip.annotated, policy, of_tracks)
     else:
         folder = clip.root / "json_original"
         segments = original_segments(folder, clip.root / "result_LAM", clip.uid, policy, reading)
-        stored = original_tracks(folder, clip.uid, of_tracks)
-    made = PolicyClip(segments, stored)
+        raw_of_clip = original_tracks(folder, clip.uid, of_tracks)
+    result = PolicyClip(policy, segments, raw_of_clip)
     if segments is not None:
         reading += of_tracks
-        for raw in stored:
+        for raw in raw_of_clip:
             counts = RuleCounts()
-            made.faces += (face_tracks(clip.uid, raw, segments, policy, counts) if clip.table is None
+            result.faces += (face_tracks(clip.uid, raw, segments, policy, counts) if clip.table is None
                            else labelled_tracks(clip.uid, raw, clip.table[raw.track], policy, counts))
-            made.touched += [(rule, number, {"clip": clip.uid, "track": raw.track, **(
+            result.rules += [(rule, number, {"clip": clip.uid, "track": raw.track, **(
                 {"frame": frame_number(counts.first[rule])} if rule in counts.first else {})})
                 for rule, number in counts.items() if number]
-    made.touched += [(rule, number, {"clip": clip.uid}) for rule, number in reading.items()]
-    return made
+    result.rules += [(rule, number, {"clip": clip.uid}) for rule, number in reading.items()]
+    return result
 
 
-def pictures_needed(clips: list[tuple[Policy, PolicyClip]]) -> dict[str, np.ndarray]:
+def pictures_needed(under: list[PolicyClip]) -> dict[str, np.ndarray]:
     """Numbers (from 0) of the pictures that any of the policies cuts a face from, by track; int64, ascending."""
-    needed: dict[str, np.ndarray] = {}
-    for policy, made in clips:
-        for track in made.faces:
-            numbers = track.frames - policy.first_number
-            needed[track.track] = np.union1d(needed.get(track.track, numbers), numbers)
-    return needed
+    of_track: dict[str, np.ndarray] = {}
+    for clip in under:
+        for track in clip.faces:
+            numbers = track.frames - clip.policy.first_number
+            of_track[track.track] = np.union1d(of_track.get(track.track, numbers), numbers)
+    return of_track
 
 
 @dataclass
@@ -101,15 +103,15 @@ class PolicyTotals:
         if len(entry["examples"]) < EXAMPLES:
             entry["examples"].append(place)
 
-    def add(self, made: PolicyClip, pictures: Pictures) -> list[FaceTrack]:
+    def add(self, clip: PolicyClip, pictures: Pictures) -> list[FaceTrack]:
         """Count one clip; returns the rows that preparation would store."""
-        for rule, number, place in made.touched:
+        for rule, number, place in clip.rules:
             self.count(rule, number, place)
         absent_rule = NO_PICTURE[pictures.source if isinstance(pictures, ClipImages) else "videos"]
         outside_rule = ("row left out: outside the picture" if self.policy.drop_outside
                         else "crop black: outside the picture")
         rows = []
-        for track in made.faces:
+        for track in clip.faces:
             absent, invisible = without_picture(track, pictures, self.policy)
             for rule, which in ((absent_rule, absent), (outside_rule, invisible)):
                 if which.any():
@@ -152,7 +154,7 @@ def compare_rows(baseline: list[FaceTrack], clean: list[FaceTrack]) -> Counter[s
     """How the rows of the two policies differ in one clip; a frame that baseline holds twice counts once."""
     one, other = (face_table(tracks).drop_duplicates(["track", "frame"]) for tracks in (baseline, clean))
     both = one.merge(other, on=["track", "frame"])
-    moved = [np.abs(both[f"{side}_x"] - both[f"{side}_y"]) > 1e-6 for side in ("left", "top", "right", "bottom")]
+    moved = [np.abs(both[f"{side}_x"] - both[f"{side}_y"]) > 1e-6 for side in SIDES]
     return Counter(both=len(both), baseline_only=len(one) - len(both), clean_only=len(other) - len(both),
                    other_label=int((both["label_x"] != both["label_y"]).sum()),
                    other_box=int(np.logical_or.reduce(moved).sum()))
@@ -168,9 +170,4 @@ def face_table(tracks: list[FaceTrack]) -> Any:
         "person": np.repeat(np.array([track.person for track in tracks], object), lengths),
         "frame": np.concatenate([np.zeros(0, np.int64), *(track.frames for track in tracks)]),
         "label": np.concatenate([np.zeros(0, np.int8), *(track.labels for track in tracks)]),
-        **dict(zip(("left", "top", "right", "bottom"), boxes.T, strict=True))})
-
-
-def frame_number(frame: float) -> int | None:
-    """For a place: None for what is no frame number."""
-    return int(frame) if np.isfinite(frame) else None
+        **dict(zip(SIDES, boxes.T, strict=True))})

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from gazepose.data.index import COLUMNS, PRIORS
+from gazepose.data.join import face_keys, match_keys, number_names
 from gazepose.doctor.checks import Findings, Place
 from gazepose.doctor.media import Faces
 from gazepose.io import read_arrays
@@ -21,35 +22,38 @@ def check_table(root: Path, kind: str, split: str, faces: Faces, findings: Findi
     """Facts of DATA/<kind>/<split>.npz; None where it is not there, or cannot be used (then there is a finding)."""
     path = root / kind / f"{split}.npz"
     place: Place = {"split": split, "file": f"{kind}/{split}.npz"}
-    if not path.is_file():
-        return None
-    try:
-        table = read_arrays(path, ("clip", "track", "frame", *JOINED[kind]))
-        _check_columns(table)
-    except ValueError as error:
-        findings.add("file_unusable", what="table of priors", **place, detail=str(error).removeprefix(f"{path}: "))
+    table: Table = {}
+    if path.is_file():
+        with findings.catching("file_unusable", "table of priors", path, **place):
+            content = read_arrays(path, ("clip", "track", "frame", *JOINED[kind]))
+            _check_columns(content)
+            table = content
+    if not table:
         return None
 
     def where(row: int) -> Place:
         return {**place, "clip": str(table["clip"][row]), "track": str(table["track"][row]),
                 "frame": int(table["frame"][row])}
 
-    track = _track_numbers(table, faces)
-    key = (track << 32) + table["frame"].astype(np.int64)              # one number per face: they are joined by it
+    clips, tracks = {clip for clip, _ in faces}, {name: number for number, name in enumerate(faces)}
+    names, number = number_names(table["clip"], table["track"])
+    track_of_name = [tracks.get(name, NO_TRACK if name[0] in clips else NO_CLIP) for name in names]
+    track = np.array(track_of_name, np.int64)[number]
+    key = face_keys(track, table["frame"])
     clean, baseline = (np.concatenate([np.zeros(0, np.int64), *(
-        (number << 32) + frames[policy] for number, frames in enumerate(faces.values()))]) for policy in (0, 1))
-    in_clean = (track >= 0) & np.isin(key, clean)
-    joined = in_clean | (track >= 0) & np.isin(key, baseline)
+        face_keys(np.full(len(frames[policy]), number), frames[policy])
+        for number, frames in enumerate(faces.values()))]) for policy in (0, 1))
+    in_clean, in_baseline = match_keys(key, clean), match_keys(key, baseline)
+    joined = in_clean.known | in_baseline.known
     for what, stray in (("no such clip in this split", track == NO_CLIP), ("no such track", track == NO_TRACK),
                         ("no face in that frame", (track >= 0) & ~joined)):
         findings.add_rows("prior_without_face", np.flatnonzero(stray), what, where)
-    order = np.argsort(key, kind="stable")
-    again = order[1:][(key[order][1:] == key[order][:-1]) & (track[order][1:] >= 0)]
-    findings.add_rows("face_twice", again, "row of a table", where)
+    twice = np.flatnonzero(in_clean.twice | in_baseline.twice)
+    findings.add_rows("face_twice", twice, "row of a table", where)
     facts: dict[str, Any] = {"rows": len(key), "joined": int(joined.sum()), "columns": {}}
     for name in (name for name in JOINED[kind] if name in table):
         known = ~np.isnan(table[name].reshape(len(key), -1)).all(axis=1)
-        covered = len(np.unique(key[known & in_clean]))
+        covered = len(np.unique(key[known & in_clean.known]))
         for what, wrong in _out_of_range(name, table[name]).items():
             findings.add_rows("prior_out_of_range", np.flatnonzero(wrong), f"{name}: {what}", where)
         facts["columns"][name] = {"known": int(known.sum()), "faces": len(clean), "covered": covered,
@@ -83,13 +87,3 @@ def _out_of_range(name: str, values: np.ndarray) -> dict[str, Any]:
     place, confidence = values[..., :2], values[..., 2]
     return {"a place far outside the crop": ((place < -AROUND) | (place > 1 + AROUND)).any(axis=(1, 2)),
             "a confidence outside 0..1": ((confidence < 0) | (confidence > 1)).any(axis=1)}
-
-
-def _track_numbers(table: Table, faces: Faces) -> np.ndarray:
-    """The number of each row's track in `faces`, int64; names are looked up once per run of equal ones."""
-    number, clips = {name: n for n, name in enumerate(faces)}, {clip for clip, _ in faces}
-    clip, track = table["clip"], table["track"]
-    starts = np.flatnonzero(np.r_[len(clip) > 0, (clip[1:] != clip[:-1]) | (track[1:] != track[:-1])])
-    names = [(str(clip[start]), str(track[start])) for start in starts]
-    known = np.array([number.get(name, NO_TRACK if name[0] in clips else NO_CLIP) for name in names], np.int64)
-    return np.repeat(known, np.diff(np.r_[starts, len(clip)]))

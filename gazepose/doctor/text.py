@@ -21,8 +21,8 @@ def as_text(facts: dict[str, Any]) -> str:
              _overview(facts["splits"]["test"], trained)]
     listed = sum(facts["splits"][split]["listed"] or 0 for split in ("train", "val"))
     for level, title in LEVELS.items():
-        lines = [line for found in facts["findings"].values() if found["level"] == level
-                 for line in _finding(found, listed)]
+        lines = [line for finding in facts["findings"].values() if finding["level"] == level
+                 for line in _finding(finding, listed)]
         parts.append("\n".join([title, *(lines or ["  nothing"])]))
     if trained:
         parts += [_policies(trained), _faces(trained)]
@@ -32,10 +32,10 @@ def as_text(facts: dict[str, Any]) -> str:
 
 def _overview(test: dict[str, Any], trained: dict[str, Any]) -> str:
     rows = {}
-    for split, known in trained.items():
-        clean = known["policies"]["clean"]
-        rows[split] = {"clips listed": "no list" if known["listed"] is None else known["listed"],
-                       "annotated": known["annotated"], "with faces": clean["clips"], "persons": known["persons"],
+    for split, summary in trained.items():
+        clean = summary["policies"]["clean"]
+        rows[split] = {"clips listed": "no list" if summary["listed"] is None else summary["listed"],
+                       "annotated": summary["annotated"], "with faces": clean["clips"], "persons": summary["persons"],
                        "tracks": clean["tracks"], "faces": clean["rows"], "with a picture": clean["rows_with_picture"],
                        "looking": clean["looking"], "looking rate": _percent(clean["rate"])}
     if test:
@@ -46,49 +46,49 @@ def _overview(test: dict[str, Any], trained: dict[str, Any]) -> str:
     return f"{_table(rows)}\n{note}" if rows else ""
 
 
-def _finding(found: dict[str, Any], listed: int) -> list[str]:
+def _finding(finding: dict[str, Any], listed: int) -> list[str]:
     """A finding with its parts and examples; of a listing kind every clip, unless it is all clips there are."""
-    clips = [clip for clip in found.get("clips", ()) if clip]
-    title = f"  {found['count']:>8,}  {found['title']}"
+    clips = [clip for clip in finding.get("clips", ()) if clip]
+    title = f"  {finding['count']:>8,}  {finding['title']}"
     if len(clips) > 1 and len(clips) == listed:
         return [f"{title}: of every listed clip, {clips[0]} first"]
     lines = [title]
-    if len(found["parts"]) > 1:
-        lines.append(" " * 12 + ", ".join(f"{part}: {count:,}" for part, count in found["parts"].items()))
-    examples = [where for where in map(_where, found["examples"]) if where]
+    if len(finding["parts"]) > 1:
+        lines.append(" " * 12 + ", ".join(f"{part}: {count:,}" for part, count in finding["parts"].items()))
+    examples = [where for where in map(_where, finding["examples"]) if where]
     lines += [" " * 12 + where for where in examples]
     if len(clips) > len(examples):
         lines += _wrapped("all clips: " + " ".join(clips), " " * 12, 12)
-    elif examples and found["count"] > len(examples):
-        lines.append(f"            and {found['count'] - len(examples):,} more")
+    elif examples and finding["count"] > len(examples):
+        lines.append(f"            and {finding['count'] - len(examples):,} more")
     return lines
 
 
 def _policies(trained: dict[str, Any]) -> str:
     """What the rules touched under either policy, and how the rows differ."""
     rules: dict[str, dict[str, Any]] = {}
-    columns = [(f"{split} {policy}", known["policies"][policy]) for split, known in trained.items()
+    columns = [(f"{split} {policy}", summary["policies"][policy]) for split, summary in trained.items()
                for policy in ("baseline", "clean")]
     for rule in sorted({rule for _, policy in columns for rule in policy["rules"]}):
         entries = {column: policy["rules"].get(rule) for column, policy in columns}
         rules[rule] = {column: entry["count"] if entry else "-" for column, entry in entries.items()}
         rules[rule]["for example"] = _where(next(entry for entry in entries.values() if entry)["examples"][0])
     rows: dict[str, dict[str, Any]] = {}
-    for split, known in trained.items():
-        policies, difference = known["policies"], known["difference"]
+    for split, summary in trained.items():
+        policies, difference = summary["policies"], summary["difference"]
         values = {**{f"faces, {name}": policies[name]["rows"] for name in ("baseline", "clean")},
                   **{title: difference[name] for name, title in DIFFERENCE.items()},
                   **{f"looking, {name}": _percent(policies[name]["rate"]) for name in ("baseline", "clean")}}
         for title, value in values.items():
             rows.setdefault(title, {})[split] = value
-    return "\n".join(["WHAT THE POLICIES' RULES TOUCH (as `prepare` counts; baseline: as published; clean)",
-                      _table(rules), "", "HOW THE TWO POLICIES DIFFER", _table(rows)])
+    return "\n".join(["WHAT THE POLICIES' RULES TOUCH (as `prepare` counts; baseline: as published, clean: for "
+                      "training)", _table(rules), "", "HOW THE TWO POLICIES DIFFER", _table(rows)])
 
 
 def _faces(trained: dict[str, Any]) -> str:
     sizes, gaps = {}, {}
-    for split, known in trained.items():
-        size, gap, longest = known["face_size"], known["gaps"], known["gaps"]["longest"]
+    for split, summary in trained.items():
+        size, gap, longest = summary["face_size"], summary["gaps"], summary["gaps"]["longest"]
         sizes[split] = {**{name: f"{value:.0f}" for name, value in (size["pixels"] or {}).items()},
                         f"under {size['limit']}": size["small"]}
         gaps[split] = {"gaps": gap["count"], "frames": gap["frames"],
@@ -109,14 +109,14 @@ def _priors(tables: dict[str, Any]) -> str:
 def _remedies(facts: dict[str, Any]) -> str:
     lines = ["WHAT TO DO"]
     for number, step in enumerate(facts["remedies"], 1):
-        found = facts["findings"].get(step["finding"])
-        title = f"{found['title']} ({found['count']:,}): " if found else ""
+        finding = facts["findings"].get(step["finding"])
+        title = f"{finding['title']} ({finding['count']:,}): " if finding else ""
         lines += _wrapped(f"{title}{step['do']}", f"  {number:>2}. {'MUST  ' if step['level'] == 'must' else ''}", 6)
     must = sum(step["level"] == "must" for step in facts["remedies"])
     if must:
         lines.append(f"{must} of these must be repaired before training or a submission can be trusted.")
     elif facts["remedies"]:
-        lines.append("Nothing hinders training; these are worth a look.")
+        lines.append("Nothing prevents training; these are worth a look.")
     else:
         lines.append("  nothing: the data set is ready for training.")
     return "\n".join(lines)
