@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from gazepose.data.clip_crops import start_worker
 from gazepose.data.features import Features
 from gazepose.data.index import Index
 from gazepose.data.order import BatchOrder, ClipOrder
