@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -57,17 +58,19 @@ from gazepose.data.video import container_of, frames_in_order
 from gazepose.data.windows import WindowRule, make_batch
 from gazepose.doctor.checks import Findings
 from gazepose.doctor.tables import check_table
+from gazepose.evaluation.examples import read_copy, shown_faces
 from gazepose.evaluation.metrics import class_weights, evaluate
 from gazepose.evaluation.submission import check, csv_to_json
 from gazepose.io import MAX_HEADER, MAX_TENSORS, read_arrays, read_tensors, sha256_of, write_json
 from gazepose.models import ModelConfig
 from gazepose.models.backbone import create_backbone
-from gazepose.priors.hopenet import read_hopenet
+from gazepose.priors.head_pose import read_hopenet
 from gazepose.priors.import_files import CSV_COLUMNS, parse_key, read_priors
 from gazepose.report.records import read_records
 from gazepose.source import find_source
 from gazepose.training import checkpoint
-from gazepose.training.engine import LossRule, train_steps
+from gazepose.training.engine import train_steps
+from gazepose.training.losses import LossRule
 from gazepose.training.optim import OptimConfig, make_optimizer
 
 CLEAN = POLICIES["clean"]
@@ -480,8 +483,8 @@ def test_a_bomb_in_any_file_that_is_read_does_not_go_off(tmp_path):
         (world / "pose.csv", refuses(lambda path: read_priors([path], "head_pose"))),
         (run / "config.json", refuses(lambda path: read_records(run))),
         (run / "pred" / "val.npz", refuses(lambda path: read_records(run))),
-        (run / "pred" / "timeline.npz", refuses(lambda path: read_records(run))),
-        (run / "pred" / "mistakes.npz", refuses(lambda path: read_records(run))),
+        (run / "pred" / "val.source.json", refuses(lambda path: shown_faces(run / "pred" / "val.npz", np.arange(1)))),
+        (run / "pred" / "val.faces.npz", refuses(lambda path: read_copy(path, ""))),
         (run / "submission.json", refuses(lambda path: check(path, []))),
         (run / "test.csv", refuses(lambda path: csv_to_json(path, run / "out.json"))),
         (index.folder / "index.json", opens), *((path, opens) for path in columns),
@@ -785,7 +788,8 @@ def steps_of(index: Index, rows: int, batch_size: int, **changes: Any) -> list[A
     prepared = accelerator.prepare(model, make_optimizer(model, config), loader)
     for name, value in changes.items():
         nn.init.constant_(getattr(model.head, name), value)
-    return list(train_steps(accelerator, *prepared, step=0, total=9, seed=0, loss=LossRule((0.5, 0.5)), optim=config))
+    steps = train_steps(accelerator, *prepared, step=0, total=9, seed=0, loss=LossRule((0.5, 0.5)), optim=config)
+    return list(chain.from_iterable(steps))
 
 
 @pytest.mark.parametrize(("rows", "batch_size", "steps"), [(21, 20, 2), (1, 20, 1), (5, 64, 1), (40, 20, 2)])
