@@ -267,7 +267,14 @@ def test_without_their_flag_inference_makes_none_and_uses_what_is_there(index):
     assert loader.dataset.features is None and not (index.folder / "features").exists()
     made(model, index)
     cache_features(model.frames, [loader], QUIET, make=False)
-    assert loader.dataset.features is not None
+    assert next(iter(loader))["frames"].dtype == torch.float16
+
+
+def test_features_come_before_the_first_batch(index):
+    loader = make_loader(index, WindowRule(), np.arange(ROWS), batch_size=8, crop_size=SIZE)
+    next(iter(loader))
+    with pytest.raises(RuntimeError, match="use_features comes before a loader's first batch"):
+        cache_features(network().frames, [loader], QUIET)
 
 
 def test_flags_that_contradict_cached_features_are_refused_or_switched_off(capsys):

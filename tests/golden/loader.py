@@ -196,11 +196,11 @@ def samples(index: Index, rule: WindowRule, rows: np.ndarray) -> dict[str, np.nd
 
 
 def compare(what: str, index: Index, rule: WindowRule, rows: np.ndarray, run: dict[str, Any],
-            chance: AbstractContextManager[Any] | None = None) -> Iterator[Result]:
+            draws: AbstractContextManager[Any] | None = None) -> Iterator[Result]:
     """A run's samples against ours, by name; and their order within each track, rows of several tracks being free."""
     if not run["samples"]:
         raise ValueError(f"{what}: no samples to compare -> record the folder again")
-    with chance or nullcontext():
+    with draws or nullcontext():
         ours = samples(index, rule, rows)
     names = [name_of(index, row) for row in ours["row"]]
     short = ("clip", "track", "frame", "label")
