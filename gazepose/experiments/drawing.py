@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from gazepose.report.drawing import WIDTH, Theme
+from gazepose.report.style import ACCENT, INK, MUTED, WIDTH
 
 
-def draw_rows(record: Mapping[str, Any], theme: Theme) -> Figure:
+def draw_rows(record: Mapping[str, Any]) -> Figure:
     """mAP of every row, its seeds as dots and their mean as a line; beside it the gain and its interval."""
     rows = [row for row in record["rows"] if row["runs"]]
     height = 0.95 + 0.3 * len(rows)
@@ -20,7 +20,7 @@ def draw_rows(record: Mapping[str, Any], theme: Theme) -> Figure:
     for y, row in enumerate(rows):
         found = [100 * run["mAP"] for run in row["runs"] if run["mAP"] is not None]
         own = row["name"] == record["against"]
-        color = theme.ink if own else theme.accent
+        color = INK if own else ACCENT
         values.scatter(found, [y] * len(found), s=22, color=color, alpha=0.55, linewidths=0, clip_on=False)
         if found:
             values.plot([np.mean(found)] * 2, [y - 0.28, y + 0.28], color=color, linewidth=2.4)
@@ -30,8 +30,8 @@ def draw_rows(record: Mapping[str, Any], theme: Theme) -> Figure:
         if gain.get("mean") is not None:
             gains.scatter([100 * gain["mean"]], [y], s=26, color=color, zorder=3, linewidths=0)
         elif own:
-            gains.text(0, y, "  compared with this one", va="center", color=theme.muted, fontsize=7.5)
-    gains.axvline(0, color=theme.muted, linewidth=1, linestyle=(0, (4, 3)))
+            gains.text(0, y, "  compared with this one", va="center", color=MUTED, fontsize=7.5)
+    gains.axvline(0, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
     for axes, words in ((values, "mAP, %: dots are seeds, the bar their mean"),
                         (gains, "gain in points, 95 % over clips")):
         axes.set(ylim=(len(rows) - 0.5, -0.5))

@@ -198,10 +198,10 @@ def write_record(folder: Path, record: Mapping[str, Any]) -> Path:
             file.write(text)
     if any(row["runs"] for row in record["rows"]):
         from gazepose.experiments.drawing import draw_rows
-        from gazepose.report.drawing import LIGHT, png  # matplotlib is slow to import
+        from gazepose.report.style import png  # matplotlib is slow to import
 
         with writing_path(path.with_name(path.name + ".png")) as part:
-            part.write_bytes(png(partial(draw_rows, record), LIGHT))
+            part.write_bytes(png(partial(draw_rows, record)))
     write_json(path.with_name(path.name + ".json"), record)
     return path.with_name(path.name + ".md")
 
