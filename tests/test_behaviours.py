@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from gazepose.config import TrainConfig, asdict, parse, train_defaults
-from gazepose.data.loader import BatchOrder, WindowBatches, make_loader
+from gazepose.data.loader import WindowBatches, make_loader
+from gazepose.data.order import BatchOrder
 from gazepose.data.windows import (
     BEHAVIOURS,
     BLACK,

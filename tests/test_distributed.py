@@ -122,8 +122,8 @@ def test_synchronised_batchnorm_keeps_parameters_and_activations():
 
 def prepared_on(rank: int, roots: list, disk: str) -> tuple[list[str], int, str]:
     """Prepare train on this process's disk: the clips it cut itself, the rows it then has, and the error."""
-    cut, make = [], door.make_piece
-    door.make_piece = lambda piece: (cut.append(piece.uid), make(piece))[1]
+    cut, cut_clip = [], door.cut_clip
+    door.cut_clip = lambda clip: (cut.append(clip.uid), cut_clip(clip))[1]
     sources.prepare = functools.partial(door.prepare, jobs=1)                        # here, where it can be counted
     processes = share_preparation(Accelerator(cpu=True), disk)                       # type: ignore[arg-type]
     try:
