@@ -31,7 +31,6 @@ from gazepose.priors.import_files import Prior
 from gazepose.processes import EXIT_PREEMPTED, Preempted, StopRequest
 from gazepose.report import make_comparison, make_report
 from gazepose.source import find_source, prepared_indexes
-from gazepose.synthetic.world import render_world
 from gazepose.training.distributed import share_preparation
 
 
@@ -72,6 +71,7 @@ def prepare(config: PrepareConfig = PrepareConfig(), *,                         
 
 def synthetic(out: Path, preset: Preset = "default", seed: int = 0, jobs: int | None = None) -> None:
     """Render an embedded world into a folder, in the layout of Ego4D."""
+    from gazepose.synthetic.world import render_world  # numba takes a second to import
     print(f"world -> {render_world(out, preset, seed, jobs)}")
 
 

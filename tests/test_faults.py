@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -48,7 +49,8 @@ from gazepose.data.challenge import list_videos, parse_name
 from gazepose.data.chunks import Chunks
 from gazepose.data.clip_crops import Piece, make_piece
 from gazepose.data.index import Index, add_columns
-from gazepose.data.loader import BatchOrder, make_loader
+from gazepose.data.loader import make_loader
+from gazepose.data.order import BatchOrder
 from gazepose.data.prepare import PrepareConfig
 from gazepose.data.skipped import skipped
 from gazepose.data.tracks import POLICIES, FaceTrack
@@ -62,12 +64,13 @@ from gazepose.evaluation.submission import check, csv_to_json
 from gazepose.io import MAX_HEADER, MAX_TENSORS, read_arrays, read_tensors, sha256_of, write_json
 from gazepose.models import ModelConfig
 from gazepose.models.backbone import create_backbone
-from gazepose.priors.hopenet import read_hopenet
+from gazepose.priors.head_pose import read_hopenet
 from gazepose.priors.import_files import CSV_COLUMNS, parse_key, read_priors
 from gazepose.report.records import read_records
 from gazepose.source import find_source
 from gazepose.training import checkpoint
-from gazepose.training.engine import LossRule, train_steps
+from gazepose.training.engine import train_steps
+from gazepose.training.losses import LossRule
 from gazepose.training.optim import OptimConfig, make_optimizer
 
 CLEAN = POLICIES["clean"]
@@ -227,7 +230,7 @@ class Deadly(Piece):
 def test_a_clip_that_takes_its_process_along_is_bad_and_the_others_are_cut(tmp_path):
     good = [piece_of(write_video(tmp_path / f"{name}.mp4", 5), tmp_path, [1, 2]) for name in "ab"]
     deadly = Deadly(**{**vars(piece_of(tmp_path / "deadly.mp4", tmp_path, [1])), "decoder": "pyav"})
-    deadly.shard.with_name(f"{deadly.shard.name}.part-1").touch()      # it had begun
+    deadly.shard.with_name(f".{deadly.shard.name}.part-1").touch()      # it had begun
     assert {piece.uid for piece in door._in_processes([good[0], deadly, good[1]], 2)} == {"a", "b", "deadly"}
     assert all(piece.is_made() for piece in good) and not deadly.unfinished()
     assert "deadly.mp4: the decoder's process died" in deadly.bad.read_text()
@@ -785,7 +788,8 @@ def steps_of(index: Index, rows: int, batch_size: int, **changes: Any) -> list[A
     prepared = accelerator.prepare(model, make_optimizer(model, config), loader)
     for name, value in changes.items():
         nn.init.constant_(getattr(model.head, name), value)
-    return list(train_steps(accelerator, *prepared, step=0, total=9, seed=0, loss=LossRule((0.5, 0.5)), optim=config))
+    steps = train_steps(accelerator, *prepared, step=0, total=9, seed=0, loss=LossRule((0.5, 0.5)), optim=config)
+    return list(chain.from_iterable(steps))
 
 
 @pytest.mark.parametrize(("rows", "batch_size", "steps"), [(21, 20, 2), (1, 20, 1), (5, 64, 1), (40, 20, 2)])

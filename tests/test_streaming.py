@@ -20,9 +20,10 @@ from test_prepare import data_set, number_in, quiet
 
 from gazepose import infer
 from gazepose.config import TrainConfig, asdict, parse
-from gazepose.data import loader as module
+from gazepose.data import order as order_module
 from gazepose.data.index import COLUMNS, Index, write_index
-from gazepose.data.loader import BatchOrder, ClipBatches, ClipOrder, make_loader
+from gazepose.data.loader import ClipBatches, make_loader
+from gazepose.data.order import BatchOrder, ClipOrder
 from gazepose.data.streaming import VideoIndex
 from gazepose.data.tracks import POLICIES
 from gazepose.data.windows import WindowRule, centre_rows, neighbours, segments
@@ -167,7 +168,7 @@ def test_the_buffer_mixes_clips_and_keeps_segments_whole(listed, monkeypatch):
     rows = centre_rows(listed, 3)
     clips = {}
     for buffer in (1, 150):
-        monkeypatch.setattr(module, "BUFFER_WINDOWS", buffer)
+        monkeypatch.setattr(order_module, "BUFFER_WINDOWS", buffer)
         order = ClipOrder(listed, TRAIN, rows, len(rows)).order()
         names = segments(listed, TRAIN, order, 0)
         assert (np.diff(names) != 0).sum() + 1 == len(np.unique(names))
@@ -177,7 +178,7 @@ def test_the_buffer_mixes_clips_and_keeps_segments_whole(listed, monkeypatch):
 
 @pytest.mark.parametrize("train, start", [(False, 0), (True, 0), (True, 3)])
 def test_a_reader_holds_one_clip_and_the_buffer_and_reads_no_clip_twice(listed, monkeypatch, train, start):
-    monkeypatch.setattr(module, "BUFFER_WINDOWS", 24)
+    monkeypatch.setattr(order_module, "BUFFER_WINDOWS", 24)
     rule = TRAIN if train else WindowRule(stride=3)
     rows, reads, held = centre_rows(listed, 3), Counter(), []
 

@@ -23,7 +23,7 @@ from gazepose.data.images import existing, face_image, pictures_in_order, read_i
 from gazepose.data.shards import ShardWriter
 from gazepose.data.tracks import FaceTrack, Policy
 from gazepose.data.video import frames_in_order
-from gazepose.io import plain_folder, read_arrays
+from gazepose.io import leftovers, plain_folder, read_arrays
 from gazepose.processes import hear_stop_signals
 
 VERSION = 3                  # a change here makes all pieces anew
@@ -110,7 +110,7 @@ class Piece:
 
     def unfinished(self) -> list[Path]:
         """What a process that died while cutting it left behind."""
-        return [path for path in self.path.parent.iterdir() if path.name.startswith(f"{self.shard.name}.part-")]
+        return leftovers(self.path.parent, self.shard.name)
 
     def outcome(self) -> tuple[dict[str, int], int, dict[str, str]]:
         """(how often each rule touched a record, rows made, told) of a made piece."""
