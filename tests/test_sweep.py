@@ -60,10 +60,12 @@ def test_only_flags_that_change_the_result_change_a_run_s_name():
                 name(row=Row(name="a", flags="--model GazeLSTM", start_flags="--limit 9"))}) == 5
 
 
-def test_a_new_flag_does_not_rename_older_runs():
+def test_a_new_or_removed_flag_does_not_rename_older_runs():
     now = asdict(TrainConfig())
     before = {section: {key: value for key, value in values.items() if key != "windows_per_segment"}
               for section, values in now.items()}
+    assert fingerprint(before, None) == fingerprint(now, None)
+    before["data"]["removed_flag"] = 3
     assert fingerprint(before, None) == fingerprint(now, None)
     now["data"]["windows_per_segment"] = 1
     assert fingerprint(before, None) != fingerprint(now, None)

@@ -174,7 +174,8 @@ def start_name(start: Run | Path | None) -> str | None:
 def fingerprint(config: Mapping[str, Any], start: str | None) -> str:
     """SHA-256 of a run's start and of the values in its configuration that change what it learns.
 
-    A value at its default is not counted, so that a new flag does not rename older runs.
+    A value at its default is not counted, so that a new flag does not rename older runs. Nor is a flag that no longer
+    exists: if an older run had changed it, the run's name, which counted it, differs from this fingerprint.
 
     Args:
         config: `asdict` of a TrainConfig, or a run's config.json.
@@ -184,8 +185,8 @@ def fingerprint(config: Mapping[str, Any], start: str | None) -> str:
     differing = {}
     for section, default in asdict(TrainConfig()).items():
         differing[section] = {name: value for name, value in config.get(section, {}).items()
-                              if name not in NOT_COUNTED.get(section, ())
-                              and json.dumps(value) != json.dumps(default.get(name))}
+                              if name in default and name not in NOT_COUNTED.get(section, ())
+                              and json.dumps(value) != json.dumps(default[name])}
     return digest([differing, start])
 
 
