@@ -16,6 +16,7 @@ import torch
 from accelerate import Accelerator
 
 from benchmarks.measure import Aim, Goal, fresh_accelerator, main, parser, timed
+from gazepose.compat.start import start_from
 from gazepose.config import TrainConfig, parse_train
 from gazepose.data.features import Features
 from gazepose.data.index import Index
@@ -26,7 +27,6 @@ from gazepose.evaluation.metrics import class_weights, evaluate
 from gazepose.models import build_model
 from gazepose.processes import Processes
 from gazepose.source import Source, chosen_rows
-from gazepose.training.checkpoint import start_from
 from gazepose.training.engine import LossRule, predict, train_steps
 from gazepose.training.feature_cache import cache_features
 from gazepose.training.optim import make_optimizer

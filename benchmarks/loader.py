@@ -116,9 +116,9 @@ def demo_waits(options: argparse.Namespace) -> float:
     # imported here: the loader's workers import this module too
     from gazepose.config import TrainConfig, train_defaults
     from gazepose.models import build_model
+    from gazepose.training.distributed import start_accelerator
     from gazepose.training.engine import LossRule, train_steps
     from gazepose.training.optim import make_optimizer
-    from gazepose.training.runlog import start_accelerator
 
     accelerator = start_accelerator()
     config = train_defaults(TrainConfig(), embedded=True, gpu=accelerator.device.type == "cuda")

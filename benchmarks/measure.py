@@ -141,7 +141,7 @@ def fresh_accelerator(mixed_precision: str) -> "Accelerator":
     """An Accelerator of any precision; one process may have only one at a time, so the last is forgotten."""
     from accelerate.state import AcceleratorState
 
-    from gazepose.training.runlog import start_accelerator
+    from gazepose.training.distributed import start_accelerator
 
     AcceleratorState._reset_state(reset_partial_state=True)
     return start_accelerator(mixed_precision=mixed_precision)

@@ -12,6 +12,7 @@ import torch
 import tyro
 from accelerate import PartialState
 
+from gazepose.compat.start import IMPORTED, import_published
 from gazepose.config import PLAIN_FLAGS, Preset, readable_errors
 from gazepose.data.box_table import lay_out
 from gazepose.data.clip_crops import CropsFrom
@@ -31,14 +32,13 @@ from gazepose.processes import EXIT_PREEMPTED, Preempted, StopRequest
 from gazepose.report import make_comparison, make_report
 from gazepose.source import find_source, prepared_indexes
 from gazepose.synthetic.world import render_world
-from gazepose.training import checkpoint
 from gazepose.training.distributed import share_preparation
 
 
 def prepare(config: PrepareConfig = PrepareConfig(), *,                                     # noqa: B008
             split: Literal["train", "val", "test", "stills"] | None = None, data: Path | None = None,
             video: Path | None = None, boxes: Path | None = None, out: Path | None = None,
-            preset: Preset = "default", world_seed: int = 0) -> None:
+            preset: Preset = "default") -> None:
     """Cut the faces of a split out of its videos; several processes share the clips under accelerate launch.
 
     Videos of your own: --video FILE_OR_FOLDER --boxes TABLE.csv --out FOLDER makes a data set folder, which infer.py
@@ -51,7 +51,6 @@ def prepare(config: PrepareConfig = PrepareConfig(), *,                         
         boxes: table of their faces, CSV or Parquet: clip,track,frame,x,y,width,height and, if known, label.
         out: folder to make of them.
         preset: which embedded world.
-        world_seed: seed of the embedded world.
     """
     own = video is not None or boxes is not None or out is not None
     if own and (video is None or boxes is None or out is None or data is not None or split in ("test", "stills")):
@@ -66,7 +65,7 @@ def prepare(config: PrepareConfig = PrepareConfig(), *,                         
         if processes.rank == 0:
             lay_out(boxes, video, out, split)
         processes.barrier()
-    source = find_source(data, preset, world_seed).ready(processes)
+    source = find_source(data, preset).ready(processes)
     index = source.split(split, config, processes)
     state.print(f"{len(index)} rows -> {index.folder}")
 
@@ -78,9 +77,9 @@ def synthetic(out: Path, preset: Preset = "default", seed: int = 0, jobs: int | 
 
 def import_checkpoint(checkpoint_file: tyro.conf.Positional[Path], out: Path) -> None:
     """Turn a published checkpoint into model.safetensors and config.json, which infer.py takes as any other."""
-    facts = checkpoint.import_published(checkpoint_file, out)
+    facts = import_published(checkpoint_file, out)
     print(f"{facts['kind']}: {len(facts['taken'])} entries taken, {len(facts['left'])} left -> {out}\n"
-          f"left: {', '.join(facts['left']) or 'nothing'}; each by name in {out / checkpoint.IMPORTED}")
+          f"left: {', '.join(facts['left']) or 'nothing'}; each by name in {out / IMPORTED}")
 
 
 def submit(csv: tyro.conf.Positional[Path], index: Path | None = None, json: Path | None = None) -> None:

@@ -1,23 +1,26 @@
-"""The flags of train.py and infer.py: dataclasses whose strings are the help; their defaults; parsing.
+"""The flags of training and inference: dataclasses whose strings are the help; their defaults; parsing.
 
-A section lives beside its owner (ModelConfig in models/gazepose.py, OptimConfig in optim.py); the rest is here.
+A section lives beside its owner (ModelConfig in models/gazepose.py, OptimConfig in training/optim.py, PrepareConfig in
+data/prepare.py, the guide's flags in compat/flags.py); the rest is here.
 """
 
 import dataclasses
 import math
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
+import numpy as np
 import torch
 import tyro
 
-from gazepose.compat.flags import translate
+from gazepose.compat.flags import GuideInference, GuideTraining, translate
 from gazepose.data.clip_crops import CropsFrom
+from gazepose.data.index import Index
 from gazepose.data.prepare import Disk, PrepareConfig
 from gazepose.data.quality import Scale
 from gazepose.models.gazepose import ModelConfig, ModelName
@@ -26,9 +29,13 @@ from gazepose.training.optim import OptimConfig
 
 PLAIN_FLAGS = (tyro.conf.OmitArgPrefixes, tyro.conf.UseAppendAction)
 """flags without the name of their section; --rule may be given several times"""
+Value = TypeVar("Value")
+NotAFlag = tyro.conf.Suppress[tyro.conf.Fixed[Value]]    # type: ignore[valid-type]
+"""a setting that follows from other flags or from the data: not in --help, refused on the command line"""
+Config = TypeVar("Config", "TrainConfig", "InferConfig")
 Preset = Literal["tiny", "default", "hard", "lowquality"]
 LEARNING_RATES = {"GazePose": 1e-4, "GazeLSTM": 5e-5, "BaselineLSTM": 5e-4, "FaceGaze": 1e-3}
-"""the published settings, and what was measured for the embedded world's own pre-training"""
+"""the published settings; FaceGaze's was measured on the embedded world"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,42 +45,38 @@ class DataConfig:
     data: Path | None = None
     """data set in the Ego4D layout; default: data/ if Ego4D is there, else the embedded world"""
     preset: Preset = "default"
-    """which embedded world"""
-    world_seed: int = 0
-    """seed of the embedded world"""
+    """which embedded world, if there is no other data"""
     train_stride: int = 3
-    """every how many positions of a track are learnt from"""
+    """train on every n-th position of a track"""
     val_stride: int = 13
-    """every how many positions of a validation track are scored"""
+    """score every n-th position of a validation track"""
     test_stride: int = 1
-    """every how many crops of a test track are scored"""
+    """score every n-th crop of a test track; inference takes it from the checkpoint"""
     windows_per_segment: int = 8
-    """neighbouring windows of a track that share their frames in training; 1: the ordinary pipeline, as behaviour
-    published has it always"""
+    """number of neighbouring training windows that share decoded frames, flip and crop; 1: none, as always with
+    --behaviour published"""
     gaussian_drop: Annotated[bool, tyro.conf.arg(aliases=["--Gaussiandrop"])] = False
-    """Gaussian Temporal Dropout: leave out neighbouring frames of low quality"""
+    """Gaussian Temporal Dropout: drop neighbouring frames of low quality"""
     quality_scale: Scale = "variance"
-    """what the Gaussian is fitted to: the Laplacian variance (published) or its log; given: imported p, no fit"""
+    """fit the Gaussian to the Laplacian variance (as published) or to its log; given: use imported p, fit nothing"""
     quality_from: Literal["train", "split"] = "train"
-    """whose fit turns quality into p in validation and test: the training split's, or the scored split's own"""
+    """fit that turns quality into p in validation and test: the training split's, or the scored split's own"""
     flip: bool = True
     """mirror half of the training segments, with their priors"""
     random_crop: bool = True
     """cut training segments at random (80 to 100 % of the area), with their landmarks"""
     cache_features: bool = False
-    """with --freeze_backbone: compute what the backbone gives for each crop once, keep it beside the prepared crops (in
-    features/, which may be deleted), and train and score from there. It is of whole, unmirrored crops, so --flip and
-    --random_crop, which are of pixels, are off"""
+    """with --freeze_backbone: compute the backbone's features of each crop once, keep them beside the prepared crops
+    (in features/, which may be deleted), and train and score from there. Features are of whole, unmirrored crops, so
+    --flip and --random_crop are off"""
     limit: int | None = None
-    """use only this many rows of each split, evenly spread; outputs are marked partial"""
+    """use only this many rows of each split, evenly spread"""
     num_workers: int = 0
-    """loader processes beside each training process"""
+    """loader processes of each training process; 0: batches are loaded in the training process"""
 
     def __post_init__(self) -> None:
         if min(self.train_stride, self.val_stride, self.test_stride, self.windows_per_segment) < 1:
             raise ValueError("strides and --windows_per_segment -> give 1 or more")
-        if not 0 <= self.world_seed < 1 << 63:
-            raise ValueError(f"--world_seed {self.world_seed} -> give 0 to 2**63 - 1")
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"--limit {self.limit} -> give 1 or more rows")
 
@@ -83,19 +86,19 @@ class RunConfig:
     """One training run."""
 
     task: Literal["lam", "gaze"] = "lam"
-    """lam: is the camera wearer looked at; gaze: where the person looks (pre-training)"""
+    """lam: does the person look at the camera wearer; gaze: where does the person look (pre-training)"""
     gaze_loss: float | None = None
-    """weight of the gaze loss over rows whose gaze is known; default 0 for lam, 1 for gaze"""
+    """weight of the gaze loss, over rows whose gaze is known; default: 0 for lam, 1 for gaze"""
     label_loss: float | None = None
-    """weight of the label's loss; default 1 for lam, 0 for gaze"""
+    """weight of the loss on the label; default: 1 for lam, 0 for gaze"""
     train_on: Literal["train", "stills"] | None = None
-    """rows to learn from; default: stills (embedded world) for gaze, else the training clips"""
-    mesh: bool = False
-    """load the landmark prior; implied by --prior_landmark, kept for the guide's commands"""
+    """rows to train on; default: stills (embedded world) for gaze, else the training clips"""
+    allow_unknown_priors: bool = False
+    """train with --prior_head or --prior_landmark on data without that prior: it is unknown for every face"""
     weights: tuple[float, float] | None = None
     """class weights of not looking and looking; default: from the training labels"""
     epochs: int = 10
-    """times every training row is used"""
+    """how often every training row is used"""
     batch_size: int = 64
     """windows per step and process; the global size is printed"""
     gradient_accumulation_steps: int = 1
@@ -103,28 +106,25 @@ class RunConfig:
     checkpoint: Path | None = None
     """start from these weights: one of our runs or checkpoint folders, or a published file"""
     exp_path: Annotated[Path | None, tyro.conf.arg(aliases=["--train_path"])] = None
-    """run folder; default runs/<model>-<time>"""
+    """run folder; default: runs/<model>-<time>"""
     resume: bool = False
-    """continue the run of --exp_path from its newest whole checkpoint, in the middle of an epoch too"""
+    """resume the run of --exp_path from its newest whole checkpoint, also mid-epoch"""
     elastic: bool = False
-    """resume on another number of processes: every window is still learnt from once per epoch, with other sums"""
+    """resume on another number of processes: every window is still used once per epoch, sums differ"""
     save_every: int | None = None
     """also save after every so many steps"""
     save_minutes: float = 15.0
-    """also save after so many minutes; 0: only at the end of an epoch and when asked to stop"""
+    """also save after so many minutes; 0: only at the end of an epoch and on a stop signal"""
     seed: int = 0
-    """of everything random"""
+    """seed of everything random"""
     mixed_precision: Literal["no", "fp16", "bf16"] | None = None
-    """default: what `accelerate launch` says"""
+    """precision of the model; default: that of `accelerate launch`"""
     compile: bool = False
     """torch.compile the model"""
     sync_batchnorm: bool = False
-    """BatchNorm over the windows of all processes together (GPUs only); off: each takes its own"""
-    gradient_compression: Literal["no", "fp16", "bf16", "powersgd"] = "no"
-    """exchange gradients in fewer bytes: half of them, or rank 1 after 1,000 whole steps (powersgd, which a resumed run
-    starts anew)"""
+    """BatchNorm over the windows of all processes (GPUs only); off: each process takes its own"""
     log_with: Literal["tensorboard", "wandb", "trackio"] | None = None
-    """also log there, through Accelerate's trackers; metrics.jsonl is always written"""
+    """also log to this tracker; metrics.jsonl is always written"""
     expect_world: int | None = None
     """refuse to run unless this many processes were started"""
 
@@ -137,7 +137,7 @@ class RunConfig:
         if not all(math.isfinite(weight) for weight in (self.gaze_weight, self.label_weight, *(self.weights or ()))):
             raise ValueError("--gaze_loss, --label_loss, --weights -> give finite weights")
         if self.label_weight <= 0 and self.gaze_weight <= 0:
-            raise ValueError("--label_loss 0 --gaze_loss 0 -> nothing to learn; give one of them a weight")
+            raise ValueError("--label_loss 0 --gaze_loss 0: there is nothing to learn -> give one of them a weight")
         if self.weights is not None and min(self.weights) < 0:
             raise ValueError(f"--weights {self.weights} -> give two weights of 0 or more")
         if self.save_every is not None and self.save_every < 1:
@@ -147,7 +147,7 @@ class RunConfig:
         if self.resume and self.exp_path is None:
             raise ValueError("--resume -> name the run's folder with --exp_path")
         if self.elastic and not self.resume:
-            raise ValueError("--elastic -> it goes with --resume")
+            raise ValueError("--elastic only makes sense with --resume -> add --resume, or leave it out")
 
     @property
     def gaze_weight(self) -> float:
@@ -163,54 +163,48 @@ class RunConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """Train GazePose or a baseline to tell who looks at the camera wearer."""
+class ModelFlags(ModelConfig):
+    """The network."""
 
-    model: ModelConfig = field(default_factory=ModelConfig)
-    prepare: PrepareConfig = field(default_factory=PrepareConfig)
-    data: DataConfig = field(default_factory=DataConfig)
-    optim: OptimConfig = field(default_factory=OptimConfig)
-    run: RunConfig = field(default_factory=RunConfig)
-
-    def __post_init__(self) -> None:
-        if self.data.cache_features and not self.optim.freeze_backbone:
-            raise ValueError("--cache_features: what a backbone gives changes while it learns -> add --freeze_backbone")
-        if self.data.cache_features and self.prepare.crops == "video":
-            raise ValueError("--cache_features wants crops that are there -> give --crops shards")
+    image_size: NotAFlag[int | None] = None
+    """--crop_size"""
+    gaze_head: NotAFlag[bool] = False
+    """on with a gaze loss: without its head there is none, and a head without a loss has no gradient"""
+    unsigned_pose: NotAFlag[bool] = False
+    dropout: NotAFlag[float] = 0.1
+    reach: NotAFlag[int] = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExpectedModel:
-    """The model options that the guide repeats at inference: the checkpoint decides, what is given must agree."""
+class OptimFlags(OptimConfig):
+    """Optimisation."""
 
-    model: ModelName | None = None
-    """the network"""
-    backbone: str | None = None
-    """its timm network"""
-    prior_head: tyro.conf.FlagCreatePairsOff[bool] = False
-    """whether the head pose is a query; without the flag whatever the checkpoint has"""
-    prior_landmark: tyro.conf.FlagCreatePairsOff[bool] = False
-    """whether the landmarks are queries; without the flag whatever the checkpoint has"""
-    mesh: tyro.conf.FlagCreatePairsOff[bool] = False
-    """load the landmark prior; implied by --prior_landmark, kept for the guide's commands"""
-    dsplit: float | None = None
-    """crop widths per landmark cell"""
-    csplit: float | None = None
-    """landmark confidence per bin"""
-    num_encoder_layers: int | None = None
-    """transformer layers that read the feature map"""
-    num_decoder_layers: int | None = None
-    """transformer layers that answer the queries"""
-    dmodel: int | None = None
-    """width of the transformer"""
-    dim_feedforward: int | None = None
-    """width of its feed-forward layers"""
-    nheads: int | None = None
-    """attention heads"""
+    backbone_lr: NotAFlag[float] = 1.0
+    schedule: NotAFlag[Literal["step", "epoch"]] = "step"
+    """epoch with --behaviour published"""
+    warmup: NotAFlag[float] = 0.0
+    """a tenth of the steps on the embedded world"""
+    weight_decay: NotAFlag[float] = 0.0
+    """0.05 on the embedded world"""
 
-    def given(self) -> dict[str, Any]:
-        """Options that were given, by their names in ModelConfig."""
-        return {name: value for name, value in vars(self).items() if name != "mesh" and value not in (None, False)}
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Train GazePose or a baseline to tell who looks at the camera wearer."""
+
+    model: ModelFlags = field(default_factory=ModelFlags)
+    prepare: PrepareConfig = field(default_factory=PrepareConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    optim: OptimFlags = field(default_factory=OptimFlags)
+    run: RunConfig = field(default_factory=RunConfig)
+    guide: GuideTraining = field(default_factory=GuideTraining)
+
+    def __post_init__(self) -> None:
+        if self.data.cache_features and not self.optim.freeze_backbone:
+            raise ValueError("--cache_features: a backbone that learns gives other features each step -> add "
+                             "--freeze_backbone")
+        if self.data.cache_features and self.prepare.crops == "video":
+            raise ValueError("--cache_features needs prepared crops -> give --crops shards")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,11 +212,7 @@ class InferConfig:
     """Score every face of a split with a trained model; write pred.csv and the submission JSON."""
 
     split: str | None = None
-    """val (the default) or test; beside --val or --eval also the guide's degrees per head pose bin"""
-    val: bool = False
-    """the guide's name for --split val"""
-    eval: bool = False
-    """the guide's name for --split test"""
+    """val (the default) or test; with --val or --eval also the guide's degrees per head pose bin"""
     to_json: bool = False
     """also write the evaluation server's JSON (test)"""
     checkpoint: Path | None = None
@@ -236,131 +226,82 @@ class InferConfig:
     rule: tuple[str, ...] = ()
     """NAME=VALUE: change one rule of the policy; may be given several times"""
     crops_from: CropsFrom | None = None
-    """faces from videos/, video_imgs/ or face_imgs/; default: as in training, with --data the first that is there"""
+    """faces from videos/, video_imgs/ or face_imgs/; default: as in training, with --data the first that exists"""
     crops: Literal["shards", "video"] | None = None
-    """shards, or video: cut out of the clips while they are scored; default: as in training"""
+    """shards: prepared crops; video: cut out of the clips while they are scored; default: as in training"""
     decoder: Literal["decord", "pyav"] | None = None
     """what reads the videos; default: as in training"""
     gaussian_drop: Annotated[bool, tyro.conf.arg(aliases=["--Gaussiandrop"])] = False
-    """Gaussian Temporal Dropout, also where the checkpoint was trained without"""
+    """Gaussian Temporal Dropout, also if the checkpoint was trained without it"""
+    allow_unknown_priors: bool = False
+    """score with a model of priors on data without them: they are unknown for every face"""
     stride: int | None = None
-    """every how many positions are scored; default: the checkpoint's for that split"""
-    val_stride: int | None = None
-    """the same where val is scored"""
-    test_stride: int | None = None
-    """the same where test is scored; above 1 the outputs are marked partial"""
+    """score every n-th position of a track; default: the checkpoint's for that split"""
     batch_size: int = 64
     """windows per batch and process"""
     quality_from: Literal["train", "split"] | None = None
-    """whose fit turns quality into p: the training split's or the scored split's own; default: the checkpoint's"""
+    """fit that turns quality into p: the training split's or the scored split's own; default: the checkpoint's"""
     num_workers: int | None = None
     """loader processes; default: the checkpoint's"""
     cache_features: bool = False
-    """compute the backbone's features of these faces once and keep them, as in training; without the flag, those that a
-    training with it has left are used"""
+    """compute the backbone's features of these faces once and keep them; without the flag, cached ones are used if the
+    checkpoint was trained on features"""
     data_disk: Disk | None = None
-    """whether all machines see one disk; default: the checkpoint's"""
+    """shared: all machines see one disk; local: each has its own; default: the checkpoint's"""
     max_bad_fraction: float | None = None
-    """of a split's clips whose video is missing, damaged or cut short; default: the checkpoint's"""
+    """stop if more than this part of a split's clips is missing, damaged or cut short; default: the checkpoint's"""
     limit: int | None = None
     """score only this many rows; outputs are marked partial"""
     flip_average: bool = False
-    """the score is the mean over a picture and its mirror; costs twice the model's time"""
+    """average the score over each picture and its mirror; costs twice the model's time"""
     mixed_precision: Literal["no", "fp16", "bf16"] | None = None
-    """default: what `accelerate launch` says"""
+    """precision of the model; default: that of `accelerate launch`"""
     report: bool = False
     """also write the run's report: curves, precision-recall, a timeline of one track"""
 
-    expected: ExpectedModel = field(default_factory=ExpectedModel)
+    guide: tyro.conf.FlagCreatePairsOff[GuideInference] = field(default_factory=GuideInference)
 
     def __post_init__(self) -> None:
-        for name in ("stride", "val_stride", "test_stride", "batch_size", "limit"):
-            if (value := getattr(self, name)) is not None and value < 1:
+        for name in ("stride", "batch_size", "limit"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
                 raise ValueError(f"--{name} {value} -> give 1 or more")
         if self.cache_features and self.flip_average:
             raise ValueError("--cache_features --flip_average -> give one of them: features have no mirror")
         if not 0 <= (self.max_bad_fraction or 0) <= 1:
             raise ValueError(f"--max_bad_fraction {self.max_bad_fraction} -> give 0 to 1")
 
-    @property
-    def split_name(self) -> str:
-        """val or test.
-
-        Raises:
-            ValueError: neither, or two that contradict each other.
-        """
-        named = {name for name, on in (("val", self.val), ("test", self.eval)) if on}
-        if self.split is not None and self.bins is None:
-            named.add(self.split)
-        if self.bins is not None and not named:
-            raise ValueError(f"--split {self.split} -> give val or test, or --val or --eval beside the number")
-        if not named <= {"val", "test"}:
-            raise ValueError(f"--split {self.split} -> give val or test")
-        if len(named) > 1:
-            given = [f"--{name}" for name in ("val", "eval") if getattr(self, name)]
-            given += [] if self.split is None or self.bins is not None else [f"--split {self.split}"]
-            raise ValueError(f"{' and '.join(given)} contradict each other -> give one split (--eval is the test set)")
-        return named.pop() if named else "val"
-
-    def stride_of(self, split: str) -> int | None:
-        """The stride asked for; one for the other split says nothing."""
-        return self.stride or {"val": self.val_stride, "test": self.test_stride}[split]
-
     def preparation(self, trained: PrepareConfig) -> PrepareConfig:
-        """How the rows to score are prepared: as for the training, with what was given here changed.
+        """How the rows to score are prepared: as for the training, with the flags given here in place.
 
-        Rules are those of the policy: with another --policy, the checkpoint's rules are not used.
+        Rules belong to their policy: with another --policy, the checkpoint's rules are not used.
         """
-        given = {name: value for name in ("policy", "crops", "decoder", "data_disk", "max_bad_fraction")
-                 if (value := getattr(self, name)) is not None}
+        names = ("policy", "crops", "decoder", "data_disk", "max_bad_fraction")
+        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         rules = () if self.policy else trained.rule
         crops_from = self.crops_from or (None if self.data else trained.crops_from)
         return replace(trained, **given, rule=(*rules, *self.rule), crops_from=crops_from)
-
-    @property
-    def bins(self) -> float | None:
-        """Degrees per head pose bin, where the guide's number was given."""
-        try:
-            return None if self.split is None else float(self.split)
-        except ValueError:
-            return None
-
-    def must_agree(self, trained: Mapping[str, Any], start: Path) -> None:
-        """Model options given on the command line against those of the checkpoint.
-
-        Raises:
-            ValueError: naming those that differ.
-        """
-        given = self.expected.given() | ({} if self.bins is None else {"split": self.bins})
-        differing = {name: value for name, value in given.items() if trained[name] != value}
-        if differing:
-            asked = " ".join(f"--{name}" if value is True else f"--{name} {value}" for name, value in differing.items())
-            has = ", ".join(f"{name} {trained[name]}" for name in differing)
-            raise ValueError(f"{asked}, but {start} has {has} -> leave the flags out: the checkpoint knows its model; "
-                             "or give another --checkpoint")
 
 
 def train_defaults(asked: TrainConfig, embedded: bool, gpu: bool) -> TrainConfig:
     """Defaults that depend on the data, the device, the task, the model and its behaviour (README, Defaults)."""
     gaze = asked.run.task == "gaze"
     name: ModelName = "FaceGaze" if gaze and asked.model.model == "GazePose" else asked.model.model
-    lr, published = LEARNING_RATES[name], asked.model.behaviour == "published"
+    lr, published, pixels = LEARNING_RATES[name], asked.model.behaviour == "published", not asked.data.cache_features
     schedule = "epoch" if published else "step"
+    model, data = ModelFlags(model=name), DataConfig(flip=pixels, random_crop=pixels)
     if not embedded:
-        return TrainConfig(model=ModelConfig(model=name), data=DataConfig(num_workers=8 if gpu else 2),
-                           optim=OptimConfig(lr=lr, schedule=schedule))
-    optim = OptimConfig(lr=lr if gaze else 5 * lr, schedule=schedule, warmup=0.0 if published else 0.1,
-                        weight_decay=0.05, clip=1.0)
+        return TrainConfig(model=model, data=replace(data, num_workers=8 if gpu else 2),
+                           optim=OptimFlags(lr=lr, schedule=schedule))
+    optim = OptimFlags(lr=lr if gaze else 5 * lr, schedule=schedule, warmup=0.0 if published else 0.1,
+                       weight_decay=0.05, clip=1.0)
+    model, data = replace(model, output_stride=16), replace(data, val_stride=3)
     if gpu:
-        return TrainConfig(model=ModelConfig(model=name, output_stride=16), optim=optim, run=RunConfig(epochs=10),
-                           prepare=PrepareConfig(crop_size=96), data=DataConfig(val_stride=3, num_workers=4))
-    small = ModelConfig(model=name, output_stride=16, num_encoder_layers=1, num_decoder_layers=1, dmodel=256,
-                        dim_feedforward=512)
-    return TrainConfig(model=small, prepare=PrepareConfig(crop_size=64), data=DataConfig(val_stride=3), optim=optim,
+        return TrainConfig(model=model, optim=optim, run=RunConfig(epochs=10), prepare=PrepareConfig(crop_size=96),
+                           data=replace(data, num_workers=4))
+    model = replace(model, num_encoder_layers=1, num_decoder_layers=1, dmodel=256, dim_feedforward=512)
+    return TrainConfig(model=model, prepare=PrepareConfig(crop_size=64), data=data, optim=optim,
                        run=RunConfig(epochs=2, batch_size=32))
-
-
-Config = TypeVar("Config", TrainConfig, InferConfig)
 
 
 @contextmanager
@@ -377,9 +318,10 @@ def readable_errors() -> Iterator[None]:
 def parse(kind: type[Config], args: Sequence[str] | None = None, default: Config | None = None) -> Config:
     """Flags to a configuration; a mistyped flag ends the program with the nearest names."""
     try:
-        args, said = translate(sys.argv[1:] if args is None else args, "infer" if kind is InferConfig else "train")
-        for line in said if os.environ.get("RANK", "0") == "0" else ():
-            print(line, file=sys.stderr)
+        args, notes = translate(sys.argv[1:] if args is None else args, "infer" if kind is InferConfig else "train")
+        if os.environ.get("RANK", "0") == "0":
+            for line in notes:
+                print(line, file=sys.stderr)
         parsed = tyro.cli(kind, args=args, default=default, config=PLAIN_FLAGS, use_underscores=True)
     except ValueError as error:
         raise SystemExit(f"error: {error}") from None
@@ -388,22 +330,45 @@ def parse(kind: type[Config], args: Sequence[str] | None = None, default: Config
 
 
 def parse_train(args: Sequence[str] | None = None) -> tuple[TrainConfig, Source]:
-    """Flags of train.py and the data set they mean; --help shows the defaults that hold here and now."""
+    """Flags of training and the data set they mean; --help shows the defaults that hold here and now."""
     args = list(sys.argv[1:] if args is None else args)
+    # read twice: the data set, the model and the task decide the defaults of the other flags
     asked = parse(TrainConfig, [arg for arg in args if arg not in ("-h", "--help")])
     with readable_errors():
-        source = find_source(asked.data.data, asked.data.preset, asked.data.world_seed)
-        args, _ = translate(args, "train")                           # what it left out has been said once
+        source = find_source(asked.data.data, asked.data.preset)
+        args, _ = translate(args, "train")                           # its notes are on the terminal already
     config = parse(TrainConfig, args, train_defaults(asked, source.preset is not None, torch.cuda.is_available()))
     data = config.data
-    if data.cache_features:                                              # flips and crops are of pixels
-        data = replace(data, flip=False, random_crop=False)
-    # a loss on the gaze needs its head, and a head without a loss would have no gradient
+    if data.cache_features and (data.flip or data.random_crop):
+        raise SystemExit("error: --cache_features with --flip or --random_crop: features are of whole, unmirrored "
+                         "crops -> leave one of them out")
     model = replace(config.model, gaze_head=config.run.gaze_weight > 0, image_size=config.prepare.crop_size)
-    return replace(config, model=model, data=data), source
+    return replace(config, model=model), source
+
+
+def check_priors(model: ModelConfig, index: Index, rows: np.ndarray, allow_unknown: bool) -> None:
+    """Refuse to query with a prior that the data does not have: each of its faces would be the same unknown one.
+
+    Raises:
+        ValueError: `rows` have no known head pose with --prior_head, or no known landmark with --prior_landmark.
+    """
+    wanted = (("head_pose", model.prior_head, index.head_pose, "--prior_head"),
+              ("landmarks", model.prior_landmark, index.landmarks, "--prior_landmark"))
+    for name, queried, column, flag in wanted:
+        if queried and len(rows) and not allow_unknown and not np.isfinite(column[rows]).any():
+            raise ValueError(f"{flag}: {index.folder} has no {name.replace('_', ' ')} of these faces -> bring it in "
+                             f"with `python -m gazepose priors import {name} FILE --data {index.folder}`, or add "
+                             "--allow_unknown_priors")
 
 
 def asdict(config: Any) -> dict[str, Any]:
-    """A configuration as JSON values."""
-    return {key: str(value) if isinstance(value, Path) else asdict(value) if dataclasses.is_dataclass(value) else value
-            for key, value in ((f.name, getattr(config, f.name)) for f in dataclasses.fields(config))}
+    """A configuration as JSON values, without the guide's section: its flags change nothing."""
+    values = {}
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        if item.name == "guide":
+            continue
+        if dataclasses.is_dataclass(value):
+            value = asdict(value)
+        values[item.name] = str(value) if isinstance(value, Path) else value
+    return values

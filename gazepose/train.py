@@ -1,6 +1,6 @@
 """Train GazePose or a baseline: accelerate launch -m gazepose.train --model GazePose --prior_head
 
-From top to bottom: configuration, data, model, resume, loop. All flags: python train.py --help
+From top to bottom: configuration, data, model, resume, loop. All flags: docs/flags.md, or --help.
 """
 # ruff: noqa: E402
 
@@ -16,17 +16,22 @@ import math
 import sys
 import time
 from dataclasses import asdict as fields
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
+from torch import nn
 from torch.distributed.elastic.multiprocessing.errors import record
+from torch.utils.data import DataLoader
 
-from gazepose.config import TrainConfig, asdict, parse_train, readable_errors
-from gazepose.data.loader import make_loader, order_of
+from gazepose.compat.start import start_from, start_from_imagenet
+from gazepose.config import TrainConfig, asdict, check_priors, parse_train, readable_errors
+from gazepose.data.index import Index
+from gazepose.data.loader import BatchOrder, make_loader, order_of
 from gazepose.data.skipped import skipped
 from gazepose.data.windows import BEHAVIOURS, WindowRule, quality_fit
 from gazepose.evaluation.metrics import (
@@ -39,12 +44,15 @@ from gazepose.evaluation.metrics import (
 )
 from gazepose.io import write_json
 from gazepose.models import build_model, sync_batchnorm
+from gazepose.processes import Processes
 from gazepose.source import Source, chosen_rows
-from gazepose.training import checkpoint, distributed
+from gazepose.training import checkpoint
+from gazepose.training.checkpoint import Progress
+from gazepose.training.distributed import check_processes, from_main, share_preparation, start_accelerator
 from gazepose.training.engine import LossRule, predict, train_steps
 from gazepose.training.feature_cache import cache_features
 from gazepose.training.optim import make_optimizer
-from gazepose.training.runlog import RunLog, device_name, from_main, start_accelerator, versions, world_line
+from gazepose.training.runlog import RunLog, device_name, versions, world_line
 
 
 @record                                                 # the launcher shows the traceback
@@ -55,153 +63,236 @@ def main() -> None:
     folder = run.exp_path or Path("runs") / f"{config.model.model}-{datetime.now():%Y%m%d-%H%M%S}"
     accelerator = start_accelerator(
         mixed_precision=run.mixed_precision, gradient_accumulation_steps=run.gradient_accumulation_steps,
-        log_with=run.log_with, project_dir=folder,
-        kwargs_handlers=distributed.compressed_gradients(run.gradient_compression))
+        log_with=run.log_with, project_dir=folder)
     accelerator.print(world_line(accelerator, run.batch_size))
-    if run.expect_world not in (None, accelerator.num_processes):
-        raise SystemExit(f"error: --expect_world {run.expect_world}, but {accelerator.num_processes} were started -> "
-                         "see accelerate_configs/ for files that start what they say")
-    distributed.check_flags(accelerator, run.gradient_compression, run.sync_batchnorm, run.resume,
-                            config.data.cache_features)
-    log = RunLog(from_main(accelerator, lambda: folder), accelerator)               # its clock named the folder
+    check_processes(accelerator, run.expect_world, run.sync_batchnorm)
+    log = RunLog(from_main(accelerator, lambda: folder), accelerator)     # one clock names the folder for all processes
     with log.running(run.resume) as stop:
         train(config, source, accelerator, log, stop)
 
 
 def train(config: TrainConfig, source: Source, accelerator: Accelerator, log: RunLog, stop: StopRequest) -> None:
-    data, run, folder = config.data, config.run, log.folder
+    run = config.run
 
-    # data: the index of each split, and its rows as batches for all processes
-    if data.num_workers:
-        shield_workers()
-    processes = distributed.share_preparation(accelerator, config.prepare.data_disk)
-    source.ready(processes)
-    train_index, val_index = (source.split(name, config.prepare, processes) for name in (run.rows_of, "val"))
-    train_rows = chosen_rows(train_index, data.train_stride, data.limit, labelled=run.label_weight > 0)
-    val_rows = chosen_rows(val_index, data.val_stride, data.limit)
-    behaviour = BEHAVIOURS[config.model.behaviour]
-    fits = [quality_fit(index, data.quality_scale, behaviour, data.train_stride) for index in (train_index, val_index)]
-    rule = WindowRule(reach=config.model.reach, stride=data.train_stride, windows_per_segment=data.windows_per_segment,
-                      behaviour=behaviour, train=True, flip=data.flip, crop=data.random_crop,
-                      gaussian_drop=data.gaussian_drop, quality_scale=data.quality_scale, quality_fit=fits[0],
-                      seed=run.seed)
-    val_rule = replace(rule.for_evaluation(data.val_stride), quality_fit=fits[data.quality_from == "split"])
-    loading = {"batch_size": run.batch_size, "crop_size": config.prepare.crop_size, "num_workers": data.num_workers,
-               "world_size": accelerator.num_processes, "pin_memory": accelerator.device.type == "cuda"}
-    train_loader = make_loader(train_index, rule, train_rows, **loading)
-    order = order_of(train_loader)
-    val_loader = make_loader(val_index, val_rule, val_rows, **loading)
-    weights = run.weights or (class_weights(train_index.label[train_rows]) if run.label_weight > 0 else (1.0, 1.0))
-    accelerator.print(f"data: {source.root}, {len(train_rows)} training and {len(val_rows)} validation windows, "
-                      f"class weights {weights[0]:.3f} {weights[1]:.3f}")
-    for left in filter(None, map(skipped, (train_index, val_index))):
-        accelerator.print(f"data: {left}")
+    # ---- data
+    processes = share_preparation(accelerator, config.prepare.data_disk)
+    data = open_splits(config, source, accelerator, processes)
+    label = data.train_index.label[data.train_rows]
+    weights = run.weights or (class_weights(label) if run.label_weight > 0 else (1.0, 1.0))
+    loss = LossRule(weights, run.label_weight, run.gaze_weight)
+    accelerator.print(f"data: {source.root}, {len(data.train_rows)} training and {len(data.val_rows)} validation "
+                      f"windows, class weights {weights[0]:.3f} {weights[1]:.3f}")
 
-    # model, from a checkpoint of this run if it is resumed
-    found, damaged = from_main(accelerator, lambda: checkpoint.newest_whole(folder)) if run.resume else (None, [])
-    for reason in damaged:
-        accelerator.print(f"resume: passed over {reason}")
+    # ---- model
+    found = find_checkpoint(log.folder, accelerator) if run.resume else None
     torch.manual_seed(run.seed)
-    sharded = distributed.is_sharded(accelerator)                    # which takes contiguous weights only
-    model = build_model(config.model).to(memory_format=torch.contiguous_format if sharded else torch.channels_last)
-    start = None if found else checkpoint.start_from(model, run.checkpoint) if run.checkpoint else \
-        checkpoint.start_from_imagenet(model, config.model.backbone) if source.preset is None else None
-    if not found:
-        accelerator.print(f"start: {start or 'at random; launch/demo.sh trains the backbone first'}")
-    if start and accelerator.is_main_process:
-        write_json(folder / "start.json", fields(start))
+    model = build_model(config.model).to(memory_format=torch.channels_last)
+    if found is None:
+        initial_weights(model, config, source, log.folder, accelerator)
     if run.sync_batchnorm:
         model = sync_batchnorm(model)
+    frames: Any = model.frames
     if config.optim.freeze_backbone:
-        model.frames.backbone.requires_grad_(False)
+        frames.backbone.requires_grad_(False)
     optimizer = make_optimizer(model, config.optim)
     if run.compile:
         model.compile()
-    model, optimizer, train_loader, val_loader = accelerator.prepare(model, optimizer, train_loader, val_loader)
-    plain = build_model(config.model) if sharded else accelerator.unwrap_model(model)
+    wrapped, optimizer, data.train_loader, data.val_loader = accelerator.prepare(
+        model, optimizer, data.train_loader, data.val_loader)
 
-    pose_fit = fit_head_pose(train_index.head_pose[train_rows], train_index.label[train_rows])
-    baselines = trivial_baselines(train_index.label[train_rows], pose_fit, val_index.head_pose[val_rows],
-                                  val_index.label[val_rows])
-    kept = {**asdict(config), "quality_fit": rule.quality_fit, "class_weights": weights, "root": str(source.root),
-            "head_pose_fit": None if pose_fit is None else pose_fit.tolist(),
-            "fingerprint": {"train": train_index.facts["fingerprint"], "val": val_index.facts["fingerprint"]},
-            "versions": versions(), "command": " ".join(sys.argv), "world_size": accelerator.num_processes,
-            "device": accelerator.device.type, "device_name": device_name(accelerator)}
-    loss = LossRule(weights, run.label_weight, run.gaze_weight)
-
-    # resume, in the middle of an epoch too
-    progress = checkpoint.Progress(world_size=accelerator.num_processes)
-    if found:
-        progress = checkpoint.resume(found, plain, optimizer, accelerator.scaler, accelerator.num_processes,
+    # ---- resume, also mid-epoch
+    progress = Progress(world_size=accelerator.num_processes)
+    if found is not None:
+        progress = checkpoint.resume(found, model, optimizer, accelerator.scaler, accelerator.num_processes,
                                      run.elastic)
-        order.epoch = progress.epoch
-        if progress.consumed and progress.order != order.fingerprint():
+        data.order.epoch = progress.epoch
+        if progress.consumed and progress.order != data.order.fingerprint():
             raise ValueError(f"{found}: stopped within an epoch of other windows, or in another order -> resume with "
-                             f"the data, --seed, --train_stride, ... of {folder / 'config.json'}")
+                             f"the data, --seed, --train_stride, ... of {log.folder / 'config.json'}")
         accelerator.print(f"resume: {found}, epoch {progress.epoch + 1}, step {progress.step}, "
                           f"best mAP {progress.best_mAP:.3f}")
-    elif run.resume:
-        accelerator.print(f"resume: {folder} has no checkpoint yet, so it starts anew")
-    if data.cache_features:
-        cache_features(plain.frames, (train_loader, val_loader), processes)
-    per_step = order.after(run.gradient_accumulation_steps)              # windows
-    per_epoch = math.ceil(len(train_loader) / run.gradient_accumulation_steps)
-    saved, saved_at = replace(progress), time.monotonic()
-    log.start(progress, per_epoch * run.epochs, kept)
+    if config.data.cache_features:
+        accelerator.print("features: of whole, unmirrored crops, so --flip and --random_crop are off")
+        cache_features(frames, (data.train_loader, data.val_loader), processes)
+    state = RunState(config, accelerator, log, stop, model, wrapped, optimizer, data, progress,
+                     config_record(config, source, data, weights, accelerator))
 
-    def validate(epochs: int) -> float:
-        scores = predict(accelerator, model, val_loader, val_rows, stop)
-        score = scores.score if run.label_weight > 0 else score_of_gaze(scores.gaze)
-        result = evaluate(val_index.label[val_rows], score)
-        if scores.gaze is not None:
-            result["gaze_degrees"] = float(np.nanmedian(gaze_degrees(scores.gaze, val_index.gaze[val_rows])))
-        log.validation(progress.step, epochs, result, baselines)
-        return result["mAP"] or 0.0
-
-    def save() -> None:
-        nonlocal saved, saved_at
-        log.settle()
-        if accelerator.is_main_process and progress != saved and not sharded:
-            checkpoint.save_training(folder, plain, optimizer, accelerator.scaler, progress, kept)
-        saved, saved_at = replace(progress), time.monotonic()
-
-    # loop
+    # ---- loop
+    per_step = data.order.after(run.gradient_accumulation_steps)                       # windows
+    per_epoch = math.ceil(len(data.train_loader) / run.gradient_accumulation_steps)    # steps
+    log.start(progress, per_epoch * run.epochs, state.record)
     accelerator.init_trackers("gazepose")
     stop.at_once = False
     try:
         if run.checkpoint and progress.step == 0:
-            validate(0)                                              # where the start stands
+            state.validate(0)                                            # the score of the initial weights
         for epoch in range(progress.epoch, run.epochs):
-            order.epoch, order.start = epoch, progress.consumed
-            progress.order = order.fingerprint()
-            ahead = epoch * per_epoch + progress.consumed // per_step - progress.step  # 0 unless the world has changed
-            for step in train_steps(accelerator, model, optimizer, train_loader, step=progress.step, ahead=ahead,
-                                    total=log.total, seed=run.seed, loss=loss, optim=config.optim, epoch=epoch,
-                                    mirror_priors=behaviour.mirror_priors, stop=stop):
-                progress.step, progress.consumed = step.step + 1, order.after(step.batches)
+            data.order.epoch, data.order.start = epoch, progress.consumed
+            progress.order = data.order.fingerprint()
+            # 0 unless the number of processes has changed
+            ahead = epoch * per_epoch + progress.consumed // per_step - progress.step
+            for step in train_steps(accelerator, wrapped, optimizer, data.train_loader, step=progress.step,
+                                    ahead=ahead, total=log.total, seed=run.seed, loss=loss, optim=config.optim,
+                                    epoch=epoch, mirror_priors=BEHAVIOURS[config.model.behaviour].mirror_priors,
+                                    stop=stop):
+                progress.step, progress.consumed = step.step + 1, data.order.after(step.batches)
                 log.step(step, epoch)
                 if log.stopping:
                     raise Preempted(f"after step {progress.step}")
-                minutes = (time.monotonic() - saved_at) / 60
-                if progress.step % (run.save_every or math.inf) == 0 or 0 < run.save_minutes <= minutes:
-                    save()
+                state.save_if_due()
             log.settle()
-            reached = validate(epoch + 1)
+            reached = state.validate(epoch + 1)
             progress.epoch, progress.consumed = epoch + 1, 0
-            if sharded:
-                distributed.gather_weights(model, plain)
-            if reached > progress.best_mAP and accelerator.is_main_process:
-                checkpoint.save_weights(folder / "best", plain, kept)
-            progress.best_mAP = max(progress.best_mAP, reached)
-            save()
+            state.save(best=reached)
     except Preempted:
-        save()
-        accelerator.wait_for_everyone()                              # the first to end ends the others
+        state.save()
+        accelerator.wait_for_everyone()                                  # the first to end ends the others
         raise
     accelerator.wait_for_everyone()
     accelerator.end_training()
-    accelerator.print(f"best val_mAP={progress.best_mAP:.3f}, weights in {folder / 'best'}")
+    accelerator.print(f"best val_mAP={progress.best_mAP:.3f}, weights in {log.folder / checkpoint.BEST}")
+
+
+@dataclass
+class Splits:
+    """The rows of a training and of its validation, and the loaders that batch them."""
+
+    train_index: Index
+    val_index: Index
+    train_rows: np.ndarray
+    """int64 [N] ascending, centre rows"""
+    val_rows: np.ndarray
+    train_loader: DataLoader
+    val_loader: DataLoader
+    order: BatchOrder
+    """of the training loader"""
+    quality_fit: Any
+    """of the training split, which inference uses too"""
+
+
+def open_splits(config: TrainConfig, source: Source, accelerator: Accelerator, processes: Processes) -> Splits:
+    """Open the training rows and val, prepared on first use, and batch them for all processes.
+
+    Raises:
+        ValueError: a prior that the model queries with is unknown for every row.
+    """
+    data, run = config.data, config.run
+    if data.num_workers:
+        shield_workers()
+    source.ready(processes)
+    train_index = source.split(run.rows_of, config.prepare, processes)
+    val_index = source.split("val", config.prepare, processes)
+    train_rows = chosen_rows(train_index, data.train_stride, data.limit, labelled=run.label_weight > 0)
+    val_rows = chosen_rows(val_index, data.val_stride, data.limit)
+    for index, rows in ((train_index, train_rows), (val_index, val_rows)):
+        check_priors(config.model, index, rows, run.allow_unknown_priors)
+        if line := skipped(index):
+            accelerator.print(f"data: {line}")
+    behaviour = BEHAVIOURS[config.model.behaviour]
+    fit = quality_fit(train_index, data.quality_scale, behaviour, data.train_stride)
+    rule = WindowRule(reach=config.model.reach, stride=data.train_stride, windows_per_segment=data.windows_per_segment,
+                      behaviour=behaviour, train=True, flip=data.flip, crop=data.random_crop,
+                      gaussian_drop=data.gaussian_drop, quality_scale=data.quality_scale, quality_fit=fit,
+                      seed=run.seed)
+    val_rule = rule.for_evaluation(data.val_stride)
+    if data.quality_from == "split":
+        val_rule = replace(val_rule, quality_fit=quality_fit(val_index, data.quality_scale, behaviour,
+                                                             data.train_stride))
+    loading: dict[str, Any] = {
+        "batch_size": run.batch_size, "crop_size": config.prepare.crop_size, "num_workers": data.num_workers,
+        "world_size": accelerator.num_processes, "pin_memory": accelerator.device.type == "cuda"}
+    train_loader = make_loader(train_index, rule, train_rows, **loading)
+    val_loader = make_loader(val_index, val_rule, val_rows, **loading)
+    return Splits(train_index, val_index, train_rows, val_rows, train_loader, val_loader, order_of(train_loader), fit)
+
+
+def find_checkpoint(folder: Path, accelerator: Accelerator) -> Path | None:
+    """The newest whole checkpoint of a run, or None, with a line for what was found."""
+    found, damaged = from_main(accelerator, lambda: checkpoint.newest_whole(folder))
+    for reason in damaged:
+        accelerator.print(f"resume: skipped a damaged checkpoint: {reason}")
+    if found is None:
+        accelerator.print(f"resume: {folder} has no checkpoint yet, so the run starts anew")
+    return found
+
+
+def initial_weights(model: nn.Module, config: TrainConfig, source: Source, folder: Path, accelerator: Accelerator
+                    ) -> None:
+    """Start from --checkpoint, or on real data from ImageNet's weights if this machine has them; say which."""
+    start = None
+    if config.run.checkpoint:
+        start = start_from(model, config.run.checkpoint)
+    elif source.preset is None:
+        start = start_from_imagenet(model, config.model.backbone)
+    if start is not None:
+        if accelerator.is_main_process:
+            write_json(folder / "start.json", fields(start))
+        accelerator.print(f"start: {start}")
+    elif source.preset is not None:
+        accelerator.print("start: random weights; launch/demo.sh trains the backbone first")
+    else:
+        accelerator.print(f"start: random weights, because this machine has no ImageNet weights of "
+                          f"{config.model.backbone} -> give --checkpoint, such as Gaze360's file or a run of yours")
+
+
+def config_record(config: TrainConfig, source: Source, data: Splits, weights: tuple[float, float],
+                  accelerator: Accelerator) -> dict[str, Any]:
+    """What config.json of a run and of its checkpoints holds: the flags, and what the numbers depend on beside them."""
+    pose_fit = fit_head_pose(data.train_index.head_pose[data.train_rows], data.train_index.label[data.train_rows])
+    return {**asdict(config), "quality_fit": data.quality_fit, "class_weights": weights, "root": str(source.root),
+            "head_pose_fit": None if pose_fit is None else pose_fit.tolist(),
+            "fingerprint": {"train": data.train_index.facts["fingerprint"],
+                            "val": data.val_index.facts["fingerprint"]},
+            "versions": versions(), "command": " ".join(sys.argv), "world_size": accelerator.num_processes,
+            "device": accelerator.device.type, "device_name": device_name(accelerator)}
+
+
+class RunState:
+    """Where a run stands; validates it and saves it."""
+
+    def __init__(self, config: TrainConfig, accelerator: Accelerator, log: RunLog, stop: StopRequest, model: nn.Module,
+                 wrapped: nn.Module, optimizer: torch.optim.Optimizer, data: Splits, progress: Progress,
+                 record: dict[str, Any]) -> None:
+        self.run, self.accelerator, self.log, self.stop = config.run, accelerator, log, stop
+        self.model, self.wrapped, self.optimizer, self.data = model, wrapped, optimizer, data
+        self.progress, self.record = progress, record
+        self.saved, self.saved_at = replace(progress), time.monotonic()
+        rows, index = data.val_rows, data.val_index
+        pose_fit = record["head_pose_fit"]
+        self.baselines = trivial_baselines(data.train_index.label[data.train_rows], pose_fit, index.head_pose[rows],
+                                           index.label[rows])
+
+    def validate(self, epochs: int) -> float:
+        """Score val after so many epochs, record the result, and return its mAP (0 where there is none)."""
+        rows, index = self.data.val_rows, self.data.val_index
+        scores = predict(self.accelerator, self.wrapped, self.data.val_loader, rows, self.stop)
+        score = scores.score
+        if self.run.label_weight <= 0:
+            assert scores.gaze is not None               # a run without a loss on labels has one on the gaze
+            score = score_of_gaze(scores.gaze)
+        result = evaluate(index.label[rows], score)
+        if scores.gaze is not None:
+            result["gaze_degrees"] = float(np.nanmedian(gaze_degrees(scores.gaze, index.gaze[rows])))
+        self.log.validation(self.progress.step, epochs, result, self.baselines)
+        return result["mAP"] or 0.0
+
+    def save(self, best: float = -1.0) -> None:
+        """Save a checkpoint unless nothing has changed since the last; before it the weights, if `best` is a record."""
+        self.log.settle()
+        if best > self.progress.best_mAP and self.accelerator.is_main_process:
+            checkpoint.save_best(self.log.folder, self.model, self.record, self.progress.step)
+        self.progress.best_mAP = max(self.progress.best_mAP, best)
+        if self.accelerator.is_main_process and self.progress != self.saved:
+            checkpoint.save_training(self.log.folder, self.model, self.optimizer, self.accelerator.scaler,
+                                     self.progress, self.record)
+        self.saved, self.saved_at = replace(self.progress), time.monotonic()
+
+    def save_if_due(self) -> None:
+        """Save after every --save_every steps and every --save_minutes minutes."""
+        minutes = (time.monotonic() - self.saved_at) / 60
+        steps_due = self.run.save_every is not None and self.progress.step % self.run.save_every == 0
+        if steps_due or 0 < self.run.save_minutes <= minutes:
+            self.save()
 
 
 if __name__ == "__main__":

@@ -36,11 +36,46 @@ def test_weights_and_configuration_come_back(tmp_path, model):
         torch.testing.assert_close(back.state_dict()[key], value, rtol=0, atol=0)
 
 
-def test_a_run_means_its_best_checkpoint(tmp_path, model):
-    saved(tmp_path / "run" / "best", model)
-    assert checkpoint.weights_folder(tmp_path / "run") == tmp_path / "run" / "best"
+@pytest.mark.parametrize("name", ["run", "run/best", "run/best/step-00000012"])
+def test_a_run_means_its_newest_best_checkpoint(tmp_path, model, name):
+    run = tmp_path / "run"
+    for step in (9, 12):
+        folder = checkpoint.save_best(run, model, {}, step)
+    assert [path.name for path in (run / "best").iterdir()] == ["step-00000012"]      # older ones go
+    assert checkpoint.weights_folder(tmp_path / name) == folder
+    (run / "status.json").write_text("{}")
+    assert checkpoint.run_folder(tmp_path / name) == run
+
+
+def test_a_plain_folder_with_weights_is_a_checkpoint(tmp_path, model):
+    assert checkpoint.weights_folder(saved(tmp_path / "mine", model)) == tmp_path / "mine"
+    assert checkpoint.run_folder(tmp_path / "mine") == tmp_path / "mine"
     with pytest.raises(FileNotFoundError, match="neither a checkpoint.*name a run"):
         checkpoint.weights_folder(tmp_path)
+
+
+def test_a_best_state_that_dies_leaves_the_one_before(tmp_path, model, monkeypatch):
+    folder = checkpoint.save_best(tmp_path, model, {}, 9)
+    monkeypatch.setattr(checkpoint, "_remove_others", lambda *_: 1 / 0)          # killed between the two
+    with pytest.raises(ZeroDivisionError):
+        checkpoint.save_best(tmp_path, model, {}, 9)
+    again = folder.with_name("step-00000009-2")
+    assert checkpoint.steps_in(tmp_path / "best") == [folder, again]
+    assert checkpoint.weights_folder(tmp_path) == checkpoint.verified(again)
+    monkeypatch.undo()
+    checkpoint.save_best(tmp_path, model, {}, 12)
+    assert [path.name for path in (tmp_path / "best").iterdir()] == ["step-00000012"]
+
+
+def test_only_checkpoints_are_removed_from_their_folder(tmp_path):
+    save_once(tmp_path, 1)
+    for name in ("mine", "step-1", ".step-00000001.part-1"):
+        (tmp_path / "checkpoints" / name).mkdir()
+    (tmp_path / "checkpoints" / "notes.txt").write_text("keep")
+    for step in (2, 3):
+        save_once(tmp_path, step)
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {
+        "mine", "step-1", "notes.txt", "step-00000002", "step-00000003"}
 
 
 @pytest.mark.parametrize("name", [checkpoint.WEIGHTS, checkpoint.CONFIG])
@@ -84,11 +119,6 @@ def test_a_save_that_dies_leaves_the_old_one(tmp_path, model, monkeypatch):
         saved(tmp_path / "best", model)
     checkpoint.read_model(tmp_path / "best")
     assert [entry.name for entry in tmp_path.iterdir()] == ["best"]
-
-
-def test_death_between_the_two_renames_is_mended(tmp_path, model):
-    saved(tmp_path / "best", model).rename(tmp_path / ".best.old")
-    checkpoint.verified(tmp_path / "best")
 
 
 def stepped(model):
@@ -143,11 +173,11 @@ def test_a_damaged_checkpoint_is_passed_over_with_its_reason(run, name, damage):
     newest, (reason,) = checkpoint.newest_whole(run)
     assert newest == run / "checkpoints" / "step-00000001" and "step-00000002" in reason
     save_once(run, 3)
-    assert [folder.name for folder in checkpoint.checkpoints_of(run)] == ["step-00000001", "step-00000003"]
+    assert [folder.name for folder in checkpoint.steps_in(run / "checkpoints")] == ["step-00000001", "step-00000003"]
 
 
 def test_a_run_without_a_whole_checkpoint_is_not_started_anew(run):
-    for folder in checkpoint.checkpoints_of(run):
+    for folder in checkpoint.steps_in(run / "checkpoints"):
         (folder / checkpoint.WEIGHTS).unlink()
     with pytest.raises(ValueError, match="no checkpoint is whole -> start anew.*--checkpoint"):
         checkpoint.newest_whole(run)
@@ -157,7 +187,7 @@ def test_a_run_without_a_whole_checkpoint_is_not_started_anew(run):
 def test_the_last_two_are_kept_and_none_of_a_time_that_was_given_up(run):
     save_once(run, 9)
     save_once(run, 5)                                    # resumed from step 2, since 9 was damaged
-    assert [folder.name for folder in checkpoint.checkpoints_of(run)] == ["step-00000002", "step-00000005"]
+    assert [folder.name for folder in checkpoint.steps_in(run / "checkpoints")] == ["step-00000002", "step-00000005"]
 
 
 @pytest.mark.parametrize("room", [0, 100, 400, 600, 900])
@@ -176,7 +206,7 @@ def test_a_full_disk_is_named_and_the_old_checkpoints_stay(run, room):
 def test_a_training_whose_weights_are_not_finite_is_never_saved(run):
     with pytest.raises(ValueError, match="weight is not finite -> lower --lr"):
         save_once(run, 3, float("nan"))
-    assert len(checkpoint.checkpoints_of(run)) == 2
+    assert len(checkpoint.steps_in(run / "checkpoints")) == 2
 
 
 def test_the_newest_finished_run_is_found(tmp_path):

@@ -16,6 +16,8 @@ import warm
 from gazepose.config import InferConfig, TrainConfig, parse, parse_train
 from gazepose.data.index import Index
 from gazepose.data.quality import fit_quality
+from gazepose.io import read_object
+from gazepose.training.checkpoint import weights_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = ["--crop_size", "32", "--num_encoder_layers", "1", "--num_decoder_layers", "1", "--dmodel", "64",
@@ -65,7 +67,7 @@ def test_a_run_leaves_its_records(work):
     kinds = [line["kind"] for line in lines]
     assert kinds.count("val") == 1 and kinds.count("train") == lines[-2]["step"]
     assert {"prevalence", "head_pose"} <= set(lines[-1]["baselines"]) and lines[-1]["mAP"] is not None
-    config = json.loads((run / "best" / "config.json").read_text())
+    config = read_object(weights_folder(run) / "config.json")
     assert config["model"]["prior_head"] and config["model"]["prior_landmark"] and config["data"]["gaussian_drop"]
     train = Index.open(work / "world" / "prepared" / "clean-32" / "train")
     assert config["data"]["quality_scale"] == "log"
@@ -173,7 +175,8 @@ def test_the_guides_spellings():
     ([], "val"), (["--split", "test"], "test"), (["--val"], "val"), (["--eval", "--split", "1"], "test"),
     (["--val", "--split", "3"], "val")])
 def test_the_split_of_inference(flags, split):
-    assert parse(InferConfig, flags).split_name == split
+    config = parse(InferConfig, flags)
+    assert config.guide.split_name(config.split) == split
 
 
 def test_defaults_follow_data_and_model():

@@ -1,14 +1,12 @@
-"""Two processes beside one: the same step, gradients in fewer bytes, and data on one disk or on two."""
+"""Two processes beside one: the same step, and data on one disk or on two."""
 
 import functools
-import math
 import multiprocessing
 import os
 import shutil
 import socket
 import traceback
 from collections.abc import Callable
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,32 +14,21 @@ import numpy as np
 import pytest
 import timm
 import torch
-import torch.distributed as dist
-from accelerate import Accelerator, FullyShardedDataParallelPlugin
+from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState, PartialState
-from accelerate.utils import DistributedType
 from making import settings_of
 from test_engine import Grey
 from test_prepare import data_set
 from torch import nn
-from torch.distributed.tensor import DTensor
 
 from gazepose import source as sources
 from gazepose.data import prepare as door
 from gazepose.data.index import Index
 from gazepose.data.loader import make_loader
 from gazepose.data.windows import WindowRule
-from gazepose.models import ModelConfig, build_model, sync_batchnorm
+from gazepose.models import sync_batchnorm
 from gazepose.source import Source
-from gazepose.training import checkpoint
-from gazepose.training.distributed import (
-    BACKENDS,
-    check_flags,
-    compressed_gradients,
-    gather_weights,
-    refuse_sharded_inference,
-    share_preparation,
-)
+from gazepose.training.distributed import check_processes, share_preparation, start_accelerator
 from gazepose.training.engine import LossRule, train_steps
 from gazepose.training.optim import OptimConfig, make_optimizer
 
@@ -87,59 +74,38 @@ def uneven(index_of):
     return index_of([range(100)], label=label.astype(np.int8).tolist())
 
 
-def trained(_: int, index: Index, batch_size: int, settings: list[tuple[str, dict]]) -> list[tuple]:
-    """Weights, losses and what exchanged the gradients, after one epoch under each setting."""
-    results = []
-    for compression, options in settings:
-        accelerator = Accelerator(cpu=True, kwargs_handlers=compressed_gradients(compression, **options))
-        torch.manual_seed(0)
-        config = OptimConfig(lr=0.1)
-        model = Grey()
-        model.head = nn.Sequential(nn.Linear(1, 32), nn.Tanh(), nn.Linear(32, 2))    # a matrix for PowerSGD
-        loader = make_loader(index, WindowRule(train=True, flip=False, crop=False), np.arange(100), crop_size=16,
-                             batch_size=batch_size, world_size=accelerator.num_processes)
-        prepared = accelerator.prepare(model, make_optimizer(model, config), loader)
-        losses = [step.loss for step in train_steps(accelerator, *prepared, step=0, total=5, seed=0,
-                                                    loss=LossRule((0.2, 0.8)), optim=config)]
-        used = prepared[0]._get_ddp_logging_data().get("comm_hook", "") if accelerator.num_processes > 1 else ""
-        results.append((torch.cat([part.flatten() for part in model.parameters()]).detach().numpy(), losses, used))
-    return results
+def trained(_: int, index: Index, batch_size: int) -> tuple[np.ndarray, list[float]]:
+    """Weights and losses after one epoch."""
+    accelerator = Accelerator(cpu=True)
+    torch.manual_seed(0)
+    config = OptimConfig(lr=0.1)
+    model = Grey()
+    model.head = nn.Sequential(nn.Linear(1, 32), nn.Tanh(), nn.Linear(32, 2))
+    loader = make_loader(index, WindowRule(train=True, flip=False, crop=False), np.arange(100), crop_size=16,
+                         batch_size=batch_size, world_size=accelerator.num_processes)
+    prepared = accelerator.prepare(model, make_optimizer(model, config), loader)
+    losses = [step.loss for step in train_steps(accelerator, *prepared, step=0, total=5, seed=0,
+                                                loss=LossRule((0.2, 0.8)), optim=config)]
+    return torch.cat([part.flatten() for part in model.parameters()]).detach().numpy(), losses
 
 
 def test_two_processes_take_the_step_of_one_with_the_whole_batch(uneven):
-    ((whole, losses, _),), = in_processes(trained, 1, uneven, 40, [("no", {})])
-    halves = in_processes(trained, 2, uneven, 20, [("no", {})])
-    for (weights, their_losses, _), in halves:
+    ((whole, losses),) = in_processes(trained, 1, uneven, 40)
+    for weights, their_losses in in_processes(trained, 2, uneven, 20):
         np.testing.assert_allclose(weights, whole, rtol=0, atol=1e-6)
         assert their_losses == pytest.approx(losses, abs=1e-6)
 
 
-def test_gradients_travel_compressed_and_the_losses_stay(uneven):
-    powersgd = {"matrix_approximation_rank": 1, "start_powerSGD_iter": 2, "min_compression_rate": 0.1}
-    settings = [("no", {}), ("fp16", {}), ("bf16", {}), ("powersgd", powersgd)]
-    first, second = in_processes(trained, 2, uneven, 20, settings)
-    plain, losses, _ = first[0]
-    for (name, _), (weights, their_losses, used), (others, *_) in zip(settings[1:], first[1:], second[1:], strict=True):
-        assert name in used.lower()
-        np.testing.assert_array_equal(weights, others)                    # the processes stay one model
-        assert 0 < np.abs(weights - plain).max() < 0.05
-        assert their_losses == pytest.approx(losses, abs=0.01)
-
-
-def test_what_cannot_be_had_is_refused_by_name(monkeypatch):
-    said = []
-    accelerator: Any = SimpleNamespace(device=torch.device("cpu"), num_processes=2, print=said.append,
-                                       distributed_type=DistributedType.MULTI_CPU)
+def test_processes_that_cannot_do_it_are_refused_by_flag():
+    lines: list[str] = []
+    accelerator: Any = SimpleNamespace(device=torch.device("cpu"), num_processes=2, print=lines.append)
     with pytest.raises(ValueError, match="--sync_batchnorm: torch's SyncBatchNorm works on GPUs only"):
-        check_flags(accelerator, "no", True)
-    monkeypatch.setattr(dist, "get_backend", lambda: "mpi")
-    with pytest.raises(ValueError, match=r"--gradient_compression bf16: the processes talk over mpi"):
-        check_flags(accelerator, "bf16", False)
-    monkeypatch.setattr(dist, "get_backend", lambda: BACKENDS[0])
-    check_flags(accelerator, "fp16", False)
-    accelerator.num_processes = 1
-    check_flags(accelerator, "fp16", False)
-    assert said == ["--gradient_compression fp16: one process exchanges nothing, so it changes nothing"]
+        check_processes(accelerator, 2, True)
+    with pytest.raises(ValueError, match="--expect_world 3, but 2 processes were started -> choose a file"):
+        check_processes(accelerator, 3, False)
+    check_processes(SimpleNamespace(**{**vars(accelerator), "device": torch.device("cuda"), "num_processes": 1}),  # type: ignore[arg-type]
+                    None, True)
+    assert lines == ["--sync_batchnorm changes nothing: there is one process"]
 
 
 def test_synchronised_batchnorm_keeps_parameters_and_activations():
@@ -199,50 +165,7 @@ def test_machines_with_other_rows_are_refused(disks):
     assert "rank 0 prepared other rows than this rank. Their disks hold different data" in second
 
 
-def shared_out(rank: int, folder: Path) -> tuple[int, int, dict[str, np.ndarray] | None]:
-    """Train one step with FSDP2, save what the first process gathers; sizes of the shard and of the whole."""
-    accelerator = Accelerator(cpu=True)
-    plugin = FullyShardedDataParallelPlugin(fsdp_version=2, auto_wrap_policy="NO_WRAP")
-    # Accelerate shards on GPUs only; told so, it does the same with torch's fully_shard over gloo
-    AcceleratorState._shared_state |= {"distributed_type": DistributedType.FSDP, "fsdp_plugin": plugin}
-    config = ModelConfig(output_stride=32, num_encoder_layers=1, num_decoder_layers=1, dmodel=32, dim_feedforward=32)
-    torch.manual_seed(0)
-    model = build_model(config)
-    model, optimizer = accelerator.prepare(model, make_optimizer(model, OptimConfig(lr=0.01)))
-    batch = torch.randn(8, 3, 32, 32), torch.arange(7).repeat(2, 1), torch.zeros(2, 3), torch.zeros(2, 5, 3)
-    accelerator.backward(model(*batch).logits.square().sum())
-    assert math.isfinite(float(accelerator.clip_grad_norm_(model.parameters(), 1.0)))
-    optimizer.step()
-    parts = [parameter for parameter in model.parameters() if isinstance(parameter, DTensor)]
-    shard, all_of_it = (sum(size) for size in zip(*((p.to_local().numel(), p.numel()) for p in parts), strict=True))
-    full = {name: p.full_tensor().detach().numpy() for name, p in model.named_parameters() if isinstance(p, DTensor)}
-    whole = build_model(config)
-    gather_weights(model, whole)
-    if rank == 0:
-        checkpoint.save_weights(folder / "best", whole, {"model": vars(config)})
-    return shard, all_of_it, full
-
-
-def test_sharded_weights_are_saved_whole(tmp_path):
-    (first, size, weights), (second, *_) = in_processes(shared_out, 2, tmp_path)
-    assert first + second == size and 0.4 < first / size < 0.6
-    model, _ = checkpoint.read_model(tmp_path / "best")
-    loaded = dict(model.named_parameters())
-    assert loaded.keys() == weights.keys()
-    for name, value in weights.items():
-        np.testing.assert_array_equal(loaded[name].detach().numpy(), value)
-
-
-def test_sharding_says_where_it_cannot_be_had(monkeypatch):
-    accelerator: Any = SimpleNamespace(device=torch.device("cpu"), num_processes=2, distributed_type="MULTI_CPU")
+def test_sharding_is_refused(monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    with pytest.raises(ValueError, match="FSDP: inference takes a whole model per process"):
-        refuse_sharded_inference(accelerator)
-    with pytest.raises(ValueError, match="FSDP: Accelerate shards on GPUs only, and on cpu would start Distributed"):
-        check_flags(accelerator, "no", False)
-    accelerator.distributed_type = DistributedType.FSDP
-    check_flags(accelerator, "no", False)
-    with pytest.raises(ValueError, match="--resume: not with FSDP, of which only whole weights are saved"):
-        check_flags(accelerator, "no", False, resume=True)
-    with pytest.raises(ValueError, match="--gradient_compression fp16: not with FSDP"):
-        check_flags(accelerator, "fp16", False)
+    with pytest.raises(ValueError, match="FSDP: weights are never sharded here.* -> use a configuration without FSDP"):
+        start_accelerator()

@@ -39,6 +39,7 @@ from test_shards_index import made
 from torch import nn
 
 from gazepose.compat.checkpoints import read_published
+from gazepose.compat.start import start_from
 from gazepose.config import DataConfig, InferConfig, TrainConfig, parse
 from gazepose.data import annotations, video
 from gazepose.data import box_table as boxes
@@ -54,7 +55,7 @@ from gazepose.data.tracks import POLICIES, FaceTrack
 from gazepose.data.video import container_of, frames_in_order
 from gazepose.data.windows import WindowRule, make_batch
 from gazepose.doctor.checks import Findings
-from gazepose.doctor.tables import examine_table
+from gazepose.doctor.tables import check_table
 from gazepose.evaluation.examples import read_copy, shown_faces
 from gazepose.evaluation.metrics import class_weights, evaluate
 from gazepose.evaluation.submission import check, csv_to_json
@@ -449,8 +450,8 @@ def test_a_bomb_in_any_file_that_is_read_does_not_go_off(tmp_path):
 
     def examined(path: Path) -> None:
         findings = Findings()
-        examine_table(world, path.parent.name, "train", {}, findings)
-        assert "table_unusable" in findings.found
+        check_table(world, path.parent.name, "train", {}, findings)
+        assert "file_unusable" in findings.found
 
     def trained(name: str) -> Callable[[Path], None]:
         def resumes(path: Path) -> None:
@@ -464,7 +465,7 @@ def test_a_bomb_in_any_file_that_is_read_does_not_go_off(tmp_path):
     opens = refuses(lambda path: Index.open(index.folder))
     doors: list[tuple[Path, Callable[[Path], None]]] = [
         (tmp_path / "w.pth", refuses(read_published)), (tmp_path / "w.pth", refuses(checkpoint.read_model)),
-        (tmp_path / "w.pth", refuses(lambda path: checkpoint.start_from(nn.Linear(1, 1), path))),
+        (tmp_path / "w.pth", refuses(lambda path: start_from(nn.Linear(1, 1), path))),
         (tmp_path / "hopenet.pkl", refuses(read_hopenet)), (tmp_path / "t.safetensors", refuses(read_tensors)),
         (weights / checkpoint.WEIGHTS, refuses(trained("weights"))),
         (weights / checkpoint.OPTIMIZER, refuses(trained("optimizer"))),
@@ -732,10 +733,10 @@ def test_two_thousand_spoilt_settings_are_refused_or_right(seed):
 
 
 @pytest.mark.parametrize("flags", [
-    ["--lr", "nan"], ["--lr", "1e999"], ["--clip", "nan"], ["--weight_decay", "inf"], ["--min_lr", "nan"],
-    ["--seed", "-1"], ["--seed", str(2**64)], ["--world_seed", "-1"], ["--weights", "nan", "1"], ["--gaze_loss", "inf"],
+    ["--lr", "nan"], ["--lr", "1e999"], ["--clip", "nan"], ["--min_lr", "nan"],
+    ["--seed", "-1"], ["--seed", str(2**64)], ["--weights", "nan", "1"], ["--gaze_loss", "inf"],
     ["--label_loss", "nan"], ["--batch_size", "0"], ["--epochs", "-1"], ["--limit", "0"], ["--max_bad_fraction", "1.5"],
-    ["--max_bad_fraction", "nan"], ["--dropout", "nan"], ["--split", "nan"], ["--crop_size", "9" * 40],
+    ["--max_bad_fraction", "nan"], ["--split", "nan"], ["--crop_size", "9" * 40],
     ["--box_scale", "nan"], ["--max_gap", "-1"]])
 def test_a_flag_that_cannot_be_is_refused_at_once(flags, capsys):
     with pytest.raises(SystemExit) as end:

@@ -13,7 +13,6 @@ import pytest
 import torch
 import warm
 from accelerate import Accelerator
-from accelerate.utils import DistributedType
 from rig import Rig
 from test_distributed import in_processes
 from test_models import BOTH, small
@@ -30,7 +29,7 @@ from gazepose.io import lock
 from gazepose.processes import Processes
 from gazepose.training import feature_cache as feature_cache
 from gazepose.training.augment import normalise, to_model
-from gazepose.training.distributed import check_flags, share_preparation
+from gazepose.training.distributed import share_preparation
 from gazepose.training.engine import predict
 from gazepose.training.feature_cache import cache_features, features_of, fingerprint, folder_name
 
@@ -261,13 +260,6 @@ def test_a_second_run_waits_for_the_first(index):
     assert len(Features(folder)) == 31
 
 
-def test_a_backbone_in_parts_has_no_features():
-    sharded = SimpleNamespace(device=torch.device("cuda"), num_processes=2, distributed_type=DistributedType.FSDP)
-    with pytest.raises(ValueError, match="--cache_features: not with FSDP"):
-        check_flags(sharded, "no", False, cache_features=True)         # type: ignore[arg-type]
-    check_flags(sharded, "no", False)                                  # type: ignore[arg-type]
-
-
 def test_without_their_flag_inference_makes_none_and_uses_what_is_there(index):
     model = network()
     loader = make_loader(index, WindowRule(), np.arange(ROWS), batch_size=8, crop_size=SIZE)
@@ -284,10 +276,13 @@ def test_flags_that_contradict_cached_features_are_refused_or_switched_off(capsy
     assert "add --freeze_backbone" in "".join(capsys.readouterr())
     with pytest.raises(SystemExit):
         parse(TrainConfig, ["--cache_features", "--freeze_backbone", "--crops", "video"])
-    assert "--cache_features wants crops" in "".join(capsys.readouterr())
+    assert "--cache_features needs prepared crops" in "".join(capsys.readouterr())
     with pytest.raises(SystemExit):
         parse(InferConfig, ["--cache_features", "--flip_average"])
     assert "features have no mirror" in "".join(capsys.readouterr())
+    for flag in ("--flip", "--random_crop"):
+        with pytest.raises(SystemExit, match="features are of whole, unmirrored crops -> leave one of them out"):
+            parse_train(["--cache_features", "--freeze_backbone", flag])
     config, _ = parse_train(["--cache_features", "--freeze_backbone"])
     assert not config.data.flip and not config.data.random_crop
     config, _ = parse_train(["--freeze_backbone"])

@@ -47,7 +47,7 @@ def fresh(request):
     """An Accelerator on the GPU, of the precision that is asked for."""
     from accelerate.state import AcceleratorState
 
-    from gazepose.training.runlog import start_accelerator
+    from gazepose.training.distributed import start_accelerator
     AcceleratorState._reset_state(reset_partial_state=True)
     yield start_accelerator(mixed_precision=getattr(request, "param", "no"))
     AcceleratorState._reset_state(reset_partial_state=True)
@@ -171,7 +171,7 @@ def test_the_commands_train_in_bf16_and_score_as_the_cpu_does(work):
 
 
 def test_nccl_ddp_synchronised_statistics_and_compressed_gradients_start(work):
-    said = run(work, "--data", "world", *SMALL, "--sync_batchnorm", "--gradient_compression", "fp16", "--exp_path",
+    said = run(work, "--data", "world", *SMALL, "--sync_batchnorm", "--exp_path",
                "runs/nccl", launcher=("-m", "torch.distributed.run", "--nproc_per_node", "1"))
     assert "1 process on cuda" in said
     assert json.loads((work / "runs" / "nccl" / "status.json").read_text())["state"] == "finished"

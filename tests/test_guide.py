@@ -17,7 +17,7 @@ from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import launch_command_parser
 
 from gazepose.compat.checkpoints import KINDS
-from gazepose.compat.flags import INSTEAD, LEFT_OUT, ONLY_TRAINING, translate
+from gazepose.compat.flags import INSTEAD, LEFT_OUT, ONLY_TRAINING, GuideInference, bins_of, translate
 from gazepose.config import InferConfig, TrainConfig, parse, parse_train
 from gazepose.models import ModelConfig, build_model
 from gazepose.training import checkpoint
@@ -38,7 +38,7 @@ BOTH: list[tuple[list[str], str, Any]] = [
 TRAIN = [*BOTH, (["--split", "3"], "split", 3.0), (["--lr", "2e-4"], "lr", 2e-4), (["--epochs", "7"], "epochs", 7),
          (["--train_stride", "5"], "train_stride", 5), (["--train_path", "log"], "exp_path", Path("log")),
          (["--weights", "0.073", "0.927"], "weights", (0.073, 0.927))]
-INFER = [*BOTH, (["--eval"], "eval", True), (["--split", "3"], "bins", 3.0), (["--to_json"], "to_json", True),
+INFER = [*BOTH, (["--eval"], "eval", True), (["--split", "3"], "split", "3"), (["--to_json"], "to_json", True),
          (["--exp_path", "out"], "exp_path", Path("out"))]
 
 
@@ -79,10 +79,10 @@ def test_the_guides_training_line_as_a_whole(capsys):
 
 def test_the_guides_inference_line_as_a_whole(capsys):
     config = parse(InferConfig, [*GUIDE, "--eval"])
-    assert config.split_name == "test" and config.bins == 1 and config.gaussian_drop
-    assert config.stride_of("test") is None and config.stride_of("val") == 13     # the test set is never thinned by it
-    assert config.expected.given() == {"model": "GazePose", "backbone": "resnet18", "prior_head": True,
-                                       "prior_landmark": True}
+    assert config.guide.split_name(config.split) == "test" and bins_of(config.split) == 1 and config.gaussian_drop
+    assert (config.guide.test_stride, config.guide.val_stride) == (None, 13)      # the test set is never thinned by it
+    assert config.guide == GuideInference(eval=True, val_stride=13, model="GazePose", backbone="resnet18", mesh=True,
+                                          prior_head=True, prior_landmark=True)
     assert capsys.readouterr().err == "--train_stride is left out: it has no part in inference\n"
 
 
@@ -107,7 +107,7 @@ def test_what_only_trains_is_left_out_of_inference(name: str):
 @pytest.mark.parametrize("flags, wanted", [
     *(([f"--{name}", "x"], f"--{name}: .* -> ") for name in INSTEAD),
     (["--source-path=x"], "json/, split/ and videos/"),
-    (["--eval"], "infer.py's -> accelerate launch infer.py --eval --checkpoint RUN"),
+    (["--eval"], "a flag of inference -> accelerate launch infer.py --eval --checkpoint RUN"),
     (["--val", "--model", "GazePose"], "infer.py --val")])
 def test_what_would_change_the_result_ends_with_what_to_write(flags, wanted):
     with pytest.raises(ValueError, match=wanted):
@@ -128,6 +128,11 @@ TRAINED = {"split": 1.0, "model": "GazePose", "backbone": "resnet18", "prior_hea
            "dim_feedforward": 2048, "nheads": 8}
 
 
+def agree(flags: list[str]) -> None:
+    config = parse(InferConfig, flags)
+    config.guide.must_agree(TRAINED, Path("runs/a"), config.split)
+
+
 @pytest.mark.parametrize("flags, message", [
     (["--val", "--split", "3"], "--split 3.0, but runs/a has split 1.0 -> leave the flags out"),
     (["--eval", "--split", "0.5"], "--split 0.5, but runs/a has split 1.0"),
@@ -135,7 +140,7 @@ TRAINED = {"split": 1.0, "model": "GazePose", "backbone": "resnet18", "prior_hea
     (["--model", "GazeLSTM", "--nheads", "4"], "--model GazeLSTM --nheads 4, but runs/a has model GazePose, nheads 8")])
 def test_model_flags_that_disagree_with_the_checkpoint_are_named(flags, message):
     with pytest.raises(ValueError) as raised:
-        parse(InferConfig, flags).must_agree(TRAINED, Path("runs/a"))
+        agree(flags)
     assert message in str(raised.value)
 
 
@@ -150,8 +155,7 @@ def test_inference_checks_the_models_flags_before_it_reads_data(tmp_path, monkey
 
 
 def test_model_flags_that_agree_pass():
-    parse(InferConfig, ["--val", "--split", "1", "--prior_head", "--mesh", "--dmodel", "512"]).must_agree(
-        TRAINED, Path("runs/a"))
+    agree(["--val", "--split", "1", "--prior_head", "--mesh", "--dmodel", "512"])
 
 
 @pytest.mark.parametrize("flags, message", [
@@ -162,7 +166,8 @@ def test_model_flags_that_agree_pass():
     (["--split", "train"], "--split train -> give val or test")])
 def test_splits_that_contradict_each_other_are_named(flags, message):
     with pytest.raises(ValueError) as raised:
-        _ = parse(InferConfig, flags).split_name
+        config = parse(InferConfig, flags)
+        config.guide.split_name(config.split)
     assert message in str(raised.value)
 
 

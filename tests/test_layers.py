@@ -13,7 +13,7 @@ WINGS = ["compat", "synthetic", "priors", "doctor", "report", "experiments"]
 TOP = ["source", "config", "train", "infer", "__main__"]
 LAZY = {("source", "synthetic"), ("training.checkpoint", "compat"), ("experiments.plan", "config")}
 """imports of a wing by a room before it: inside a function only"""
-TO_MEND = {("training.checkpoint", "compat")}
+TO_MEND: set[tuple[str, str]] = set()
 ONLY_HERE = {"decord": ["data.video"], "tyro": ["config", "__main__"], "timm": ["models", "compat.checkpoints"],
              "mediapipe": ["priors.landmarks"], "sklearn": ["evaluation.metrics", "experiments", "report"],
              "filelock": ["io"], "jinja2": ["report.page"], "numba": ["synthetic"],

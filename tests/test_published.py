@@ -18,6 +18,7 @@ from making import prepare
 
 from gazepose import __main__ as verbs
 from gazepose.compat.checkpoints import KINDS, read_published
+from gazepose.compat.start import IMPORTED, import_published, start_from
 from gazepose.data.index import Index
 from gazepose.data.windows import BEHAVIOURS, WindowRule, make_batch
 from gazepose.models import ModelConfig, Priors, build_model
@@ -88,7 +89,7 @@ def test_a_published_gazepose_scores_the_same_imported_direct_and_built_by_hand(
 
     verbs.import_checkpoint(file, work / "imported")
     assert "GazePose: 338 entries taken, 0 left -> " in capsys.readouterr().out
-    facts = json.loads((work / "imported" / checkpoint.IMPORTED).read_text())
+    facts = json.loads((work / "imported" / IMPORTED).read_text())
     assert len(facts["taken"]) == 338 and facts["taken"]["headpos_emeb"] == "contents"
     guide = ["--val", "--split", "1", "--Gaussiandrop", "--prior_head", "--prior_landmark", "--limit", str(LIMIT)]
     for start, out in (("imported", "one"), ("best.pth", "two")):
@@ -103,7 +104,7 @@ def test_a_published_gazepose_scores_the_same_imported_direct_and_built_by_hand(
 def test_gazepose_with_both_priors_starts_with_140_of_338_entries_of_gaze360(golden, work):
     file = file_of(golden, "gazelstm_gaze360", work / "gaze360.pth.tar", prefix="module.")
     model = build_model(ModelConfig(**BOTH))
-    start = checkpoint.start_from(model, file)
+    start = start_from(model, file)
     assert (len(start.taken), len(start.taken) + len(start.random)) == (140, 338)
     assert start.left == ["last_layer.weight", "last_layer.bias"]         # by the file's own names
     assert {name.split(".")[0] for name in start.taken} == {"frames", "lstm"}
@@ -141,9 +142,9 @@ def test_a_word_that_contains_module_is_no_prefix(golden, tmp_path):
 
 def test_a_published_gazepose_goes_on_training_with_its_classifier(golden, tmp_path):
     file = file_of(golden, "gazepose_head1lm1", tmp_path / "w.pth")
-    start = checkpoint.start_from(build_model(ModelConfig(behaviour="published", **BOTH)), file)
+    start = start_from(build_model(ModelConfig(behaviour="published", **BOTH)), file)
     assert (len(start.taken), start.left, start.random) == (338, [], [])
-    start = checkpoint.start_from(build_model(ModelConfig(**BOTH)), file)  # intended: tables with a row for unknown
+    start = start_from(build_model(ModelConfig(**BOTH)), file)  # intended: tables with a row for unknown
     assert start.left == start_tables(golden) and "last_layer.weight" in start.taken
     assert len(start.random) == 5
 
@@ -165,7 +166,7 @@ def test_a_pickle_bomb_does_not_go_off_and_is_named(tmp_path, legacy, capsys):
     fired = tmp_path / "fired"
     torch.save({"state_dict": {"a": torch.zeros(1)}, "optimizer": Bomb(fired)}, tmp_path / "w.pth",
                _use_new_zipfile_serialization=not legacy)
-    for read in (read_published, checkpoint.read_model, lambda path: checkpoint.import_published(path, tmp_path / "o")):
+    for read in (read_published, checkpoint.read_model, lambda path: import_published(path, tmp_path / "o")):
         with pytest.raises(ValueError, match=r"w\.pth: not read, it names posix\.mkdir, which could run code") as said:
             read(tmp_path / "w.pth")
         assert "weights_only" not in str(said.value)                      # no advice to switch the guard off

@@ -1,20 +1,22 @@
-"""Command lines of the original guide: its options that have no counterpart here.
+"""Command lines of the original guide: its options that are not flags of config.py under the same name.
 
-Those that did nothing, or whose work something else does now, are left out with a line that says so; those that would
-change the result end with what to write instead. All others are flags of config.py under the same name.
+Options without effect are left out with a line that says so. Options that would change the result end the program with
+what to write instead. Options that repeat the checkpoint's model at inference must agree with it.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import fields
-from typing import Literal
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
 
 from gazepose.data.tracks import Policy
+from gazepose.models.gazepose import ModelName
 
 _LAUNCHER = "accelerate launch starts the processes (accelerate_configs/)"
 _ONE_FOLDER = "the data set is one folder with json/, split/ and videos/ -> --data DIR"
 _UNREAD = "the published code read it nowhere"
 _TRAINING = "it has no part in inference"
-_INFERENCE = "that is infer.py's -> accelerate launch infer.py --{} --checkpoint RUN"
+_INFERENCE = "is a flag of inference -> accelerate launch infer.py --{} --checkpoint RUN"
 
 LEFT_OUT = {
     "body": _UNREAD, "max_index": _UNREAD, "face_path": f"{_UNREAD}; faces come from the folder of --data",
@@ -22,7 +24,7 @@ LEFT_OUT = {
     "start_rank": _LAUNCHER, "world_size": _LAUNCHER, "init_method": _LAUNCHER, "backend": _LAUNCHER,
     "device_id": "CUDA_VISIBLE_DEVICES and accelerate launch choose the GPU",
 }
-"""what to say of each; the program goes on without it"""
+"""the line to print for each; the program goes on without it"""
 INSTEAD = {
     "source_path": _ONE_FOLDER, "json_path": _ONE_FOLDER, "gt_path": _ONE_FOLDER, "train_file": _ONE_FOLDER,
     "val_file": _ONE_FOLDER, "test_file": _ONE_FOLDER,
@@ -34,14 +36,115 @@ ONLY_TRAINING = ("train_path", "train_stride", "epochs", "lr", "weights")
 
 
 RULES = {rule.name: rule.type for rule in fields(Policy) if rule.name != "name"}
-"""rules of a policy, which were flags of their own; now --rule NAME=VALUE"""
+"""rules of a policy: --max_gap 30 becomes --rule max_gap=30"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuideTraining:
+    """Flags of the original guide."""
+
+    mesh: bool = False
+    """load the landmark prior; implied by --prior_landmark"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuideInference:
+    """Flags of the original guide. The checkpoint knows its model: model options must agree with it."""
+
+    val: bool = False
+    """the same as --split val"""
+    eval: bool = False
+    """the same as --split test"""
+    val_stride: int | None = None
+    """--stride where val is scored"""
+    test_stride: int | None = None
+    """--stride where test is scored; above 1 the outputs are marked partial"""
+    model: ModelName | None = None
+    """the network"""
+    backbone: str | None = None
+    """its timm network"""
+    prior_head: bool = False
+    """the head pose is a query; without the flag: as in the checkpoint"""
+    prior_landmark: bool = False
+    """the landmarks are queries; without the flag: as in the checkpoint"""
+    mesh: bool = False
+    """load the landmark prior; implied by --prior_landmark"""
+    dsplit: float | None = None
+    """crop widths per landmark cell"""
+    csplit: float | None = None
+    """landmark confidence per bin"""
+    num_encoder_layers: int | None = None
+    """transformer layers of the encoder"""
+    num_decoder_layers: int | None = None
+    """transformer layers of the decoder"""
+    dmodel: int | None = None
+    """width of the transformer"""
+    dim_feedforward: int | None = None
+    """width of its feed-forward layers"""
+    nheads: int | None = None
+    """attention heads"""
+
+    def __post_init__(self) -> None:
+        for name in ("val_stride", "test_stride"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"--{name} {value} -> give 1 or more")
+
+    def split_name(self, split: str | None) -> str:
+        """val or test, from these flags and --split.
+
+        Raises:
+            ValueError: another split, or two that contradict each other.
+        """
+        flags = {"val": ("--val", self.val), "test": ("--eval", self.eval)}
+        names = [name for name, (_, on) in flags.items() if on]
+        spelt = [flag for flag, on in flags.values() if on]
+        if bins_of(split) is not None and not names:
+            raise ValueError(f"--split {split} -> give val or test, or --val or --eval beside the number")
+        if split is not None and bins_of(split) is None:
+            if split not in flags:
+                raise ValueError(f"--split {split} -> give val or test")
+            names.append(split)
+            spelt.append(f"--split {split}")
+        if len(set(names)) > 1:
+            raise ValueError(f"{' and '.join(spelt)} contradict each other -> give one split (--eval is the test set)")
+        return names[0] if names else "val"
+
+    def must_agree(self, trained: Mapping[str, Any], start: Path, split: str | None = None) -> None:
+        """Compare the model options that were given with those of the checkpoint.
+
+        Args:
+            trained: the checkpoint's, by their names in ModelConfig.
+            split: of --split, which may be the guide's degrees per head pose bin.
+
+        Raises:
+            ValueError: naming those that differ.
+        """
+        given = {name: value for name, value in vars(self).items()
+                 if name in trained and value not in (None, False)}
+        if bins_of(split) is not None:
+            given["split"] = bins_of(split)
+        differing = {name: value for name, value in given.items() if trained[name] != value}
+        if differing:
+            flags = " ".join(f"--{name}" if value is True else f"--{name} {value}" for name, value in differing.items())
+            has = ", ".join(f"{name} {trained[name]}" for name in differing)
+            raise ValueError(f"{flags}, but {start} has {has} -> leave the flags out: the checkpoint knows its model; "
+                             "or give another --checkpoint")
+
+
+def bins_of(split: str | None) -> float | None:
+    """The guide's degrees per head pose bin, if that is what --split is."""
+    try:
+        return None if split is None else float(split)
+    except ValueError:
+        return None
 
 
 def translate(args: Sequence[str], program: Literal["train", "infer"]) -> tuple[list[str], list[str]]:
-    """Arguments without what has no counterpart, and a line for each that was left out.
+    """The arguments without options that have no counterpart, and a line for each of these.
 
     Raises:
-        ValueError: an option that would change the result and has to be said otherwise.
+        ValueError: an option that would change the result, with what to write instead.
     """
     left_out, instead = dict(LEFT_OUT), dict(INSTEAD)
     given = {_name(arg) for arg in args}
@@ -51,26 +154,26 @@ def translate(args: Sequence[str], program: Literal["train", "infer"]) -> tuple[
         instead |= {name: _INFERENCE.format(name) for name in ("val", "eval")}
         if "exp_path" in given:
             left_out["train_path"] = "a run has one folder, that of --exp_path"
-    kept, said, dropping = [], [], False
+    rest, notes, dropping = [], [], False
     for arg in _with_rules(args):
         name = _name(arg)
         if name is not None and name in instead:
             raise ValueError(f"--{name}: {instead[name]}")
-        if name is None and dropping and arg != "-h":                     # a value of what was left out
+        if name is None and dropping and arg != "-h":                     # a value of the option that was left out
             continue
         reason = None if name is None else left_out.get(name)
         dropping = reason is not None
         if dropping:
-            said.append(f"--{name} is left out: {reason}")
+            notes.append(f"--{name} is left out: {reason}")
         else:
-            kept.append(arg)
-    return kept, said
+            rest.append(arg)
+    return rest, notes
 
 
 def _with_rules(args: Sequence[str]) -> Iterator[str]:
     """The same arguments, with --max_gap 30, --end_inclusive and --no_drop_outside as --rule NAME=VALUE."""
-    left = iter(args)
-    for arg in left:
+    arguments = iter(args)
+    for arg in arguments:
         name = _name(arg) or ""
         rule = name.removeprefix("no_")
         if rule not in RULES:
@@ -78,7 +181,7 @@ def _with_rules(args: Sequence[str]) -> Iterator[str]:
         elif RULES[rule] is bool:
             yield from ("--rule", f"{rule}={name == rule}")
         else:
-            yield from ("--rule", f"{rule}={arg.partition('=')[2] or next(left, '')}")
+            yield from ("--rule", f"{rule}={arg.partition('=')[2] or next(arguments, '')}")
 
 
 def _name(arg: str) -> str | None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gazepose.io import sha256_of
-from gazepose.training.checkpoint import built
+from gazepose.training.checkpoint import WEIGHTS, built, weights_folder
 
 POOL = Path("runs/sweep")
 NOT_COUNTED = {"run": ("exp_path", "resume", "elastic", "save_every", "save_minutes", "log_with", "expect_world",
@@ -168,7 +168,7 @@ def start_name(start: Run | Path | None) -> str | None:
         return start.folder.name
     if start is None:
         return None
-    return sha256_of(start / "model.safetensors" if start.is_dir() else start)
+    return sha256_of(weights_folder(start) / WEIGHTS if start.is_dir() else start)
 
 
 def fingerprint(config: Mapping[str, Any], start: str | None) -> str:

@@ -20,6 +20,7 @@ import torch
 from gazepose.experiments.plan import Experiment, Prediction, Run, fingerprint, plan, start_name
 from gazepose.experiments.results import markdown, record_of, write_record
 from gazepose.io import lock, read_object
+from gazepose.training.checkpoint import WEIGHTS, weights_folder
 from gazepose.training.runlog import LOCK
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,7 +58,7 @@ def done(task: Task) -> bool:
     """Whether a run is finished, or a prediction exists and is newer than the weights that it was made with."""
     if isinstance(task, Run):
         return finished(task)
-    weights = task.run.folder / "best" / "model.safetensors"
+    weights = weights_folder(task.run.folder) / WEIGHTS
     return task.file.exists() and task.file.stat().st_mtime >= weights.stat().st_mtime
 
 

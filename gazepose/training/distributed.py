@@ -1,34 +1,93 @@
-"""What several processes need beyond Accelerate: who prepares data together, and how gradients travel.
-
-Everything here is a choice of a flag; `Accelerator` does the rest.
-"""
+"""Several processes: starting Accelerate, sharing preparation, and sending the main process's findings to all."""
 
 import os
+from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
+import torch
 import torch.distributed as dist
-from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
-from accelerate.utils import DDPCommunicationHookType, DistributedType
-from torch import nn
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from accelerate import Accelerator, DataLoaderConfiguration, PartialState
+from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 
 from gazepose.data.prepare import Disk
 from gazepose.processes import Processes
 
 PREPARING = timedelta(hours=12)
-"""how long processes wait for each other's videos; a process that dies is noticed at once"""
-HOOKS = {"fp16": DDPCommunicationHookType.FP16, "bf16": DDPCommunicationHookType.BF16,
-         "powersgd": DDPCommunicationHookType.POWER_SGD}        # a plain string would be ignored without a word
-BACKENDS = ("gloo", "nccl")
+"""how long processes wait for each other's videos; the death of a process is noticed at once"""
+STUCK = timedelta(minutes=5)
+"""collective timeout of a training: the job fails if one rank makes the others wait longer"""
+Value = TypeVar("Value")
+
+
+def start_accelerator(**options: Any) -> Accelerator:
+    """Create the Accelerator. Without a GPU, pass `cpu=True`: otherwise each CPU process believes it is alone. Also
+    divide the cores among the processes of this machine, because launchers set one thread each.
+
+    Args:
+        options: of Accelerator.
+
+    Raises:
+        ValueError: the launcher was configured for FSDP.
+    """
+    if os.environ.get("ACCELERATE_USE_FSDP") == "true":
+        raise ValueError("FSDP: weights are never sharded here, a model has 45 MB -> use a configuration without FSDP, "
+                         "such as accelerate_configs/gpu4.yaml")
+    accelerator = Accelerator(cpu=not torch.accelerator.is_available(),
+                              dataloader_config=DataLoaderConfiguration(non_blocking=True),
+                              kwargs_handlers=[InitProcessGroupKwargs(timeout=STUCK)], **options)
+    if accelerator.device.type == "cpu":
+        local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local))
+        # threads add up gradients in any order otherwise; filling fresh memory on top would only cost time
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False    # type: ignore[attr-defined]
+    return accelerator
+
+
+def check_processes(accelerator: Accelerator, expect_world: int | None, sync_batchnorm: bool) -> None:
+    """Refuse what the processes that were started cannot do.
+
+    Args:
+        expect_world: the number of processes that the user counts on; None: any.
+
+    Raises:
+        ValueError: naming the flag and the reason.
+    """
+    if expect_world not in (None, accelerator.num_processes):
+        raise ValueError(f"--expect_world {expect_world}, but {accelerator.num_processes} processes were started -> "
+                         "choose a file of accelerate_configs/ that starts that many")
+    if sync_batchnorm and accelerator.device.type == "cpu":
+        raise ValueError("--sync_batchnorm: torch's SyncBatchNorm works on GPUs only, and these processes are on cpu "
+                         "-> leave it out; the weights are the same, BatchNorm takes each process's own windows")
+    if sync_batchnorm and accelerator.num_processes == 1:
+        accelerator.print("--sync_batchnorm changes nothing: there is one process")
+
+
+def from_main(accelerator: Accelerator, find: Callable[[], Value]) -> Value:
+    """Run `find` on the main process and return its value on all processes.
+
+    Raises:
+        ValueError, FileNotFoundError: on all processes, where `find` raises it.
+    """
+    value: Any = None
+    error: Exception | None = None
+    if accelerator.is_main_process:
+        try:
+            value = find()
+        except (ValueError, FileNotFoundError) as caught:
+            error = caught
+    value, error = broadcast_object_list([value, error])
+    if error is not None:
+        raise error
+    return value
 
 
 def share_preparation(state: Accelerator | PartialState, disk: Disk) -> Processes:
-    """Who prepares data together: all processes on a shared disk, those of each machine where it has its own.
+    """The processes that prepare data together: all on a shared disk, or those of one machine with a disk of its own.
 
-    Their barriers are gloo's, on any device: it notices a process that died, and preparing may take longer than a
-    step is allowed to.
+    Their barriers use gloo on any device: it notices a dead process, and preparing may take longer than a step.
     """
     if state.num_processes == 1:
         return Processes(notify=partial(print, flush=True))                # progress, also into a pipe
@@ -55,64 +114,3 @@ def share_preparation(state: Accelerator | PartialState, disk: Disk) -> Processe
         return values
 
     return Processes(ranks.index(state.process_index), len(ranks), barrier, notify, gather)
-
-
-def compressed_gradients(compression: str, **powersgd: Any) -> list[DistributedDataParallelKwargs]:
-    """The `kwargs_handlers` of an Accelerator whose processes exchange gradients in fewer bytes.
-
-    Args:
-        compression: no, fp16, bf16 or powersgd.
-        powersgd: options of torch's PowerSGDState.
-    """
-    if compression == "no":
-        return []
-    return [DistributedDataParallelKwargs(comm_hook=HOOKS[compression], comm_state_option=powersgd)]
-
-
-def is_sharded(accelerator: Accelerator) -> bool:
-    """Whether each process has only a part of every weight (FSDP)."""
-    return accelerator.distributed_type == DistributedType.FSDP
-
-
-def gather_weights(model: nn.Module, whole: nn.Module) -> None:
-    """Fill `whole` on the first process with the weights that `model` has in parts; all processes take part."""
-    state = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
-    if dist.get_rank() == 0:
-        whole.load_state_dict(state)
-
-
-def refuse_sharded_inference(accelerator: Accelerator) -> None:
-    """Raises ValueError where FSDP was asked for: a model that fits one device is scored whole on each."""
-    if os.environ.get("ACCELERATE_USE_FSDP") == "true" or is_sharded(accelerator):
-        raise ValueError("FSDP: inference takes a whole model per process -> a configuration without it, such as "
-                         "accelerate_configs/gpu4.yaml")
-
-
-def check_flags(accelerator: Accelerator, compression: str, sync_batchnorm: bool, resume: bool = False,
-                cache_features: bool = False) -> None:
-    """Refuse what the processes that were started cannot do, and say what is in vain.
-
-    Raises:
-        ValueError: naming the flag and the reason.
-    """
-    device, several = accelerator.device.type, accelerator.num_processes > 1
-    if sync_batchnorm and device == "cpu":
-        raise ValueError("--sync_batchnorm: torch's SyncBatchNorm works on GPUs only, and these processes are on cpu "
-                         "-> leave it out; the weights are the same, BatchNorm takes each process's own windows")
-    if os.environ.get("ACCELERATE_USE_FSDP") == "true" and not is_sharded(accelerator):
-        raise ValueError(f"FSDP: Accelerate shards on GPUs only, and on {device} would start DistributedDataParallel "
-                         "without a word -> accelerate_configs/cpu2.yaml")
-    if is_sharded(accelerator) and (resume or compression != "no"):
-        flag = "--resume" if resume else f"--gradient_compression {compression}"
-        raise ValueError(f"{flag}: not with FSDP, of which only whole weights are saved, and which exchanges gradients "
-                         "in parts -> leave it out, or use a configuration without FSDP (accelerate_configs/gpu4.yaml)")
-    if is_sharded(accelerator) and cache_features:
-        raise ValueError("--cache_features: not with FSDP, where each process has only a part of the backbone -> use a "
-                         "configuration without FSDP (accelerate_configs/gpu4.yaml)")
-    if compression != "no" and several and (backend := dist.get_backend()) not in BACKENDS:
-        raise ValueError(f"--gradient_compression {compression}: the processes talk over {backend}, and torch "
-                         f"compresses over {' and '.join(BACKENDS)} -> leave it out")
-    for flag, given in ((f"--gradient_compression {compression}", compression != "no"),
-                        ("--sync_batchnorm", sync_batchnorm)):
-        if given and not several:
-            accelerator.print(f"{flag}: one process exchanges nothing, so it changes nothing")

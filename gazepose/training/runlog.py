@@ -2,33 +2,38 @@
 
 import json
 import os
+import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import timedelta
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-from accelerate import Accelerator, DataLoaderConfiguration
-from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
+from accelerate import Accelerator
 from tqdm import tqdm
 
 from gazepose.evaluation.metrics import metrics_line
-from gazepose.io import lock, read_object, write_json
+from gazepose.io import lock, read_object, write_json, writing
 from gazepose.processes import EXIT_PREEMPTED, Preempted, StopRequest
-from gazepose.training.checkpoint import CHECKPOINTS, Progress, git_commit
+from gazepose.training.checkpoint import BEST, CHECKPOINTS, Progress
+from gazepose.training.distributed import from_main
 from gazepose.training.engine import Step
 
 PACKAGES = ("torch", "torchvision", "accelerate", "timm", "decord", "numpy", "safetensors")
 PLAIN_LINE_SECONDS = 10.0
-STUCK = timedelta(minutes=5)     # a process that the others wait for longer has ended the job
 MAX_SKIPPED = 20                 # skipped steps in a row that end a training; fp16's scaler needs up to 16 to settle
 LOCK = ".lock"                   # of a run's folder
-Value = TypeVar("Value")
+
+
+def git_commit() -> str | None:
+    """Commit of the running code, with `-dirty` where it was changed; None outside a repository."""
+    done = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=12"], capture_output=True, text=True,
+                          cwd=Path(__file__).parent, check=False)
+    return done.stdout.strip() or None
 
 
 def versions() -> dict[str, str | None]:
@@ -56,34 +61,6 @@ def device_name(accelerator: Accelerator) -> str:
     return f"{accelerator.device.type.upper()}, {len(os.sched_getaffinity(0))} cores"
 
 
-def start_accelerator(kwargs_handlers: Sequence[Any] = (), **options: Any) -> Accelerator:
-    """Accelerate's Accelerator as this machine has it: without a GPU it says so, else several CPU processes would each
-    take themselves for the only one; and the cores are shared out, since the launchers give each process one thread.
-    """
-    accelerator = Accelerator(cpu=not torch.accelerator.is_available(),
-                              dataloader_config=DataLoaderConfiguration(non_blocking=True),
-                              kwargs_handlers=[InitProcessGroupKwargs(timeout=STUCK), *kwargs_handlers], **options)
-    if accelerator.device.type == "cpu":
-        local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local))
-        # threads add up gradients in any order otherwise; filling fresh memory on top would only cost time
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.utils.deterministic.fill_uninitialized_memory = False    # type: ignore[attr-defined]
-    return accelerator
-
-
-def from_main(accelerator: Accelerator, find: Callable[[], Value]) -> Value:
-    """What the main process finds, on all processes; what it raises for the user, all raise."""
-    found: list[Any] = [None, None]
-    if accelerator.is_main_process:
-        try:
-            found[0] = find()
-        except (ValueError, FileNotFoundError) as error:
-            found[1] = error
-    value, error = broadcast_object_list(found)
-    if error is not None:
-        raise error
-    return value
 
 
 class RunLog:
@@ -115,7 +92,7 @@ class RunLog:
         if resume and not records[0].exists():
             raise ValueError(f"{self.folder}: no run to --resume -> look at --exp_path, or start without --resume")
         if not resume:
-            if any((self.folder / name).exists() for name in (CHECKPOINTS, "best")):
+            if any((self.folder / name).exists() for name in (CHECKPOINTS, BEST)):
                 raise ValueError(f"{self.folder}: holds a training already -> add --resume to continue it, or give "
                                  "another --exp_path")
             for record in records:               # of one that has left nothing to continue from
@@ -137,9 +114,8 @@ class RunLog:
                 break
             if entry["step"] <= progress.step and (entry["kind"] != "val" or entry["epoch"] <= progress.epoch):
                 kept.append(line)
-        staged = records.with_name(f".{records.name}.{os.getpid()}")
-        staged.write_text("".join(kept), encoding="utf-8")
-        staged.replace(records)
+        with writing(records) as file:
+            file.writelines(kept)
 
     def notify(self, line: str) -> None:
         """One line on the terminal, beside the progress bar."""

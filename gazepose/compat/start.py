@@ -1,0 +1,116 @@
+"""Published files as checkpoints: read one as a model, import it, or start a training from it.
+
+Trainings that start from one of our own runs, or from ImageNet, are here too, because they report the same.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from gazepose.compat.checkpoints import Published, cached_imagenet, load_into, read_published
+from gazepose.io import read_tensors, sha256_of
+from gazepose.models import build_model
+from gazepose.training.checkpoint import MANIFEST, WEIGHTS, save_weights, verified, weights_folder
+
+IMPORTED = "imported.json"
+"""which entry of a published file became which of ours, and which were left"""
+
+
+def read_published_model(path: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """A published file as a model with its weights, and the configuration it was trained with.
+
+    Raises:
+        ValueError: not a published file, or Gaze360's, which has no head for looking.
+    """
+    return _model_of(path, read_published(path))
+
+
+def _model_of(path: Path, published: Published) -> tuple[nn.Module, dict[str, Any]]:
+    if published.kind == "Gaze360":
+        raise ValueError(f"{path}: Gaze360's network says where a face looks, not whether at the camera -> start a "
+                         f"training from it: accelerate launch train.py --checkpoint {path}")
+    model = build_model(published.config)
+    model.load_state_dict(published.state)
+    return model, {"model": asdict(published.config), "prepare": {"policy": "baseline"}, "data": {},
+                   "quality_fit": None}
+
+
+def import_published(path: Path, folder: Path) -> dict[str, Any]:
+    """Turn a published file into a checkpoint folder of ours.
+
+    Returns:
+        What `imported.json` in it holds: file, sha256, kind, taken {published name: ours}, left [published names].
+
+    Raises:
+        ValueError: not a published file that can score.
+        FileExistsError: `folder` is something else than a checkpoint.
+    """
+    if folder.exists() and not (folder / MANIFEST).is_file() and (folder.is_file() or any(folder.iterdir())):
+        raise FileExistsError(f"{folder}: exists and is no checkpoint -> give --out a folder that is not there yet")
+    published = read_published(path)
+    model, config = _model_of(path, published)
+    facts = {"file": str(path), "sha256": sha256_of(path), "kind": published.kind, "taken": published.taken,
+             "left": published.left}
+    save_weights(folder, model, config, {IMPORTED: facts})
+    return facts
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a training started from, name by name."""
+
+    file: str
+    kind: str
+    taken: list[str]
+    """entries of the model that come from the file"""
+    left: list[str]
+    """entries of the file that were not used, by its own names"""
+    random: list[str]
+    """entries of the model that keep their random start"""
+
+    def __str__(self) -> str:
+        return (f"{len(self.taken)} of the model's {len(self.taken) + len(self.random)} entries from {self.file} "
+                f"({self.kind}); left in the file: {_by_layer(self.left)}; at random: {_by_layer(self.random)}")
+
+
+def _by_layer(names: Iterable[str]) -> str:
+    """Names in short: "last_layer (2), transformer (184)"."""
+    layers = Counter(name.split(".")[0] for name in names)
+    return ", ".join(f"{layer} ({count})" for layer, count in sorted(layers.items())) or "nothing"
+
+
+def start_from(model: nn.Module, path: Path) -> Start:
+    """Start a training from the weights of another model, as far as names and shapes agree.
+
+    Args:
+        path: a run, one of its checkpoints, or a published file.
+
+    Raises:
+        ValueError: nothing fits.
+    """
+    if path.is_file():
+        published = read_published(path)
+        kind, state, unknown = published.kind, published.state, published.left
+        theirs = {ours: name for name, ours in published.taken.items()}
+    else:
+        kind, state, unknown, theirs = "one of ours", read_tensors(verified(weights_folder(path)) / WEIGHTS), [], {}
+    try:
+        taken, left = load_into(model, state)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    random = [name for name in model.state_dict() if name not in set(taken)]
+    return Start(str(path), kind, taken, [theirs.get(name, name) for name in left] + unknown, random)
+
+
+def start_from_imagenet(model: nn.Module, backbone: str) -> Start | None:
+    """Start a backbone as the published trainings do, where this machine has timm's weights; None where not."""
+    state = cached_imagenet(backbone)
+    if state is None:
+        return None
+    taken, left = load_into(model, state)
+    random = [name for name in model.state_dict() if name not in set(taken)]
+    return Start("timm's cache", "ImageNet", taken, left, random)
