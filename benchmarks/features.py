@@ -27,8 +27,9 @@ from gazepose.evaluation.metrics import class_weights, evaluate
 from gazepose.models import build_model
 from gazepose.processes import Processes
 from gazepose.source import Source, chosen_rows
-from gazepose.training.engine import LossRule, predict, train_steps
+from gazepose.training.engine import predict, train_steps
 from gazepose.training.feature_cache import cache_features
+from gazepose.training.losses import LossRule
 from gazepose.training.optim import make_optimizer
 
 PIXELS, WHOLE, FEATURES = "pixels, flipped and cut", "whole pixels", "features"

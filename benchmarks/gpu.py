@@ -18,7 +18,8 @@ from benchmarks.measure import Aim, Goal, fresh_accelerator, main, parser
 from gazepose.data.loader import make_loader, order_of
 from gazepose.data.windows import WindowRule, centre_rows
 from gazepose.models import ModelConfig, build_model
-from gazepose.training.engine import LossRule, Step, train_steps
+from gazepose.training.engine import Step, train_steps
+from gazepose.training.losses import LossRule
 from gazepose.training.optim import OptimConfig, make_optimizer
 
 STRIDE, SEGMENT = 3, 8
@@ -58,14 +59,14 @@ class Training:
         self.model, self.optimizer, self.loader = self.accelerator.prepare(model, optimizer, loader)
         self.steps = self._endless()
 
-    def _endless(self) -> Generator[Step, None, None]:
+    def _endless(self) -> Generator[list[Step], None, None]:
         number = epoch = 0
         while True:
             order_of(self.loader).epoch = epoch
-            for step in train_steps(self.accelerator, self.model, self.optimizer, self.loader, step=number,
-                                    total=1_000_000, seed=0, loss=LossRule((0.2, 0.8)), optim=self.optim):
-                number += 1
-                yield step
+            for steps in train_steps(self.accelerator, self.model, self.optimizer, self.loader, step=number,
+                                     total=1_000_000, seed=0, loss=LossRule((0.2, 0.8)), optim=self.optim):
+                number += len(steps)
+                yield steps
             epoch += 1
 
     def close(self) -> None:
@@ -75,8 +76,15 @@ class Training:
         self.accelerator.free_memory()
         gc.collect()
 
+    def take(self, count: int) -> list[Step]:
+        """At least so many more steps; the device has done all of them."""
+        taken: list[Step] = []
+        while len(taken) < count:
+            taken += next(self.steps)
+        return taken
+
     def run(self, steps: int) -> dict[str, float]:
-        taken = [next(self.steps) for _ in range(steps)]
+        taken = self.take(steps)
         seconds = sum(step.seconds for step in taken)
         return {"windows_per_s": sum(step.samples for step in taken) / seconds,
                 "waited": sum(step.waited for step in taken) / seconds}
@@ -87,7 +95,8 @@ def profiled(training: Training, steps: int) -> dict[str, Any]:
     cuda = training.accelerator.device.type == "cuda"
     kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
     with profile(activities=kinds) as trace:
-        seconds = sum(next(training.steps).seconds for _ in range(steps))
+        taken = training.take(steps)
+    steps, seconds = len(taken), sum(step.seconds for step in taken)
     spent = "self_device_time_total" if cuda else "self_cpu_time_total"
     found = sorted(trace.key_averages(), key=lambda entry: -getattr(entry, spent))
     kernels = sum(event.device_time_total for event in trace.events() or [] if event.device_type.name == "CUDA")

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -117,7 +118,8 @@ def demo_waits(options: argparse.Namespace) -> float:
     from gazepose.config import TrainConfig, train_defaults
     from gazepose.models import build_model
     from gazepose.training.distributed import start_accelerator
-    from gazepose.training.engine import LossRule, train_steps
+    from gazepose.training.engine import train_steps
+    from gazepose.training.losses import LossRule
     from gazepose.training.optim import make_optimizer
 
     accelerator = start_accelerator()
@@ -131,9 +133,11 @@ def demo_waits(options: argparse.Namespace) -> float:
                          num_workers=data.num_workers)
     model = build_model(config.model).to(memory_format=torch.channels_last)
     model, optimizer, loader = accelerator.prepare(model, make_optimizer(model, config.optim), loader)
-    taken = list(train_steps(accelerator, model, optimizer, loader, step=0, total=steps, seed=0,
-                             loss=LossRule((0.5, 0.5)), optim=config.optim))[1:]        # the first one warms up
-    return sum(step.waited for step in taken) / sum(step.seconds for step in taken)
+    taken = train_steps(accelerator, model, optimizer, loader, step=0, total=steps, seed=0,
+                        loss=LossRule((0.5, 0.5)), optim=config.optim)
+    next(taken)                                                                         # the first one warms up
+    measured = list(chain.from_iterable(taken))
+    return sum(step.waited for step in measured) / sum(step.seconds for step in measured)
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:

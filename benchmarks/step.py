@@ -23,7 +23,8 @@ from benchmarks.reference import model as reference
 from gazepose.data.windows import WindowRule, centre_rows, make_batch
 from gazepose.models import ModelConfig, Priors, build_model
 from gazepose.training.augment import to_model
-from gazepose.training.engine import LossRule, train_steps
+from gazepose.training.engine import train_steps
+from gazepose.training.losses import LossRule
 from gazepose.training.optim import OptimConfig, make_optimizer
 
 STRIDE, SEGMENT = 3, 8
@@ -52,9 +53,9 @@ def ours(name: str, batch: dict[str, torch.Tensor], precision: str) -> Callable[
     def work() -> int:
         accelerator = fresh_accelerator(precision)
         prepared, moved = accelerator.prepare(model, optimizer)
-        return sum(step.samples for step in train_steps(
-            accelerator, prepared, moved, [batch], step=0, total=10, seed=0,            # type: ignore[arg-type]
-            loss=LossRule(WEIGHTS), optim=optim))
+        taken = train_steps(accelerator, prepared, moved, [batch], step=0, total=10, seed=0,  # type: ignore[arg-type]
+                            loss=LossRule(WEIGHTS), optim=optim)
+        return sum(step.samples for steps in taken for step in steps)
 
     return work
 

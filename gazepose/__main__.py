@@ -31,7 +31,6 @@ from gazepose.priors.import_files import Prior
 from gazepose.processes import EXIT_PREEMPTED, Preempted, StopRequest
 from gazepose.report import make_comparison, make_report
 from gazepose.source import find_source, prepared_indexes
-from gazepose.synthetic.world import render_world
 from gazepose.training.distributed import share_preparation
 
 
@@ -72,6 +71,7 @@ def prepare(config: PrepareConfig = PrepareConfig(), *,                         
 
 def synthetic(out: Path, preset: Preset = "default", seed: int = 0, jobs: int | None = None) -> None:
     """Render an embedded world into a folder, in the layout of Ego4D."""
+    from gazepose.synthetic.world import render_world  # numba takes a second to import
     print(f"world -> {render_world(out, preset, seed, jobs)}")
 
 
@@ -101,13 +101,13 @@ def submit(csv: tyro.conf.Positional[Path], index: Path | None = None, json: Pat
 
 
 def chain(runs: tyro.conf.Positional[tuple[Path, ...]], out: Path = Path("runs/chain"), causal: bool = False) -> None:
-    """From the scores of one or more runs to the submission, step by step, each with its gain: flip averaging, median
-    over the track, calibration, mean of the runs, boosting. Chosen on val; launch/submit.sh does all of it.
+    """Make an ensemble of one or more runs and its submission, in steps with their gains: flip averaging, median over
+    the track, calibration, mean of the runs, boosting. All is chosen on val; launch/submit.sh scores the runs first.
 
     Args:
-        runs: run folders, scored before by infer.py --split val and --split test, best with --flip_average.
-        out: where chain.md, chain.json, pred.csv and submission.json go.
-        causal: the median looks at the past only.
+        runs: run folders, scored by infer.py --split val and --split test, best with --flip_average.
+        out: folder of chain.md, chain.json, pred.csv and submission.json.
+        causal: the median uses past frames only.
     """
     if not runs:
         raise ValueError("chain: no run -> name one run folder or more, which infer.py has scored on val and test")
@@ -129,37 +129,37 @@ def report(run: tyro.conf.Positional[tuple[Path, ...]], out: Path | None = None)
 def sweep(file: tyro.conf.Positional[Path], *, data: Path | None = None, worlds: tuple[Preset, ...] | None = None,
           seeds: tuple[int, ...] | None = None, start: Path | None = None, flags: str = "", launch: str = ONE_PROCESS,
           jobs: int | None = None, part: str = "1/1", collect: bool = False, out: Path = POOL / "results") -> None:
-    """Run an experiment and set its results side by side; goes on where it was stopped.
+    """Train and score the runs of an experiment and write its table; a sweep that was stopped is resumed.
 
-    Runs lie in runs/sweep/, named by the fingerprint of their configuration: one that is finished is not run again,
-    also where another experiment asked for it; one that was stopped is resumed.
+    Runs are in runs/sweep/, named by the fingerprint of their configuration. A finished run is not trained again, also
+    if another experiment trained it. A run that was stopped is resumed.
 
     Args:
         file: the experiment, such as launch/experiments/modules.toml.
         data: data set; default: data/ if Ego4D is there, else the embedded worlds of the experiment.
-        worlds: presets of the embedded world, instead of the experiment's.
-        seeds: instead of the experiment's.
-        start: weights that all rows start from, such as a Gaze360 file, instead of the experiment's own start.
+        worlds: presets of the embedded world; default: the experiment's.
+        seeds: default: the experiment's.
+        start: weights that all rows start from, such as a Gaze360 file; default: the experiment's pre-training.
         flags: of train.py, for all runs, in one string: "--limit 64 --epochs 1".
         launch: options of accelerate launch for each training, in one string: "--config_file FILE".
         jobs: runs at a time, each on its share of the cores and GPUs; default: one per GPU, on a CPU one.
-        part: only this part of the predictions, as 3/8, for an array of jobs that share a disk; the table is made by
-            whoever finds all of it done.
-        collect: run nothing, make the table of what is there.
+        part: only this part of the predictions, as 3/8, for an array of jobs that share a disk. The part that ends last
+            writes the table.
+        collect: run nothing, write the table of the predictions that exist.
         out: folder of <experiment>-<world>.json, .md, .csv and .png.
     """
     number, _, parts = part.partition("/")
     if not (number.isdigit() and parts.isdigit()):
         raise ValueError(f"--part {part} -> give the part's number and how many there are, as 3/8")
-    StopRequest()                                # SIGTERM ends the work below, which has its runs save first
+    StopRequest()                                # SIGTERM raises Preempted below, after the runs have saved
     try:
         command = f"python -m gazepose sweep {shlex.join(sys.argv[2:])}"
         failed = run_sweep(read_experiment(file), command, out, preset=find_source(data).preset, data=data,
                            worlds=worlds, seeds=seeds, start=start, flags=shlex.split(flags), launch=launch,
                            jobs=0 if collect else jobs or max(1, torch.cuda.device_count()),
                            part=(int(number), int(parts)))
-    except Preempted as error:
-        print(f"sweep: stopped by {error}; the same command goes on", flush=True)
+    except Preempted:
+        print("sweep: stopped, and its runs have saved; the same command resumes them", flush=True)
         raise SystemExit(EXIT_PREEMPTED) from None
     if failed:
         raise SystemExit("\n".join([f"error: {len(failed)} failed:", *failed]))
@@ -169,8 +169,8 @@ def results(records: Path = Path("docs/results"), page: Path = Path("docs/result
     """Write the page of all results from the records of sweeps.
 
     Args:
-        records: folder of the JSON files that `sweep --out` wrote, and of a chain.md of `chain --out`.
-        page: where the page goes; the plots are expected in `results/` beside it.
+        records: folder of the JSON files of `sweep --out`, and of a chain.md of `chain --out`.
+        page: the page; its text above "Measured here" stays. The plots are expected in `results/` beside it.
     """
     write_results(records, page)
     print(f"results -> {page}")

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from gazepose.config import DataConfig, InferConfig, check_priors, parse, readable_errors
-from gazepose.data.challenge import test_labels
+from gazepose.data.challenge import load_test_labels
 from gazepose.data.loader import make_loader
 from gazepose.data.prepare import PrepareConfig
 from gazepose.data.windows import BEHAVIOURS, WindowRule, quality_fit
@@ -78,7 +78,7 @@ def main() -> None:
         return
 
     # ---- files
-    label = (test_labels(source.root, index) if split == "test" else index.label)[rows]
+    label = (load_test_labels(source.root, index) if split == "test" else index.label)[rows]
     folder = (config.exp_path or checkpoint.run_folder(start)) / "pred"
     partial = ".partial" if config.limit or (split == "test" and stride > 1) else ""
     table = folder / split / f"pred{partial}.csv"

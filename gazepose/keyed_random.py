@@ -1,6 +1,6 @@
-"""Chance as a function: uniform numbers that depend on their keys alone.
+"""Keyed random numbers: uniform numbers that are a function of their keys alone.
 
-Nothing here has a state, so a sample looks the same whichever process, worker or run draws it.
+Nothing here has a state, so a sample looks the same in whichever process, worker or run it is drawn.
 """
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""Where the rows come from: Ego4D under data/ where it is, else the embedded world; made ready on first use."""
+"""Which data set is used: Ego4D under data/ if it exists, else the embedded world; prepared on first use."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,11 +8,10 @@ import numpy as np
 
 from gazepose.data.index import Index
 from gazepose.data.prepare import PrepareConfig, prepare
-from gazepose.data.streaming import VideoIndex, list_faces, open_index
+from gazepose.data.streaming import open_index
 from gazepose.data.windows import centre_rows
 from gazepose.io import read_object
 from gazepose.processes import Processes
-from gazepose.synthetic.presets import PRESETS
 
 EGO4D = Path("data")
 
@@ -26,11 +25,11 @@ class Source:
     seed: int = 0
 
     def ready(self, processes: Processes) -> "Source":
-        """Render the embedded world where it is not there yet; the first process does, the others wait."""
+        """Render the embedded world if that has not been done; rank 0 does, the others wait."""
         if self.preset is not None:
             if processes.rank == 0 and not (self.root / "world.json").exists():
-                processes.notify(f"data: no Ego4D at hand, so the embedded world '{self.preset}' is rendered into "
-                              f"{self.root}")
+                processes.notify(f"data: rendering the embedded world '{self.preset}' into {self.root}, because there "
+                                 "is no Ego4D")
                 from gazepose.synthetic.world import render_world  # numba takes a second to import
                 render_world(self.root, self.preset, self.seed, notify=processes.notify)
             processes.barrier()
@@ -39,11 +38,11 @@ class Source:
     def split(self, name: str, config: PrepareConfig, processes: Processes) -> Index:
         """Open train, val, test or stills; prepared on first use by all processes of a disk together.
 
-        With `config.crops` video, train and val are only listed, and their crops are cut when they are used. Test and
-        stills are images, which are prepared in any case.
+        With `config.crops` video, train and val get rows only, and their crops are cut when they are used. Test and
+        stills are images, which always get shards.
 
         Raises:
-            ValueError: stills of a data set that is not an embedded world; other rows than another process has.
+            ValueError: stills of a data set that is not an embedded world; another rank has other rows.
         """
         index = self._split(name, config, processes)
         facts, tables = index.contents, ("track_clip", "track_start", "frame", "label")
@@ -55,13 +54,12 @@ class Source:
         return index
 
     def _split(self, name: str, config: PrepareConfig, processes: Processes) -> Index:
-        if config.crops == "video" and name in ("train", "val"):
-            return VideoIndex.open(list_faces(self.root, name, config, processes))
         if name != "stills":
-            return Index.open(prepare(self.root, name, config, processes))
+            return open_index(prepare(self.root, name, config, processes))
         if self.preset is None:
             raise ValueError(f"{self.root}: only an embedded world has stills -> give --train_on train, or --preset")
         if processes.rank == 0:
+            from gazepose.synthetic.presets import PRESETS
             from gazepose.synthetic.stills import render_stills
             render_stills(self.root, self.preset, self.seed, PRESETS[self.preset].stills, config.crop_size,
                           notify=processes.notify)
@@ -70,20 +68,21 @@ class Source:
 
 
 def find_source(data: Path | None, preset: str = "default", seed: int = 0) -> Source:
-    """The data set that flags ask for; nothing is rendered or read yet.
+    """The data set that the flags name; nothing is rendered or prepared yet.
 
     Raises:
-        FileNotFoundError: `data` is given and not there.
+        FileNotFoundError: `data` does not exist. ValueError: it is an embedded world of another version.
     """
     if data is None:
         if (EGO4D / "json" / "av_train.json").exists():
             return Source(EGO4D)
         return Source(EGO4D / "embedded" / f"{preset}-{seed}", preset, seed)
     if (data / "world.json").exists():
+        from gazepose.synthetic.presets import PRESETS
         facts = read_object(data / "world.json")
         if facts.get("preset") not in PRESETS or type(facts.get("seed")) is not int:
             raise ValueError(f"{data / 'world.json'}: preset {facts.get('preset')!r:.40}, seed "
-                             f"{facts.get('seed')!r:.40} -> no world of this version; render it anew")
+                             f"{facts.get('seed')!r:.40} -> it is not of this version; render it again")
         return Source(data, facts["preset"], facts["seed"])
     if not data.is_dir():
         raise FileNotFoundError(f"{data}: no such folder -> give a data set in the Ego4D layout (json/, split/, "
@@ -93,24 +92,24 @@ def find_source(data: Path | None, preset: str = "default", seed: int = 0) -> So
 
 def prepared_indexes(data: Path | None, splits: Sequence[str] | None = None, prepared: str | None = None
                      ) -> list[Index]:
-    """The indexes of a data set that are there: DATA/prepared/<policy>-<size>/<split>.
+    """The prepared indexes of a data set: DATA/prepared/<policy>-<size>/<split>.
 
     Args:
         data: a data set, or one index folder; None as for `find_source`.
         splits: only these. prepared: only those of <policy>-<size>.
 
     Raises:
-        FileNotFoundError: none is there, or none of a split that was named.
+        FileNotFoundError: there is none, or none of a split in `splits`.
     """
     if data is not None and (data / "index.json").is_file():
         return [open_index(data)]
     root = find_source(data).root
-    found = sorted(path.parent for path in root.glob(f"prepared/{prepared or '*'}/*/index.json"))
-    wanted = splits or sorted({folder.name for folder in found}) or ["train"]
-    if missing := [split for split in wanted if not any(folder.name == split for folder in found)]:
+    folders = sorted(path.parent for path in root.glob(f"prepared/{prepared or '*'}/*/index.json"))
+    names = splits or sorted({folder.name for folder in folders}) or ["train"]
+    if missing := [split for split in names if not any(folder.name == split for folder in folders)]:
         raise FileNotFoundError(f"{root / 'prepared' / (prepared or '*') / missing[0]}: not prepared -> run `python -m "
                                 "gazepose prepare` first, or name an index folder with --data")
-    return [open_index(folder) for folder in found if folder.name in wanted]
+    return [open_index(folder) for folder in folders if folder.name in names]
 
 
 def chosen_rows(index: Index, stride: int, limit: int | None, labelled: bool = False) -> np.ndarray:

@@ -32,7 +32,7 @@ from gazepose.compat.start import start_from, start_from_imagenet
 from gazepose.config import TrainConfig, asdict, check_priors, parse_train, readable_errors
 from gazepose.data.index import Index
 from gazepose.data.loader import BatchOrder, make_loader, order_of
-from gazepose.data.skipped import skipped
+from gazepose.data.prepare import skipped
 from gazepose.data.windows import BEHAVIOURS, WindowRule, quality_fit
 from gazepose.evaluation.metrics import (
     class_weights,
@@ -49,8 +49,9 @@ from gazepose.source import Source, chosen_rows
 from gazepose.training import checkpoint
 from gazepose.training.checkpoint import Progress
 from gazepose.training.distributed import check_processes, from_main, share_preparation, start_accelerator
-from gazepose.training.engine import LossRule, predict, train_steps
+from gazepose.training.engine import predict, train_steps
 from gazepose.training.feature_cache import cache_features
+from gazepose.training.losses import LossRule
 from gazepose.training.optim import make_optimizer
 from gazepose.training.runlog import RunLog, device_name, versions, world_line
 
@@ -131,16 +132,16 @@ def train(config: TrainConfig, source: Source, accelerator: Accelerator, log: Ru
             progress.order = data.order.fingerprint()
             # 0 unless the number of processes has changed
             ahead = epoch * per_epoch + progress.consumed // per_step - progress.step
-            for step in train_steps(accelerator, wrapped, optimizer, data.train_loader, step=progress.step,
-                                    ahead=ahead, total=log.total, seed=run.seed, loss=loss, optim=config.optim,
-                                    epoch=epoch, mirror_priors=BEHAVIOURS[config.model.behaviour].mirror_priors,
-                                    stop=stop):
-                progress.step, progress.consumed = step.step + 1, data.order.after(step.batches)
-                log.step(step, epoch)
-                if log.stopping:
+            for steps in train_steps(accelerator, wrapped, optimizer, data.train_loader, step=progress.step,
+                                     ahead=ahead, total=log.total, seed=run.seed, loss=loss, optim=config.optim,
+                                     epoch=epoch, mirror_priors=BEHAVIOURS[config.model.behaviour].mirror_priors,
+                                     save_every=run.save_every, stop=stop):
+                progress.step, progress.consumed = steps[-1].step + 1, data.order.after(steps[-1].batches)
+                for step in steps:
+                    log.step(step, epoch)
+                if steps[-1].stopping:
                     raise Preempted(f"after step {progress.step}")
                 state.save_if_due()
-            log.settle()
             reached = state.validate(epoch + 1)
             progress.epoch, progress.consumed = epoch + 1, 0
             state.save(best=reached)
@@ -278,7 +279,6 @@ class RunState:
 
     def save(self, best: float = -1.0) -> None:
         """Save a checkpoint unless nothing has changed since the last; before it the weights, if `best` is a record."""
-        self.log.settle()
         if best > self.progress.best_mAP and self.accelerator.is_main_process:
             checkpoint.save_best(self.log.folder, self.model, self.record, self.progress.step)
         self.progress.best_mAP = max(self.progress.best_mAP, best)

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from gazepose.data import prepare as prepare_module
-from gazepose.data import streaming
 from gazepose.data.prepare import PrepareConfig
 from gazepose.processes import Processes
 
@@ -25,4 +24,5 @@ def prepare(root: Path, split: str, *, jobs: int | None = None, notify: Callable
 
 
 def list_faces(root: Path, split: str, *, notify: Callable[[str], None] = quiet, **settings: Any) -> Path:
-    return streaming.list_faces(root, split, settings_of(**settings), Processes(notify=notify))
+    """The rows of a split without its crops, which are cut out of the videos when they are used."""
+    return prepare(root, split, jobs=1, notify=notify, crops="video", **settings)

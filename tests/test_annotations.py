@@ -10,13 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gazepose.data.annotations import (
-    Clip,
     is_id,
     policy_named,
     read_clips,
     read_split,
 )
-from gazepose.data.tracks import POLICIES
+from gazepose.data.tracks import POLICIES, Clip
 
 BASELINE, CLEAN = POLICIES["baseline"], POLICIES["clean"]
 

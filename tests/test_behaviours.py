@@ -4,6 +4,7 @@ import json
 import math
 import pickle
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from gazepose.config import TrainConfig, asdict, parse, train_defaults
-from gazepose.data.loader import BatchOrder, WindowBatches, make_loader
+from gazepose.data.loader import WindowBatches, make_loader
+from gazepose.data.order import BatchOrder
 from gazepose.data.windows import (
     BEHAVIOURS,
     BLACK,
@@ -30,7 +32,8 @@ from gazepose.data.windows import (
 from gazepose.models import ModelConfig, Prediction, Priors, build_model
 from gazepose.models.queries import HeadPoseQueries, LandmarkQueries
 from gazepose.training.augment import to_model
-from gazepose.training.engine import LossRule, predict, train_steps
+from gazepose.training.engine import predict, train_steps
+from gazepose.training.losses import LossRule
 from gazepose.training.optim import OptimConfig, learning_rate, make_optimizer
 
 NAN = math.nan
@@ -353,9 +356,9 @@ def trained(index, behaviour: str, *, batch_size: int, optim: OptimConfig | None
     rule = rule_of(behaviour, train=True, windows_per_segment=4, **FIT)
     loader = make_loader(index, rule, np.arange(len(index)), batch_size=batch_size, crop_size=64)
     prepared = accelerator.prepare(model, make_optimizer(model, optim), loader)
-    steps = list(train_steps(accelerator, *prepared, step=0, total=len(loader), seed=0, loss=LossRule(), optim=optim,
-                             epoch=epoch, mirror_priors=rule.behaviour.mirror_priors))
-    return model, steps
+    steps = train_steps(accelerator, *prepared, step=0, total=len(loader), seed=0, loss=LossRule(), optim=optim,
+                        epoch=epoch, mirror_priors=rule.behaviour.mirror_priors)
+    return model, list(chain.from_iterable(steps))
 
 
 CASES: dict[str, tuple[int, dict[str, Any]]] = {

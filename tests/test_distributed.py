@@ -29,7 +29,8 @@ from gazepose.data.windows import WindowRule
 from gazepose.models import sync_batchnorm
 from gazepose.source import Source
 from gazepose.training.distributed import check_processes, share_preparation, start_accelerator
-from gazepose.training.engine import LossRule, train_steps
+from gazepose.training.engine import train_steps
+from gazepose.training.losses import LossRule
 from gazepose.training.optim import OptimConfig, make_optimizer
 
 
@@ -84,8 +85,8 @@ def trained(_: int, index: Index, batch_size: int) -> tuple[np.ndarray, list[flo
     loader = make_loader(index, WindowRule(train=True, flip=False, crop=False), np.arange(100), crop_size=16,
                          batch_size=batch_size, world_size=accelerator.num_processes)
     prepared = accelerator.prepare(model, make_optimizer(model, config), loader)
-    losses = [step.loss for step in train_steps(accelerator, *prepared, step=0, total=5, seed=0,
-                                                loss=LossRule((0.2, 0.8)), optim=config)]
+    losses = [step.loss for steps in train_steps(accelerator, *prepared, step=0, total=5, seed=0,
+                                                 loss=LossRule((0.2, 0.8)), optim=config) for step in steps]
     return torch.cat([part.flatten() for part in model.parameters()]).detach().numpy(), losses
 
 
@@ -121,8 +122,8 @@ def test_synchronised_batchnorm_keeps_parameters_and_activations():
 
 def prepared_on(rank: int, roots: list, disk: str) -> tuple[list[str], int, str]:
     """Prepare train on this process's disk: the clips it cut itself, the rows it then has, and the error."""
-    cut, make = [], door.make_piece
-    door.make_piece = lambda piece: (cut.append(piece.uid), make(piece))[1]
+    cut, cut_clip = [], door.cut_clip
+    door.cut_clip = lambda clip: (cut.append(clip.uid), cut_clip(clip))[1]
     sources.prepare = functools.partial(door.prepare, jobs=1)                        # here, where it can be counted
     processes = share_preparation(Accelerator(cpu=True), disk)                       # type: ignore[arg-type]
     try:

@@ -36,9 +36,10 @@ from test_doctor import (
 from test_prepare import data_set, write_video
 
 from gazepose.__main__ import main
-from gazepose.data.annotations import read_clips, read_original, read_split
-from gazepose.data.challenge import crop_size
+from gazepose.compat.folders import read_original
+from gazepose.data.annotations import read_clips, read_split
 from gazepose.data.crops import cut_face, outside
+from gazepose.data.images import size_by_header
 from gazepose.data.index import Index
 from gazepose.data.shards import encode
 from gazepose.data.tracks import POLICIES, FaceTrack, RawTrack
@@ -288,7 +289,7 @@ def test_a_crop_with_a_long_comment_or_a_tail_is_whole(tmp_path):
     comment = b"\xff\xfe" + (60_002).to_bytes(2) + b"x" * 60_000
     for name, content in {"comment": jpeg[:2] + comment + jpeg[2:], "tail": jpeg + b"\0" * 10}.items():
         (tmp_path / name).write_bytes(content)
-        assert crop_size(tmp_path / name) == (32, 48)
+        assert size_by_header(tmp_path / name) == (32, 48)
     (tmp_path / "empty").write_bytes(b"")
     with pytest.raises(ValueError, match="empty: not a JPEG.*download it again"):
-        crop_size(tmp_path / "empty")
+        size_by_header(tmp_path / "empty")

@@ -14,9 +14,10 @@ from gazepose.data.loader import make_loader
 from gazepose.data.windows import WindowRule
 from gazepose.models import Prediction
 from gazepose.processes import Preempted
-from gazepose.training import runlog
+from gazepose.training import engine, runlog
 from gazepose.training.checkpoint import Progress
-from gazepose.training.engine import LossRule, global_loss, loss_parts, pinball, predict, train_steps
+from gazepose.training.engine import predict, train_steps
+from gazepose.training.losses import LossRule, global_loss, loss_parts, pinball
 from gazepose.training.optim import OptimConfig, learning_rate, make_optimizer
 from gazepose.training.runlog import MAX_SKIPPED, RunLog
 
@@ -99,7 +100,8 @@ def grey_rows(index_of):
     return index_of([range(100)], label=[0] * 50 + [1] * 50)
 
 
-def trained(index, accumulation: int = 1, batch_size: int = 20, poison: bool = False, epochs: int = 1):
+def trained(index, accumulation: int = 1, batch_size: int = 20, poison: bool = False, epochs: int = 1,
+            save_every: int | None = None):
     torch.manual_seed(0)
     accelerator = Accelerator(cpu=True, gradient_accumulation_steps=accumulation)
     model, config = Grey(), OptimConfig(lr=0.1)
@@ -109,8 +111,9 @@ def trained(index, accumulation: int = 1, batch_size: int = 20, poison: bool = F
     if poison:
         nn.init.constant_(model.head.weight, math.nan)
     steps = [step for epoch in range(epochs)
-             for step in train_steps(accelerator, *prepared, step=5 * epoch, total=5 * epochs, seed=0,
-                                     loss=LossRule((0.5, 0.5)), optim=config)]
+             for steps in train_steps(accelerator, *prepared, step=5 * epoch, total=5 * epochs, seed=0,
+                                      loss=LossRule((0.5, 0.5)), optim=config, save_every=save_every)
+             for step in steps]
     return model, steps
 
 
@@ -127,6 +130,18 @@ def test_accumulated_batches_are_one_step(grey_rows):
     torch.testing.assert_close(whole.head.weight, halves.head.weight, rtol=0.02, atol=0.002)
 
 
+def test_steps_that_are_read_together_are_those_that_are_read_one_by_one(grey_rows, monkeypatch):
+    one_by_one, steps = trained(grey_rows, batch_size=8, save_every=4)
+    sizes, read = [], engine.read_steps
+    monkeypatch.setattr(engine, "read_interval", lambda accelerator: 10)         # as on a GPU
+    monkeypatch.setattr(engine, "read_steps", lambda unread, began: sizes.append(len(unread)) or read(unread, began))
+    together, others = trained(grey_rows, batch_size=8, save_every=4)
+    assert sizes == [4, 4, 2, 2, 1]                                              # after 4, 8, 10, 12 and 13 steps
+    assert torch.equal(one_by_one.head.weight, together.head.weight)
+    assert [replace(step, seconds=0, waited=0) for step in steps] == [
+        replace(step, seconds=0, waited=0) for step in others]
+
+
 def test_a_step_without_a_finite_gradient_is_skipped_and_says_so(grey_rows):
     _, steps = trained(grey_rows, poison=True)
     assert all(step.skipped for step in steps)
@@ -140,7 +155,7 @@ def test_a_run_of_skipped_steps_ends_the_training(grey_rows, tmp_path):
         for _ in range(count):
             log.step(step, 0)
     steps(MAX_SKIPPED - 1)
-    log.step(replace(step, read=lambda: [0.5, 1.0, 20.0, 0.0]), 0)
+    log.step(replace(step, grad_norm=1.0), 0)
     with pytest.raises(ValueError, match="not finite for 20 steps in a row -> lower --lr"):
         steps(MAX_SKIPPED)
 
@@ -168,7 +183,7 @@ def test_a_stop_is_said_with_the_step_and_between_two_batches_of_a_prediction(gr
     asked = iter([False, True])
     steps = train_steps(accelerator, model, make_optimizer(model, OptimConfig()), loader, step=0, total=5, seed=0,
                         loss=LossRule(), optim=OptimConfig(), stop=lambda: next(asked))
-    assert [next(steps).stopping, next(steps).stopping] == [False, True]
+    assert [step.stopping for _ in range(2) for step in next(steps)] == [False, True]
     with pytest.raises(Preempted):
         predict(accelerator, model, loader, np.arange(100), stop=lambda: True)
 

@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -46,11 +47,11 @@ from gazepose.data import box_table as boxes
 from gazepose.data import prepare as door
 from gazepose.data.challenge import list_videos, parse_name
 from gazepose.data.chunks import Chunks
-from gazepose.data.clip_crops import Piece, make_piece
+from gazepose.data.clip_crops import ClipCrops, cut_clip
 from gazepose.data.index import Index, add_columns
-from gazepose.data.loader import BatchOrder, make_loader
-from gazepose.data.prepare import PrepareConfig
-from gazepose.data.skipped import skipped
+from gazepose.data.loader import make_loader
+from gazepose.data.order import BatchOrder
+from gazepose.data.prepare import PrepareConfig, skipped
 from gazepose.data.tracks import POLICIES, FaceTrack
 from gazepose.data.video import container_of, frames_in_order
 from gazepose.data.windows import WindowRule, make_batch
@@ -62,12 +63,13 @@ from gazepose.evaluation.submission import check, csv_to_json
 from gazepose.io import MAX_HEADER, MAX_TENSORS, read_arrays, read_tensors, sha256_of, write_json
 from gazepose.models import ModelConfig
 from gazepose.models.backbone import create_backbone
-from gazepose.priors.hopenet import read_hopenet
+from gazepose.priors.head_pose import read_hopenet
 from gazepose.priors.import_files import CSV_COLUMNS, parse_key, read_priors
 from gazepose.report.records import read_records
 from gazepose.source import find_source
 from gazepose.training import checkpoint
-from gazepose.training.engine import LossRule, train_steps
+from gazepose.training.engine import train_steps
+from gazepose.training.losses import LossRule
 from gazepose.training.optim import OptimConfig, make_optimizer
 
 CLEAN = POLICIES["clean"]
@@ -111,9 +113,9 @@ def test_nothing_left_out_is_nothing_said(tmp_path):
 def test_a_preparation_that_stopped_says_in_the_report_why(tmp_path):
     root = data_set(tmp_path, {f"c{n}": [("t", [1, 2])] for n in range(3)})
     (root / "videos" / "c1.mp4").write_text("text")
-    with pytest.raises(ValueError, match=r"(?s)1 of 3 clips.*--max_bad_fraction; all are in .*pieces/report\.json"):
+    with pytest.raises(ValueError, match=r"(?s)1 of 3 clips.*--max_bad_fraction; all are in .*clips/report\.json"):
         prepare(root, "train", jobs=1, notify=quiet)
-    report = json.loads((root / "prepared" / "clean-64" / "train.pieces" / "report.json").read_text())
+    report = json.loads((root / "prepared" / "clean-64" / "train.clips" / "report.json").read_text())
     assert report["state"].startswith("stopped") and "not an mp4" in report["bad_clips"]["c1"]
     assert report["clips"]["used"] == 2
 
@@ -160,10 +162,10 @@ MORE = {"vp9.mkv": {"codec": "libvpx-vp9", "deadline": "realtime"},
         "open5.mkv": {"codec": "libx265", "x265-params": "log-level=0:open-gop=1:keyint=8"}}
 
 
-def piece_of(path: Path, folder: Path, frames: list[int]) -> Piece:
+def clip_of(path: Path, folder: Path, frames: list[int]) -> ClipCrops:
     boxes_of = np.tile([0.0, 0, WIDTH, HEIGHT], (len(frames), 1))
     track = FaceTrack(path.stem, "t", "1", np.array(frames), boxes_of, np.zeros(len(frames), np.int8))
-    return Piece(path.stem, path, folder / path.stem, len(frames), CLEAN, 64, "decord", tracks=[track])
+    return ClipCrops(path.stem, path, folder / path.stem, len(frames), CLEAN, 64, "decord", tracks=[track])
 
 
 def test_eight_kinds_of_damage_to_eight_videos_are_all_reported(tmp_path):
@@ -174,18 +176,18 @@ def test_eight_kinds_of_damage_to_eight_videos_are_all_reported(tmp_path):
             path = tmp_path / "damaged" / name
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(damage(whole))
-            piece = piece_of(path, tmp_path, list(range(100)))
-            piece.bad.unlink(missing_ok=True)
-            make_piece(piece)
-            if piece.bad.exists():
-                reported += piece.bad.read_text().startswith(str(path))
+            clip = clip_of(path, tmp_path, list(range(100)))
+            clip.bad.unlink(missing_ok=True)
+            cut_clip(clip)
+            if clip.bad.exists():
+                reported += clip.bad.read_text().startswith(str(path))
                 continue
-            table = piece.read()
-            shard = piece.shard.read_bytes()
+            table = clip.rows().columns
+            shard = clip.shard.read_bytes()
             numbers = [number_in(simplejpeg.decode_jpeg(shard[at:at + length])) for at, length in
                        zip(table["offset"], table["length"], strict=True)]
             wrong += numbers[:-1] != table["frame"].tolist()[:-1]      # cut inside the last, it shows what it can
-            reported += piece.outcome()[2].get("short", "").startswith(str(path))
+            reported += clip.rows().notes.get("short", "").startswith(str(path))
             assert kind in ("half", "no head", "another's head"), (name, kind, len(numbers))
     assert (reported, wrong) == (64, 0)
 
@@ -197,19 +199,19 @@ def test_a_video_whose_frames_lie_nowhere_is_refused_by_name(tmp_path):
     (tmp_path / "none.mp4").write_bytes(whole)
     with pytest.raises(ValueError, match="none.mp4: cannot be opened by decord: "):
         list(frames_in_order(tmp_path / "none.mp4", [0], "decord"))
-    piece = piece_of(tmp_path / "none.mp4", tmp_path, list(range(20)))
-    make_piece(piece)
-    assert piece.bad.read_text().startswith(str(tmp_path / "none.mp4"))
+    clip = clip_of(tmp_path / "none.mp4", tmp_path, list(range(20)))
+    cut_clip(clip)
+    assert clip.bad.read_text().startswith(str(tmp_path / "none.mp4"))
 
 
 def test_twelve_encodings_give_no_wrong_frame(tmp_path):
     right = wrong = 0
     for name, options in {**VIDEOS, **MORE}.items():
-        piece = piece_of(write_video(tmp_path / name, 50, **options), tmp_path / "pieces", list(range(50)))
-        piece.path.parent.mkdir(exist_ok=True)
-        piece.path = piece.path.with_name(name)
-        make_piece(piece)
-        table, shard = piece.read(), piece.shard.read_bytes()
+        clip = clip_of(write_video(tmp_path / name, 50, **options), tmp_path / "clips", list(range(50)))
+        clip.path.parent.mkdir(exist_ok=True)
+        clip.path = clip.path.with_name(name)
+        cut_clip(clip)
+        table, shard = clip.rows().columns, clip.shard.read_bytes()
         assert len(table["frame"]) == 50, name
         for at, length, frame in zip(table["offset"], table["length"], table["frame"], strict=True):
             number = number_in(simplejpeg.decode_jpeg(shard[at:at + length]))
@@ -217,7 +219,7 @@ def test_twelve_encodings_give_no_wrong_frame(tmp_path):
     assert len({**VIDEOS, **MORE}) == 12 and (right, wrong) == (600, 0)
 
 
-class Deadly(Piece):
+class Deadly(ClipCrops):
     """Ends the process that is to cut it, as a decoder does at some damaged videos."""
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -225,11 +227,11 @@ class Deadly(Piece):
 
 
 def test_a_clip_that_takes_its_process_along_is_bad_and_the_others_are_cut(tmp_path):
-    good = [piece_of(write_video(tmp_path / f"{name}.mp4", 5), tmp_path, [1, 2]) for name in "ab"]
-    deadly = Deadly(**{**vars(piece_of(tmp_path / "deadly.mp4", tmp_path, [1])), "decoder": "pyav"})
-    deadly.shard.with_name(f"{deadly.shard.name}.part-1").touch()      # it had begun
-    assert {piece.uid for piece in door._in_processes([good[0], deadly, good[1]], 2)} == {"a", "b", "deadly"}
-    assert all(piece.is_made() for piece in good) and not deadly.unfinished()
+    good = [clip_of(write_video(tmp_path / f"{name}.mp4", 5), tmp_path, [1, 2]) for name in "ab"]
+    deadly = Deadly(**{**vars(clip_of(tmp_path / "deadly.mp4", tmp_path, [1])), "decoder": "pyav"})
+    deadly.shard.with_name(f".{deadly.shard.name}.part-1").touch()      # it had begun
+    assert {clip.uid for clip in door._in_processes([good[0], deadly, good[1]], 2)} == {"a", "b", "deadly"}
+    assert all(clip.is_finished() for clip in good) and not deadly.unfinished()
     assert "deadly.mp4: the decoder's process died" in deadly.bad.read_text()
 
 
@@ -438,8 +440,8 @@ def test_a_bomb_in_any_file_that_is_read_does_not_go_off(tmp_path):
     index = made(tmp_path / "prepared" / "train")
     contents = json.loads((index.folder / "index.json").read_text())
     columns = [index.folder / entry["file"] for entry in contents["files"].values()]
-    piece = piece_of(tmp_path / "c.mp4", tmp_path, [1])
-    piece.shard.write_bytes(b"")
+    clip = clip_of(tmp_path / "c.mp4", tmp_path, [1])
+    clip.shard.write_bytes(b"")
 
     def refuses(read: Callable[[Path], Any]) -> Callable[[Path], None]:
         def reads(path: Path) -> None:
@@ -485,7 +487,7 @@ def test_a_bomb_in_any_file_that_is_read_does_not_go_off(tmp_path):
         (run / "submission.json", refuses(lambda path: check(path, []))),
         (run / "test.csv", refuses(lambda path: csv_to_json(path, run / "out.json"))),
         (index.folder / "index.json", opens), *((path, opens) for path in columns),
-        (piece.table, lambda path: pytest.fail("made") if piece.is_made() else None),
+        (clip.table, lambda path: pytest.fail("made") if clip.is_finished() else None),
         (tmp_path / "0000000000-0.npy", lambda path: pytest.fail("made") if Chunks(
             tmp_path, 2, 2, (3,), np.float32).files() != [None] else None)]
     tried = 0
@@ -785,7 +787,8 @@ def steps_of(index: Index, rows: int, batch_size: int, **changes: Any) -> list[A
     prepared = accelerator.prepare(model, make_optimizer(model, config), loader)
     for name, value in changes.items():
         nn.init.constant_(getattr(model.head, name), value)
-    return list(train_steps(accelerator, *prepared, step=0, total=9, seed=0, loss=LossRule((0.5, 0.5)), optim=config))
+    steps = train_steps(accelerator, *prepared, step=0, total=9, seed=0, loss=LossRule((0.5, 0.5)), optim=config)
+    return list(chain.from_iterable(steps))
 
 
 @pytest.mark.parametrize(("rows", "batch_size", "steps"), [(21, 20, 2), (1, 20, 1), (5, 64, 1), (40, 20, 2)])

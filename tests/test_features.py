@@ -63,7 +63,7 @@ def made(model, index: Index, rows: np.ndarray | None = None) -> Features:
 
 def seen(model, index: Index, rows: list[int]) -> torch.Tensor:
     """What the backbone gives for the pixels of rows."""
-    pixels = torch.from_numpy(read_pool(index, np.array(rows), SIZE, files.empty_array)).permute(0, 3, 1, 2)
+    pixels = torch.from_numpy(read_pool(index, np.array(rows), SIZE)).permute(0, 3, 1, 2)
     with torch.no_grad():
         return model.frames.maps_of(normalise(pixels))
 

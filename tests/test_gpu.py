@@ -8,6 +8,8 @@ import math
 import os
 import subprocess
 import sys
+import warnings
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +23,8 @@ from gazepose.data.loader import make_loader, order_of
 from gazepose.data.windows import WindowRule, make_batch
 from gazepose.models import ModelConfig, Priors, build_model
 from gazepose.training.augment import to_model
-from gazepose.training.engine import LossRule, predict, train_steps
+from gazepose.training.engine import READ_EVERY, predict, train_steps
+from gazepose.training.losses import LossRule
 from gazepose.training.optim import OptimConfig, make_optimizer
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device is seen -> "
@@ -89,7 +92,7 @@ def test_a_model_says_what_it_says_on_the_cpu(name, behaviour, faces, exact):
     torch.testing.assert_close(there.logits.cpu().softmax(1), here.logits.softmax(1), rtol=0, atol=1e-4)
 
 
-def training(accelerator, index, name="GazePose", steps=6, poison=False, **options):
+def training(accelerator, index, name="GazePose", steps=6, poison=False):
     torch.manual_seed(0)
     model = build_model(ModelConfig(model=name, prior_head=True, prior_landmark=True, **LAYERS))
     model = model.to(memory_format=torch.channels_last)
@@ -100,38 +103,43 @@ def training(accelerator, index, name="GazePose", steps=6, poison=False, **optio
                          crop_size=64, num_workers=2, pin_memory=True)
     model, optimizer, loader = accelerator.prepare(model, make_optimizer(model, optim), loader)
     order_of(loader).epoch = 0
-    return model, optimizer, train_steps(accelerator, model, optimizer, loader, step=0, total=steps, seed=0,
-                                         loss=LossRule((0.4, 0.6)), optim=optim)
+    return model, lambda: train_steps(accelerator, model, optimizer, loader, step=0, total=steps, seed=0,
+                                      loss=LossRule((0.4, 0.6)), optim=optim)
 
 
 @pytest.mark.parametrize("fresh", ["no", "bf16"], indirect=True)
 @pytest.mark.parametrize("name", ["GazePose", "GazeLSTM"])
-def test_a_step_never_waits_for_the_device(fresh, faces, name):
-    _, _, steps = training(fresh, faces, name)
-    taken = [next(steps) for _ in range(4)]                            # kernels are chosen, constants brought
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        taken += [next(steps) for _ in range(6)]
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
+def test_ten_steps_wait_for_the_device_once(fresh, faces, name):
+    _, epoch = training(fresh, faces, name)
+    list(epoch())                                                      # kernels are chosen, constants brought
+    steps = epoch()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            taken = next(steps)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    waits = [str(warning.message) for warning in caught if "synchroniz" in str(warning.message)]
+    assert len(taken) == READ_EVERY == 10 and len(waits) == 1, waits
     assert all(math.isfinite(step.loss) and not step.skipped and step.samples == 32 for step in taken)
-    steps.close()
+    assert [len(rest) for rest in steps] == [3]                        # 400 rows are 13 steps
 
 
 @pytest.mark.parametrize("fresh", ["no", "bf16", "fp16"], indirect=True)
 def test_every_precision_learns_and_a_damaged_gradient_moves_nothing(fresh, faces):
-    model, optimizer, steps = training(fresh, faces, "GazeLSTM")
+    model, epoch = training(fresh, faces, "GazeLSTM")
     before = [parameter.detach().clone() for parameter in model.parameters()]
-    taken = list(steps)
+    taken = list(chain.from_iterable(epoch()))
     assert sum(step.samples for step in taken) == 400 and not all(step.skipped for step in taken)
     assert any(not parameter.equal(old) for parameter, old in zip(model.parameters(), before, strict=True))
 
 
 @pytest.mark.parametrize("fresh", ["no", "fp16"], indirect=True)
 def test_a_gradient_that_is_not_finite_is_skipped_on_the_device(fresh, faces):
-    model, optimizer, steps = training(fresh, faces, "GazeLSTM", poison=True)
+    model, epoch = training(fresh, faces, "GazeLSTM", poison=True)
     before = [parameter.detach().clone() for parameter in model.frames.parameters()]
-    taken = list(steps)
+    taken = list(chain.from_iterable(epoch()))
     assert all(step.skipped for step in taken)
     assert all(parameter.equal(old) for parameter, old in zip(model.frames.parameters(), before, strict=True))
 

@@ -11,7 +11,8 @@ CORE = ["models", "data", "evaluation", "training"]
 DRAWING = "report.style"                      # the wings' one shared room
 WINGS = ["compat", "synthetic", "priors", "doctor", "report", "experiments"]
 TOP = ["source", "config", "train", "infer", "__main__"]
-LAZY = {("source", "synthetic"), ("training.checkpoint", "compat"), ("experiments.plan", "config")}
+LAZY = {("source", "synthetic"), ("training.checkpoint", "compat"), ("experiments.plan", "config"),
+        ("data.annotations", "compat")}
 """imports of a wing by a room before it: inside a function only"""
 TO_MEND: set[tuple[str, str]] = set()
 ONLY_HERE = {"decord": ["data.video"], "tyro": ["config", "__main__"], "timm": ["models", "compat.checkpoints"],

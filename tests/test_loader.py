@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gazepose.data import shared_buffers
-from gazepose.data.loader import BatchOrder, make_loader
+from gazepose.data.loader import make_loader
+from gazepose.data.order import BatchOrder
 from gazepose.data.windows import WindowRule, segments
 
 

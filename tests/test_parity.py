@@ -188,6 +188,21 @@ def test_a_section_that_holds_nothing_fails(another, file, section):
     assert not any(verdicts(another, file).values())
 
 
+def test_the_largest_landmark_row_is_that_of_the_recorded_vectors(another):
+    def first_vectors(document):
+        index = document["landmark_index"]
+        count = 3
+        index |= {name: index[name][:count] for name in ("vectors", "row", "confidence_row")}
+        index["max_row"] = max(map(max, index["row"]))
+
+    recorded = json.loads((another / "priors.json").read_text())["landmark_index"]["max_row"]
+    change(another, "priors.json", first_vectors)
+    assert json.loads((another / "priors.json").read_text())["landmark_index"]["max_row"] < recorded
+    assert verdicts(another, "priors.json") == {"priors.json": True}
+    change(another, "priors.json", add(1, "landmark_index", "max_row"))
+    assert failing(another, "priors.json") == ["largest landmark row"]
+
+
 def test_silence_and_a_difference_that_is_no_number_fail(tmp_path):
     assert lines("a.json", results(lambda folder: [], tmp_path))[0].failed == 1
     (line,) = lines("a.json", [Result("good", 0, 0), Result("bad", math.nan, 1e-6), Result("far", 0.9, 1)])

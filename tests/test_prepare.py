@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,8 @@ import numpy as np
 import pytest
 from making import prepare
 
-from gazepose.data import clip_crops as pieces
+from gazepose.data import clip_crops, video
 from gazepose.data import prepare as door
-from gazepose.data import video
 from gazepose.data.challenge import parse_name
 from gazepose.data.crops import published_crop, stored_crop
 from gazepose.data.index import Index
@@ -25,6 +25,7 @@ from gazepose.data.quality import fit_gaussian, laplacian_variance
 from gazepose.data.shards import decode, encode
 from gazepose.data.video import DECODERS, frames_in_order, video_facts
 from gazepose.data.windows import BEHAVIOURS, WindowRule, window_rows
+from gazepose.progress import Progress
 from gazepose.synthetic.camera import write_mp4
 
 WIDTH, HEIGHT, BITS = 320, 128, 8
@@ -172,9 +173,9 @@ def test_tracks_of_many_clips_keep_their_pictures(tmp_path):
 def test_a_prepared_folder_is_returned_at_once(tmp_path, monkeypatch):
     root = data_set(tmp_path, {"c": [("t", [1, 2])]})
     folder = prepare(root, "train", jobs=1, notify=quiet)
-    monkeypatch.setattr(door, "read_clips", None)
+    monkeypatch.setattr(door, "annotated_clips", None)
     assert prepare(root, "train", jobs=1, notify=quiet) == folder
-    assert not list(folder.parent.glob("train.*"))                     # no pieces, no staging left behind
+    assert list(folder.parent.iterdir()) == [folder]                     # nothing temporary is left behind
 
 
 def test_a_folder_made_with_other_settings_is_refused(tmp_path):
@@ -187,7 +188,7 @@ def test_a_folder_made_with_other_settings_is_refused(tmp_path):
 
 def test_finished_clips_survive_an_interruption(tmp_path, monkeypatch):
     root = data_set(tmp_path, {"c0": [("t", [1, 2, 3])], "c1": [("t", [1, 2])], "c2": [("t", [4])]})
-    opened, decode_frames = [], pieces.frames_in_order
+    opened, decode_frames = [], clip_crops.frames_in_order
 
     def interrupted(path, wanted, decoder, whole):
         opened.append(Path(path).stem)
@@ -195,7 +196,7 @@ def test_finished_clips_survive_an_interruption(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return decode_frames(path, wanted, decoder, whole)
 
-    monkeypatch.setattr(pieces, "frames_in_order", interrupted)
+    monkeypatch.setattr(clip_crops, "frames_in_order", interrupted)
     with pytest.raises(KeyboardInterrupt):
         prepare(root, "train", jobs=1, notify=quiet)
     index = Index.open(prepare(root, "train", jobs=1, notify=quiet))
@@ -203,21 +204,21 @@ def test_finished_clips_survive_an_interruption(tmp_path, monkeypatch):
     assert [number_in(index.crop(row)) for row in range(6)] == [1, 2, 3, 1, 2, 4]
 
 
-def test_a_damaged_piece_is_made_again(tmp_path, monkeypatch):
+def test_a_damaged_table_is_made_again(tmp_path, monkeypatch):
     root = data_set(tmp_path, {"c": [("t", [1, 2, 3])]})
     monkeypatch.setattr(door, "merge", None)
     with pytest.raises(TypeError):
-        prepare(root, "train", jobs=1, notify=quiet)                      # stopped between the pieces and the index
+        prepare(root, "train", jobs=1, notify=quiet)                      # stopped between the clips and the index
     monkeypatch.undo()
-    table = root / "prepared" / "clean-64" / "train.pieces" / "c.npz"
+    table = root / "prepared" / "clean-64" / "train.clips" / "c.npz"
     table.write_bytes(table.read_bytes()[:-9])
     assert Index.open(prepare(root, "train", jobs=1, notify=quiet)).frame.tolist() == [1, 2, 3]
 
 
 def test_two_ranks_share_the_clips_and_agree(tmp_path, monkeypatch):
     root = data_set(tmp_path, {f"c{n}": [("t", [1, 2])] for n in range(3)})
-    cut, make = [], door.make_piece
-    monkeypatch.setattr(door, "make_piece", lambda piece: (cut.append(piece.uid), make(piece))[1])
+    cut, cut_clip = [], door.cut_clip
+    monkeypatch.setattr(door, "cut_clip", lambda clip: (cut.append(clip.uid), cut_clip(clip))[1])
     barrier, folders = threading.Barrier(2, timeout=20), []
 
     def meet() -> None:
@@ -273,14 +274,14 @@ def test_frames_past_the_end_and_faces_outside_are_counted(tmp_path):
 
 def test_a_clip_decord_cannot_read_is_read_by_pyav_and_counted(tmp_path, monkeypatch):
     root = data_set(tmp_path, {"c": [("t", [1, 2])]})
-    decode_frames = pieces.frames_in_order
+    decode_frames = clip_crops.frames_in_order
 
     def decord_fails(path, wanted, decoder, whole):
         if decoder == "decord":
             raise ValueError("AV1")
         return decode_frames(path, wanted, decoder, whole)
 
-    monkeypatch.setattr(pieces, "frames_in_order", decord_fails)
+    monkeypatch.setattr(clip_crops, "frames_in_order", decord_fails)
     index = Index.open(prepare(root, "train", jobs=1, notify=quiet))
     assert index.facts["counts"]["clip decoded by pyav: decord could not"] == 1 and number_in(index.crop(1)) == 2
 
@@ -297,10 +298,10 @@ def test_decord_is_given_up_when_it_decodes_ahead_without_end(tmp_path, monkeypa
 
 def test_progress_says_how_much_is_left(tmp_path, monkeypatch):
     root = data_set(tmp_path, {"long": [("t", list(range(1, 31)))], "short": [("t", list(range(1, 11)))]})
-    monkeypatch.setattr(door, "SAY_EVERY_S", -1)
+    monkeypatch.setattr(door, "Progress", partial(Progress, seconds=-1))
     said = []
     prepare(root, "train", jobs=1, notify=said.append)
-    assert said[0].startswith("preparing train: 1 of 2 clips, 75% of the crops, about 1 min left")
+    assert said[0].startswith("preparing train: 1 of 2 clips, 75% of 40 faces, about 0 s left")
 
 
 def test_an_empty_split_names_folder_and_reasons(tmp_path):

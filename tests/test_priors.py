@@ -22,7 +22,7 @@ from gazepose.data.quality import fit_gaussian, laplacian_variance
 from gazepose.data.shards import ShardWriter, encode
 from gazepose.models.queries import HeadPoseQueries, eye_centred
 from gazepose.priors import chunked_column as extract
-from gazepose.priors import commands as door
+from gazepose.priors import commands
 from gazepose.priors import import_files as files
 from gazepose.priors.import_files import Key, join_entries, parse_key, read_priors
 
@@ -71,10 +71,6 @@ def write_json(path: Path, content: Any) -> Path:
     return path
 
 
-def quiet(_: str) -> None:
-    pass
-
-
 def test_all_key_styles_give_the_column_that_is_written_directly(tmp_path, make_index):
     index, labelled = make_index(), [[*pose, 1] for pose in POSES.tolist()]
     keys = keys_of()
@@ -87,12 +83,12 @@ def test_all_key_styles_give_the_column_that_is_written_directly(tmp_path, make_
     written = Index.open(index.folder).contents["files"]["head_pose"]
     for name, content in forms.items():
         add_columns(index.folder, {"head_pose": np.zeros((8, 3))})
-        door.import_files([index], [write_json(tmp_path / f"{name}.json", content)], "head_pose", notify=quiet)
+        commands.import_files([index], [write_json(tmp_path / f"{name}.json", content)], "head_pose")
         assert Index.open(index.folder).contents["files"]["head_pose"] == written, name
     table = tmp_path / "poses.csv"
     table.write_text("frame,track,clip,yaw,pitch,roll\n" + "".join(
         f"{f},{t},{c},{-pose[0]},{pose[1]},{pose[2]}\n" for (c, t, f), pose in zip(keys, POSES, strict=True)))
-    door.import_files([index], [table], "head_pose", hopenet_signs=False, notify=quiet)
+    commands.import_files([index], [table], "head_pose", hopenet_signs=False)
     opened = Index.open(index.folder)
     assert opened.contents["files"]["head_pose"] == written
     assert opened.facts["priors"] == {"head_pose": "imported from poses.csv"}
@@ -124,7 +120,7 @@ def test_the_published_loaders_priors(tmp_path, make_index, parity):
         tracks = {tuple(track.split("/")): found for track, found in faces.items()}
         index = make_index(tracks, name, unique)
         for prior, key in (("head_pose", "head_pose"), ("landmarks", "mesh"), ("quality_p", "p")):
-            door.import_files([index], [write_json(tmp_path / f"{name}-{key}.json", given[key])], prior, notify=quiet)
+            commands.import_files([index], [write_json(tmp_path / f"{name}-{key}.json", given[key])], prior)
         index = Index.open(index.folder)
         row_of = {index.name_of(row): row for row in range(len(index))}
         heads, compared = HeadPoseQueries(8, split=1, published=True), 0
@@ -188,7 +184,7 @@ def test_bad_entries_are_counted_by_reason_and_too_many_are_an_error(tmp_path, m
            "c1:ta:9": [1, "2", 3], "c1:ta:10": [1, None, 3], "c1:ta:11": [1e999, 0, 0], "c1:ta:12": [500, 0, 0],
            "c1:ta:13": [10**400, 0, 0], "c1:ta:14": [[1, 2, 3]], "c1:ta:15": True}
     path = write_json(tmp_path / "bad.json", {**good, **bad, "c9:ta:1": [1, 2, 3], "c1:ta:16": []})
-    with pytest.raises(ValueError, match=r"bad\.json: 12 of 18 entries cannot be used.*wanted for head_pose.*degrees"):
+    with pytest.raises(ValueError, match=r"bad\.json: 12 of 18 entries cannot be used.*head_pose needs.*degrees"):
         read_priors([path], "head_pose")
     entries = read_priors([path], "head_pose", max_bad_fraction=1)
     assert entries.counts == {
@@ -214,9 +210,10 @@ def test_a_face_that_stands_twice_in_the_index_gets_its_prior_twice(tmp_path, ma
 @pytest.mark.parametrize("content, prior, message", [
     (None, "head_pose", r"file: no such file -> give"), ("[1, 2]", "head_pose", r"file: not a JSON object"),
     ("", "head_pose", "not a JSON object"), ("{}", "head_pose", r"0 of 0 entries.*it is empty"),
-    ('{"c:t:1": [1, 2, 3]', "head_pose", r"file: near byte \d+.*not JSON, or cut short -> get the file again"),
-    ('{"c:t:1": [1, 2, 3],}', "head_pose", "near byte"), ('{"c:t:1": ' + "[" * 9999, "head_pose", "near byte"),
-    ('{"c:t:1": ' + "9" * 5000 + "}", "quality", "near byte"),
+    ('{"c:t:1": [1, 2, 3]', "head_pose", r"file: near character \d+.*not JSON, or cut short -> get the file again"),
+    ('{"c:t:1": [1, 2, 3],}', "head_pose", "near character"), ('{"c:t:1": 1} 2', "head_pose", "near character"),
+    ('{"c:t:1": ' + "[" * 9999, "head_pose", "near character"),
+    ('{"c:t:1": ' + "9" * 5000 + "}", "quality", "near character"),
     ('{"c:t:1": 0.5, "c:t:2": 0.9}', "quality", "looks like p"),
     ('{"c:t:1": 7.5}', "quality_p", r"1 of 1 entries.*one number in 0\.\.1"),
     (json.dumps({"c:t:1": [[100, 80, 0, 1]] * 5}), "landmarks", r"pixels -> divide x by the crop's width"),
@@ -229,7 +226,7 @@ def test_a_wrong_file_is_named_with_the_way_out(tmp_path, content, prior, messag
 
 
 @pytest.mark.parametrize("content, message", [
-    ("a,b\n1,2\n", r"t\.csv: no column clip, track, yaw, pitch, roll -> a table with clip,track,frame,yaw"),
+    ("a,b\n1,2\n", r"t\.csv: no column clip, track, yaw, pitch, roll -> give a table with clip,track,frame,yaw"),
     ("clip,track,yaw,pitch,roll\nc,t,1,2,3\n", "no column frame or unique_id"), ("", "a table with"),
     ("clip,track,frame,yaw,pitch,roll\nc,t,1,2,NA,3\n", "bad: not finite: 1"),
     ("clip,track,frame,yaw,pitch,roll\nc:d,t,1,2,0,3\n", "its key is not clip:track:frame: 1"),
@@ -265,7 +262,7 @@ def test_a_key_is_read_or_refused(text):
 @given(st.lists(st.text("0123456789x", max_size=9), max_size=20))
 def test_frame_numbers_are_read_as_int_reads_them(texts):
     wanted = [int(text) if text.isdigit() and len(text) <= 7 else -1 for text in texts]
-    assert files._numbers(np.array(texts, np.bytes_)).tolist() == wanted
+    assert files._frame_numbers(np.array(texts, np.bytes_)).tolist() == wanted
 
 
 leaves = st.none() | st.integers() | st.floats(allow_nan=False) | st.text(st.sampled_from('a",\\{}[]: \n')) | st.lists(
@@ -281,7 +278,8 @@ def test_a_file_read_in_blocks_holds_what_it_holds(tmp_path_factory, content, in
     path.write_text(json.dumps(content, indent=indent))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(files, "BLOCK", block)
-        pairs = [pair for part in files._top_level(path) for pair in part]
+        with open(path, encoding="utf-8") as file:
+            pairs = [pair for part in files._top_level(file) for pair in part]
     plain = {key: dict(value) if type(value) is files._Pairs else value for key, value in pairs}
     assert plain == content and len(pairs) == len(content)
 
@@ -317,7 +315,7 @@ def test_the_verb_says_what_came_of_it(tmp_path, make_index, monkeypatch, capsys
     verbs.main()
     said = capsys.readouterr().out
     assert "8 entries" in said and "train: head_pose known for 7 of 8 faces (87.5%); 1 entries for faces" in said
-    assert "val: left as it is; 8 entries for faces it does not have" in said
+    assert "val: not changed; 8 entries for faces it does not have" in said
     assert "head_pose" not in Index.open(tmp_path / "data" / "prepared" / "clean-16" / "val").columns
     monkeypatch.setattr(sys, "argv", [*sys.argv, "--split", "val"])
     with pytest.raises(SystemExit, match=r"error: .*train_pose\.json: none of its faces \(first: c1:ta:1\) is in .*va"):
@@ -327,16 +325,17 @@ def test_the_verb_says_what_came_of_it(tmp_path, make_index, monkeypatch, capsys
         verbs.main()
 
 
-def test_quality_is_measured_fitted_and_shown(make_index):
-    index, said = make_index(), []
+def test_quality_is_measured_fitted_and_shown(make_index, capsys):
+    index = make_index()
     test = make_index({("c3", "ta"): [0, 1, 2]}, "test")
-    door.show_quality([index, test], notify=said.append)
+    commands.show_quality([index, test])
+    lines = capsys.readouterr().out.splitlines()
     opened = Index.open(index.folder)
-    wanted = [laplacian_variance(door.published_crop(index.crop(row))) for row in range(8)]
+    wanted = [laplacian_variance(commands.published_crop(index.crop(row))) for row in range(8)]
     np.testing.assert_array_equal(opened.quality, np.float32(wanted))
     assert opened.facts["quality_fit"] == fit_gaussian(opened.quality)
-    assert "train: quality known for 8 of 8 faces (100.0%)" in said[0]
-    assert sum("training fit" in line for line in said) == 2 and sum("own fit" in line for line in said) == 4
+    assert "train: quality known for 8 of 8 faces (100.0%)" in lines[0]
+    assert sum("training fit" in line for line in lines) == 2 and sum("own fit" in line for line in lines) == 4
 
 
 SLOW = """
@@ -372,8 +371,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(tmp_path, make_index)
     again = subprocess.run([*command, "0"], env=env, capture_output=True, text=True, timeout=60)
     assert again.returncode == 0 and "resuming, 2 of 4 chunks are there" in again.stdout, again.stderr
     assert log.read_text().split() == ["4", "6"]
-    extract.extract(whole, "head_pose", lambda rows: np.sin(rows[:, None] + np.arange(3)), source="", depends="sin",
-                    notify=quiet)
+    extract.extract(whole, "head_pose", lambda rows: np.sin(rows[:, None] + np.arange(3)), source="", depends="sin")
     made, wanted = (Index.open(folder.folder).contents["files"]["head_pose"] for folder in (index, whole))
     assert made == wanted and (index.folder / made["file"]).read_bytes() == (whole.folder / wanted["file"]).read_bytes()
     assert not list(index.folder.parent.glob("*.head_pose-*"))
@@ -388,7 +386,7 @@ def test_chunks_of_other_settings_or_cut_short_are_made_again(tmp_path, make_ind
             raise OSError("disk full")
         return np.ones((len(rows), 3))
 
-    settings_of = {"source": "", "depends": "a", "chunk": 2, "notify": quiet}
+    settings_of = {"source": "", "depends": "a", "chunk": 2}
     for _ in range(2):
         with pytest.raises(OSError, match="disk full"):
             extract.extract(index, "head_pose", measure, **settings_of)

@@ -1,5 +1,7 @@
 """Quality and the drop rule where nothing is recorded: unknown, alone, all alike."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -49,3 +51,8 @@ def test_a_skewed_split_drops_frames_on_the_log_scale_only():
 def test_a_fit_needs_two_values():
     assert fit_gaussian(np.array([3.0, np.nan])) is None
     assert fit_gaussian(np.array([1.0, 3.0, np.nan])) == pytest.approx({"mean": 2.0, "std": 2**0.5})
+
+
+def test_p_is_the_normal_cdf():
+    z = np.array([-3.0, -0.8416212335729143, 0, 1.0, 40.0])
+    assert quality_p(7 + 2 * z, 7.0, 2.0) == pytest.approx([0.5 * math.erfc(-value / 2**0.5) for value in z], abs=3e-16)

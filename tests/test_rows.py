@@ -13,8 +13,9 @@ import pytest
 from making import prepare
 from test_prepare import HEIGHT, WIDTH, barcode, data_set, number_in, quiet, write_video
 
+from gazepose.compat.folders import read_original
 from gazepose.config import InferConfig, parse, parse_train
-from gazepose.data.annotations import policy_named, read_clips, read_original
+from gazepose.data.annotations import policy_named, read_clips
 from gazepose.data.index import COLUMNS, TABLES, Index
 from gazepose.data.prepare import PrepareConfig
 from gazepose.data.shards import encode

@@ -131,8 +131,8 @@ def test_a_mirrored_face_swaps_left_and_right_and_negates_yaw_and_roll(clips):
         angles, mirrored = (camera_angles(p.rotation, p.position) for p in (pose, other))
         np.testing.assert_allclose(mirrored, angles * [-1, 1, -1], atol=1e-9)
         points = identity_of(0, shot.identities[person]).landmarks
-        pixels = head.projected(points, pose, focal, (width / 2, 180))
-        flipped = head.projected(points[swap] * [-1, 1, 1], other, focal, (width / 2, 180))
+        pixels = head.project(points, pose, focal, (width / 2, 180))
+        flipped = head.project(points[swap] * [-1, 1, 1], other, focal, (width / 2, 180))
         np.testing.assert_allclose(flipped, np.stack([width - pixels[:, 0], pixels[:, 1]], 1)[swap], atol=1e-9)
 
 
@@ -439,6 +439,14 @@ def test_other_data_is_not_written_over(tmp_path):
 def test_the_contact_sheet_is_a_picture(tiny_world):
     sheet = cv2.imread(str(tiny_world / "contact_sheet.png"))
     assert sheet is not None and sheet.shape[1] == 3 * 448 and sheet.shape[0] > 252 + 4 * 96
+
+
+def test_the_package_uses_the_renderer_by_two_functions_and_the_presets():
+    package = Path(world.__file__).parents[1]
+    used = {name for path in package.rglob("*.py") if path.parent.name != "synthetic"
+            for name in re.findall(r"gazepose\.synthetic(?:\.\w+)? import [\w, ]*\w", path.read_text())}
+    assert used <= {"gazepose.synthetic.world import render_world", "gazepose.synthetic.stills import render_stills",
+                    "gazepose.synthetic.presets import PRESETS"}
 
 
 # ------------------------------------------------------------------------------------------------ stills

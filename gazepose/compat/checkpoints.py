@@ -1,7 +1,7 @@
-"""Checkpoints of the published work -> ours: which kind a file is, its ModelConfig, its weights by our names.
+"""Checkpoints of the published work: the kind of a file, its ModelConfig, and its weights under our names.
 
-The kind is recognised by the keys inside, never by the file's name. Reading runs no code from the file. Our own
-checkpoints are read in checkpoint.py; `load_into` takes the state of either.
+The keys inside decide the kind, never the file's name. Reading runs no code from the file. training/checkpoint.py
+reads our own checkpoints; `load_into` takes the state of either.
 """
 
 import math
@@ -23,7 +23,7 @@ from gazepose.io import read_tensors
 from gazepose.models import build_model
 from gazepose.models.gazepose import ModelConfig
 
-# published prefix, our prefix; the first that fits decides; other names are the same
+# (published prefix, our prefix); the first that fits is used, and names without one are the same
 FRAMES = (("base_model.fc1.", "frames.to_vector.0."), ("base_model.fc2.", "frames.to_vector.2."),
           ("base_model.", "frames.backbone."))
 QUERIES = (("headpos_emeb", "contents"), ("head_query", "head_queries.table"),
@@ -40,18 +40,18 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Published:
-    """A published checkpoint, recognised."""
+    """A published checkpoint after reading."""
 
     kind: str
-    """whose it is"""
+    """a key of KINDS"""
     config: ModelConfig
     """what build_model needs for it; behaviour "published" """
     state: dict[str, Tensor]
-    """weights by our names; for Gaze360 all but the two-class head, which it does not have"""
+    """weights by our names; Gaze360 has no two-class head"""
     taken: dict[str, str]
-    """its keys that are in `state`: published name -> ours"""
+    """the file's keys in `state`: published name -> ours"""
     left: list[str]
-    """its keys that are not"""
+    """the file's other keys"""
 
 
 def read_published(path: str | Path) -> Published:
@@ -59,8 +59,8 @@ def read_published(path: str | Path) -> Published:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not readable without running code, or it fits none of the four; names the closest kind and the
-            first keys that differ.
+        ValueError: the file cannot be read without running code, or fits no kind. The message names the closest kind
+            and the first keys that differ.
     """
     state = _read(Path(path))
     misfits = []
@@ -69,35 +69,40 @@ def read_published(path: str | Path) -> Published:
             config = _infer_config(kind, state)
         except (ValueError, IndexError, TypeError):                       # no such shape or option in this kind
             config = ModelConfig(behaviour="published")
-        wanted = _wanted(config, kind, renames)                           # published key -> our key, shape
-        missing = [key for key in wanted if key not in state and not key.endswith("num_batches_tracked")]
-        other = [key for key, (_, shape) in wanted.items() if key in state and state[key].shape != shape]
-        left = [key for key in state if key not in wanted]
-        if not missing and not other:
-            taken = {key: wanted[key][0] for key in state if key in wanted}
+        layout = _layout(config, kind, renames)                           # published key -> our key, shape
+        differences = {
+            "missing": [key for key in layout if key not in state and not key.endswith("num_batches_tracked")],
+            "not known": [key for key in state if key not in layout],
+            "of another shape": [key for key, (_, shape) in layout.items()
+                                 if key in state and state[key].shape != shape]}
+        if not differences["missing"] and not differences["of another shape"]:
+            taken = {key: layout[key][0] for key in state if key in layout}
             ours = {name: state[key] if key in state else torch.zeros((), dtype=torch.int64)
-                    for key, (name, _) in wanted.items()}
-            return Published(kind, config, ours, taken, left)
-        misfits.append((len(missing) + len(other) + len(left), kind, missing, left, other))
-    _, kind, missing, left, other = min(misfits, key=lambda misfit: misfit[0])
-    differences = {"missing": missing, "not known": left, "of another shape": other}
-    differ = "; ".join(f"{what} {', '.join(keys[:3])}{f' and {len(keys) - 3} more' if len(keys) > 3 else ''}"
-                       for what, keys in differences.items() if keys)
-    raise ValueError(f"{path}: fits no published model; closest is {kind}, but {differ} "
+                    for key, (name, _) in layout.items()}
+            return Published(kind, config, ours, taken, differences["not known"])
+        misfits.append((kind, differences))
+    kind, differences = min(misfits, key=lambda misfit: sum(map(len, misfit[1].values())))
+    summary = "; ".join(f"{what} {_first(keys)}" for what, keys in differences.items() if keys)
+    raise ValueError(f"{path}: fits no published model; closest is {kind}, but {summary} "
                      "-> give a checkpoint of Gaze360, GazePose, its GazeLSTM or the Ego4D baseline")
 
 
-def load_into(model: nn.Module, state: Mapping[str, Tensor]) -> tuple[list[str], list[str]]:
-    """Start a model from the weights of another: layers of the same names and shapes are taken, the rest left.
+def _first(keys: list[str]) -> str:
+    more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+    return ", ".join(keys[:3]) + more
 
-    A layer of which one entry does not fit is left whole: no bias without its weight.
+
+def load_into(model: nn.Module, state: Mapping[str, Tensor]) -> tuple[list[str], list[str]]:
+    """Start a model from the weights of another: copy the layers that have the same names and shapes.
+
+    A layer is copied whole or not at all: no bias without its weight.
 
     Args:
         model: changed in place.
         state: by our names, from `read_published` or one of our checkpoints.
 
     Returns:
-        The names in `state` that were taken, and those that were left.
+        The names in `state` that were copied, and the others.
 
     Raises:
         ValueError: nothing fits.
@@ -116,8 +121,8 @@ def load_into(model: nn.Module, state: Mapping[str, Tensor]) -> tuple[list[str],
 def cached_imagenet(backbone: str) -> dict[str, Tensor] | None:
     """ImageNet weights of a timm backbone by our names, from this machine's Hugging Face cache; None without them.
 
-    Nothing is fetched. Of several trainings the published code's is wanted (tag tv_in1k: torchvision's), else timm's
-    default.
+    Nothing is downloaded. The weights that the published code used come first (tag tv_in1k: torchvision's), then
+    timm's default.
     """
     for name in (f"{backbone}.tv_in1k", backbone):
         config = timm.get_pretrained_cfg(name) if timm.is_model_pretrained(name) else None
@@ -138,10 +143,10 @@ def _read(path: Path) -> dict[str, Tensor]:
         with torch.serialization.safe_globals([*numbers, np.dtype, *dtypes]):
             file = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        named = re.search(r"GLOBAL (\S+)", str(error))
-        detail = f"it names {named[1]}, which could run code" if named else "its pickle holds more than tensors"
+        match = re.search(r"GLOBAL (\S+)", str(error))
+        detail = f"it names {match[1]}, which could run code" if match else "its pickle holds more than tensors"
         raise ValueError(f"{path}: not read, {detail} -> where you trust it, save its state_dict alone") from error
-    except Exception as error:                                            # what damaged bytes do to a reader is open
+    except Exception as error:                                            # damaged bytes make a reader raise anything
         detail = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{path}: not a checkpoint of tensors ({detail}) -> the file is damaged, or of another "
                          "kind") from error
@@ -153,7 +158,7 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def _infer_config(kind: str, state: Mapping[str, Tensor]) -> ModelConfig:
-    """The options a file of this kind was trained with, as far as its shapes tell; else the defaults."""
+    """The options of the file's training that its shapes show; the defaults for the others."""
     if kind != "GazePose":
         return ModelConfig(model="BaselineLSTM" if kind.startswith("Ego4D") else "GazeLSTM", behaviour="published",
                            gaze_head=kind == "Gaze360")
@@ -185,14 +190,14 @@ def _step(span: float, cells: int) -> float:
 
 
 @cache
-def _wanted(config: ModelConfig, kind: str, renames: tuple[tuple[str, str], ...]) -> dict[str, tuple[str, torch.Size]]:
-    """Published key -> our key and its shape, for a model built without memory."""
+def _layout(config: ModelConfig, kind: str, renames: tuple[tuple[str, str], ...]) -> dict[str, tuple[str, torch.Size]]:
+    """Published key -> our key and its shape; the model is built without memory."""
     with torch.device("meta"):
         own = build_model(config).state_dict()
-    wanted = {}
+    layout = {}
     for name, value in own.items():
         if kind == "Gaze360" and name.startswith("last_layer."):
             continue                                                      # our two-class head; Gaze360 has none
         published, ours = next((pair for pair in renames if name.startswith(pair[1])), ("", ""))
-        wanted[published + name[len(ours):]] = (name, value.shape)
-    return wanted
+        layout[published + name[len(ours):]] = (name, value.shape)
+    return layout

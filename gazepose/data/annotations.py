@@ -1,38 +1,26 @@
 """Ego4D annotations and split lists -> face tracks under a policy.
 
-Every collection may be null or missing, unknown keys are ignored, and every record a rule touches is counted. Also
-reads what the original scripts left (json_original/<clip>/<track>.json, result_LAM/<clip>.json; their result_TTM and
-wave are of speech, their video_imgs are pictures: data/images.py). What the rules do is data/tracks.py; the pictures
-are data/clip_crops.py.
+Every collection may be null or missing, unknown keys are ignored, and every record that a rule touches is counted. The
+rules are data/tracks.py; tables of boxes are data/box_table.py; the folders of the original scripts are
+compat/folders.py.
 """
 
-import json
-import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import fields, replace
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from gazepose.data.tracks import MAX_FRAME, POLICIES, FaceTrack, Policy, RawTrack, Segment, face_tracks
-from gazepose.io import is_id, read_json, unique_names
+from gazepose.data.box_table import find_table, read_boxes
+from gazepose.data.tracks import MAX_FRAME, POLICIES, Clip, Policy, RawTrack, Segment, face_tracks
+from gazepose.io import is_id, read_json
 
-BLANK = re.compile(r"\s*")
 NO_ANNOTATIONS = "download the official annotations, or make the embedded world with `python -m gazepose synthetic`"
 DAMAGED_ANNOTATIONS = "download or make it again"
 CORNERS = ("x", "y", "width", "height")
-
-
-@dataclass
-class Clip:
-    """One clip's face tracks, and how many records each rule touched."""
-
-    uid: str
-    tracks: list[FaceTrack] = field(default_factory=list)
-    counts: Counter[str] = field(default_factory=Counter)
 
 
 def policy_named(name: str, rules: Sequence[str] = ()) -> Policy:
@@ -48,31 +36,57 @@ def policy_named(name: str, rules: Sequence[str] = ()) -> Policy:
         raise ValueError(f"policy {name!r} is unknown -> use {' or '.join(POLICIES)}")
     policy, kinds = POLICIES[name], get_type_hints(Policy)
     known = [rule.name for rule in fields(Policy) if rule.name != "name"]
-    wanted: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for text in rules:
         rule, _, value = text.partition("=")
         if rule not in known:
             raise ValueError(f"--rule {text}: policy {name} has no rule {rule!r} -> the rules are {', '.join(known)}")
-        wanted[rule] = _rule_value(text, value, kinds[rule])
-    changed = {rule: wanted[rule] for rule in known if rule in wanted and wanted[rule] != getattr(policy, rule)}
+        values[rule] = _rule_value(text, value, kinds[rule])
+    changed = {rule: values[rule] for rule in known if rule in values and values[rule] != getattr(policy, rule)}
     return replace(policy, name="+".join([name, *(f"{rule}={value}" for rule, value in changed.items())]), **changed)
 
 
 def _rule_value(text: str, value: str, kind: Any) -> Any:
-    choices = get_args(kind) if get_origin(kind) is Literal else (kind,)
-    if kind is bool:
-        choices = (True, False)
-    for choice in choices if get_origin(kind) is Literal or kind is bool else ():
-        if value.lower() == str(choice).lower():
-            return choice
+    """The value of a rule, of the type of its field in Policy; `text` is NAME=VALUE, for the message."""
+    choices = (True, False) if kind is bool else get_args(kind)        # of a Literal, or of int | None
+    if kind is bool or get_origin(kind) is Literal:
+        for choice in choices:
+            if value.lower() == str(choice).lower():
+                return choice
+        raise ValueError(f"--rule {text} -> give {' or '.join(map(str, choices))}")
+    if type(None) in choices and value.lower() == "none":
+        return None
     try:
-        if type(None) in get_args(kind):
-            return None if value.lower() == "none" else int(value)
-        if kind in (int, float):
-            return kind(value)
+        return float(value) if kind is float else int(value)
     except ValueError:
-        choices = ("a number",) if kind in (int, float) else ("a whole number", "None")
-    raise ValueError(f"--rule {text} -> give {' or '.join(map(str, choices))}")
+        number = "a number" if kind is float else "a whole number"
+        raise ValueError(f"--rule {text} -> give {number}{' or None' if choices else ''}") from None
+
+
+def annotated_clips(root: Path, split: str, policy: Policy) -> list[Clip]:
+    """Face tracks of train or val from whichever annotations exist, in the split list's order.
+
+    A table of boxes/ comes first, then the official JSON (json/av_<split>.json, or the json/av.json that the original
+    scripts merge), then the folders that these scripts wrote.
+
+    Raises:
+        FileNotFoundError or ValueError naming what is missing or damaged.
+    """
+    if table := find_table(root, split):
+        return read_boxes(table, policy)
+    uids = read_split(root / "split" / f"{split}.list")
+    official = official_json(root, split)
+    if (root / "json_original").is_dir() and not official.is_file():
+        from gazepose.compat.folders import read_original
+        return read_original(root / "json_original", root / "result_LAM", uids, policy)
+    return read_clips(official, uids, policy)
+
+
+def official_json(root: Path, split: str) -> Path:
+    """json/av_<split>.json, else the merged json/av.json; the former when there is neither, so that an error names it.
+    """
+    paths = [root / "json" / f"av_{split}.json", root / "json" / "av.json"]
+    return next((path for path in paths if path.is_file()), paths[0])
 
 
 def read_split(path: str | Path) -> list[str]:
@@ -98,104 +112,60 @@ def read_split(path: str | Path) -> list[str]:
 
 
 def read_clips(json_path: str | Path, clip_uids: Sequence[str], policy: Policy) -> list[Clip]:
-    """Face tracks of the wanted clips of an av_train.json or av_val.json, in the order wanted.
+    """Face tracks of these clips of an av_train.json or av_val.json, in the order of `clip_uids`.
 
-    A clip without an annotation, or left out by a rule, comes back without tracks and with the reason counted.
+    A clip without an annotation, or left out by a rule, has no tracks, and the reason is counted.
 
     Raises:
         FileNotFoundError or ValueError naming the file (see io.read_json).
     """
     document = read_json(json_path, missing=NO_ANNOTATIONS, remedy=DAMAGED_ANNOTATIONS)
     if not isinstance(document, dict):
-        raise ValueError(f"{json_path}: an object with `videos` is wanted, this is a {type(document).__name__}")
-    wanted, found = set(clip_uids), {}
-    for video in _objects(document.get("videos")):
-        for annotated in _objects(video.get("clips")):
+        raise ValueError(f"{json_path}: wanted a JSON object with `videos`, got a {type(document).__name__} -> "
+                         f"{DAMAGED_ANNOTATIONS}")
+    listed, clips = set(clip_uids), {}
+    for video in objects_in(document.get("videos")):
+        for annotated in objects_in(video.get("clips")):
             uid = annotated.get("clip_uid")
-            if isinstance(uid, str) and uid in wanted:
-                if uid in found:
-                    found[uid].counts["clip annotated twice: the first is used"] += 1
+            if isinstance(uid, str) and uid in listed:
+                if uid in clips:
+                    clips[uid].counts["clip annotated twice: the first is used"] += 1
                 else:
-                    found[uid] = _clip(uid, annotated, policy)
-    return [found.get(uid) or Clip(uid, counts=Counter({"clip left out: not annotated": 1})) for uid in clip_uids]
+                    clips[uid] = _clip(uid, annotated, policy)
+    return [clips.get(uid) or Clip(uid, counts=Counter({"clip left out: not annotated": 1})) for uid in clip_uids]
 
 
-def read_original(tracks: str | Path, results: str | Path, clip_uids: Sequence[str], policy: Policy) -> list[Clip]:
-    """As read_clips, from the folders json_original and result_LAM of the original scripts; tracks by name.
-
-    The scripts left out the first person of each clip and dropped is_at_me, suspect and unmapped_frames, so the rules
-    about these cannot be applied; they wrote no result for a clip without segments.
-
-    Raises:
-        FileNotFoundError: there are no results at all. ValueError: a file cannot be read, or at_me_only is asked for.
-    """
-    tracks, results = Path(tracks), Path(results)
-    if policy.at_me_only:
-        raise ValueError(f"{results}: the original scripts left out is_at_me -> leave --at_me_only out, or put the "
-                         "official annotations into json/")
-    if not results.is_dir():
-        raise FileNotFoundError(f"{results}: no such folder, so {tracks} has no labels -> put result_LAM beside it, or "
-                                "the official annotations into json/")
-    clips = []
-    for uid in clip_uids:
-        clip = Clip(uid)
-        clips.append(clip)
-        segments = original_segments(tracks, results, uid, policy, clip.counts)
-        if segments is not None:
-            for raw in original_tracks(tracks, uid, clip.counts):
-                clip.tracks += face_tracks(uid, raw, segments, policy, clip.counts)
-    return clips
-
-
-def original_segments(tracks: str | Path, results: str | Path, uid: str, policy: Policy, counts: Counter[str]
+def original_segments(tracks: Path, results: Path, uid: str, policy: Policy, counts: Counter[str]
                       ) -> list[Segment] | None:
-    """Looking segments of result_LAM/<uid>.json; None, and counted, where the clip has no such file or no tracks."""
-    result = Path(results) / f"{uid}.json"
-    if not result.is_file():
-        counts["clip left out: no list of looking segments"] += 1
-        return None
-    if not (Path(tracks) / uid).is_dir():
-        counts["clip left out: not annotated"] += 1
-        return None
-    written = _read_appended(result, counts)
-    if len(written) > 1:
-        raise ValueError(f"{result}: holds {len(written)} different lists -> delete the file and write it again")
-    return _segments(written[0], ("label", "start_frame", "end_frame"), policy, counts)
+    """As compat.folders.original_segments."""
+    from gazepose.compat import folders
+    return folders.original_segments(tracks, results, uid, policy, counts)
 
 
-def original_tracks(tracks: str | Path, uid: str, counts: Counter[str]) -> list[RawTrack]:
-    """Tracks of json_original/<uid>, one file each, in order of name."""
-    raw = []
-    for path in sorted((Path(tracks) / uid).glob("*.json")):
-        if not is_id(path.stem):
-            counts["track dropped: its id is not letters, digits, _ . -"] += 1
-            continue
-        written = _read_appended(path, counts)
-        if len(written) > 1:                                           # as read_clips: the first of that name
-            counts["track dropped: its id occurred before in the clip"] += len(written) - 1
-        records = _objects(written[0])
-        persons = ["" if name is None else str(name) for name in (record.get("Person ID") for record in records)]
-        raw.append(_raw_track(path.stem, records, persons, "frameNumber", counts))
-    return raw
+def original_tracks(tracks: Path, uid: str, counts: Counter[str]) -> list[RawTrack]:
+    """As compat.folders.original_tracks."""
+    from gazepose.compat import folders
+    return folders.original_tracks(tracks, uid, counts)
 
 
 def raw_tracks(annotated: dict[str, Any], policy: Policy, counts: Counter[str]) -> list[RawTrack]:
     """Tracks of one annotated clip as they are stored, without the wearer's."""
     tracks: dict[str, RawTrack] = {}
-    for number, person in enumerate(_objects(annotated.get("persons"))):
+    for number, person in enumerate(objects_in(annotated.get("persons"))):
         if number == 0 if policy.wearer == "first" else person.get("camera_wearer") is True:
             counts["person left out: camera wearer"] += 1
             continue
         name = person.get("person_id")
-        for path in _objects(person.get("tracking_paths")):
+        for path in objects_in(person.get("tracking_paths")):
             uid = path.get("track_id")
             if not is_id(uid):
                 counts["track dropped: its id is not letters, digits, _ . -"] += 1
             elif uid in tracks:
                 counts["track dropped: its id occurred before in the clip"] += 1
             else:
-                records = _objects(path.get("track"))
-                raw = _raw_track(uid, records, ["" if name is None else str(name)] * len(records), "frame", counts)
+                records = objects_in(path.get("track"))
+                persons = ["" if name is None else str(name)] * len(records)
+                raw = track_of_records(uid, records, persons, "frame", counts)
                 raw.suspect = path.get("suspect") is True
                 unmapped = path.get("unmapped_frames")
                 if isinstance(unmapped, list):
@@ -205,29 +175,8 @@ def raw_tracks(annotated: dict[str, Any], policy: Policy, counts: Counter[str]) 
     return list(tracks.values())
 
 
-def _read_appended(path: Path, counts: Counter[str]) -> list[Any]:
-    """The different values of a file that the original scripts append to, in order, at least one.
-
-    They open files for appending: a second run, or a second track of that id, writes behind what is there.
-    """
-    decoder, values, at = json.JSONDecoder(object_pairs_hook=unique_names), [], 0
-    try:
-        text = path.read_text(encoding="utf-8").strip()
-        while at < len(text) or not values:
-            value, at = decoder.raw_decode(text, at)
-            at = BLANK.match(text, at).end()                           # type: ignore[union-attr]
-            values.append(value)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not readable JSON: {error} -> delete the file and run the original scripts again, "
-                         "or put the official annotations into json/") from error
-    different = [value for n, value in enumerate(values) if value not in values[:n]]
-    if len(different) < len(values):
-        counts["file written more than once by the original scripts: read once"] += 1
-    return different
-
-
 def looking_segments(annotated: dict[str, Any], policy: Policy, counts: Counter[str]) -> list[Segment] | None:
-    """Looking segments of one annotated clip; None, and counted, where the policy leaves it out for want of any."""
+    """Looking segments of one annotated clip; None, and counted, where it has none and the policy leaves it out."""
     looking = annotated.get("social_segments_looking")
     if not isinstance(looking, list):
         counts["clip left out: no list of looking segments"] += 1
@@ -235,7 +184,7 @@ def looking_segments(annotated: dict[str, Any], policy: Policy, counts: Counter[
     if not looking and not policy.empty_is_negative:
         counts["clip left out: empty list of looking segments"] += 1
         return None
-    return _segments(looking, ("person", "start_frame", "end_frame"), policy, counts)
+    return segments_of(looking, ("person", "start_frame", "end_frame"), policy, counts)
 
 
 def _clip(uid: str, annotated: dict[str, Any], policy: Policy) -> Clip:
@@ -247,9 +196,10 @@ def _clip(uid: str, annotated: dict[str, Any], policy: Policy) -> Clip:
     return clip
 
 
-def _segments(stored: Any, keys: tuple[str, str, str], policy: Policy, counts: Counter[str]) -> list[Segment]:
+def segments_of(stored: Any, keys: tuple[str, str, str], policy: Policy, counts: Counter[str]) -> list[Segment]:
+    """Segments of a list of records; `keys` name the person, the first and the last frame. Others are counted."""
     segments = []
-    for segment in _objects(stored):
+    for segment in objects_in(stored):
         person, start, end = (segment.get(key) for key in keys)
         if person is None:
             counts["segment dropped: no person"] += 1
@@ -262,9 +212,13 @@ def _segments(stored: Any, keys: tuple[str, str, str], policy: Policy, counts: C
     return segments
 
 
-def _raw_track(uid: str, records: list[dict[str, Any]], persons: list[str], frame: str,
-               counts: Counter[str]) -> RawTrack:
-    """Records -> arrays; one that lacks a number becomes NaN, which every policy drops and counts."""
+def track_of_records(uid: str, records: list[dict[str, Any]], persons: list[str], frame: str, counts: Counter[str]
+                     ) -> RawTrack:
+    """Records -> arrays; a record that lacks a number gets NaN, which every policy drops and counts.
+
+    Args:
+        persons: of each record. frame: the key of the frame number.
+    """
     keys = (frame, *CORNERS)
     try:
         values = np.array(list(map(itemgetter(*keys), records)), np.float64)
@@ -284,6 +238,6 @@ def _number(value: Any) -> float:
         return float("inf")
 
 
-def _objects(collection: Any) -> list[dict[str, Any]]:
+def objects_in(collection: Any) -> list[dict[str, Any]]:
     """The objects of a collection that may be null, missing or of another kind."""
     return [entry for entry in collection if isinstance(entry, dict)] if isinstance(collection, list) else []

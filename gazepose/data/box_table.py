@@ -1,33 +1,43 @@
 """Videos of one's own with a table of boxes -> a data set folder, and face tracks under a policy.
 
 The table is CSV or Parquet with the columns clip, track, frame, x, y, width, height and, if known, label. It is read
-as text under a strict schema: what is not what it should be is an error that names file and line, never a guess.
+as text under a strict schema: a value that does not fit is an error that names the file, the line and the column.
 A folder of such data holds videos/<clip>.mp4 (or .mov, .mkv, .avi) and boxes/<split>.csv (or .parquet).
+
+pandas is imported inside functions: it is slow to import, and only tables need it.
 """
 
-import csv
 import filecmp
+import io
 import os
-import re
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from gazepose.data.annotations import Clip
-from gazepose.data.tracks import MAX_FRAME, POLICIES, FaceTrack, Policy, RawTrack, face_tracks
+from gazepose.data.tracks import MAX_FRAME, POLICIES, Clip, FaceTrack, Policy, RawTrack, face_tracks
 from gazepose.data.video import SUFFIXES, find_video
-from gazepose.io import is_id
+from gazepose.io import is_id, writing_path
 
 TABLES = (".csv", ".parquet")
 COLUMNS = ("clip", "track", "frame", "x", "y", "width", "height")
 SCHEMA = f"{','.join(COLUMNS)} and, if known, label"
-NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
+NUMBER = r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?"
+Table = Any                  # a pandas.DataFrame, whose index says where a row stands: "line 7", "row 7"
 LABELS = {"": -1, "-1": -1, "0": 0, "1": 1, "-1.0": -1, "0.0": 0, "1.0": 1}     # pandas writes 1.0 beside gaps
-Boxes = dict[int, tuple[list[float], int, str]]      # frame -> x, y, width, height; label; where it stands
-Line = tuple[str, Sequence[str | None]]      # where it stands ("line 7"), its values as text; None: not text at all
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """The boxes of one track in the order of the table: frames int64 [n], boxes float64 [n, 4] (x, y, width, height),
+    labels int8 [n] (-1 unknown)."""
+
+    frames: np.ndarray
+    boxes: np.ndarray
+    labels: np.ndarray
 
 
 def find_table(root: Path, split: str) -> Path | None:
@@ -37,21 +47,21 @@ def find_table(root: Path, split: str) -> Path | None:
         FileNotFoundError: it has tables, but none of this split. ValueError: two of this split.
     """
     folder = root / "boxes"
-    found = [path for suffix in TABLES if (path := folder / f"{split}{suffix}").is_file()]
-    if len(found) > 1:
-        raise ValueError(f"{found[0]}: there is a {found[1].name} too -> keep one of them")
-    if not found and folder.is_dir() and not (root / "split" / f"{split}.list").is_file():
-        there = ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
-        raise FileNotFoundError(f"{folder / split}.csv: no such table of boxes, the folder holds {there} -> name the "
-                                f"split that is there, or put the table there ({SCHEMA})")
-    return found[0] if found else None
+    tables = [path for path in (folder / f"{split}{suffix}" for suffix in TABLES) if path.is_file()]
+    if len(tables) > 1:
+        raise ValueError(f"{tables[0]}: there is a {tables[1].name} too -> keep one of them")
+    if not tables and folder.is_dir() and not (root / "split" / f"{split}.list").is_file():
+        names = ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
+        raise FileNotFoundError(f"{folder / split}.csv: no such table of boxes, the folder holds {names} -> name one "
+                                f"of these splits, or put the table there ({SCHEMA})")
+    return tables[0] if tables else None
 
 
 def read_boxes(path: Path, policy: Policy) -> list[Clip]:
     """Face tracks of a table, read by read_table; clips, and tracks of a clip, in the order they have there.
 
-    A face without a label, and one that was filled between two boxes, is of unknown label (-1). Frame numbers are those
-    of the decoded pictures (from 0) unless the policy counts from 1.
+    The label of a face without one, and of one that is filled between two boxes, is unknown (-1). Frame numbers are
+    those of the decoded pictures (from 0) unless the policy counts from 1.
     """
     clips = []
     for uid, tracks in read_table(path).items():
@@ -67,32 +77,32 @@ def read_table(path: Path) -> dict[str, dict[str, Boxes]]:
 
     Raises:
         FileNotFoundError, ImportError (Parquet without pyarrow), or ValueError naming the file and its line: columns
-            other than the schema's, an id that is none, a number that is none or not finite, a face twice, no box.
+            other than the schema's, an id or number that is none, a number that is not finite, a face twice, no box.
     """
-    faces: dict[str, dict[str, Boxes]] = {}
-    for place, values in _lines(Path(path)):
-        clip, track, frame, box, label = _face(f"{path}: {place}", values)
-        boxes = faces.setdefault(clip, {}).setdefault(track, {})
-        if frame in boxes:
-            raise ValueError(f"{path}: {place}: clip {clip} track {track} frame {frame} stands in {boxes[frame][2]} "
-                             "already -> keep one of them")
-        boxes[frame] = box, label, place
-    if not faces:
+    path = Path(path)
+    table = _read_parquet(path) if _suffix(path) == ".parquet" else _read_csv(path)
+    if not len(table):
         raise ValueError(f"{path}: holds no box -> one face a line is wanted: {SCHEMA}")
-    return faces
+    values = _checked(path, table)
+    clips: dict[str, dict[str, Boxes]] = {}
+    for (clip, track), rows in values.groupby(["clip", "track"], sort=False):
+        clips.setdefault(clip, {})[track] = Boxes(
+            rows["frame"].to_numpy(np.int64), rows[["x", "y", "width", "height"]].to_numpy(np.float64),
+            rows["label"].to_numpy(np.int8))
+    return clips
 
 
 def raw_track(name: str, boxes: Boxes) -> RawTrack:
-    """A track's boxes as records; whose it is, its name says."""
-    return RawTrack(name, [name] * len(boxes), np.array(list(boxes), np.float64),
-                    np.array([box for box, _, _ in boxes.values()], np.float64))
+    """A track's boxes as records; the track's name stands for the person."""
+    return RawTrack(name, [name] * len(boxes.frames), boxes.frames.astype(np.float64), boxes.boxes)
 
 
 def labelled_tracks(clip: str, raw: RawTrack, boxes: Boxes, policy: Policy, counts: Counter[str]) -> list[FaceTrack]:
     """As tracks.face_tracks, with the labels that the table gives in place of segments."""
+    label_of = dict(zip(boxes.frames.tolist(), boxes.labels.tolist(), strict=True))
     tracks = face_tracks(clip, raw, [], policy, counts)
     for track in tracks:
-        track.labels = np.array([boxes[n][1] if n in boxes else -1 for n in track.frames.tolist()], np.int8)
+        track.labels = np.array([label_of.get(frame, -1) for frame in track.frames.tolist()], np.int8)
     return tracks
 
 
@@ -123,52 +133,24 @@ def lay_out(table: Path, video: Path, out: Path, split: str) -> None:
             raise FileNotFoundError(f"{source}: no such video, but {table} has boxes of clip {clip} -> put it there")
         if source.suffix.lower() not in SUFFIXES:
             raise ValueError(f"{source}: {', '.join(SUFFIXES)} are read -> convert it")
-        there = find_video(out / "videos", clip)
-        if there.exists() and not there.samefile(source) and not filecmp.cmp(there, source, shallow=False):
-            raise FileExistsError(f"{there}: is another video than {source} -> delete it, or name another folder")
+        present = find_video(out / "videos", clip)
+        if present.exists() and not present.samefile(source) and not filecmp.cmp(present, source, shallow=False):
+            raise FileExistsError(f"{present}: is another video than {source} -> delete it, or name another folder")
     for clip, source in videos.items():
         if not find_video(out / "videos", clip).exists():
-            _place(source.resolve(), out / "videos" / f"{clip}{source.suffix.lower()}", link=True)
+            _link_or_copy(source.resolve(), out / "videos" / f"{clip}{source.suffix.lower()}")
     if not (goal.exists() and goal.samefile(table)):
-        _place(table, goal, link=False)
+        with writing_path(goal) as part:
+            shutil.copyfile(table, part)
 
 
-def _place(source: Path, goal: Path, link: bool) -> None:
-    """The file under a name of the data set, whole or not at all."""
+def _link_or_copy(source: Path, goal: Path) -> None:
     goal.parent.mkdir(parents=True, exist_ok=True)
-    staged = goal.with_name(f".{goal.name}.part-{os.getpid()}")
     try:
-        try:
-            (os.link if link else shutil.copyfile)(source, staged)
-        except OSError:                                                # another file system, or one without links
-            shutil.copyfile(source, staged)
-        os.replace(staged, goal)
-    finally:
-        staged.unlink(missing_ok=True)
-
-
-def _face(place: str, values: Sequence[str | None]) -> tuple[str, str, int, list[float], int]:
-    """One line, checked: clip, track, frame, [x, y, width, height], label."""
-    clip, track = values[:2]
-    for name, value in (("clip", clip), ("track", track)):
-        if not is_id(value):
-            raise ValueError(f"{place}: {name} {value!r:.140} is no id -> text of letters, digits, _ . - only")
-    assert clip is not None and track is not None
-    frame, *box = (_number(place, name, value) for name, value in zip(COLUMNS[2:], values[2:7], strict=True))
-    if frame != int(frame) or not 0 <= frame <= MAX_FRAME:
-        raise ValueError(f"{place}: frame {values[2]!r} -> a whole number of 0 to {MAX_FRAME} is wanted")
-    label = values[7] if len(values) > 7 else ""
-    if label not in LABELS:
-        raise ValueError(f"{place}: label {label!r:.140} -> 1 looking, 0 not looking, -1 or nothing where it is not "
-                         "known")
-    return clip, track, int(frame), box, LABELS[label]
-
-
-def _number(place: str, name: str, value: str | None) -> float:
-    number = float(value) if value is not None and NUMBER.fullmatch(value) else float("nan")
-    if not np.isfinite(number):
-        raise ValueError(f"{place}: {name} {value!r:.140} is not a finite number -> digits with a point, as 12.5")
-    return number
+        os.link(source, goal)
+    except OSError:                                                    # another file system, or one without links
+        with writing_path(goal) as part:
+            shutil.copyfile(source, part)
 
 
 def _suffix(path: Path) -> str:
@@ -180,63 +162,99 @@ def _suffix(path: Path) -> str:
     return suffix
 
 
-def _lines(path: Path) -> Iterator[Line]:
-    """Lines with their values in the order of COLUMNS, then the label where the table has it."""
-    return _parquet_lines(path) if _suffix(path) == ".parquet" else _csv_lines(path)
-
-
-def _order(path: Path, header: Sequence[str]) -> list[int]:
-    """Where each column of the schema stands in the header; it holds these and no others."""
-    missing = [name for name in COLUMNS if name not in header]
-    unknown = [name for name in header if name not in (*COLUMNS, "label")]
-    twice = [name for name in header if list(header).count(name) > 1]
-    if missing or unknown or twice:
-        wrong = (f"no column {missing[0]!r}" if missing else f"column {unknown[0]!r:.140} is unknown" if unknown
-                 else f"column {twice[0]!r} occurs twice")
-        raise ValueError(f"{path}: {wrong} -> the columns are {SCHEMA}, with commas between them")
-    return [list(header).index(name) for name in (*COLUMNS, "label") if name in header]
-
-
-def _csv_lines(path: Path) -> Iterator[Line]:
-    with open(path, newline="", encoding="utf-8-sig") as file:         # Excel begins with a byte order mark
-        reader = csv.reader(file, strict=True)
-        try:
-            header = next(reader, [])
-            order = _order(path, header)
-            for values in reader:
-                if len(values) == len(header):
-                    yield f"line {reader.line_num}", [values[place] for place in order]
-                elif values:                                           # an empty line is none
-                    raise ValueError(f"{path}: line {reader.line_num}: {len(values)} values for {len(header)} columns")
-        except csv.Error as error:
-            raise ValueError(f"{path}: line {reader.line_num}: not CSV: {error}") from error
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{path}: after line {reader.line_num}: not UTF-8 text -> save it as UTF-8") from error
-
-
-def _parquet_lines(path: Path) -> Iterator[Line]:
+def _read_csv(path: Path) -> Table:
+    """The table as text. Values that are missing at the end of a line are empty."""
+    import pandas as pd
+    content = path.read_bytes()
     try:
-        import pyarrow
-        import pyarrow.parquet
+        text = content.decode("utf-8-sig")                             # Excel begins with a byte order mark
+        if "\0" in text:                                               # pandas would end the value there
+            raise UnicodeDecodeError("utf-8", content, content.index(0), content.index(0) + 1, "a NUL character")
+    except UnicodeDecodeError as error:
+        line = content[:error.start].count(b"\n") + 1
+        raise ValueError(f"{path}: line {line}: not UTF-8 text -> save it as UTF-8") from error
+    try:
+        # as rows without a header, so that a longer line is an error; blank lines keep the numbers right
+        rows = pd.read_csv(io.StringIO(text), header=None, dtype=str, keep_default_na=False, skip_blank_lines=False)
+    except pd.errors.EmptyDataError:
+        rows = pd.DataFrame([[""]])
+    except ValueError as error:
+        raise ValueError(f"{path}: not CSV: {str(error).strip()} -> {SCHEMA}") from error
+    header, table = rows.iloc[0].tolist(), rows[1:]
+    table.index = [f"line {number}" for number in range(2, len(rows) + 1)]
+    return _in_order(path, table[(table != "").any(axis=1)], header)
+
+
+def _read_parquet(path: Path) -> Table:
+    """As `_read_csv`. Numbers become text as CSV has it; a value of another kind becomes None."""
+    import pandas as pd
+    try:
+        table: Table = pd.read_parquet(path, engine="pyarrow")
     except ImportError as error:
         raise ImportError(f"{path}: Parquet needs pyarrow -> pip install 'gazepose[parquet]', or give the table as CSV "
                           f"({error})") from error
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            order = _order(path, file.schema_arrow.names)
-            names = [file.schema_arrow.names[place] for place in order]
-            row = 0
-            for batch in file.iter_batches(columns=names):
-                for values in zip(*(batch.column(name).to_pylist() for name in names), strict=True):
-                    row += 1
-                    ids = [value if isinstance(value, str) else None for value in values[:2]]
-                    yield f"row {row}", [*ids, *map(_text, values[2:])]
-    except (pyarrow.ArrowException, OSError) as error:
+    except Exception as error:                                         # damaged bytes make pyarrow raise anything
         raise ValueError(f"{path}: not readable Parquet: {error}") from error
+    table.index = [f"row {number}" for number in range(1, len(table) + 1)]
+    table = _in_order(path, table, [str(name) for name in table.columns])
+
+    def as_text(value: Any, is_name: bool) -> str | None:
+        if is_name:
+            return value if isinstance(value, str) else None
+        if value is None or value != value:                            # NaN: pandas' form of a missing number
+            return ""
+        return str(value) if type(value) in (int, float) else None
+
+    return pd.DataFrame({name: pd.Series([as_text(value, name in COLUMNS[:2]) for value in table[name].tolist()],
+                                         table.index, dtype=object) for name in table})
 
 
-def _text(value: object) -> str | None:
-    """A number of Parquet as CSV has it, exactly; None when it is of another kind."""
-    if value is None:
-        return ""
-    return str(value) if type(value) in (int, float) else None
+def _in_order(path: Path, table: Table, header: list[str]) -> Table:
+    """The table with the schema's columns, in its order; the header must hold these and no others."""
+    faults = [f"no column {name!r}" for name in COLUMNS if name not in header]
+    faults += [f"column {name!r:.140} is unknown" for name in header if name not in (*COLUMNS, "label")]
+    faults += [f"column {name!r} occurs twice" for name, count in Counter(header).items() if count > 1]
+    if faults:
+        raise ValueError(f"{path}: {faults[0]} -> the columns are {SCHEMA}, with commas between them")
+    return table.set_axis(header, axis=1)[[name for name in (*COLUMNS, "label") if name in header]]
+
+
+def _checked(path: Path, table: Table) -> Table:
+    """The table with numbers in place of text; label -1 where it has none.
+
+    Raises:
+        ValueError: naming the first line with a value that does not fit the schema.
+    """
+    table = table if "label" in table else table.assign(label="")
+    values = table.astype(object)
+    faults: list[tuple[int, str]] = []                                 # (row, message): of each check the first
+
+    def check(name: str, right: np.ndarray, message: str) -> None:
+        if not right.all():
+            row = int(np.argmin(right))
+            faults.append((row, f"{name} {table[name].iloc[row]!r:.140} {message}"))
+
+    for name in COLUMNS[:2]:
+        ids = [value for value in table[name].unique() if is_id(value)]
+        check(name, table[name].isin(ids).to_numpy(), "is no id -> text of letters, digits, _ . - only")
+    for name in COLUMNS[2:]:
+        is_number = values[name].str.fullmatch(NUMBER).eq(True)
+        values[name] = values[name].where(is_number, "nan").astype(np.float64)
+        check(name, np.isfinite(values[name].to_numpy()), "is not a finite number -> digits with a point, as 12.5")
+    frame = values["frame"].to_numpy()
+    check("frame", (frame == np.floor(frame)) & (frame >= 0) & (frame <= MAX_FRAME),
+          f"-> a whole number of 0 to {MAX_FRAME} is wanted")
+    values["label"] = values["label"].map(LABELS)
+    check("label", values["label"].notna().to_numpy(), "-> 1 looking, 0 not looking, -1 or nothing where it is unknown")
+    face = ["clip", "track", "frame"]
+    again = values.duplicated(face).to_numpy()
+    if again.any():
+        row = int(np.argmax(again))
+        clip, track, number = values[face].iloc[row]
+        first = int(np.argmax((values[face] == values[face].iloc[row]).all(axis=1).to_numpy()))
+        faults.append((row, f"clip {clip} track {track} frame {number:.0f} stands in {table.index[first]} already -> "
+                            "keep one of them"))
+    if faults:
+        row, message = min(faults, key=lambda fault: fault[0])
+        raise ValueError(f"{path}: {table.index[row]}: {message}")
+    return values

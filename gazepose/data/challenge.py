@@ -2,10 +2,9 @@
 
 videos_challenge/<video_id>/<track_id>/<frame:05d>_<unique_id>.jpg. Names are parsed, never searched: the published
 loader looks for the five digits anywhere in the name and takes the first hit. Shards and index are made of these
-crops by data/clip_crops.py. Labels of a test set that has them are joined here.
+crops by data/clip_crops.py. Where a test set has labels, they are joined here.
 """
 
-import os
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -13,23 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
-from gazepose.data.images import MAX_BYTES
 from gazepose.data.index import Index
 from gazepose.data.join import match, number_names, place_numbers
-from gazepose.data.shards import jpeg_size
-from gazepose.io import is_id, plain_file, plain_folder
+from gazepose.io import is_id, plain_folder
 
 FRAMED = re.compile(r"(\d{5})_(.+)\.jpg")
 UNFRAMED = re.compile(r"(.+)\.jpg")
-JPEG_END = b"\xff\xd9"       # cannot occur inside: a byte of 255 is followed by a 0 there
-HEADER_BYTES, END_BYTES = 4096, 64                                     # read of each crop to check it
 
 
 @dataclass(frozen=True)
 class CropFile:
-    """One test crop. frame -1: it cannot be told from the name, so the crop is its own window."""
+    """One test crop. frame -1: its name has none, so the crop is its own window."""
 
     track: str
     frame: int
@@ -49,20 +43,20 @@ def parse_name(name: str) -> tuple[int, str] | None:
 
 
 def list_videos(root: Path) -> list[str]:
-    """Video ids of the test set, sorted; FileNotFoundError naming the folder when it is not there or empty."""
+    """Video ids of the test set, sorted; FileNotFoundError naming the folder when it is missing or empty."""
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder -> download the challenge's face crops (videos_challenge), or "
                                 "make the embedded world with `python -m gazepose synthetic`")
     videos = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and is_id(entry.name))
     if not videos:
-        raise FileNotFoundError(f"{root}: holds no video folder -> <video_id>/<track_id>/<frame>_<unique_id>.jpg is "
-                                "wanted")
+        raise FileNotFoundError(f"{root}: holds no video folder -> put the crops there as "
+                                "<video_id>/<track_id>/<frame>_<unique_id>.jpg")
     return videos
 
 
 def walk_crops(root: Path, video: str) -> Iterator[tuple[Path, CropFile | None, str]]:
-    """Every track folder's files by name: (path, crop, ""); (path, None, the rule it breaks) for what is left out, a
-    folder or a file."""
+    """Every track folder's files by name: (path, crop, ""); for a folder or file that is left out, (path, None, the
+    rule that it breaks)."""
     for folder in sorted(entry for entry in (root / video).iterdir() if entry.is_dir()):
         if not is_id(folder.name):
             yield folder, None, "track dropped: its id is not letters, digits, _ . -"
@@ -105,57 +99,32 @@ def list_crops(root: Path, video: str, counts: Counter[str]) -> list[list[CropFi
     return sorted(tracks, key=lambda track: track[0].track)
 
 
-def crop_size(path: Path) -> tuple[int, int]:
-    """(height, width) of a crop by its first and last bytes, without decoding.
-
-    Raises:
-        ValueError: naming the file, when its header is damaged or its end is missing. Damage in between shows only when
-            the crop is decoded (images.read_image).
-    """
-    plain_file(path, "image", MAX_BYTES)
-    with open(path, "rb") as file:
-        jpeg = file.read(HEADER_BYTES)
-        tail = jpeg
-        if len(jpeg) == HEADER_BYTES:
-            file.seek(-END_BYTES, os.SEEK_END)
-            tail = file.read()
-        try:
-            try:
-                size = jpeg_size(jpeg)
-            except ValueError:                                         # a long comment or thumbnail may come first
-                file.seek(0)
-                size = jpeg_size(file.read())
-            if JPEG_END not in tail:
-                raise ValueError("not a JPEG: it has no end, so it was cut short")
-        except ValueError as error:
-            raise ValueError(f"{path}: {error} -> download it again") from error
-    return size
-
-
-def test_labels(root: Path, index: Index) -> np.ndarray:
-    """Labels of a test index, int8 [rows]; -1 where DATA/truth/test_labels.csv has none or is not there.
+def load_test_labels(root: Path, index: Index) -> np.ndarray:
+    """Labels of a test index, int8 [rows]; -1 where DATA/truth/test_labels.csv has none or does not exist.
 
     The published test set has no labels; an embedded world keeps its own apart from the crops.
 
     Raises:
         ValueError: a table without the columns video_id, track_id, unique_id and label, or with another label.
     """
-    path = root / "truth" / "test_labels.csv"
     labels = np.full(len(index), -1, np.int8)
-    if not path.is_file():
+    path = root / "truth" / "test_labels.csv"
+    if not path.is_file() or index.unique_id is None:
         return labels
+    import pandas as pd
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except ValueError as error:                                        # pandas' own errors are ValueErrors
-        raise ValueError(f"{path}: not a table: {error}") from error
-    missing = [name for name in ("video_id", "track_id", "unique_id", "label") if name not in table]
-    wrong = [] if missing else sorted(set(table["label"]) - {"0", "1"})
-    if missing or wrong:
-        raise ValueError(f"{path}: {'no column ' + ', '.join(missing) if missing else f'label {wrong[0]!r}'} -> "
-                         "video_id,track_id,unique_id,label with labels 0 and 1 is wanted")
-    if index.unique_id is not None:
-        names, number = number_names(table["video_id"].to_numpy(), table["track_id"].to_numpy())
-        unique_id = np.array([name.encode() for name in table["unique_id"]], np.bytes_)
-        entry = match(index, names, number, *place_numbers(unique_id, index.unique_id)).entry
-        labels[entry >= 0] = table["label"].to_numpy(np.int8)[entry[entry >= 0]]
+        raise ValueError(f"{path}: not a table: {error} -> make or download it again") from error
+    keys = ["video_id", "track_id", "unique_id"]
+    faults = [f"no column {name}" for name in (*keys, "label") if name not in table]
+    if not faults:
+        faults = [f"label {label!r}" for label in sorted(set(table["label"]) - {"0", "1"})]
+    if faults:
+        raise ValueError(f"{path}: {faults[0]} -> the columns are video_id,track_id,unique_id,label with labels 0 and "
+                         "1")
+    names, number = number_names(table["video_id"].to_numpy(), table["track_id"].to_numpy())
+    unique_id = np.array([name.encode() for name in table["unique_id"]], np.bytes_)
+    entry = match(index, names, number, *place_numbers(unique_id, index.unique_id)).entry
+    labels[entry >= 0] = table["label"].to_numpy(np.int8)[entry[entry >= 0]]
     return labels

@@ -1,74 +1,73 @@
-"""Pieces: one clip, read once and in order, becomes a file of crops and a table of their rows.
+"""Cut one clip: its video is read once, in order, and becomes a file of crops and a table of their rows.
 
-A piece survives an interruption: it is made again only when what it was made from has changed. Who makes which piece
-is data/prepare.py; how they become one data set is data/merge.py.
+Both survive an interruption: they are made again only when something that they depend on has changed. Who cuts which
+clip, and how the clips become one data set, is data/prepare.py. Cutting while training is data/streaming.py.
 """
 
 import hashlib
 import json
-import os
+import multiprocessing
 import signal
 from collections import Counter
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, BinaryIO, Literal, TypeVar
 
 import cv2
 import numpy as np
 
 from gazepose.data.challenge import list_crops
-from gazepose.data.crops import cut_face, grown, jpeg_and_quality
+from gazepose.data.crops import cut_face, grown, jpeg_and_quality, outside, whole_corners
 from gazepose.data.images import existing, face_image, pictures_in_order, read_image
-from gazepose.data.shards import ShardWriter
 from gazepose.data.tracks import FaceTrack, Policy
-from gazepose.data.video import frames_in_order
-from gazepose.io import plain_folder, read_arrays
+from gazepose.data.video import VideoFacts, frames_in_order, look_at, video_facts
+from gazepose.io import leftovers, plain_folder, read_arrays, write_arrays, writing, writing_path
 from gazepose.processes import hear_stop_signals
 
-VERSION = 3                  # a change here makes all pieces anew
-STALL_S = 300                # a worker without a new picture for so long is ended
+VERSION = 4                  # a change here cuts all clips again
+STALL_S = 300                # a worker process that gets no picture for so long ends
 MAX_SHORT = 30               # frames by which faces may be annotated past the end of a whole video
+BY_PYAV = "clip decoded by pyav: decord could not"
 CropsFrom = Literal["videos", "images", "faces"]
-Rows = dict[str, Any]        # columns of the table; "tracks" and "sizes": the tracks' names and how many rows each has
 T = TypeVar("T")
 
 
-class CropWriter(Protocol):
-    """Where JPEG bytes go; what comes back becomes the columns offset and length."""
+@dataclass(frozen=True)
+class ClipRows:
+    """The rows of a clip, in the order of its tracks, and what happened to it."""
 
-    def append(self, jpeg: bytes | memoryview) -> tuple[int, int]: ...
-
-
-class CropsInMemory:
-    """The bytes of crops in a list; offset is the number in it."""
-
-    def __init__(self) -> None:
-        self.jpegs: list[bytes] = []
-
-    def append(self, jpeg: bytes | memoryview) -> tuple[int, int]:
-        self.jpegs.append(bytes(jpeg))
-        return len(self.jpegs) - 1, len(jpeg)
+    columns: dict[str, np.ndarray]
+    """of index.COLUMNS, each [n, ...]"""
+    tracks: list[str]
+    """names of all tracks, also of those without a row"""
+    sizes: np.ndarray
+    """int64 [tracks]: rows of each track"""
+    counts: Counter[str]
+    """rule -> how many records it touched"""
+    notes: dict[str, str]
+    """decoder: why decord could not read the video; short: the video ends before its faces do"""
 
 
 @dataclass
-class Piece:
-    """One clip (or challenge video) to be cut: where it comes from, how, and where its crops and rows go."""
+class ClipCrops:
+    """One clip (or challenge video) to cut: its source, the settings, and where its crops and rows go."""
 
     uid: str
     source: Path
+    """the video, or the clip's folder of images"""
     path: Path
-    """of the piece's files, without suffix"""
-    rows: int
-    """wanted; fewer when the video is shorter"""
+    """of the clip's files, without suffix"""
+    faces: int
+    """in the annotation; fewer get a row when the video is shorter"""
     policy: Policy
     crop_size: int
     decoder: str
-    crops_from: CropsFrom | Literal["challenge"] = "videos"
+    crops_from: CropsFrom | Literal["challenge", "streamed"] = "videos"
+    """streamed: rows only, whose crops are cut while they are used"""
     tracks: list[FaceTrack] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
-    told: dict[str, str] = field(default_factory=dict)
-    """decoder: why decord could not; short: that the video ends before its faces do"""
+    notes: dict[str, str] = field(default_factory=dict)
 
     @property
     def bad(self) -> Path:
@@ -77,14 +76,16 @@ class Piece:
 
     @property
     def shard(self) -> Path:
+        """The crops' JPEG bytes, one after another."""
         return self.path.with_name(f"{self.path.name}.bin")
 
     @property
     def table(self) -> Path:
+        """The rows; written last, so a clip with a table is whole."""
         return self.path.with_name(f"{self.path.name}.npz")
 
     def key(self) -> str:
-        """What the piece depends on: a piece made from anything else is made again."""
+        """Hash of everything that the crops and rows depend on."""
         digest = hashlib.sha256(repr((VERSION, self.crop_size, self.policy)).encode())
         for track in self.tracks:
             digest.update(track.track.encode())
@@ -98,197 +99,249 @@ class Piece:
                 digest.update(f"{folder.name} {folder.stat().st_mtime_ns}".encode())
         return digest.hexdigest()
 
-    def is_made(self) -> bool:
+    def is_finished(self) -> bool:
+        """Whether an earlier run has cut the clip, from the same source with the same settings."""
         try:
-            return self.shard.is_file() and str(self.read()["key"]) == self.key()
+            return self.shard.is_file() and str(read_arrays(self.table, ["key"])["key"]) == self.key()
         except (OSError, ValueError, KeyError):
             return False
 
-    def read(self) -> dict[str, np.ndarray]:
-        """The table: columns of rows, tracks, sizes, counts, told and key."""
-        return read_arrays(self.table)
+    def rows(self, columns: bool = True) -> ClipRows:
+        """The table of a finished clip; without `columns`, only how many rows there are and what happened."""
+        arrays = read_arrays(self.table, None if columns else ("tracks", "sizes", "counts", "notes"))
+        arrays.pop("key", None)
+        tracks, sizes, counts, notes = (arrays.pop(name) for name in ("tracks", "sizes", "counts", "notes"))
+        return ClipRows(arrays, tracks.tolist(), sizes, Counter(json.loads(str(counts))), json.loads(str(notes)))
 
     def unfinished(self) -> list[Path]:
-        """What a process that died while cutting it left behind."""
-        return [path for path in self.path.parent.iterdir() if path.name.startswith(f"{self.shard.name}.part-")]
+        """Temporary files of a process that died while it cut the clip."""
+        return leftovers(self.path.parent, self.shard.name)
 
-    def outcome(self) -> tuple[dict[str, int], int, dict[str, str]]:
-        """(how often each rule touched a record, rows made, told) of a made piece."""
-        table = read_arrays(self.table, ("counts", "sizes", "told"))
-        counts = {rule: count for rule, count in json.loads(str(table["counts"])).items() if count}
-        return counts, int(table["sizes"].sum()), json.loads(str(table["told"]))
+    def mark_bad(self, reason: str) -> None:
+        """Note why the clip cannot be used."""
+        with writing(self.bad) as file:
+            file.write(reason)
 
 
-_watched = False
+class CropWriter:
+    """Appends crops to a file and notes for each row where its crop lies, how sharp it is, and whether it is black."""
+
+    def __init__(self, file: BinaryIO, rows: int, crop_size: int) -> None:
+        self.file, self.crop_size = file, crop_size
+        self.columns = {"offset": np.zeros(rows, np.int64), "length": np.zeros(rows, np.int64),
+                        "quality": np.zeros(rows), "black": np.zeros(rows, bool)}
+        """length 0: the row has no crop"""
+
+    def add(self, row: int, face: np.ndarray | None, jpeg: bytes | None = None) -> None:
+        """Append a face, uint8 [H, W, 3]; None: black. `jpeg`: the face's own bytes, used where the size fits."""
+        if face is None:
+            face = np.zeros((1, 1, 3), np.uint8)
+        jpeg, self.columns["quality"][row] = jpeg_and_quality(face, self.crop_size, jpeg)
+        self.columns["black"][row] = not face.any()
+        self.columns["offset"][row] = self.file.tell()
+        self.columns["length"][row] = self.file.write(jpeg)
 
 
 def start_worker() -> None:
-    """In a process that makes nothing but pieces."""
-    watch()
-
-
-def watch() -> None:
-    """In a process beside the main one: one thread, and an end if a decoder never comes back."""
-    global _watched
-    _watched = True
+    """Set up a process beside the main one: it ends on SIGTERM and SIGALRM, and OpenCV uses one thread."""
     hear_stop_signals()
     cv2.setNumThreads(1)
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)                      # a decoder stuck in C hears nothing gentler
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)                      # a decoder that hangs in C runs no handler
 
 
-def _alive(seconds: int = STALL_S) -> None:
-    if _watched:
+def alive(seconds: int = STALL_S) -> None:
+    """Restart the clock of a process beside the main one, which ends so many seconds after the last call; 0: stop the
+    clock. The main process has no clock."""
+    if multiprocessing.parent_process() is not None:
         signal.alarm(seconds)
 
 
-def make_piece(piece: Piece) -> None:
-    """Cut one clip; writes the piece, or <uid>.bad with the reason when the video is missing or damaged."""
+def cut_clip(clip: ClipCrops) -> None:
+    """Cut one clip; writes its crops and rows, or <uid>.bad with the reason when its video is missing or damaged."""
+    notes = dict(clip.notes)
+    cut = {"challenge": _challenge_rows, "faces": _face_rows, "streamed": _listed_rows}.get(
+        clip.crops_from, _picture_rows)
+
+    def write(decoder: str) -> None:
+        with writing_path(clip.shard) as part, open(part, "wb") as file:
+            rows = cut(replace(clip, decoder=decoder, counts=Counter(clip.counts), notes=notes), file)
+        rows.counts[BY_PYAV] += "decoder" in notes
+        write_arrays(clip.table, {**rows.columns, "tracks": np.array(rows.tracks, str), "sizes": rows.sizes,
+                                  "counts": np.array(json.dumps(+rows.counts)), "notes": np.array(json.dumps(notes)),
+                                  "key": np.array(clip.key())})
+
     try:
-        rows_of = {"challenge": _challenge_rows, "faces": _face_rows}.get(piece.crops_from, _clip_rows)
-        _or_by_pyav(piece, lambda: _write(piece, rows_of))
+        alive()
+        if clip.crops_from in ("videos", "streamed"):
+            by_either_decoder(clip.decoder, notes, write)
+        else:
+            write(clip.decoder)
     except (ValueError, FileNotFoundError) as error:
-        piece.bad.write_text(str(error))
+        clip.mark_bad(str(error))
     finally:
-        _alive(0)
+        alive(0)
 
 
-def cut_in_memory(piece: Piece) -> tuple[Rows, CropsInMemory]:
-    """The crops of a clip without files, cut by the code that makes a piece.
-
-    Raises:
-        FileNotFoundError or ValueError: the video is missing or damaged.
-    """
-    def cut() -> tuple[Rows, CropsInMemory]:
-        crops = CropsInMemory()
-        return _clip_rows(piece, crops, Counter()), crops
-
+def by_either_decoder(decoder: str, notes: dict[str, str], read: Callable[[str], T]) -> T:
+    """`read(decoder)`; where decord raises a ValueError, `read("pyav")` from the start, and a note of the reason."""
     try:
-        return _or_by_pyav(piece, cut)
-    finally:
-        _alive(0)
-
-
-def _or_by_pyav(piece: Piece, cut: Callable[[], T]) -> T:
-    """A clip that decord cannot read is read by pyav from its start, and counted."""
-    try:
-        return cut()
+        return read(decoder)
     except ValueError as error:
-        if piece.crops_from != "videos" or piece.decoder == "pyav":
+        if decoder == "pyav":
             raise
-        piece.decoder, piece.told["decoder"] = "pyav", str(error)
-        piece.counts["clip decoded by pyav: decord could not"] += 1
-        return cut()
+        notes["decoder"] = str(error)
+        return read("pyav")
 
 
-def _write(piece: Piece, rows_of: Callable[[Piece, CropWriter, Counter[str]], Rows]) -> None:
-    counts = Counter(piece.counts)
-    with ShardWriter(piece.shard) as writer:
-        rows = rows_of(piece, writer, counts)
-    temporary = piece.table.with_name(f"{piece.table.name}.part-{os.getpid()}.npz")
-    np.savez(temporary, key=np.array(piece.key()), counts=np.array(json.dumps(counts)),
-             told=np.array(json.dumps(piece.told)), **rows)
-    os.replace(temporary, piece.table)                                 # last: a piece with a table is whole
+def faces_in_order(source: Path, numbers: np.ndarray, boxes: np.ndarray, decoder: str | None
+                   ) -> Iterator[tuple[int, np.ndarray | None, tuple[int, int]]]:
+    """All faces of a clip, in one pass over its pictures: (row, face, (width, height) of its picture).
 
+    A row whose picture is not there is left out; the face is None where nothing of it lies in its picture.
 
-def _clip_rows(piece: Piece, writer: CropWriter, counts: Counter[str]) -> Rows:
-    """One pass over the pictures; all faces of a picture are cut while it is there."""
-    policy, columns = piece.policy, _wanted(piece)
-    box, offset, length, quality = (columns[name] for name in ("box", "offset", "length", "quality"))
-    rows_of: dict[int, list[int]] = {}                                 # picture number -> its rows
-    for row, number in enumerate((columns["frame"] - policy.first_number).tolist()):
-        rows_of.setdefault(number, []).append(row)
-    early = [number for number in rows_of if number < 0]               # frame 0 where counting is from 1
-    counts["row left out: before the first picture"] += sum(len(rows_of.pop(number)) for number in early)
-    if not rows_of:
-        pictures = iter(())
-    elif piece.crops_from == "images":
-        pictures = pictures_in_order(piece.source, sorted(rows_of))
+    Args:
+        numbers: int64 [n], the picture of each row, from 0; below 0: none. boxes: float64 [n, 4].
+        decoder: reads the video `source`; None: `source` is a folder of extracted pictures.
+    """
+    rows_of: dict[int, list[int]] = {}                                 # picture -> its rows
+    for row in np.flatnonzero(numbers >= 0).tolist():
+        rows_of.setdefault(int(numbers[row]), []).append(row)
+    if not rows_of:                                                    # then the video may be missing
+        return
+    pictures: Iterator[tuple[int, Any]]
+    if decoder is None:
+        pictures = pictures_in_order(source, sorted(rows_of))
     else:
-        pictures = frames_in_order(piece.source, sorted(rows_of), piece.decoder, whole=False)
+        pictures = frames_in_order(source, sorted(rows_of), decoder, whole=False)
+    alive()
     for number, picture in pictures:
-        _alive()
-        for row in rows_of.pop(number):
-            face = cut_face(picture, grown(box[row], policy.box_scale))
-            if policy.negative_corner == "cut":
-                box[row, 2:] = np.minimum(box[row, 2:], (picture.shape[1], picture.shape[0]))
-            if face is None:
-                if policy.drop_outside:
-                    counts["row left out: outside the picture"] += 1
-                    continue
-                counts["crop black: outside the picture"] += 1
-                face = np.zeros((1, 1, 3), np.uint8)
-            jpeg, quality[row] = jpeg_and_quality(face, piece.crop_size)
-            columns["black"][row] = not face.any()
-            offset[row], length[row] = writer.append(jpeg)
-    missing = "no extracted picture" if piece.crops_from == "images" else "past the end of the video"
-    counts[f"row left out: {missing}"] += sum(map(len, rows_of.values()))
-    if piece.crops_from == "videos":
-        piece.told.update(cut_short(piece.source, rows_of))
-    return _kept(piece, columns)
+        alive()
+        for row in rows_of[number]:
+            yield row, cut_face(picture, boxes[row]), (picture.shape[1], picture.shape[0])
 
 
-def cut_short(video: Path, late: Collection[int]) -> dict[str, str]:
-    """What is told of a video that ends before these picture numbers: nothing where it is a matter of counting."""
-    if not late or max(late) - min(late) < MAX_SHORT:
-        return {}
-    return {"short": f"{video}: ends before frame {min(late)}, its faces go on to frame {max(late)} -> download it "
-                     "again"}
+def _picture_rows(clip: ClipCrops, file: BinaryIO) -> ClipRows:
+    """Cut faces out of a video or out of extracted pictures."""
+    columns, size = _faces(clip)
+    crops, boxes = CropWriter(file, len(size), clip.crop_size), grown(columns["box"], clip.policy.box_scale)
+    decoder = None if clip.crops_from == "images" else clip.decoder
+    for row, face, picture_size in faces_in_order(clip.source, _numbers(clip, columns), boxes, decoder):
+        size[row] = picture_size
+        if face is not None or not clip.policy.drop_outside:
+            crops.add(row, face)
+    return _rows_with_picture(clip, {**columns, **crops.columns}, size)
 
 
-def _face_rows(piece: Piece, writer: CropWriter, counts: Counter[str]) -> Rows:
-    """Ready-made faces; one without an image has no row, but keeps its position in the track."""
-    columns = _wanted(piece)
-    names = [track.track for track in piece.tracks for _ in range(len(track.frames))]
-    folder = existing(piece.source) if names else piece.source
+def _listed_rows(clip: ClipCrops, file: BinaryIO) -> ClipRows:
+    """The rows that `_picture_rows` would give, by the video's headers, with the corners of each crop in place of its
+    bytes."""
+    columns, size = _faces(clip)
+    numbers = _numbers(clip, columns)
+    if (numbers >= 0).any():
+        facts = _facts_of_headers(clip.source, np.unique(numbers[numbers >= 0]).tolist(), clip.decoder)
+        size[(numbers >= 0) & (numbers < facts.frames)] = facts.width, facts.height
+    boxes = grown(columns["box"], clip.policy.box_scale)
+    columns["corners"] = np.nan_to_num(whole_corners(boxes, *size.T)).astype(np.int64)
+    columns["black"] = outside(boxes, *size.T)
+    columns["offset"] = columns["length"] = np.zeros(len(size), np.int64)
+    return _rows_with_picture(clip, columns, size)
+
+
+def _facts_of_headers(video: Path, wanted: Sequence[int], decoder: str) -> VideoFacts:
+    """Frames as the decoder will give them and the size of its pictures, by the headers and the first picture.
+
+    Only of a file that is known to be cut short, the wanted frames are decoded, to see how far it goes.
+    """
+    facts = video_facts(video, decoder)
+    stated, whole = look_at(video)
+    if decoder == "pyav":                                              # headers do not turn pictures
+        facts = replace(facts, width=stated.width, height=stated.height)
+    if whole < stated.frames:
+        decoded = [number for number, _ in frames_in_order(video, wanted, decoder)]
+        if len(decoded) < len(wanted):
+            facts = replace(facts, frames=decoded[-1] + 1 if decoded else 0)
+    return facts
+
+
+def _face_rows(clip: ClipCrops, file: BinaryIO) -> ClipRows:
+    """Take ready-made faces; one without an image has no row, but keeps its position in the track."""
+    columns, size = _faces(clip)
+    crops, names = CropWriter(file, len(size), clip.crop_size), [track.track for track in clip.tracks]
+    folder = existing(clip.source) if names else clip.source
     for name in set(names):
         if (folder / name).is_dir():
             plain_folder(folder / name, "folder of faces")
-    for row, number in enumerate((columns["frame"] - piece.policy.first_number).tolist()):
-        _alive()
-        image = face_image(folder, names[row], number)
-        if image is None:
-            counts["row left out: no face image"] += 1
-            continue
-        jpeg, columns["quality"][row] = jpeg_and_quality(image[1], piece.crop_size, image[0])
-        columns["black"][row] = not image[1].any()
-        columns["offset"][row], columns["length"][row] = writer.append(jpeg)
-    return _kept(piece, columns)
+    places = zip(columns["track"].tolist(), _numbers(clip, columns).tolist(), strict=True)
+    for row, (track, number) in enumerate(places):
+        alive()
+        image = face_image(folder, names[track], number)
+        if image is not None:
+            crops.add(row, image[1], image[0])
+    has_crop = crops.columns["length"] > 0
+    clip.counts["row left out: no face image"] += int((~has_crop).sum())
+    return _rows(clip, {**columns, **crops.columns}, has_crop)
 
 
-def _wanted(piece: Piece) -> dict[str, np.ndarray]:
-    """Columns of all faces of the clip's tracks, crops and quality to come."""
-    tracks = piece.tracks
+def _challenge_rows(clip: ClipCrops, file: BinaryIO) -> ClipRows:
+    """Take the crops of one video of the test set; boxes and labels are unknown."""
+    tracks = list_crops(clip.source.parent, clip.uid, clip.counts)
+    faces = [face for track in tracks for face in track]
+    crops = CropWriter(file, len(faces), clip.crop_size)
+    for row, face in enumerate(faces):
+        alive()
+        jpeg, picture = read_image(face.path)
+        crops.add(row, picture, jpeg)
+    columns = {"frame": np.array([face.frame for face in faces], np.int64), "box": np.full((len(faces), 4), np.nan),
+               "label": np.full(len(faces), -1, np.int8), **crops.columns,
+               "unique_id": np.array([face.unique_id for face in faces], np.bytes_)}
+    return ClipRows(columns, [track[0].track for track in tracks], np.array([len(track) for track in tracks], np.int64),
+                    clip.counts, clip.notes)
+
+
+def _faces(clip: ClipCrops) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """(columns of all faces of the clip's tracks, float64 [n, 2] for the width and height of their pictures, NaN)."""
+    tracks, lengths = clip.tracks, np.array([len(track.frames) for track in clip.tracks], np.int64)
     columns = {"frame": np.concatenate([np.zeros(0, np.int64), *(track.frames for track in tracks)]),
                "box": np.concatenate([np.zeros((0, 4)), *(track.boxes for track in tracks)]),
                "label": np.concatenate([np.zeros(0, np.int8), *(track.labels for track in tracks)]),
-               "position": np.concatenate([np.zeros(0, np.int64), *(np.arange(len(track.frames)) for track in tracks)])}
-    rows = len(columns["frame"])
-    return {**columns, "offset": np.zeros(rows, np.int64), "length": np.zeros(rows, np.int64),
-            "quality": np.zeros(rows), "black": np.zeros(rows, bool)}
+               "position": np.concatenate([np.zeros(0, np.int64), *map(np.arange, lengths)]),
+               "track": np.repeat(np.arange(len(tracks)), lengths)}
+    return columns, np.full((len(columns["frame"]), 2), np.nan)
 
 
-def _kept(piece: Piece, columns: dict[str, np.ndarray]) -> Rows:
-    """The rows that got a crop."""
-    kept, tracks = columns["length"] > 0, piece.tracks
-    track_of = np.repeat(np.arange(len(tracks)), np.array([len(track.frames) for track in tracks], np.int64))
-    return {**{name: column[kept] for name, column in columns.items()},
-            "tracks": np.array([track.track for track in tracks], str),
-            "sizes": np.bincount(track_of[kept], minlength=len(tracks))}
+def _numbers(clip: ClipCrops, columns: dict[str, np.ndarray]) -> np.ndarray:
+    """Number of each face's decoded picture, from 0; below 0 where counting from 1 leaves none for frame 0."""
+    return columns["frame"] - clip.policy.first_number
 
 
-def _challenge_rows(piece: Piece, writer: CropWriter, counts: Counter[str]) -> Rows:
-    tracks = list_crops(piece.source.parent, piece.uid, counts)
-    crops = [crop for track in tracks for crop in track]
-    offset, length, quality = np.zeros(len(crops), np.int64), np.zeros(len(crops), np.int64), np.zeros(len(crops))
-    black = np.zeros(len(crops), bool)
-    for row, crop in enumerate(crops):
-        _alive()
-        jpeg, face = read_image(crop.path)
-        jpeg, quality[row] = jpeg_and_quality(face, piece.crop_size, jpeg)
-        black[row] = not face.any()
-        offset[row], length[row] = writer.append(jpeg)
-    return {"frame": np.array([crop.frame for crop in crops], np.int64), "box": np.full((len(crops), 4), np.nan),
-            "label": np.full(len(crops), -1, np.int8), "offset": offset, "length": length, "quality": quality,
-            "black": black, "unique_id": np.array([crop.unique_id for crop in crops], np.bytes_),
-            "tracks": np.array([track[0].track for track in tracks], str),
-            "sizes": np.array([len(track) for track in tracks], np.int64)}
+def _rows_with_picture(clip: ClipCrops, columns: dict[str, np.ndarray], size: np.ndarray) -> ClipRows:
+    """The faces that have a picture, and lie in it if the policy wants that; the others are counted by reason.
+
+    Args:
+        size: float64 [n, 2], width and height of each face's picture; NaN where there is none.
+    """
+    numbers, policy, counts = _numbers(clip, columns), clip.policy, clip.counts
+    early, late = numbers < 0, (numbers >= 0) & np.isnan(size[:, 0])
+    counts["row left out: before the first picture"] += int(early.sum())
+    missing = "no extracted picture" if clip.crops_from == "images" else "past the end of the video"
+    counts[f"row left out: {missing}"] += int(late.sum())
+    keep = ~early & ~late
+    unseen = keep & outside(grown(columns["box"], policy.box_scale), *size.T)
+    if policy.drop_outside:
+        counts["row left out: outside the picture"] += int(unseen.sum())
+        keep &= ~unseen
+    else:
+        counts["crop black: outside the picture"] += int(unseen.sum())
+    if policy.negative_corner == "cut":
+        columns["box"][:, 2:] = np.minimum(columns["box"][:, 2:], size)
+    # fewer frames are a matter of counting, such as an annotation made at another rate
+    if clip.crops_from != "images" and late.any() and np.ptp(numbers[late]) >= MAX_SHORT:
+        clip.notes["short"] = (f"{clip.source}: ends before frame {numbers[late].min()}, its faces go on to frame "
+                               f"{numbers[late].max()} -> download it again")
+    return _rows(clip, columns, keep)
+
+
+def _rows(clip: ClipCrops, columns: dict[str, np.ndarray], keep: np.ndarray) -> ClipRows:
+    sizes = np.bincount(columns["track"][keep], minlength=len(clip.tracks))
+    chosen = {name: column[keep] for name, column in columns.items() if name != "track"}
+    return ClipRows(chosen, [track.track for track in clip.tracks], sizes, clip.counts, clip.notes)

@@ -31,13 +31,14 @@ def cut_face(picture: np.ndarray, box: np.ndarray) -> np.ndarray | None:
     return face if face.size else None
 
 
-def whole_corners(boxes: np.ndarray, width: int, height: int) -> np.ndarray:
-    """What cut_face cuts at in a picture of width x height, whole float64 [n, 4]."""
-    return np.minimum(np.maximum(np.trunc(boxes), 0), (width, height, width, height))
+def whole_corners(boxes: np.ndarray, width: int | np.ndarray, height: int | np.ndarray) -> np.ndarray:
+    """The corners at which cut_face cuts boxes [n, 4], whole float64 [n, 4]; width and height: of all pictures, or of
+    each, [n]."""
+    return np.minimum(np.maximum(np.trunc(boxes), 0), np.stack([width, height, width, height], axis=-1))
 
 
-def outside(boxes: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Of which boxes [n, 4] cut_face leaves nothing in a picture of width x height, bool [n]."""
+def outside(boxes: np.ndarray, width: int | np.ndarray, height: int | np.ndarray) -> np.ndarray:
+    """Whether cut_face leaves nothing of a box, bool [n]; arguments as of whole_corners."""
     corners = whole_corners(boxes, width, height)
     return np.any(corners[:, 2:] <= corners[:, :2], axis=1)
 
@@ -59,7 +60,7 @@ def jpeg_and_quality(face: np.ndarray, size: int, jpeg: bytes | None = None) -> 
     """(the stored crop's JPEG bytes, the quality of the face).
 
     Args:
-        jpeg: the face's own bytes; kept where it has the wanted size already, so that nothing is lost anew.
+        jpeg: the face's own bytes; used where it has that size already, so that it is not encoded a second time.
     """
     published = published_crop(face)
     if jpeg is None or face.shape[:2] != (size, size):

@@ -21,6 +21,7 @@ REMEDY = "delete the folder {}; it is made again"
 
 
 def empty_array(shape: tuple[int, ...], dtype: type = np.uint8) -> np.ndarray:
+    """A new array; data/shared_buffers.py has the same for a loader's worker."""
     return np.empty(shape, dtype)
 
 
@@ -67,7 +68,7 @@ class Features:
 
         Args:
             rows: int64 [F]; windows.BLACK: what a black frame gives.
-            empty: makes the array of a shape and dtype that they are written into.
+            empty: allocates the array of a shape and dtype that they are written into.
 
         Raises:
             ValueError: a row that the folder does not have.
@@ -79,8 +80,7 @@ class Features:
         chunk, within = np.divmod(place, self.chunk_rows)
         maps = empty((len(rows), *self.shape), np.float16)
         for number in np.unique(chunk).tolist():
-            chosen = chunk == number
-            maps[chosen] = self.chunks[number][within[chosen]]
+            maps[chunk == number] = self.chunks[number][within[chunk == number]]
         return maps
 
     def verify(self, rank: int = 0, world_size: int = 1) -> None:

@@ -2,6 +2,7 @@
 
 Signs: yaw > 0 turns the face to the right of the picture, pitch > 0 lifts it, roll > 0 tilts the top of the head to the
 right of the picture. (0, 0, 0) faces the camera upright. Degrees; NaN is unknown.
+Hopenet and 6DRepNet, and with them the published prior files, count yaw the other way round: see `from_hopenet`.
 Head axes: x to the person's left, y up, z out of the face. Camera axes: x right, y down, z along the line of sight.
 """
 
@@ -17,3 +18,8 @@ def head_angles(rotation: np.ndarray) -> np.ndarray:
     top = rotation[..., :, 1]
     roll = np.arctan2(np.einsum("...i,...i->...", top, right), np.einsum("...i,...i->...", top, up))
     return np.degrees(np.stack([yaw, pitch, roll], -1))
+
+
+def from_hopenet(head_pose: np.ndarray) -> np.ndarray:
+    """Yaw, pitch, roll [..., 3] with Hopenet's signs -> with the index's; the same call turns them back."""
+    return np.asarray(head_pose) * np.array([-1, 1, 1], np.float32)

@@ -1,9 +1,10 @@
-"""Images that the original scripts and GazePose cut out of videos, read where they lie.
+"""Images that the original scripts and GazePose cut out of videos, used in place.
 
 video_imgs/<clip>/img_%05d.jpg are whole pictures, face_imgs/<clip>/<track>/face_%05d.jpg are faces. Both are numbered
-from 1, so image n is of decoded picture n - 1. How a face is cut is data/crops.py; videos are data/video.py.
+from 1, so image n shows decoded picture n - 1. How a face is cut is data/crops.py; videos are data/video.py.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from gazepose.data.shards import decode, jpeg_size
 from gazepose.io import plain_file, plain_folder
 
 MAX_BYTES = 64 << 20
+JPEG_END = b"\xff\xd9"       # cannot occur inside: a byte of 255 is followed by a 0 there
+HEADER_BYTES, END_BYTES = 4096, 64               # read of each image to check it
 
 
 def read_image(path: Path) -> tuple[bytes, np.ndarray]:
@@ -30,6 +33,33 @@ def read_image(path: Path) -> tuple[bytes, np.ndarray]:
         raise ValueError(f"{path}: {error} -> download or make it again") from error
 
 
+def size_by_header(path: Path) -> tuple[int, int]:
+    """(height, width) of an image by its first and last bytes, without decoding.
+
+    Raises:
+        ValueError: naming the file, when its header is damaged or its end is missing. Damage in between shows only when
+            the crop is decoded (images.read_image).
+    """
+    plain_file(path, "image", MAX_BYTES)
+    with open(path, "rb") as file:
+        jpeg = file.read(HEADER_BYTES)
+        tail = jpeg
+        if len(jpeg) == HEADER_BYTES:
+            file.seek(-END_BYTES, os.SEEK_END)
+            tail = file.read()
+        try:
+            try:
+                size = jpeg_size(jpeg)
+            except ValueError:                                         # a long comment or thumbnail may come first
+                file.seek(0)
+                size = jpeg_size(file.read())
+            if JPEG_END not in tail:
+                raise ValueError("not a JPEG: it has no end, so it was cut short")
+        except ValueError as error:
+            raise ValueError(f"{path}: {error} -> download it again") from error
+    return size
+
+
 def picture_path(folder: Path, number: int) -> Path:
     """Where decoded picture `number` of a clip lies, extracted."""
     return folder / f"img_{number + 1:05d}.jpg"
@@ -40,14 +70,14 @@ def face_path(folder: Path, track: str, number: int) -> Path:
     return folder / track / f"face_{number + 1:05d}.jpg"
 
 
-def pictures_in_order(folder: Path, wanted: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
-    """As video.frames_in_order, from extracted pictures; one that is not there is not yielded.
+def pictures_in_order(folder: Path, numbers: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+    """As video.frames_in_order, from extracted pictures; a missing one is not yielded.
 
     Raises:
         FileNotFoundError: no such folder. ValueError: a picture is damaged.
     """
     folder = existing(folder)
-    for number in wanted:
+    for number in numbers:
         try:
             yield number, read_image(picture_path(folder, number))[1]
         except FileNotFoundError:
@@ -63,5 +93,5 @@ def face_image(folder: Path, track: str, number: int) -> tuple[bytes, np.ndarray
 
 
 def existing(folder: Path) -> Path:
-    """The folder; FileNotFoundError when it is not there, ValueError when it is a link."""
+    """The folder; FileNotFoundError when it is missing, ValueError when it is a link."""
     return plain_folder(folder, "folder of images")

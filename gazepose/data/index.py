@@ -1,10 +1,11 @@
-"""The index: one row per face-frame, one memory-mapped file per column. It is the data set.
+"""The index: one row per face in a frame, one memory-mapped file per column. It is the data set.
 
-Rows of one track are neighbours and ascend in frame. Names (clip, track, unique id) are looked up at the rims; in
-between a face is its int64 row. Where the pixels lie is (shard, offset, length); the bytes are data/shards.py.
+Rows of one track are neighbours, ascending in frame. Names (clip, track, unique id) are looked up when data comes in
+and when results go out; in between a face is its int64 row. Where its pixels lie is (shard, offset, length); the bytes
+are data/shards.py.
 
-A folder that has its name is whole: index.json is the table of contents, and a column counts only if it is listed
-there, so adding columns is one rename of index.json.
+A folder that has its name is whole. index.json is its table of contents, and a column counts only if it is listed
+there, so columns are added by one rename of index.json.
 """
 
 import hashlib
@@ -48,39 +49,36 @@ REMEDY = "delete the folder and run `python -m gazepose prepare` again"
 class Index:
     """Read side of an index folder. Opens in milliseconds, pickles as its folder, shares its pages with all workers.
 
+    Columns have one entry per row. NaN is unknown; a column that the folder lacks is unknown throughout. Rows of track
+    t are track_start[t]:track_start[t + 1]. Two pieces of one split track have the same name. A row's crop starts at
+    byte clip_base[clip] + offset[row] of shard clip_shard[clip].
+
     Attributes:
-        folder, facts: where it is and what it was made from (split, policy, crop_size, decoder, fingerprint,
-            quality_fit {"mean", "std"} or None, counts; priors: column -> where it came from, if not from prepare).
-        clips, track_name: names; track_clip int32 [n_tracks], track_start int64 [n_tracks + 1] (rows of track t are
-            track_start[t]:track_start[t + 1]); two pieces of one split track carry the same name.
-        clip_shard int32 [n_clips], clip_base int64 [n_clips]: a row's crop lies at clip_base[clip] + offset[row].
-        frame, box (x1, y1, x2, y2 in pixels), label (1 looking, 0 not, -1 unknown), offset, length; quality (Laplacian
-            variance), head_pose (degrees; signs as in priors/head_pose.py), landmarks (x, y, confidence), gaze
-            (radians), quality_p (given with the data, 0..1): NaN unknown, all NaN when the column is absent.
-            unique_id: bytes, or None when absent. position: of the row in its cleaned track, where frames without a
-            crop count too; when absent, crops alone are counted. black: the face is all black, as one outside the
-            picture is; when absent, none is. corners: x1, y1, x2, y2 of the crop in its picture, where no shard
-            holds it (data/streaming.py); else None.
-        track_position int64 [n_tracks + 1]: how many positions the tracks before each one have.
+        folder, facts: where it is, and what it was made from: split, policy, crop_size, decoder, fingerprint,
+            quality_fit {"mean", "std"} or None, counts; priors: column -> its source, if not preparation.
+        clips, track_name: names of all clips, and of all tracks.
+        columns: names of those in the folder.
     """
 
-    frame: np.ndarray
-    box: np.ndarray
-    label: np.ndarray
-    offset: np.ndarray
-    length: np.ndarray
-    quality: np.ndarray
-    head_pose: np.ndarray
-    landmarks: np.ndarray
-    gaze: np.ndarray
-    position: np.ndarray
-    black: np.ndarray
-    quality_p: np.ndarray
-    corners: np.ndarray
-    track_clip: np.ndarray
-    track_start: np.ndarray
-    clip_shard: np.ndarray
-    clip_base: np.ndarray
+    frame: np.ndarray                    # number in the clip
+    box: np.ndarray                      # x1, y1, x2, y2 in pixels
+    label: np.ndarray                    # 1 looking, 0 not, -1 unknown
+    offset: np.ndarray                   # bytes
+    length: np.ndarray                   # bytes
+    quality: np.ndarray                  # Laplacian variance
+    quality_p: np.ndarray                # given with the data, in 0..1
+    head_pose: np.ndarray                # yaw, pitch, roll in degrees; signs as in priors/head_pose.py
+    landmarks: np.ndarray                # five points of x, y, confidence
+    gaze: np.ndarray                     # yaw, pitch in radians
+    unique_id: np.ndarray | None         # bytes
+    position: np.ndarray                 # in the cleaned track, frames without a crop included; absent: crops alone
+    black: np.ndarray                    # all pixels are black, as of a face outside the picture; absent: False
+    corners: np.ndarray                  # x1, y1, x2, y2 in the picture, where no shard holds the crop; absent: None
+    track_clip: np.ndarray               # number of the clip, int32 [tracks]
+    track_start: np.ndarray              # row, int64 [tracks + 1]
+    track_position: np.ndarray           # number of positions in all tracks before, int64 [tracks + 1]
+    clip_shard: np.ndarray               # int32 [clips]
+    clip_base: np.ndarray                # int64 [clips]
 
     def __init__(self, folder: Path, contents: dict[str, Any]) -> None:
         self.folder = folder
@@ -110,13 +108,16 @@ class Index:
         positions = np.zeros(len(filled), np.int64)
         positions[filled] = self.position[self.track_start[1:][filled] - 1] + 1
         self.track_position = np.r_[0, np.cumsum(positions)]
-        self.unique_id: np.ndarray | None
         self.shards = Shards([folder / shard["file"] for shard in contents["shards"]])
 
     @classmethod
     def open(cls, folder: str | Path) -> "Index":
-        """Raises FileNotFoundError naming the folder and the command that makes it; ValueError when it is not whole;
-        EOFError when a shard is shorter than it was."""
+        """Open a folder.
+
+        Raises:
+            FileNotFoundError: no index; names the folder and the command that makes it. ValueError: it is not whole.
+            EOFError: a shard is shorter than it was.
+        """
         folder = Path(folder)
         contents = _contents(folder)
         for shard in contents["shards"]:
@@ -150,22 +151,33 @@ class Index:
         return f"clip {self.clips[self.track_clip[track]]} track {self.track_name[track]} frame {self.frame[row]}"
 
     def jpeg(self, row: int) -> bytes:
-        """The crop's bytes; EOFError with place and remedy when the shard ends inside it."""
+        """The crop's bytes.
+
+        Raises:
+            EOFError: the shard ends inside it.
+        """
         if not 0 <= row < self.rows:
             raise IndexError(f"{self.folder}: row {row}: the index has {self.rows} rows")
         shard, offset, length = self.where(row)
         return self.shards.read(int(shard), int(offset), int(length))
 
     def crop(self, row: int, out: np.ndarray | None = None) -> np.ndarray:
-        """The crop, uint8 [S, S, 3] RGB, into `out` when given; ValueError naming folder, row, clip, track, frame when
-        it is damaged."""
+        """The crop, uint8 [S, S, 3] RGB, into `out` when given.
+
+        Raises:
+            ValueError: it is damaged; names folder, row, clip, track and frame.
+        """
         try:
             return decode(self.jpeg(row), out)
         except ValueError as error:
             raise ValueError(f"{self.folder}: row {row} ({self.name_of(row)}): {error} -> {REMEDY}") from error
 
     def verify(self) -> None:
-        """Read everything once; ValueError naming the first file whose SHA-256 is not the recorded one."""
+        """Read everything once.
+
+        Raises:
+            ValueError: naming the first file whose SHA-256 is not the recorded one.
+        """
         for entry in [*self.contents["files"].values(), *self.contents["shards"]]:
             if sha256_of(self.folder / entry["file"]) != entry["sha256"]:
                 raise ValueError(f"{self.folder / entry['file']}: its bytes changed since it was written "
@@ -186,7 +198,7 @@ def write_index(folder: Path, *, columns: Mapping[str, np.ndarray], clips: Seque
     """
     folder = Path(folder)
     if folder.exists():
-        raise FileExistsError(f"{folder}: there is an index already -> delete it to make it anew")
+        raise FileExistsError(f"{folder}: there is an index already -> delete it to make it again")
     tables = {"track_clip": np.asarray(track_clip, np.int32), "track_start": np.asarray(track_start, np.int64),
               "clip_shard": np.asarray(clip_shard, np.int32), "clip_base": np.asarray(clip_base, np.int64)}
     typed = {name: _typed(name, values) for name, values in columns.items()}
@@ -205,10 +217,13 @@ def write_index(folder: Path, *, columns: Mapping[str, np.ndarray], clips: Seque
 
 
 def add_columns(folder: str | Path, columns: Mapping[str, np.ndarray], facts: Mapping[str, Any] | None = None) -> None:
-    """Add columns, or replace them: new files first, then one rename of index.json, old files deleted last.
+    """Add columns, or replace them: first new files, then index.json by one rename. Old files are deleted last.
 
     Args:
-        facts: replace those of the same names in the same rename.
+        facts: new values of some facts, written by the same rename.
+
+    Raises:
+        ValueError: a column is unknown, of another shape, or does not fit its type.
     """
     folder = Path(folder)
     contents = _contents(folder)
@@ -245,7 +260,7 @@ def _typed(name: str, values: np.ndarray) -> np.ndarray:
 
 def _check(folder: Path, columns: dict[str, np.ndarray], tables: dict[str, np.ndarray], clips: Sequence[str],
            track_name: Sequence[str], shards: Sequence[Path]) -> int:
-    """What every reader relies on; returns the number of rows."""
+    """Check what every reader relies on; returns the number of rows."""
     missing = [name for name in REQUIRED if name not in columns]
     if missing:
         raise ValueError(f"{folder}: columns missing: {', '.join(missing)}")
@@ -274,10 +289,10 @@ def _check(folder: Path, columns: dict[str, np.ndarray], tables: dict[str, np.nd
 
 
 def _table_fault(tables: Mapping[str, np.ndarray], rows: int, clips: int, tracks: int, shards: int) -> str:
-    """What is wrong with the tables, if anything: they are numbers that lead from a row to its clip and shard."""
-    wanted = {"track_clip": (tracks, clips), "track_start": (tracks + 1, rows + 1),
+    """What is wrong with the tables that lead from a row to its clip and shard; "" if nothing is."""
+    expected = {"track_clip": (tracks, clips), "track_start": (tracks + 1, rows + 1),
               "clip_shard": (clips, max(shards, 1)), "clip_base": (clips, 1 << 62)}
-    for name, (length, top) in wanted.items():
+    for name, (length, top) in expected.items():
         table = tables[name]
         if table.shape != (length,) or not np.issubdtype(table.dtype, np.integer):
             return f"{name}: {table.dtype} {table.shape}, whole numbers {(length,)} are wanted"
@@ -313,7 +328,7 @@ def _contents(folder: Path) -> dict[str, Any]:
 
 
 def _is_entry(entry: Any) -> bool:
-    """A file of the folder itself: nothing leads out of it."""
+    """A file of the folder itself, with its checksum: no name leads out of the folder."""
     return isinstance(entry, dict) and is_id(entry.get("file")) and isinstance(entry.get("sha256"), str)
 
 

@@ -1,40 +1,43 @@
-"""Offline door: pictures and annotations, or ready-made crops -> shards + index. Once per policy and crop size.
+"""Prepare a split: pictures and annotations, or ready-made crops -> shards and an index. Once per policy and crop size.
 
-Faces come out of videos/, or out of what others cut from these: video_imgs/ (whole pictures), face_imgs/ (faces),
+Faces come out of videos/, or out of what was cut from these: video_imgs/ (whole pictures), face_imgs/ (faces),
 videos_challenge/ (the test set). Annotations are json/, json_original/ with result_LAM/, or a table in boxes/.
 
-Each clip becomes a piece (data/clip_crops.py) that survives an interruption; clips are shared out over ranks and
-processes; then rank 0 merges the pieces (data/merge.py). The index is data/index.py, windows come after.
+Ranks and processes share the clips (data/clip_crops.py), which survive an interruption. Then rank 0 merges them into
+one data set (data/merge.py). report.json beside its index says what was left out.
 """
 
-import hashlib
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 
-from gazepose.data.annotations import Clip, policy_named, read_clips, read_original, read_split
-from gazepose.data.box_table import find_table, read_boxes
+from gazepose.data.annotations import annotated_clips, policy_named
+from gazepose.data.box_table import find_table
 from gazepose.data.challenge import list_videos
-from gazepose.data.clip_crops import STALL_S, CropsFrom, Piece, make_piece, start_worker
+from gazepose.data.clip_crops import STALL_S, ClipCrops, ClipRows, CropsFrom, cut_clip, start_worker
 from gazepose.data.index import Index
-from gazepose.data.merge import all_counts, merge
-from gazepose.data.skipped import REPORT, outcomes, skipped, write_report
+from gazepose.data.merge import merge
 from gazepose.data.tracks import Policy
 from gazepose.data.video import find_video
+from gazepose.io import sha256_of, write_json, writing_folder
 from gazepose.processes import WORKERS, Processes
+from gazepose.progress import Progress
 
 SPLITS = ("train", "val", "test")
-SAY_EVERY_S = 30
 Disk = Literal["shared", "local"]
 FOLDERS = {"videos": "videos", "images": "video_imgs", "faces": "face_imgs", "challenge": "videos_challenge"}
+REPORT = "report.json"       # for people; nothing reads it back
+EXAMPLES = 3                 # clips that the report names per rule, those with most of it
+LEFT_OUT = ("record dropped", "row left out", "segment dropped", "track dropped", "file left out")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +49,7 @@ class PrepareConfig:
     rule: tuple[str, ...] = ()
     """NAME=VALUE: change one rule of the policy, such as max_gap=30; may be given several times"""
     crops_from: CropsFrom | None = None
-    """faces from videos/, video_imgs/ or face_imgs/; default: the first of them that is there"""
+    """source of the faces: videos/, video_imgs/ or face_imgs/; default: the first of them that exists"""
     crops: Literal["shards", "video"] = "shards"
     """shards: cut once, then reuse; video: cut out of the clips in every epoch, for a first look or a small disk"""
     crop_size: int = 224
@@ -64,6 +67,8 @@ class PrepareConfig:
             raise ValueError(f"--crop_size {self.crop_size} -> give 16 to 1024 pixels, such as 64 or 224")
         if not 0 <= self.max_bad_fraction <= 1:
             raise ValueError(f"--max_bad_fraction {self.max_bad_fraction} -> give 0 to 1")
+        if self.crops_from not in (None, *get_args(CropsFrom)):
+            raise ValueError(f"crops_from {self.crops_from!r} is unknown -> use {', '.join(get_args(CropsFrom))}")
 
     @property
     def rules(self) -> Policy:
@@ -73,10 +78,12 @@ class PrepareConfig:
 
 def prepare(data: str | Path, split: str, config: PrepareConfig, processes: Processes = Processes(),  # noqa: B008
             jobs: int | None = None) -> Path:
-    """Make DATA/prepared/<policy>-<crop_size>/<split>, or return at once when it is there.
+    """Make DATA/prepared/<policy>-<crop_size>/<split>, or return at once when it exists.
 
-    The folder's name holds the rules that differ from the policy (clean+max_gap=30-224) and ends in -images or -faces
-    when the crops are not from videos.
+    The folder's name holds the rules that differ from the policy (clean+max_gap=30-224). It ends in -images or -faces
+    when the crops are not from videos, and in -streamed with `config.crops` video: then train and val get an index
+    without shards, for data/streaming.py. Clips that a reader of such an index has found damaged are left out of it,
+    and it is made again.
 
     Args:
         data: root of a data set in the Ego4D layout.
@@ -87,215 +94,270 @@ def prepare(data: str | Path, split: str, config: PrepareConfig, processes: Proc
     Raises:
         FileNotFoundError: split list, annotation or crop folders missing. ValueError: unknown split, too many bad
             clips, or a split without a single row; also a prepared folder made with other settings. RuntimeError: a
-            worker died. What was left out is told in report.json beside the index; where it stops, with the clips that
-            are finished.
+            worker died. report.json beside the index says what was left out; where preparation stops, it lies beside
+            the finished clips.
     """
-    root, rank, world_size = Path(data).resolve(), processes.rank, processes.world_size
-    named, crop_size, decoder = config.rules, config.crop_size, config.decoder
-    max_bad_fraction = config.max_bad_fraction
+    root, rank = Path(data).resolve(), processes.rank
     if split not in SPLITS:
         raise ValueError(f"split {split!r} is unknown -> use {', '.join(SPLITS)}")
-    source = _source(root, split, named, crop_size, config.crops_from)
-    if source == "faces" and named.box_scale != 1:
-        raise ValueError(f"box_scale {named.box_scale}: ready-made faces cannot be cut anew -> leave it out, or give "
-                         "--crops_from videos")
-    folder = prepared_folder(root, split, named, crop_size, source)
-    facts = made_from(root, split, named, crop_size, source, decoder)
+    source = _source(root, split, config)
+    folder = _folder(root, split, config, source)
+    facts = _made_from(root, split, config, source)
+    damaged: dict[str, str] = {}
     if (folder / "index.json").is_file():
-        expect(Index.open(folder), {"split": split, **facts})
-        return folder
-    began, workplace = time.monotonic(), folder.with_name(f"{split}.pieces")
-    pieces = _list_pieces(root, split, workplace, named, crop_size, decoder, source)
+        index = Index.open(folder)
+        _refuse_other_settings(index, {"split": split, **facts})
+        found_damaged = damaged_clips(folder)
+        if not found_damaged:
+            return folder
+        damaged = {**index.facts["damaged"], **found_damaged}
+    began, workplace = time.monotonic(), folder.with_name(f"{split}.clips")
+    clips = _list_clips(root, split, workplace, config, source)
     workplace.mkdir(parents=True, exist_ok=True)
-    ours = sorted(pieces, key=lambda piece: (-piece.rows, piece.uid))[rank::world_size]
-    for piece in ours:
-        piece.bad.unlink(missing_ok=True)                              # the video may have come since
-    _make_pieces([piece for piece in ours if not piece.is_made()],
-                 jobs, world_size, split, processes.notify)
+    usable = [clip for clip in clips if clip.uid not in damaged]
+    ours = sorted(usable, key=lambda clip: (-clip.faces, clip.uid))[rank::processes.world_size]
+    for clip in ours:
+        clip.bad.unlink(missing_ok=True)                               # the video may have come since
+    _cut([clip for clip in ours if not clip.is_finished()], split, jobs, processes)
     processes.barrier()
-    bad = {piece.uid: piece.bad.read_text() for piece in pieces if piece.bad.is_file()}
-    made = [piece for piece in pieces if piece.uid not in bad]
-    _judge(folder, pieces, bad, made, max_bad_fraction,                # alike on every rank
-           lambda: write_report(workplace, split, "stopped: too many clips cannot be used", len(pieces),
-                                outcomes(pieces, bad), bad, max_bad_fraction, facts) if rank == 0
-           else workplace / REPORT)
-    processes.barrier()
+    outcome = Outcome(clips, {**damaged, **damaged_clips(workplace)}, {"split": split, **facts},
+                      config.max_bad_fraction)
+    try:
+        outcome.check(folder, f"all are in {workplace / REPORT}; finished clips are kept")
+    except ValueError:                                                 # alike on every rank
+        if rank == 0:
+            outcome.write(workplace, "stopped: too many clips, or all, cannot be used")
+        raise
+    processes.barrier()                                                # every rank has read the tables
     if rank == 0:
-        merge(folder, split, pieces, bad, root, facts, max_bad_fraction)
+        facts = outcome.index_facts()
+        if source == "streamed":
+            facts |= {"damaged": damaged, "listed": len(clips), "max_bad_fraction": config.max_bad_fraction}
+        with writing_folder(folder, replace=bool(damaged)) as part:
+            part.rmdir()                                               # write_index makes it
+            merge(part, root, outcome.used, facts, workplace)
+            outcome.write(part, "listed" if source == "streamed" else "prepared")
         shutil.rmtree(workplace)
         processes.notify(_summary(Index.open(folder), time.monotonic() - began))
     processes.barrier()
     return folder
 
 
-def prepared_folder(root: Path, split: str, policy: Policy, crop_size: int, source: str = "videos") -> Path:
-    """Where the index of a split lies, or will lie."""
-    suffix = f"-{source}" if source in ("images", "faces", "streamed") else ""
-    return root / "prepared" / f"{policy.name}-{crop_size}{suffix}" / split
+# ---- what is prepared, from what
 
-
-def made_from(root: Path, split: str, policy: Policy, crop_size: int, source: str, decoder: str) -> dict[str, Any]:
-    """What an index is made from, for its facts."""
-    facts = {"policy": policy.name, "rules": {key: value for key, value in vars(policy).items() if key != "name"},
-             "crop_size": crop_size, "crops_from": source, "decoder": decoder if source == "videos" else None}
-    if split != "test" and (table := find_table(root, split)):
-        facts["table"] = hashlib.sha256(table.read_bytes()).hexdigest()
-    return facts
-
-
-def _source(root: Path, split: str, policy: Policy, crop_size: int, asked: CropsFrom | None) -> str:
-    """Where the crops come from: as asked; else what is there, or was when it was prepared."""
-    if asked is not None and asked not in get_args(CropsFrom):
-        raise ValueError(f"crops_from {asked!r} is unknown -> use {', '.join(get_args(CropsFrom))}")
+def _source(root: Path, split: str, config: PrepareConfig) -> str:
+    """Key of FOLDERS, or "streamed": as the settings say; else the first that exists, or did when it was prepared."""
+    if config.crops == "video" and split != "test":
+        if config.crops_from not in (None, "videos"):
+            raise ValueError(f"--crops video cuts faces out of videos/, not out of {config.crops_from} -> give --crops "
+                             "shards: images are prepared quickly")
+        return "streamed"
     if split == "test":
         return "challenge"
-    there = (source for source in get_args(CropsFrom) if has_pictures(root, source)
-             or prepared_folder(root, split, policy, crop_size, source).is_dir())
-    return asked or next(there, "videos")
+    existing = (source for source in get_args(CropsFrom) if has_pictures(root, source)
+                or _folder(root, split, config, source).is_dir())
+    source = config.crops_from or next(existing, "videos")
+    if source == "faces" and config.rules.box_scale != 1:
+        raise ValueError(f"box_scale {config.rules.box_scale}: ready-made faces cannot be cut anew -> leave it out, or "
+                         "give --crops_from videos")
+    return source
 
 
 def has_pictures(root: Path, source: CropsFrom) -> bool:
-    """Is there anything to take crops from?"""
+    """Whether the folder of that source holds anything."""
     return any((root / FOLDERS[source]).glob("*"))
 
 
-def _list_pieces(root: Path, split: str, workplace: Path, policy: Policy, crop_size: int, decoder: str,
-                 source: Any) -> list[Piece]:
+def _folder(root: Path, split: str, config: PrepareConfig, source: str) -> Path:
+    suffix = f"-{source}" if source in ("images", "faces", "streamed") else ""
+    return root / "prepared" / f"{config.rules.name}-{config.crop_size}{suffix}" / split
+
+
+def _made_from(root: Path, split: str, config: PrepareConfig, source: str) -> dict[str, Any]:
+    """Settings and sources of an index, for its facts."""
+    policy, source = config.rules, "videos" if source == "streamed" else source
+    facts = {"policy": policy.name, "rules": {key: value for key, value in vars(policy).items() if key != "name"},
+             "crop_size": config.crop_size, "crops_from": source,
+             "decoder": config.decoder if source == "videos" else None}
+    if split != "test" and (table := find_table(root, split)):
+        facts["table"] = sha256_of(table)
+    return facts
+
+
+def _refuse_other_settings(index: Index, facts: Mapping[str, Any]) -> None:
+    """Facts that the index does not state are not compared, nor is the decoder."""
+    stated, expected = ({**some, **some.get("rules", {})} for some in (index.facts, facts))
+    for name in [name for name in expected if name in stated and name not in ("rules", "decoder")]:
+        if stated[name] != expected[name]:
+            raise ValueError(f"{index.folder}: was made with {name} {stated[name]}, wanted {expected[name]} -> delete "
+                             "the folder; it is made again")
+
+
+def _list_clips(root: Path, split: str, workplace: Path, config: PrepareConfig, source: Any) -> list[ClipCrops]:
     """Every clip of the split, in the split list's order."""
-    folder, settings = root / FOLDERS[source], (policy, crop_size, decoder, source)
+    folder, settings = root / FOLDERS.get(source, "videos"), (config.rules, config.crop_size, config.decoder, source)
     if source == "challenge":
-        return [Piece(video, folder / video, workplace / video, sum(1 for _ in (folder / video).iterdir()), *settings)
-                for video in list_videos(folder)]
-    return [Piece(clip.uid, find_video(folder, clip.uid) if source == "videos" else folder / clip.uid,
-                  workplace / clip.uid, sum(len(track.frames) for track in clip.tracks), *settings, clip.tracks,
-                  clip.counts) for clip in annotated_clips(root, split, policy)]
+        return [ClipCrops(video, folder / video, workplace / video, sum(1 for _ in (folder / video).glob("*/*")),
+                          *settings) for video in list_videos(folder)]
+    from_videos = source in ("videos", "streamed")
+    return [ClipCrops(clip.uid, find_video(folder, clip.uid) if from_videos else folder / clip.uid,
+                      workplace / clip.uid, sum(len(track.frames) for track in clip.tracks), *settings, clip.tracks,
+                      clip.counts) for clip in annotated_clips(root, split, config.rules)]
 
 
-def annotated_clips(root: Path, split: str, policy: Policy) -> list[Clip]:
-    """Face tracks of train or val from whichever annotations are there, in the split list's order.
+# ---- who cuts which clip
 
-    A table of boxes/ comes first, then the official JSON (json/av_<split>.json, or the json/av.json that the original
-    scripts merge), then what these scripts made of it.
-
-    Raises:
-        FileNotFoundError or ValueError naming what is missing or damaged.
-    """
-    if table := find_table(root, split):
-        return read_boxes(table, policy)
-    uids = read_split(root / "split" / f"{split}.list")
-    official, original = official_json(root, split), root / "json_original"
-    if original.is_dir() and not official.is_file():
-        return read_original(original, root / "result_LAM", uids, policy)
-    return read_clips(official, uids, policy)
+def _cut(clips: list[ClipCrops], split: str, jobs: int | None, processes: Processes) -> None:
+    """Cut this rank's clips; progress counts faces, because clips differ and the longest come first."""
+    jobs_of_rank = jobs or max((os.cpu_count() or 1) // processes.world_size, 1)
+    cutting = _in_this_process(clips) if jobs == 1 else _in_processes(clips, jobs_of_rank)
+    with Progress(f"preparing {split}", sum(clip.faces for clip in clips), "face", processes.notify) as progress:
+        for done, clip in enumerate(cutting, 1):
+            progress.add(clip.faces, f"{done} of {len(clips)} clips")
 
 
-def official_json(root: Path, split: str) -> Path:
-    """json/av_<split>.json, else the merged json/av.json; the former when there is neither, so that an error names it.
-    """
-    paths = [root / "json" / f"av_{split}.json", root / "json" / "av.json"]
-    return next((path for path in paths if path.is_file()), paths[0])
+def _in_this_process(clips: list[ClipCrops]) -> Iterator[ClipCrops]:
+    for clip in clips:
+        cut_clip(clip)
+        yield clip
 
 
-def _make_pieces(pieces: list[Piece], jobs: int | None, world_size: int, split: str, notify: Callable[[str], None]
-                 ) -> None:
-    """The time that is left is told by crops: clips differ, and the longest come first."""
-    began = told = time.monotonic()
-    rows, crops = 0, max(1, sum(piece.rows for piece in pieces))
-    making = _here(pieces) if jobs == 1 else _in_processes(pieces, jobs or max((os.cpu_count() or 1) // world_size, 1))
-    for done, piece in enumerate(making, 1):
-        rows, now = rows + piece.rows, time.monotonic()
-        if now - told > SAY_EVERY_S and rows:
-            told = now
-            notify(f"preparing {split}: {done} of {len(pieces)} clips, {rows / crops:.0%} of the crops, about "
-                f"{max(1, round((crops - rows) * (now - began) / rows / 60))} min left")
-
-
-def _here(pieces: list[Piece]) -> Iterator[Piece]:
-    for piece in pieces:
-        make_piece(piece)
-        yield piece
-
-
-def _in_processes(pieces: list[Piece], jobs: int) -> Iterator[Piece]:
-    """A damaged video may take the decoder's whole process along: the clips it had in hand are tried once more, each in
-    a process of its own, and the others go on."""
-    if not pieces:
+def _in_processes(clips: list[ClipCrops], jobs: int) -> Iterator[ClipCrops]:
+    """A damaged video may end the decoder's whole process: the clips that were being cut then are tried once more, each
+    in a process of its own, and the others go on."""
+    if not clips:
         return
-    pool = _pool(min(jobs, len(pieces)))
+    pool = _pool(min(jobs, len(clips)))
     finished = set()
     try:
-        futures = {pool.submit(make_piece, piece): piece for piece in pieces}
+        futures = {pool.submit(cut_clip, clip): clip for clip in clips}
         for future in as_completed(futures):
             future.result()
             finished.add(futures[future].uid)
             yield futures[future]
     except BrokenProcessPool as error:
         pool.shutdown(cancel_futures=True)
-        left = [piece for piece in pieces if piece.uid not in finished]
-        in_hand = [piece for piece in left if piece.unfinished()]
-        if not in_hand:
-            raise RuntimeError(f"a process died before it cut anything of {', '.join(p.uid for p in left[:3])} -> run "
-                               "again, with fewer --jobs where memory is short; finished clips are kept") from error
-        for piece in in_hand:
-            _alone(piece)
-            yield piece
-        yield from _in_processes([piece for piece in left if piece not in in_hand], jobs)
+        rest = [clip for clip in clips if clip.uid not in finished]
+        suspects = [clip for clip in rest if clip.unfinished()]
+        if not suspects:
+            raise RuntimeError(f"a process died before it cut anything of {', '.join(clip.uid for clip in rest[:3])} "
+                               "-> run again, with fewer --jobs where memory is short; finished clips are kept"
+                               ) from error
+        for clip in suspects:
+            _alone(clip)
+            yield clip
+        yield from _in_processes([clip for clip in rest if clip not in suspects], jobs)
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _alone(piece: Piece) -> None:
-    """As before, then by PyAV; a clip at which a process dies again cannot be used."""
-    for decoder in dict.fromkeys((piece.decoder, "pyav")):
-        for part in piece.unfinished():
+def _alone(clip: ClipCrops) -> None:
+    """Cut as before, then by PyAV; a clip at which a process dies again cannot be used."""
+    for decoder in dict.fromkeys((clip.decoder, "pyav")):
+        for part in clip.unfinished():
             part.unlink()
-        if decoder != piece.decoder:
-            piece.decoder, piece.told["decoder"] = decoder, f"{piece.source}: decord ended its process"
-            piece.counts["clip decoded by pyav: decord could not"] += 1
+        if decoder != clip.decoder:
+            clip = replace(clip, decoder=decoder, notes={"decoder": f"{clip.source}: decord ended its process"})
         try:
             with _pool(1) as pool:
-                return pool.submit(make_piece, piece).result()
+                return pool.submit(cut_clip, clip).result()
         except BrokenProcessPool:
             continue
-    piece.bad.write_text(f"{piece.source}: the decoder's process died (by a fault of its own, for memory, or after "
-                         f"{STALL_S} s without a picture) -> download it again")
+    for part in clip.unfinished():
+        part.unlink()
+    clip.mark_bad(f"{clip.source}: the decoder's process died (by a fault of its own, for memory, or after {STALL_S} s "
+                  "without a picture) -> download it again")
 
 
 def _pool(jobs: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(jobs, WORKERS, start_worker)
 
 
-def _judge(folder: Path, pieces: list[Piece], bad: dict[str, str], made: list[Piece], max_bad_fraction: float,
-           report: Callable[[], Path]) -> None:
-    faults = {**bad, **{piece.uid: said for piece in made if piece.table.is_file()
-                        and (said := piece.outcome()[2].get("short"))}}
-    if len(faults) > max_bad_fraction * len(pieces):
-        some = "\n  ".join(list(faults.values())[:5])
-        raise ValueError(f"{folder}: {len(faults)} of {len(pieces)} clips cannot be used, more than "
-                         f"{max_bad_fraction:.1%}:\n  {some}\n-> put them there, take the clips off the split list, or "
-                         f"go on without them by --max_bad_fraction; all are in {report()}; finished clips are kept")
-    if gone := [piece.uid for piece in made if not piece.table.is_file()]:
-        raise RuntimeError(f"{folder}: {len(gone)} clips were not cut, {gone[0]} first -> the processes do not see "
-                           "one disk: give --data_disk local where each machine has its own; finished clips are kept")
-    if not any(len(piece.read()["frame"]) for piece in made):
-        touched = all_counts([piece.read() for piece in made])
-        reasons = "; ".join(f"{rule}: {count}" for rule, count in touched.most_common(5)) or "no record at all"
-        raise ValueError(f"{folder}: the split is empty, none of its {len(pieces)} clips has a usable face ({reasons}) "
-                         "-> check that split list and annotations belong together, or try the other policy")
+# ---- what became of the clips
+
+def damaged_clips(folder: Path) -> dict[str, str]:
+    """Clip -> reason why it cannot be used, from the .bad files of a folder."""
+    return {path.name.removesuffix(".bad"): path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.bad"))}
 
 
-def expect(index: Index, wanted: Mapping[str, Any]) -> None:
-    """The index was made from what is wanted; facts it does not state are not compared, nor is the decoder."""
-    made, wanted = ({**facts, **facts.get("rules", {})} for facts in (index.facts, wanted))
-    for name in sorted(set(made) & set(wanted) - {"rules", "decoder"}, key=list(wanted).index):
-        if made[name] != wanted[name]:
-            raise ValueError(f"{index.folder}: was made with {name} {made[name]}, wanted {wanted[name]} -> delete the "
-                             "folder; it is made again")
+class Outcome:
+    """What became of the clips of a split; the same on every rank.
+
+    Args:
+        bad: clip -> why it cannot be used. facts: the split, and settings and sources of the index.
+
+    Raises:
+        RuntimeError: a clip was neither cut nor refused, so the processes do not see one disk.
+    """
+
+    def __init__(self, clips: list[ClipCrops], bad: Mapping[str, str], facts: Mapping[str, Any],
+                 max_bad_fraction: float) -> None:
+        self.clips, self.facts, self.max_bad_fraction = clips, facts, max_bad_fraction
+        self.bad = {clip.uid: bad[clip.uid] for clip in clips if clip.uid in bad}
+        self.used = [clip for clip in clips if clip.uid not in bad]
+        if missing := [clip.uid for clip in self.used if not clip.table.is_file()]:
+            raise RuntimeError(f"{clips[0].path.parent}: {len(missing)} clips were not cut, {missing[0]} first -> the "
+                               "processes do not see one disk: give --data_disk local where each machine has its own; "
+                               "finished clips are kept")
+        self.rows: dict[str, ClipRows] = {clip.uid: clip.rows(columns=False) for clip in self.used}
+        self.counts = sum((rows.counts for rows in self.rows.values()), Counter())
+
+    def noted(self, what: str) -> dict[str, str]:
+        """Clip -> its note of that name."""
+        return {uid: rows.notes[what] for uid, rows in self.rows.items() if what in rows.notes}
+
+    def check(self, folder: Path, details: str) -> None:
+        """Raises ValueError: too many clips are bad or cut short, or no clip has a row."""
+        check_bad_clips(folder, {**self.bad, **self.noted("short")}, len(self.clips), self.max_bad_fraction, details)
+        if not any(rows.sizes.sum() for rows in self.rows.values()):
+            reasons = "; ".join(f"{rule}: {count}" for rule, count in self.counts.most_common(5))
+            raise ValueError(f"{folder}: the split is empty, none of its {len(self.clips)} clips has a usable face "
+                             f"({reasons or 'no record at all'}) -> check that split list and annotations belong "
+                             "together, or try the other policy")
+
+    def index_facts(self) -> dict[str, Any]:
+        """The facts of the index that is made of them."""
+        return {**self.facts, "bad_clips": self.bad, "counts": dict(sorted((+self.counts).items()))}
+
+    def write(self, folder: Path, state: str) -> None:
+        """Write FOLDER/report.json."""
+        touched: dict[str, Counter[str]] = {}                          # rule -> clip -> how often
+        for uid, rows in self.rows.items():
+            for rule, count in rows.counts.items():
+                touched.setdefault(rule, Counter())[uid] = count
+        write_json(folder / REPORT, {
+            "state": state, **self.facts,
+            "clips": {"listed": len(self.clips), "used": len(self.used), "bad": len(self.bad),
+                      "max_bad_fraction": self.max_bad_fraction},
+            "rows": {"wanted": sum(clip.faces for clip in self.used),
+                     "made": sum(int(rows.sizes.sum()) for rows in self.rows.values())},
+            "bad_clips": self.bad, "cut_short": self.noted("short"), "decoded_by_pyav": self.noted("decoder"),
+            "counts": {rule: {"count": clips.total(), "clips": dict(clips.most_common(EXAMPLES))}
+                       for rule, clips in sorted(touched.items())}})
+
+
+def check_bad_clips(folder: Path, bad: Mapping[str, str], clips: int, most: float, details: str) -> None:
+    """Raises ValueError with the first reasons: more than the fraction `most` of the clips cannot be used."""
+    if len(bad) > most * clips:
+        reasons = "\n  ".join(list(bad.values())[:5])
+        raise ValueError(f"{folder}: {len(bad)} of {clips} clips cannot be used, more than {most:.1%}:\n  {reasons}\n"
+                         "-> put them there, take the clips off the split list, or go on without them by "
+                         f"--max_bad_fraction; {details}")
+
+
+def skipped(index: Index) -> str:
+    """What was left out of an index in half a line, and where to read more; empty where nothing was."""
+    bad = len(index.facts.get("bad_clips", ()))
+    dropped = sum(count for rule, count in index.facts.get("counts", {}).items() if rule.startswith(LEFT_OUT))
+    parts = [f"{bad} clips"] * bool(bad) + [f"{dropped} records, rows or tracks"] * bool(dropped)
+    return f"left out: {', '.join(parts)}, see {index.folder / REPORT}" if parts else ""
 
 
 def _summary(index: Index, seconds: float) -> str:
     facts, size = index.facts, int(index.length.sum(dtype=np.int64))
+    where = f"{size / 1e6:.1f} MB" if index.corners is None else "cut while they are used"
     counts = "; ".join(f"{rule}: {count}" for rule, count in facts["counts"].items())
+    left_out = skipped(index)
     return (f"prepared {facts['split']} ({facts['policy']}, {facts['crop_size']} px): {len(index)} crops of "
-            f"{len(index.track_name)} tracks in {len(index.clips)} clips, {size / 1e6:.1f} MB, {seconds:.0f} s"
-            + (f"; {left}" if (left := skipped(index)) else "") + (f". {counts}" if counts else ""))
+            f"{len(index.track_name)} tracks in {len(index.clips)} clips, {where}, {seconds:.0f} s"
+            + (f"; {left_out}" if left_out else "") + (f". {counts}" if counts else ""))

@@ -1,18 +1,18 @@
 """Frame quality: how sharp a crop is, and which neighbours to drop for being blurred.
 
-The variance of the Laplacian over all pixels and channels of the 224 x 224 crop; p is its place in a Gaussian fitted
-to the split; a neighbour with a low p is dropped from the window (Gaussian Temporal Dropout). Measured while crops
-are cut (data/crops.py); what a dropped frame does to a window is data/windows.py.
+Quality is the variance of the Laplacian over all pixels and channels of the 224 x 224 crop. p is its value in the CDF
+of a Gaussian that is fitted to the split. A neighbour with a low p is dropped from the window (Gaussian Temporal
+Dropout). Quality is measured while crops are cut (data/crops.py); how windows change is data/windows.py.
 """
 
-import math
 from typing import Literal
 
 import cv2
 import numpy as np
+from scipy.special import ndtr
 
 Scale = Literal["variance", "log", "given"]
-"""what p is the CDF of: the Laplacian variance (published), its logarithm, or nothing: p came with the data"""
+"""the values that p is the CDF of: the Laplacian variance (published) or its logarithm; given: p came with the data"""
 
 
 def laplacian_variance(crop: np.ndarray) -> float:
@@ -29,7 +29,7 @@ def laplacian_variance(crop: np.ndarray) -> float:
 
 
 def fit_gaussian(variance: np.ndarray) -> dict[str, float] | None:
-    """{"mean", "std"} (one degree of freedom taken off) of the finite values; None with fewer than two."""
+    """{"mean", "std"} (divided by n - 1) of the finite values; None with fewer than two."""
     known = np.asarray(variance, np.float64)
     known = known[np.isfinite(known)]
     if len(known) < 2:
@@ -38,10 +38,10 @@ def fit_gaussian(variance: np.ndarray) -> dict[str, float] | None:
 
 
 def scaled(variance: np.ndarray, scale: Scale) -> np.ndarray:
-    """Laplacian variance on the scale that is fitted; log: of 0 (a black crop) it is -inf, whose p is 0.
+    """Laplacian variance on the scale that is fitted. On the log scale a black crop (0) is -inf, whose p is 0.
 
-    The variance is so skewed that its lowest p may lie above the 0.2 that drops a frame (quirk 32); its logarithm is
-    not.
+    The variance is so skewed that its lowest p may be above the 0.2 that drops a frame (quirk 32). Its logarithm is
+    less skewed.
     """
     if scale != "log":
         return np.asarray(variance)
@@ -64,8 +64,7 @@ def quality_p(variance: np.ndarray, mean: float, std: float) -> np.ndarray:
     variance = np.asarray(variance, np.float64)
     if std <= 0:
         return np.where(np.isnan(variance), np.nan, 0.5 + 0.5 * np.sign(variance - mean))
-    z = (variance - mean) / (std * math.sqrt(2.0))
-    return 0.5 * (1.0 + _erf(z))
+    return ndtr((variance - mean) / std)
 
 
 def drop_in_training(p: np.ndarray, uniform: np.ndarray) -> np.ndarray:
@@ -79,6 +78,3 @@ def drop_in_training(p: np.ndarray, uniform: np.ndarray) -> np.ndarray:
 def drop_in_evaluation(p: np.ndarray) -> np.ndarray:
     """Published rule for validation and test: a neighbour is dropped if p < 0.2; unknown p (NaN) counts as 1."""
     return np.where(np.isnan(p), 1.0, p) < 0.2
-
-
-_erf = np.vectorize(math.erf, otypes=[np.float64])

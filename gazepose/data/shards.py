@@ -8,12 +8,15 @@ The encoder's setting (quality 90, chroma halved both ways) was chosen by measur
 import hashlib
 import os
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import numpy as np
 import simplejpeg
+
+from gazepose.io import writing_path
 
 QUALITY = 90
 SUBSAMPLING = "420"
@@ -30,7 +33,7 @@ def decode(jpeg: bytes | memoryview, out: np.ndarray | None = None) -> np.ndarra
     """JPEG bytes -> uint8 [H, W, 3] RGB, into `out` when given (a reused buffer is half the cost).
 
     Raises:
-        ValueError: not a JPEG, damaged, or not of out's size. Says no place: the caller knows it.
+        ValueError: not a JPEG, damaged, or not of out's size. It names no file; the caller knows it.
     """
     try:
         rgb = simplejpeg.decode_jpeg(jpeg, colorspace="RGB", buffer=out)
@@ -54,19 +57,20 @@ def jpeg_size(jpeg: bytes) -> tuple[int, int]:
 
 
 class ShardWriter:
-    """Context manager: writes under a temporary name; flushed, synced and renamed to `path` when the block succeeds.
+    """Context manager that writes a shard atomically (io.writing_path).
 
     After the block `size` is the length in bytes and `sha256` the checksum of the whole file.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
-        self.temporary = self.path.with_name(f"{self.path.name}.part-{os.getpid()}")
         self.size = 0
         self._digest = hashlib.sha256()
+        self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        self._file = open(self.temporary, "wb")
+        part = self._stack.enter_context(writing_path(self.path))
+        self._file = self._stack.enter_context(open(part, "wb"))
         return self
 
     def append(self, jpeg: bytes | memoryview) -> tuple[int, int]:
@@ -83,15 +87,7 @@ class ShardWriter:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
-        try:
-            with self._file:
-                if kind is None:
-                    self._file.flush()
-                    os.fsync(self._file.fileno())
-            if kind is None:
-                os.replace(self.temporary, self.path)
-        finally:
-            self.temporary.unlink(missing_ok=True)
+        self._stack.__exit__(kind, error, trace)
 
 
 class Shards:

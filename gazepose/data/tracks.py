@@ -1,8 +1,8 @@
 """One face followed in time: drop bad records, fill gaps, split, label. Pure functions of arrays and a policy.
 
-The rules decide which rows exist and which are positive, so they are named: `baseline` does what the published loader
-does (scores stand beside published ones only under it), `clean` is what one would want to train on. Reading files is
-data/annotations.py; pictures come in data/clip_crops.py.
+The rules decide which rows exist and which are positive, so policies have names. `baseline` does what the published
+loader does; only its scores can be compared with published ones. `clean` is better to train on. Files are read by
+data/annotations.py; pictures are cut by data/clip_crops.py.
 """
 
 from collections import Counter
@@ -17,10 +17,10 @@ MAX_FRAME = 1_000_000        # nine hours; a larger number is damage, and fillin
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """Every rule under its name; config.py makes a flag of each, with the string under it as its help."""
+    """The rules by name; --rule NAME=VALUE changes one."""
 
     name: str
-    """the preset, and the rules that differ from it: clean, clean+max_gap=30"""
+    """the policy, and the rules that differ from it: clean, clean+max_gap=30"""
     drop_frame_zero: bool
     """records of frame 0 are dropped (extracted images are numbered from 1)"""
     drop_outside: bool
@@ -30,9 +30,9 @@ class Policy:
     max_gap: int | None
     """longest run of missing frames that is filled; the track is split at longer ones. None: all are filled"""
     keep_repeats: bool
-    """a frame number that occurs twice stays twice unless frames are missing by count (it can hide a gap)"""
+    """a frame number that occurs twice keeps both records, unless the track has too few records for its frames"""
     honour_flags: bool
-    """suspect tracks are dropped; unmapped frames are neither kept nor filled"""
+    """suspect tracks are dropped; unmapped frames are dropped, and not filled"""
     end_inclusive: bool
     """the end frame of a segment is looking"""
     empty_is_negative: bool
@@ -87,6 +87,15 @@ class FaceTrack:
     frames: np.ndarray
     boxes: np.ndarray
     labels: np.ndarray
+
+
+@dataclass
+class Clip:
+    """One clip's face tracks, and how many records each rule touched."""
+
+    uid: str
+    tracks: list[FaceTrack] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Videos: a path and ascending frame numbers -> pictures, in one sequential pass. The only reader that knows decoders.
+"""Videos: a path and ascending frame numbers -> pictures, in one sequential pass. Only this file knows the decoders.
 
 Never seeks: random access gave silently wrong frames for several kinds of files. Frames are numbered by order of
 presentation, from 0. Cutting faces out of the pictures is data/crops.py.
@@ -18,13 +18,13 @@ from gazepose.io import plain_file
 DECODERS = ("decord", "pyav")
 SUFFIXES = (".mp4", ".mov", ".mkv", ".avi")
 MAX_BYTES = 64 << 30
-MAX_AHEAD = 2 << 30          # bytes that decord may hold of pictures it decoded before they were asked for
+MAX_AHEAD = 2 << 30          # bytes of pictures that decord may decode ahead
 MAX_LOST_S = 0.25            # at the end of a file that states its duration only: rounding
 
 
 @dataclass(frozen=True)
 class VideoFacts:
-    """As the container states them; PyAV's frames are counted, without those that an edit list hides."""
+    """By the container's headers; with PyAV frames are counted, without those that an edit list hides."""
 
     frames: int
     width: int
@@ -39,7 +39,7 @@ def find_video(folder: Path, clip: str) -> Path:
 
 
 def video_facts(path: str | Path, decoder: str = "decord") -> VideoFacts:
-    """Raises what frames_in_order raises."""
+    """Facts as the decoder will give them. Raises as frames_in_order."""
     name = _checked(path, decoder)
     if decoder == "decord":
         reader = _decord(name)
@@ -56,12 +56,12 @@ def video_facts(path: str | Path, decoder: str = "decord") -> VideoFacts:
 
 
 def look_at(path: str | Path) -> tuple[VideoFacts, int]:
-    """What can be told of a video from its headers and first picture: its facts, and how many frames lie in the file
-    whole. Fewer than the facts' frames: the file was cut short, and decoding will fail there.
+    """(facts by the headers and the first picture, how many frames the file holds whole).
 
-    Where the container has no table of its frames (all but mp4 and mov, and those in fragments) the file is read
-    through, still without decoding; where it does not state their number (mkv) its duration does. Damaged pictures
-    further on show only when they are decoded.
+    With fewer whole frames than the facts state, the file was cut short, and decoding will fail there. A container
+    without a table of its frames (all but mp4 and mov, and these in fragments) is read through, without decoding.
+    One that does not state the number of frames (mkv) states its duration. Damaged pictures further on are noticed
+    only when they are decoded.
 
     Raises:
         As frames_in_order, of PyAV.
@@ -81,7 +81,7 @@ def look_at(path: str | Path) -> tuple[VideoFacts, int]:
                         ends = max(ends, float((packet.pts + (packet.duration or 0)) * packet.time_base))
                     if packet.size and packet.stream.index == stream.index:
                         table.append((packet.pos or 0, packet.size))
-            lost = (container.duration or 0) / av.time_base - ends     # seconds that are stated, but are not there
+            lost = (container.duration or 0) / av.time_base - ends     # seconds that are stated, but missing
             frames = stream.frames or len(table) + (round(lost * fps) if lost > MAX_LOST_S else 0)
     except (av.error.FFmpegError, IndexError) as error:
         raise ValueError(f"{name}: cannot be read by pyav: {error}") from error
@@ -92,28 +92,29 @@ def look_at(path: str | Path) -> tuple[VideoFacts, int]:
     return VideoFacts(frames, width, height, fps), sum(start + length <= size for start, length in table)
 
 
-def frames_in_order(path: str | Path, wanted: Sequence[int], decoder: str = "decord", whole: bool = True
+def frames_in_order(path: str | Path, numbers: Sequence[int], decoder: str = "decord", whole: bool = True
                     ) -> Iterator[tuple[int, np.ndarray]]:
-    """Yields (number, uint8 [H, W, 3] RGB) for the wanted frames, ascending, each once.
+    """Yields (number, uint8 [H, W, 3] RGB) for these frames, ascending, each once.
 
     Args:
-        whole: False where only parts of each picture are wanted: what is yielded then has `shape`, and its parts
-            `picture[y1:y2, x1:x2]` are the arrays, to the bit; PyAV makes these alone RGB, which saves it a third.
+        numbers: ascending from 0, each once.
+        whole: False where only parts of each picture are needed: then a picture may be an object with `shape`, whose
+            parts `picture[y1:y2, x1:x2]` are the same arrays. PyAV converts only these to RGB, a third less work.
 
-    Numbers past the video's end are not yielded: the caller compares what it wanted with what it got. Take each
-    picture at once: decord decodes ahead without bound while it waits, and past MAX_AHEAD it is given up.
+    Numbers past the video's end are not yielded, so the caller must compare. Take each picture at once: decord decodes
+    ahead without bound while it waits, and past MAX_AHEAD it is stopped with an error.
 
     Raises:
         FileNotFoundError: no such file. ValueError: not an absolute path of a regular video file, or it cannot be
             decoded (the message names the file). ImportError: the decoder is not installed.
     """
-    numbers = np.asarray(wanted, np.int64)
-    if len(numbers) and (numbers[0] < 0 or (np.diff(numbers) <= 0).any()):
-        raise ValueError(f"{path}: wanted frames must ascend from 0, each once")
+    ascending = np.asarray(numbers, np.int64)
+    if len(ascending) and (ascending[0] < 0 or (np.diff(ascending) <= 0).any()):
+        raise ValueError(f"{path}: frame numbers must ascend from 0, each once")
     name = _checked(path, decoder)
-    if not len(numbers):
+    if not len(ascending):
         return iter(())
-    return _by_decord(name, numbers) if decoder == "decord" else _by_pyav(name, numbers, whole)
+    return _by_decord(name, ascending) if decoder == "decord" else _by_pyav(name, ascending, whole)
 
 
 def _by_decord(name: str, numbers: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
@@ -145,9 +146,9 @@ def _next(reader: Any, name: str, position: int) -> Any:
 
 
 class _Planes:
-    """A picture as PyAV decodes it, planes of luma and halved chroma, made RGB where it is looked at."""
+    """A picture as PyAV decodes it: planes of luma and of chroma at half size, converted to RGB part by part."""
 
-    ALIGNED = 16                 # pixels; narrower parts leave the converter's fast path, which rounds otherwise
+    ALIGNED = 16                 # pixels; narrower parts leave the converter's fast path, which rounds differently
 
     def __init__(self, frame: Any, reformatter: Any):
         self.frame, self.reformatter = frame, reformatter
@@ -225,7 +226,7 @@ def _pyav(name: str) -> Any:
 
 
 def _checked(path: str | Path, decoder: str) -> str:
-    """Decoders open playlists, protocols and devices if asked; so only plain video files by absolute path are."""
+    """The path of a plain video file. Decoders would also open playlists, protocols and devices."""
     if decoder not in DECODERS:
         raise ValueError(f"decoder {decoder!r} is unknown: {' or '.join(DECODERS)}")
     name = os.fspath(path)

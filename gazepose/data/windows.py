@@ -17,7 +17,7 @@ from gazepose.data.index import PRIORS, Index
 from gazepose.data.quality import Scale, drop_in_evaluation, drop_in_training, fit_quality, quality_p, scaled
 from gazepose.keyed_random import uniform
 
-# What a key is for, so that two draws with equal keys do not share their numbers.
+# The purpose of a draw is one of its keys, so that two purposes with equal keys get different numbers.
 _SHIFT, _DROP, _FLIP, _CROP = range(4)
 BLACK = -1                       # where a window shows a black frame instead of a row
 CROP_SCALE = (0.8, 1.0)          # area of the random crop; published training
@@ -75,9 +75,9 @@ def close_up(present: np.ndarray) -> np.ndarray:
     source[:, reach] = reach
     for direction in (-1, 1):
         slots = reach + direction * outwards                         # nearest first
-        there = present[:, slots]                                    # [B, reach]
-        nearest = np.argsort(~there, axis=1, kind="stable")          # the present ones first, in their order
-        rank = np.minimum(outwards - 1, there.sum(1, keepdims=True) - 1)
+        on_side = present[:, slots]                                  # [B, reach]
+        nearest = np.argsort(~on_side, axis=1, kind="stable")        # the present ones first, in their order
+        rank = np.minimum(outwards - 1, on_side.sum(1, keepdims=True) - 1)
         shown = slots[np.take_along_axis(nearest, np.maximum(rank, 0), axis=1)]
         source[:, slots] = np.where(rank >= 0, shown, reach)
     return source
@@ -101,20 +101,21 @@ def neighbours(index: Index, rows: np.ndarray, reach: int) -> np.ndarray:
         reach: frames on each side.
 
     Returns:
-        int64 [B, 2 * reach + 1]; -1 where the track has no such frame. Of a frame that the track has several times the
-        last row is a neighbour (as of images written under one name); the centre is always its own row.
+        int64 [B, 2 * reach + 1]; -1 where the track has no such frame. If a track has a frame several times, its last
+        row is the neighbour (as with images written under one name); the centre is always its own row.
     """
     track = index.track_of(rows)
     start, end = index.track_start[track][:, None], index.track_start[track + 1][:, None]  # [B, 1]
-    wanted = index.frame[rows].astype(np.int64)[:, None] + np.arange(-reach, reach + 1)    # [B, T]
-    last = np.broadcast_to(start - 1, wanted.shape)                    # becomes the track's last row not past the frame
+    frame = index.frame[rows].astype(np.int64)[:, None] + np.arange(-reach, reach + 1)     # [B, T]
+    # binary search in all tracks at once: `last` becomes the track's last row that is not past the frame
+    last = np.broadcast_to(start - 1, frame.shape)
     for power in reversed(range(int((end - start).max(initial=0)).bit_length())):
         further = last + (1 << power)
-        right = (further < end) & (index.frame[np.minimum(further, len(index) - 1)] <= wanted)
+        right = (further < end) & (index.frame[np.minimum(further, len(index) - 1)] <= frame)
         last = np.where(right, further, last)
-    found = np.where((last >= start) & (index.frame[last] == wanted), last, -1)
-    found[:, reach] = rows
-    return found
+    neighbour = np.where((last >= start) & (index.frame[last] == frame), last, -1)
+    neighbour[:, reach] = rows
+    return neighbour
 
 
 def shown_rows(index: Index, rows: np.ndarray, reach: int) -> np.ndarray:
@@ -130,13 +131,13 @@ def quality_fit(index: Index, scale: Scale, behaviour: LoaderRules, stride: int)
 
 @dataclass(frozen=True, kw_only=True)
 class WindowRule:
-    """How rows become windows: everything that decides the frames a model sees, beside the index itself."""
+    """How rows become windows: all that decides which frames a model sees, apart from the index."""
 
     reach: int = 3
     stride: int = 1
     windows_per_segment: int = 1
     behaviour: LoaderRules = BEHAVIOURS["intended"]
-    """with or without the faults of the published loaders"""
+    """with or without the differences of the published loaders"""
     train: bool = False
     """random flip, crop and temporal dropout, each a function of (seed, epoch, segment or row)"""
     test: bool = False
@@ -150,7 +151,7 @@ class WindowRule:
     seed: int = 0
 
     def for_evaluation(self, stride: int) -> "WindowRule":
-        """The same windows without chance, every stride-th position of a split that is not the test split."""
+        """The same windows without anything random, at every stride-th position of a split other than test."""
         return replace(self, train=False, stride=stride, windows_per_segment=1)
 
 
@@ -170,33 +171,33 @@ def segments(index: Index, rule: WindowRule, rows: np.ndarray, epoch: int) -> np
 
 
 def window_rows(index: Index, rule: WindowRule, rows: np.ndarray, epoch: int = 0) -> np.ndarray:
-    """Rows of the crops that each window shows, int64 [B, T], padding and temporal dropout done; BLACK: a black frame.
+    """Rows of the crops that each window shows, after padding and temporal dropout; int64 [B, T], BLACK: a black frame.
 
-    Gaussian Temporal Dropout (GazePose report, Temporal Dynamic Refinement): a neighbour whose quality has the
-    probability p = CDF is dropped in training if a uniform number exceeds p + 0.2, otherwise if p < 0.2. The centre
-    is never dropped; under the published behaviour it is black at test where its p < 0.2, and so is every slot that
+    Gaussian Temporal Dropout (GazePose report, Temporal Dynamic Refinement): p is the CDF of a neighbour's quality. In
+    training the neighbour is dropped if a uniform number exceeds p + 0.2, otherwise if p < 0.2. The centre is never
+    dropped. Under the published behaviour it becomes black at test where its p < 0.2, and so does every slot that
     repeats it. An unknown quality never drops: so do the published loaders in training and validation; at test, where
-    they fail, this is our choice.
+    they fail, it is our choice.
     """
-    found = neighbours(index, rows, rule.reach)
-    there = np.maximum(found, 0)
-    present = found >= 0
+    frames = neighbours(index, rows, rule.reach)
+    present = frames >= 0
+    known = np.maximum(frames, 0)                        # any row where there is none; `present` leaves it out
     if rule.behaviour.black_is_missing:
-        present &= ~index.black[there]
+        present &= ~index.black[known]
     if rule.gaussian_drop:
-        p = _probability(index, rule, there)
+        p = _probability(index, rule, known)
         if rule.train and rule.behaviour.quality_of_key_frames:
-            p = np.where(index.position[there] % rule.stride == 0, p, np.nan)
-        drawn = uniform(rule.seed, epoch, _DROP, rows[:, None], np.arange(found.shape[1]))
+            p = np.where(index.position[known] % rule.stride == 0, p, np.nan)
+        drawn = uniform(rule.seed, epoch, _DROP, rows[:, None], np.arange(frames.shape[1]))
         dropped = drop_in_training(p, drawn) if rule.train else drop_in_evaluation(p)
         present &= ~dropped
         if rule.test and rule.behaviour.black_centre_at_test:
-            found[dropped[:, rule.reach], rule.reach] = BLACK
-    return np.take_along_axis(found, close_up(present), axis=1)
+            frames[dropped[:, rule.reach], rule.reach] = BLACK
+    return np.take_along_axis(frames, close_up(present), axis=1)
 
 
 def window_landmarks(index: Index, rule: WindowRule, rows: np.ndarray) -> np.ndarray:
-    """Landmarks of each window, float32 [B, 5, 3] with NaN unknown: the centre's own, or as the behaviour looks."""
+    """Landmarks of each window, float32 [B, 5, 3], NaN unknown: the centre's, or as LoaderRules.landmarks_from says."""
     offsets = (0,) if rule.test else rule.behaviour.landmarks_from
     slots = [rule.reach + offset for offset in offsets if abs(offset) <= rule.reach]
     frames = neighbours(index, rows, rule.reach)[:, slots]                                # [B, K], the centre first
@@ -216,8 +217,8 @@ def _probability(index: Index, rule: WindowRule, rows: np.ndarray) -> np.ndarray
     """p of the quality of each row, float like rows; NaN unknown."""
     if rule.quality_scale == "given":
         if "quality_p" not in index.columns:
-            raise ValueError(f"{index.folder}: has no p to go by -> bring it in with `python -m gazepose priors import "
-                             "quality_p FILE`, or choose another --quality_scale")
+            raise ValueError(f"{index.folder}: has no column quality_p -> import it with `python -m gazepose priors "
+                             "import quality_p FILE`, or choose another --quality_scale")
         return index.quality_p[rows]
     if rule.quality_fit is None:
         raise ValueError("Gaussian Temporal Dropout needs the quality fit of the training split -> "
@@ -247,7 +248,7 @@ def pool_of(index: Index, rule: WindowRule, centre: np.ndarray, shown: np.ndarra
 
     Returns:
         row [F] of each picture (BLACK: a black one); window [B, T], indices into the pool; flip and crop [F], the keys
-        of the chances of training: pictures of equal keys are flipped, or cut, alike. All int64.
+        of the random numbers of training: pictures of equal keys are flipped, or cut, alike. All int64.
     """
     if not rule.train:
         pool, window = np.unique(shown, return_inverse=True)
@@ -263,14 +264,15 @@ def pool_of(index: Index, rule: WindowRule, centre: np.ndarray, shown: np.ndarra
     return pool % len(index), window.reshape(shown.shape), name, name
 
 
-def read_pool(index: Index, pool: np.ndarray, crop_size: int, empty: Callable[..., np.ndarray]) -> np.ndarray:
+def read_pool(index: Index, pool: np.ndarray, crop_size: int, empty: Callable[..., np.ndarray] = empty_array
+              ) -> np.ndarray:
     """The crops of some rows (BLACK: a black one), uint8 [F, S, S, 3]; resized when stored at another size."""
     frames = empty((len(pool), crop_size, crop_size, 3))
-    stored_so = index.facts.get("crop_size") == crop_size
+    same_size = index.facts.get("crop_size") == crop_size
     for crop, row in zip(frames, pool.tolist(), strict=True):
         if row == BLACK:
             crop[:] = 0
-        elif stored_so:                                               # decoded in place: a copy each would cost a tenth
+        elif same_size:                                               # decoded in place: a copy each would cost a tenth
             index.crop(row, crop)
         else:
             stored = index.crop(row)
@@ -285,11 +287,11 @@ def make_batch(index: Index, rule: WindowRule, rows: np.ndarray, epoch: int, cro
     """The batch of some centre rows (architecture: a window is seven indices into a pool of frames).
 
     Args:
-        rows: int64 [B]; a row given as its bitwise complement (below zero) is a filler: its label is -1 and `row`
-            keeps the complement, so that it is neither learnt from nor scored.
+        rows: int64 [B]; a bitwise complement (below zero) is a filler. Its label is -1 and `row` keeps the complement,
+            so that it is neither learnt from nor scored.
         crop_size: pixels per side; crops stored at another size are resized.
-        empty: makes the array of a shape (and dtype, if not uint8) that the frames are written into.
-        features: deals out what they hold of the frames instead of the pixels, which then cannot be flipped or cut.
+        empty: allocates the array of a shape (and dtype, if not uint8) that the frames are written into.
+        features: of the frames, instead of their pixels; without pixels nothing is flipped or cut.
 
     Returns:
         frames uint8 [F, 3, S, S] (each needed crop once), or their features float16 [F, C, h, w]; window int64 [B, T]
@@ -316,8 +318,8 @@ def make_batch(index: Index, rule: WindowRule, rows: np.ndarray, epoch: int, cro
     for name in (*PRIORS, "gaze"):
         if torch.isinf(batch[name]).any():               # NaN is unknown; this would poison what is learnt
             row = int(centre[torch.isinf(batch[name]).flatten(1).any(1).numpy()][0])
-            raise ValueError(f"{index.folder}: row {row} ({index.name_of(row)}): {name} is not finite -> bring that "
-                             "prior in again")
+            raise ValueError(f"{index.folder}: row {row} ({index.name_of(row)}): {name} is not finite -> import "
+                             "that prior again")
     if rule.train and features is None:
         flip = uniform(rule.seed, epoch, _FLIP, flip_key) < 0.5 if rule.flip else np.zeros(len(pool), bool)
         whole = np.tile(np.array([0, 0, 1, 1], np.float32), (len(pool), 1))

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, get_args
 
-from gazepose.data.annotations import read_split
+from gazepose.data.annotations import official_json, read_split
 from gazepose.data.box_table import Boxes, find_table, read_table
 from gazepose.data.clip_crops import CropsFrom
 from gazepose.data.index import Index
-from gazepose.data.prepare import FOLDERS, PrepareConfig, has_pictures, official_json
+from gazepose.data.prepare import FOLDERS, PrepareConfig, has_pictures
 from gazepose.data.video import SUFFIXES
 from gazepose.doctor.annotations import SplitExam, stored_clips
 from gazepose.doctor.checks import BAD_CLIP, Findings, remedies

@@ -12,9 +12,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gazepose.data.challenge import crop_size, list_videos, walk_crops
+from gazepose.data.challenge import list_videos, walk_crops
 from gazepose.data.crops import PUBLISHED_SIZE
-from gazepose.data.images import face_path, picture_path
+from gazepose.data.images import face_path, picture_path, size_by_header
 from gazepose.data.tracks import MAX_FRAME
 from gazepose.data.video import VideoFacts, container_of, find_video, look_at
 from gazepose.doctor.checks import Findings, Place
@@ -160,7 +160,7 @@ def _jpeg_size(path: Path, folder: Path, kind: str, what: str, place: Place, fin
                ) -> tuple[int, int] | None:
     """(height, width) of an image; None, and a finding of this kind, where the file is damaged."""
     try:
-        return crop_size(path)
+        return size_by_header(path)
     except (ValueError, OSError) as error:
         findings.add(kind, what=what, **{**place, "detail": str(error).removeprefix(f"{folder}/")})
         return None

@@ -1,4 +1,4 @@
-"""The two baselines: seven frames in time, no priors; the centre of a BiLSTM goes to a small head.
+"""The two baselines: a BiLSTM over seven frames, and a small head on its output at the centre.
 
 They have GazePose's call and ignore the priors. Gaze360's own network is GazeLSTM with its `gaze_head`.
 """

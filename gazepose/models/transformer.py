@@ -1,10 +1,11 @@
 """A small encoder-decoder: a feature map and a few queries in, one vector per query out.
 
-Pre-norm layers after DETR. It knows nothing of gaze; what the queries mean is in queries.py.
+Pre-norm layers after DETR. It knows nothing of gaze; queries.py has the meaning of the queries.
 Parameter names are those of the published checkpoints, so they load without renaming.
 """
 
 import math
+from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +17,7 @@ def sine_positions(height: int, width: int, dim: int, like: Tensor, longest: flo
 
     Args:
         height, width: size of the map in cells, any.
-        dim: numbers per cell, a multiple of 4; the first half tells the row, the second the column.
+        dim: numbers per cell, a multiple of 4; the first half encodes the row, the second the column.
         like: gives device and dtype; half precision is rounded at the end only.
         longest: ratio of the longest wavelength to the shortest. DETR's 10000 leaves three numbers in four nearly
             the same in all cells of a small map.
@@ -55,7 +56,7 @@ class Attention(nn.MultiheadAttention):
 
 
 class EncoderLayer(nn.Module):
-    """Cells look at each other; positions are in queries and keys only."""
+    """Cells attend to each other; positions are in queries and keys only."""
 
     def __init__(self, dim: int, heads: int, feedforward: int, dropout: float):
         super().__init__()
@@ -68,15 +69,15 @@ class EncoderLayer(nn.Module):
 
     def forward(self, x: Tensor, positions: Tensor) -> Tensor:
         """x [B, K, d], positions [K, d] -> [B, K, d]."""
-        normed = self.norm1(x)
-        placed = normed + positions
-        x = x + self.dropout(self.self_attn(placed, placed, normed))
+        values = self.norm1(x)
+        keys = values + positions
+        x = x + self.dropout(self.self_attn(keys, keys, values))
         hidden = self.dropout(F.relu(self.linear1(self.norm2(x))))        # [B, K, feedforward]
         return x + self.dropout(self.linear2(hidden))
 
 
 class DecoderLayer(nn.Module):
-    """Queries look at each other, then at the map; neither kind of position is in the values."""
+    """Queries attend to each other, then to the map; the values hold neither kind of position."""
 
     def __init__(self, dim: int, heads: int, feedforward: int, dropout: float):
         super().__init__()
@@ -89,59 +90,47 @@ class DecoderLayer(nn.Module):
         self.norm3 = nn.LayerNorm(dim)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, query_positions: Tensor, memory: Tensor, placed_memory: Tensor) -> Tensor:
-        """x and query_positions [B, Q, d], memory and the same with positions [B, K, d] -> [B, Q, d]."""
-        normed = self.norm1(x)
-        placed = normed + query_positions
-        x = x + self.dropout(self.self_attn(placed, placed, normed))
-        x = x + self.dropout(self.multihead_attn(self.norm2(x) + query_positions, placed_memory, memory))
+    def forward(self, x: Tensor, query_positions: Tensor, memory: Tensor, memory_keys: Tensor) -> Tensor:
+        """x and query_positions [B, Q, d]; memory, and memory with its positions, [B, K, d] -> [B, Q, d]."""
+        values = self.norm1(x)
+        keys = values + query_positions
+        x = x + self.dropout(self.self_attn(keys, keys, values))
+        x = x + self.dropout(self.multihead_attn(self.norm2(x) + query_positions, memory_keys, memory))
         hidden = self.dropout(F.relu(self.linear1(self.norm3(x))))        # [B, Q, feedforward]
         return x + self.dropout(self.linear2(hidden))
 
 
-class Encoder(nn.Module):
-    """Layers and a last norm: cells [B, K, d] -> memory [B, K, d]."""
+class Stack(nn.Module):
+    """Layers one after another and a last norm; x [B, ..., d] keeps its shape."""
 
-    def __init__(self, depth: int, dim: int, heads: int, feedforward: int, dropout: float):
+    def __init__(self, layers: Iterable[nn.Module], dim: int):
         super().__init__()
-        self.layers = nn.ModuleList(EncoderLayer(dim, heads, feedforward, dropout) for _ in range(depth))
+        self.layers = nn.ModuleList(layers)
         self.norm = nn.LayerNorm(dim)
 
-    def forward(self, x: Tensor, positions: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *others: Tensor) -> Tensor:
+        """`others` go to every layer, after x."""
         for layer in self.layers:
-            x = layer(x, positions)
-        return self.norm(x)                                               # [B, K, d]
-
-
-class Decoder(nn.Module):
-    """Layers and a last norm: contents [B, Q, d] -> what they found, [B, Q, d]."""
-
-    def __init__(self, depth: int, dim: int, heads: int, feedforward: int, dropout: float):
-        super().__init__()
-        self.layers = nn.ModuleList(DecoderLayer(dim, heads, feedforward, dropout) for _ in range(depth))
-        self.norm = nn.LayerNorm(dim)
-
-    def forward(self, x: Tensor, query_positions: Tensor, memory: Tensor, placed_memory: Tensor) -> Tensor:
-        for layer in self.layers:
-            x = layer(x, query_positions, memory, placed_memory)
-        return self.norm(x)                                               # [B, Q, d]
+            x = layer(x, *others)
+        return self.norm(x)
 
 
 class Transformer(nn.Module):
-    """The encoder reads the map, the decoder asks it the queries. All matrices start from Xavier uniform."""
+    """The encoder reads the map, the decoder answers the queries from it. All matrices start from Xavier uniform."""
 
     def __init__(self, dim: int, heads: int, encoder_layers: int, decoder_layers: int, feedforward: int,
                  dropout: float, published: bool = False):
         super().__init__()
         self.published = published
-        self.encoder = Encoder(encoder_layers, dim, heads, feedforward, dropout)
-        self.decoder = Decoder(decoder_layers, dim, heads, feedforward, dropout)
+        size = dim, heads, feedforward, dropout
+        self.encoder = Stack((EncoderLayer(*size) for _ in range(encoder_layers)), dim)
+        self.decoder = Stack((DecoderLayer(*size) for _ in range(decoder_layers)), dim)
         for parameter in self.parameters():
             if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)
 
     def forward(self, maps: Tensor, contents: Tensor, query_positions: Tensor) -> Tensor:
-        """What each query found on the map.
+        """The answer to each query.
 
         Args:
             maps: [B, d, h, w], any h and w.
@@ -154,7 +143,7 @@ class Transformer(nn.Module):
         positions = sine_positions(maps.shape[-2], maps.shape[-1], maps.shape[1], like=contents,
                                    longest=10000 if self.published else 20)  # [h*w, d]
         cells = maps.flatten(2).transpose(1, 2)                            # [B, h*w, d]
-        # where a cell lies is part of what it says; published: of queries and keys only, which learns more slowly
+        # values know their position too; published: only queries and keys do, which learns more slowly
         memory = self.encoder(cells if self.published else cells + positions, positions)  # [B, h*w, d]
         contents = contents.expand(maps.shape[0], -1, -1)                  # [B, Q, d]
         return self.decoder(contents, query_positions, memory, memory + positions)

@@ -1,1 +1,1 @@
-"""Offline: crops -> columns of the index (quality, head pose, landmarks). NaN is unknown, never a number."""
+"""Priors of prepared faces, computed or imported offline as columns of the index. NaN is unknown, never a number."""

@@ -1,6 +1,6 @@
 """Compute a column of an index in chunks, so that a killed run resumes, and add it when it is complete.
 
-What is computed is the caller's (hopenet.py, landmarks.py, head_pose.py, quality.py); the chunks are data/chunks.py.
+What is computed is the caller's (head_pose.py, landmarks.py, data/quality.py); the chunks are data/chunks.py.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ PIXELS = ("offset", "length")
 
 
 def extract(index: Index, column: str, measure: Callable[[np.ndarray], np.ndarray], *, source: str, depends: str,
-            reads: tuple[str, ...] = PIXELS, chunk: int = CHUNK, notify: Callable[[str], None] = print) -> np.ndarray:
+            reads: tuple[str, ...] = PIXELS, chunk: int = CHUNK) -> np.ndarray:
     """Compute a column for every row and add it to the index.
 
     The chunks lie beside the index, in a folder whose name carries a key of all that the values depend on.
@@ -44,7 +44,7 @@ def extract(index: Index, column: str, measure: Callable[[np.ndarray], np.ndarra
     key = hashlib.sha256(json.dumps([column, depends, chunk, checksums]).encode()).hexdigest()[:16]
     chunks = Chunks(index.folder.with_name(f"{index.folder.name}.{column}-{key}"), len(index), chunk, shape, dtype)
     chunks.compute(lambda spans: (measure(np.arange(span.start, span.stop)) for span in spans),
-                   f"{index.folder}: {column}", "face", Processes(notify=notify))
+                   f"{index.folder}: {column}", "face", Processes())
     values = chunks.values()
     put_column(index, column, values, source)
     shutil.rmtree(chunks.folder)

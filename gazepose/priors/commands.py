@@ -1,9 +1,10 @@
-"""Offline door: indexes and a file -> their columns head_pose, landmarks, quality, quality_p; says what came of it.
+"""The verbs of `python -m gazepose priors`: prepared faces -> columns head_pose, landmarks, quality, quality_p.
 
-How a column is computed is hopenet.py, landmarks.py, head_pose.py and quality.py; how files are read is files.py.
+Each verb prints for how many faces the column is known. How a column is computed: head_pose.py, landmarks.py and
+data/quality.py; how files are read: import_files.py.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,7 @@ from gazepose.data.quality import (
 )
 from gazepose.io import sha256_of
 from gazepose.priors.chunked_column import batches_of_crops, extract, put_column
-from gazepose.priors.head_pose import pose_from_landmarks
-from gazepose.priors.hopenet import estimate_head_pose, read_hopenet
+from gazepose.priors.head_pose import estimate_head_pose, pose_from_landmarks, read_hopenet
 from gazepose.priors.import_files import Prior, join_entries, read_priors
 from gazepose.priors.landmarks import detected_landmarks, open_landmarker
 
@@ -31,33 +31,34 @@ SCALES: tuple[Scale, ...] = ("variance", "log")
 
 
 def import_files(indexes: Sequence[Index], files: Sequence[Path], prior: Prior, *, hopenet_signs: bool = True,
-                 max_bad_fraction: float = 0.01, notify: Callable[[str], None] = print) -> None:
-    """Bring in the priors of some files; an index that has none of their faces is left as it is.
+                 max_bad_fraction: float = 0.01) -> None:
+    """Import a prior from files; an index that has none of their faces stays as it is. Arguments as `read_priors`.
 
     Raises:
-        ValueError: no index has a face of the files; or as files.read_priors, which has the other arguments.
+        ValueError: no index has a face of the files; or as `read_priors`.
     """
     entries = read_priors(files, prior, hopenet_signs=hopenet_signs, max_bad_fraction=max_bad_fraction)
-    notify(f"{', '.join(map(str, files))}: {entries.summary()}")
-    joined = [join_entries(index, entries) for index in indexes]
-    if not any(part.rows for part in joined):
+    print(f"{', '.join(map(str, files))}: {entries.summary()}")
+    columns = [join_entries(index, entries) for index in indexes]
+    if not any(column.rows for column in columns):
         first = indexes[0].name_of(0) if len(indexes[0]) else "it is empty"
         raise ValueError(f"{files[0]}: none of its faces (first: {entries.example}) is in {indexes[0].folder} (first: "
                          f"{first}) -> check that the file belongs to this data set and split")
-    for index, part in zip(indexes, joined, strict=True):
-        if part.rows:
-            facts = {"quality_fit": fit_gaussian(part.values)} if prior == "quality" else {}
-            put_column(index, prior, part.values, f"imported from {', '.join(path.name for path in files)}", **facts)
-        covered = _coverage(index, prior, part.values) if part.rows else f"{index.folder}: left as it is"
-        notify(f"{covered}; {part.unknown} entries for faces it does not have, {part.twice} replaced by a later one")
+    for index, column in zip(indexes, columns, strict=True):
+        outcome = f"{index.folder}: not changed"
+        if column.rows:
+            facts = {"quality_fit": fit_gaussian(column.values)} if prior == "quality" else {}
+            put_column(index, prior, column.values, f"imported from {', '.join(path.name for path in files)}", **facts)
+            outcome = _coverage(index, prior, column.values)
+        print(f"{outcome}; {column.unknown} entries for faces it does not have, {column.twice} replaced by a later one")
 
 
-def show_quality(indexes: Sequence[Index], *, measure: bool = False, notify: Callable[[str], None] = print) -> None:
-    """Say each index's quality and how much Gaussian Temporal Dropout leaves out under each fit, its own and that of
-    the training split beside it.
+def show_quality(indexes: Sequence[Index], *, measure: bool = False) -> None:
+    """Print each index's quality, and the share of frames that Gaussian Temporal Dropout leaves out under its own fit
+    and under the training split's.
 
     Args:
-        measure: measure the Laplacian variance anew, on the stored crops; else only where an index has none.
+        measure: measure the Laplacian variance on the stored crops again; otherwise only where an index has none.
     """
     quality = {index.folder: index.quality for index in indexes}
     for index in indexes:
@@ -65,12 +66,12 @@ def show_quality(indexes: Sequence[Index], *, measure: bool = False, notify: Cal
             quality[index.folder] = extract(
                 index, "quality", lambda rows, index=index: np.array(
                     [laplacian_variance(published_crop(index.crop(row))) for row in rows.tolist()]),
-                depends="Laplacian variance", source="measured on the stored crops", notify=notify)
+                depends="Laplacian variance", source="measured on the stored crops")
             put_column(index, "quality", quality[index.folder], "measured on the stored crops",
                        quality_fit=fit_gaussian(quality[index.folder]))
     for index in indexes:
         variance, train = quality[index.folder], quality.get(index.folder.with_name("train"))
-        notify(_coverage(index, "quality", variance))
+        print(_coverage(index, "quality", variance))
         for scale in SCALES:
             fits = {"own": fit_quality(variance, scale)}
             if train is not None and index.folder.name != "train":
@@ -78,49 +79,47 @@ def show_quality(indexes: Sequence[Index], *, measure: bool = False, notify: Cal
             for whose, fit in fits.items():
                 if fit is not None:
                     dropped = drop_in_evaluation(quality_p(scaled(variance, scale), *fit)).mean()
-                    notify(f"  --quality_scale {scale}, {whose} fit: mean {fit[0]:.6g}, standard deviation "
-                           f"{fit[1]:.6g}, p < 0.2 for {dropped:.1%}")
+                    print(f"  --quality_scale {scale}, {whose} fit: mean {fit[0]:.6g}, standard deviation "
+                          f"{fit[1]:.6g}, p < 0.2 for {dropped:.1%}")
 
 
-def estimate_poses(indexes: Sequence[Index], model: Path, *, batch_size: int = 64,
-                   notify: Callable[[str], None] = print) -> None:
-    """Head pose by a Hopenet file, on the accelerator where there is one."""
-    network, left = read_hopenet(model)
+def estimate_poses(indexes: Sequence[Index], model: Path, *, batch_size: int = 64) -> None:
+    """Head pose by a Hopenet file, on the accelerator if there is one."""
+    network, unused = read_hopenet(model)
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
-    notify(f"{model}: Hopenet on {device}; not used of it: {', '.join(left) or 'nothing'}")
+    print(f"{model}: Hopenet on {device}; not used of it: {', '.join(unused) or 'nothing'}")
     network.to(device)
     for index in indexes:
         poses = extract(index, "head_pose", lambda rows, index=index: np.concatenate(
             [estimate_head_pose(network, crops) for crops in batches_of_crops(index, rows, batch_size)]),
-            depends=f"Hopenet {sha256_of(model)}, {batch_size} at a time", source=f"Hopenet, {model.name}",
-            notify=notify)
-        notify(_coverage(index, "head_pose", poses))
+            depends=f"Hopenet {sha256_of(model)}, {batch_size} at a time", source=f"Hopenet, {model.name}")
+        print(_coverage(index, "head_pose", poses))
 
 
-def find_landmarks(indexes: Sequence[Index], model: Path, *, notify: Callable[[str], None] = print) -> None:
+def find_landmarks(indexes: Sequence[Index], model: Path) -> None:
     """Landmarks by MediaPipe and a model file."""
     with open_landmarker(model) as detect:
         for index in indexes:
-            found = extract(index, "landmarks", lambda rows, index=index: np.stack(
+            landmarks = extract(index, "landmarks", lambda rows, index=index: np.stack(
                 [detected_landmarks(detect(index.crop(row))) for row in rows.tolist()]),
-                depends=f"MediaPipe {sha256_of(model)}", source=f"MediaPipe, {model.name}", notify=notify)
-            notify(_coverage(index, "landmarks", found))
+                depends=f"MediaPipe {sha256_of(model)}", source=f"MediaPipe, {model.name}")
+            print(_coverage(index, "landmarks", landmarks))
 
 
-def fit_poses(indexes: Sequence[Index], *, notify: Callable[[str], None] = print) -> None:
-    """Head pose by fitting a common face to the landmarks that are there.
+def fit_poses(indexes: Sequence[Index]) -> None:
+    """Head pose by fitting a common face to the index's landmarks.
 
     Raises:
         ValueError: an index has no landmarks.
     """
     for index in indexes:
         if "landmarks" not in index.columns:
-            raise ValueError(f"{index.folder}: has no landmarks -> bring them in with `python -m gazepose priors "
+            raise ValueError(f"{index.folder}: has no landmarks -> import them with `python -m gazepose priors "
                              "import landmarks FILE` or `python -m gazepose priors landmarks --model FILE.task`")
         poses = extract(index, "head_pose", lambda rows, index=index: pose_from_landmarks(
             index.landmarks[rows], _aspect(index.box[rows])), depends="SQPnP, Levenberg-Marquardt",
-            source="fitted to the landmarks", reads=("box", "landmarks"), notify=notify)
-        notify(_coverage(index, "head_pose", poses))
+            source="fitted to the landmarks", reads=("box", "landmarks"))
+        print(_coverage(index, "head_pose", poses))
 
 
 def _aspect(box: np.ndarray) -> np.ndarray:

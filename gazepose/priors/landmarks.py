@@ -1,7 +1,7 @@
 """Five landmarks of a face: nose, left and right eye, left and right mouth corner (the person's own left and right).
 
-They are points 0, 2, 5, 9 and 10 of MediaPipe Pose; a column of the index has x, y in 0..1 of the crop and a
-confidence. Here: MediaPipe's forms, stored or fresh, -> that column. What the model makes of it is models/queries.py.
+They are points 0, 2, 5, 9 and 10 of MediaPipe Pose. The index's column has x and y in 0..1 of the crop, and a
+confidence. This file turns MediaPipe's forms, from files or from the detector, into that column.
 """
 
 from collections.abc import Callable, Iterator
@@ -24,8 +24,9 @@ def five_landmarks(points: np.ndarray) -> np.ndarray:
 def from_eye_centred(numbers: np.ndarray) -> np.ndarray:
     """The published code's 15 numbers (five x, five y from the middle of the eyes, five confidences) -> landmarks.
 
-    Where the eyes were is lost: their middle comes to the middle of the crop. `models.queries.eye_centred` gives the
-    same numbers back, unless an eye had been clamped. All zeros is the published "unknown".
+    The place of the eyes is not in these numbers, so their middle is put at the middle of the crop.
+    `models.queries.eye_centred` gives the same numbers back, unless an eye had been clamped. All zeros is the published
+    "unknown".
 
     Args:
         numbers: float [..., 15].
@@ -51,14 +52,14 @@ def open_landmarker(model: Path) -> Iterator[Callable[[np.ndarray], Any]]:
     """MediaPipe's pose landmarker: uint8 [H, W, 3] RGB -> its result.
 
     Args:
-        model: a pose landmarker .task file of one's own; none is fetched.
+        model: your own pose landmarker .task file; none is downloaded.
 
     Raises:
         FileNotFoundError: no such file. ImportError: MediaPipe is not installed. ValueError: not such a model.
     """
     if not model.is_file():
         raise FileNotFoundError(f"{model}: no such model -> give a pose landmarker file of MediaPipe "
-                                "(pose_landmarker_heavy.task); none is fetched")
+                                "(pose_landmarker_heavy.task); none is downloaded")
     try:
         import mediapipe  # type: ignore[import-not-found]
         from mediapipe.tasks.python import BaseOptions, vision  # type: ignore[import-not-found]

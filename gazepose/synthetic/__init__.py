@@ -1,1 +1,1 @@
-"""The embedded world: rendered conversations whose eye contact is known by geometry, in the layout of the benchmark."""
+"""The embedded world. Other packages use world.render_world, stills.render_stills and presets.PRESETS only."""

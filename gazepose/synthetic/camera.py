@@ -1,4 +1,4 @@
-"""The wearer's camera: planned shots -> pictures -> video, with what lens, sensor and codec do to them.
+"""The wearer's camera: planned shots -> pictures -> video, with the effects of lens, sensor and codec.
 
 Pictures are uint8 RGB [H, W, 3].
 """
@@ -35,12 +35,16 @@ def draw_shot(preset: WorldPreset, shot: Shot, world_seed: int) -> Iterator[np.n
         picture = room.view(preset, shot.rotation[frame])
         for person in far_first:
             draw_person(picture, (0, 0), preset, shot, person, frame, world_seed, sprites)
-        yield take(rng, picture, shot.exposure, frame, tuple(shot.smear[frame]), picture.shape[:2])
+        yield expose(rng, picture, shot.exposure, frame, tuple(shot.smear[frame]), picture.shape[:2])
 
 
 def draw_person(picture: np.ndarray, corner: tuple[int, int], preset: WorldPreset, shot: Shot, person: int, frame: int,
                 world_seed: int, sprites: dict[int, np.ndarray]) -> None:
-    """Draw a person into the part of the picture that begins at corner, with what is held before the face."""
+    """Draw a person, and the thing before the face, into the part of the picture that begins at corner.
+
+    Args:
+        sprites: things that are drawn already, by person; kept over the frames of a shot.
+    """
     identity, pose = identity_of(world_seed, shot.identities[person]), pose_of(shot, person, frame)
     centre = (preset.size[0] / 2 - corner[0], preset.size[1] / 2 - corner[1])
     light = replace(shot.exposure.light, direction=shot.rotation[frame].T @ shot.exposure.light.direction)
@@ -60,7 +64,7 @@ def draw_person(picture: np.ndarray, corner: tuple[int, int], preset: WorldPrese
 
 
 def _tone(picture: np.ndarray, box: np.ndarray, across: tuple[float, float], down: tuple[float, float]) -> np.ndarray:
-    """Median colour, as lit, of a part of the picture given in shares of the box of a face."""
+    """Median colour of a part of the picture; across and down are in shares of the box of a face."""
     x = np.clip(box[0] + np.array(across) * (box[2] - box[0]), 0, picture.shape[1] - 1).astype(int)
     y = np.clip(box[1] + np.array(down) * (box[3] - box[1]), 0, picture.shape[0] - 1).astype(int)
     return np.median(picture[y[0]:y[1] + 1, x[0]:x[1] + 1].reshape(-1, 3), axis=0).astype(float)
@@ -92,11 +96,13 @@ def smear(picture: np.ndarray, dx: float, dy: float) -> np.ndarray:
     return out[y0:y0 + h, x0:x0 + w]
 
 
-def take(rng: np.random.Generator, picture: np.ndarray, exposure: Exposure, frame: int, motion: tuple[float, float],
-         room: tuple[int, int]) -> np.ndarray:
-    """What the sensor makes of a picture: motion blur, defocus, brightness, noise. Returns uint8 [H, W, 3].
+def expose(rng: np.random.Generator, picture: np.ndarray, exposure: Exposure, frame: int, motion: tuple[float, float],
+           size: tuple[int, int]) -> np.ndarray:
+    """Apply motion blur, defocus, brightness and noise to a picture, or to a part of one. Returns uint8 [H, W, 3].
 
-    Args: motion: pixels moved while the shutter is open. room: (height, width) of the whole picture, for the noise.
+    Args:
+        motion: pixels moved while the shutter is open.
+        size: (height, width) of the whole picture, for the noise.
     """
     picture = smear(picture, *motion)
     sigma = exposure.defocus[frame]
@@ -104,7 +110,7 @@ def take(rng: np.random.Generator, picture: np.ndarray, exposure: Exposure, fram
         picture = cv2.GaussianBlur(picture, (0, 0), sigma)
     picture = cv2.LUT(np.ascontiguousarray(picture), exposure.table.reshape(256, 1, 3))
     h, w = picture.shape[:2]
-    grain = _grain(room[0] + 64, room[1] + 64)
+    grain = _grain(size[0] + 64, size[1] + 64)
     y, x = rng.integers(0, grain.shape[0] - h + 1), rng.integers(0, grain.shape[1] - w + 1)
     weight = exposure.noise / 32
     return cv2.addWeighted(picture, 1.0, grain[y:y + h, x:x + w], weight, -128 * weight)

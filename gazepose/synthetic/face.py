@@ -1,7 +1,7 @@
-"""The bare head: its surface, with nose, sockets, lips and chin, and the colour of its skin.
+"""The head: its surface, with nose, sockets, lips and chin; the colour of its skin; hair, beard, cap and scarf.
 
-Tables over HEAD_Y (rows) and HEAD_PHI (columns), head frame, metres, before a person's size. Hair is hair.py; what is
-painted on the surface (eyes, brows, lips) features.py.
+Tables over HEAD_Y (rows) and HEAD_PHI (columns), head frame, metres, before a person's size. What is painted on the
+surface (eyes, brows, lips) is paint.py.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gazepose.synthetic.features import EYE_R, MOUTH_W, MOUTH_Y
-from gazepose.synthetic.mesh import TWO_SIDED, WRAPS, Grid, bump, curve, ring, step, warp
+from gazepose.synthetic.mesh import TWO_SIDED, WRAPS, Grid, bump, curve, ramp, ring, warp
+from gazepose.synthetic.paint import EYE_R, MOUTH_W, MOUTH_Y
 
 EYE_Z = 0.0665  # metres from the ears forward to the eyes' centres, before a person's size
 HEAD_PHI = warp(128, [(1.0, 0.6), (0.22, 0.9)])
@@ -47,8 +47,8 @@ def section(y: np.ndarray, t: dict[str, float]) -> tuple[np.ndarray, ...]:
 
 
 @dataclass
-class Face:
-    """The head's tables [rows, cols] while they are made."""
+class Surface:
+    """Tables of a head's surface, [rows, cols]; filled one after another."""
 
     x: np.ndarray
     y: np.ndarray
@@ -63,12 +63,12 @@ class Face:
     albedo: np.ndarray  # [rows, cols, 3] of the skin
 
 
-def surface(t: dict[str, float], paint: np.ndarray) -> Face:
-    """The bare head: lofted sections, then nose, sockets, brows, cheeks, lips and chin raised or sunk along z."""
+def surface(t: dict[str, float], paint: np.ndarray) -> Surface:
+    """The bare head: sections from top to chin, then nose, sockets, brows, cheeks, lips and chin along z."""
     row_y = HEAD_Y[:, None]
     x, z = ring(HEAD_PHI[None], *section(row_y, t))
-    y = row_y + step(-0.03, -0.09, row_y) * 0.42 * np.maximum(0.062 - z, 0)  # the jaw rises towards the ears
-    ax, front = np.abs(x), step(0.015, 0.05, z)
+    y = row_y + ramp(-0.03, -0.09, row_y) * 0.42 * np.maximum(0.062 - z, 0)  # the jaw rises towards the ears
+    ax, front = np.abs(x), ramp(0.015, 0.05, z)
     my, mw, ny, eye_x, eye_y, nw = paint[MOUTH_Y], paint[MOUTH_W], t["nose_y"], t["half_ipd"], t["eye_y"], t["nose_w"]
     at = [0.040, 0.030, 0.018, 0.0, -0.018, -0.0255, -0.031, -0.0355, -0.041]
     profile = [0.0, 0.002 * t["bridge"], 0.0045 * t["bridge"], 0.0125, 0.0225, 0.0245, 0.013, 0.002, 0.0]
@@ -100,11 +100,11 @@ def surface(t: dict[str, float], paint: np.ndarray) -> Face:
     outward = p - np.array([0.0, 0.02, -0.005])
     outward /= np.sqrt(np.einsum("ijk,ijk->ij", outward, outward))[..., None]
     none = np.zeros_like(p)
-    return Face(x, y, z, ax, front, nose_side, outward, p, np.zeros_like(x), none, none)
+    return Surface(x, y, z, ax, front, nose_side, outward, p, np.zeros_like(x), none, none)
 
 
-def add_complexion(face: Face, t: dict[str, float], skin: np.ndarray, rng: np.random.Generator) -> None:
-    """Colour of the bare skin, with the shade that hollows keep whatever the light."""
+def add_complexion(face: Surface, t: dict[str, float], skin: np.ndarray, rng: np.random.Generator) -> None:
+    """Colour of the bare skin, with the shade of hollows, which does not depend on the light."""
     u = rng.uniform
     ax, y, front, ny, age = face.ax, face.y, face.front, t["nose_y"], t["age"]
     eye_x, eye_y = t["half_ipd"], t["eye_y"]
@@ -113,22 +113,24 @@ def add_complexion(face: Face, t: dict[str, float], skin: np.ndarray, rng: np.ra
     dark += 0.22 * bump(ax, y, eye_x, eye_y - 0.002, 0.02, 0.016)
     dark += 0.30 * bump(ax, y, 0.006, -0.0340 + ny, 0.010, 0.0035) + 0.22 * bump(ax, y, 0, -0.070, 0.018, 0.005)
     beside = np.exp(-(((ax - face.nose_side * 1.6) / 0.005) ** 2))
-    dark += 0.10 * beside * step(0.02, 0.0, y) * step(-0.036, -0.028, y)
+    dark += 0.10 * beside * ramp(0.02, 0.0, y) * ramp(-0.036, -0.028, y)
     fold = np.exp(-(((ax - 0.017 + 0.55 * (0.030 + y)) / 0.0035) ** 2))  # from the nose to beside the mouth
-    dark += (0.04 + 0.22 * age * u(0.3, 1.0)) * fold * step(-0.058, -0.048, y) * step(-0.022, -0.032, y)
+    dark += (0.04 + 0.22 * age * u(0.3, 1.0)) * fold * ramp(-0.058, -0.048, y) * ramp(-0.022, -0.032, y)
     dark += 0.15 * age * bump(ax, y, eye_x - 0.004, eye_y - 0.016, 0.011, 0.0035)
-    below = step(-0.085, -0.100, HEAD_Y)[:, None] * step(0.075, 0.04, face.z)
+    below = ramp(-0.085, -0.100, HEAD_Y)[:, None] * ramp(0.075, 0.04, face.z)
     grain = rng.standard_normal(ax.shape)
     shade = (1 - front * dark) * (1 - 0.45 * below) * (1 + 0.02 * grain)
     if u() < 0.2:
-        shade *= 1 - 0.12 * np.clip(grain - 1, 0, 1) * front * step(0.035, 0.0, y)  # freckles
+        shade *= 1 - 0.12 * np.clip(grain - 1, 0, 1) * front * ramp(0.035, 0.0, y)  # freckles
     face.albedo = skin * shade[..., None] * (1 - red[..., None] * np.array([0.0, 1.6, 1.3]))
 
 
 # ---- hair, beards, caps and scarves
 
 @dataclass
-class Style:
+class HairStyle:
+    """Which hair, cap or scarf a person has."""
+
     cap: int
     scarf: bool
     big: bool  # stands off on all sides
@@ -137,7 +139,7 @@ class Style:
     recede: float
 
 
-def hair_style(t: dict[str, float], rng: np.random.Generator) -> Style:
+def hair_style(t: dict[str, float], rng: np.random.Generator) -> HairStyle:
     u = rng.uniform
     male = t["male"] > 0
     cap = int(rng.choice(6, p=[0.06, 0.16, 0.34, 0.24, 0.14, 0.06] if male else [0.0, 0.02, 0.2, 0.3, 0.42, 0.06]))
@@ -145,10 +147,11 @@ def hair_style(t: dict[str, float], rng: np.random.Generator) -> Style:
     big = cap == WAVY and u() < 0.2 + 0.3 * (t["tone"] > 0.6)
     long = cap in (SHORT, FULL, WAVY) and not big and u() < (0.08 if male else 0.7)
     fringe = cap in (SHORT, FULL, WAVY) and u() < (0.25 if male else 0.4)
-    return Style(cap, scarf, big, long, fringe, u() * (t["age"] > 0.5) * male)
+    return HairStyle(cap, scarf, big, long, fringe, u() * (t["age"] > 0.5) * male)
 
 
-def add_hair(face: Face, style: Style, t: dict[str, float], colour: np.ndarray, rng: np.random.Generator) -> float:
+def add_hair(face: Surface, style: HairStyle, t: dict[str, float], colour: np.ndarray, rng: np.random.Generator
+             ) -> float:
     """Raise and colour the head where hair, a knitted cap or a scarf covers it; returns the thickness in metres."""
     u = rng.uniform
     cap, phi = style.cap, HEAD_PHI[None]
@@ -159,11 +162,11 @@ def add_hair(face: Face, style: Style, t: dict[str, float], colour: np.ndarray, 
     line = line + u(0.073, 0.085) - u(-0.006, 0.006) * np.exp(-((deg / 9) ** 2))
     line = line + 0.025 * style.recede * (1 + 0.5 * np.cos(np.radians(deg * 4)))
     if style.fringe:
-        line = line - step(62, 40, deg) * u(0.024, 0.034) * (1 + 0.25 * np.cos(np.radians(deg * 2) * side + u(0, 6)))
+        line = line - ramp(62, 40, deg) * u(0.024, 0.034) * (1 + 0.25 * np.cos(np.radians(deg * 2) * side + u(0, 6)))
     if cap == CAP:
-        line = 0.052 - (0.17 * step(35, 75, deg) if style.scarf else 0.045 * step(40, 110, deg))
+        line = 0.052 - (0.17 * ramp(35, 75, deg) if style.scarf else 0.045 * ramp(40, 110, deg))
     if cap == BALD:
-        line = line + 0.05 * step(75, 50, deg) + 0.03
+        line = line + 0.05 * ramp(75, 50, deg) + 0.03
     noise = rng.standard_normal(phi.shape)
     streak = (noise + np.roll(noise, 1)) * 0.7
     arc = 0.085 * ((np.roll(phi, -1) - np.roll(phi, 1)) % (2 * math.pi))
@@ -171,10 +174,10 @@ def add_hair(face: Face, style: Style, t: dict[str, float], colour: np.ndarray, 
     edge = (np.minimum(face.y, HEAD_Y[:, None] + 0.012) - line) / np.sqrt(1 + slope**2)  # metres across the hairline
     if cap != CAP:
         edge = edge + 0.0007 * streak
-    mask = step(-0.001, 0.0035, edge) * (cap != BALD or u() < 0.5)
+    mask = ramp(-0.001, 0.0035, edge) * (cap != BALD or u() < 0.5)
     thick = (0.002, 0.003, u(0.009, 0.015), u(0.014, 0.024), u(0.014, 0.026), 0.007 if style.scarf else 0.009)[cap]
     thick += u(0.015, 0.03) * style.big
-    grow = step(0.0, 0.008 if cap == CAP else 0.03, edge) * (0.55 + 0.45 * step(-0.06, 0.06, face.y))
+    grow = ramp(0.0, 0.008 if cap == CAP else 0.03, edge) * (0.55 + 0.45 * ramp(-0.06, 0.06, face.y))
     f1, f2, f3 = rng.integers(5, 11, 3)
     if cap == WAVY:
         waves = np.sin(f1 * phi + 60 * face.y + u(0, 6)) * np.sin(90 * face.y + f2 * phi)
@@ -183,24 +186,26 @@ def add_hair(face: Face, style: Style, t: dict[str, float], colour: np.ndarray, 
     lift = mask * thick * (0.25 + 0.75 * grow) * (1 + (0.0, 0.0, 0.22, 0.22, 0.30, 0.0)[cap] * waves)
     face.p = face.p + lift[..., None] * face.outward
     if cap in (SHORT, FULL) and not style.fringe:
-        parting = np.exp(-(((face.x - u(-0.04, 0.04)) / 0.006) ** 2)) * step(0.05, 0.1, face.y)
+        parting = np.exp(-(((face.x - u(-0.04, 0.04)) / 0.006) ** 2)) * ramp(0.05, 0.1, face.y)
         face.p[..., 1] -= 0.004 * mask * parting
     knitted = 1 + 0.1 * np.sin(40 * phi) + 0 * waves
     shade = knitted if cap == CAP else np.clip(1 + 0.16 * streak + 0.10 * waves, 0.45, 1.7)
-    face.hair = colour * (shade * (0.55 + 0.45 * step(0.0, 0.012, edge)))[..., None]
+    face.hair = colour * (shade * (0.55 + 0.45 * ramp(0.0, 0.012, edge)))[..., None]
     face.mask = mask
     return thick
 
 
-def add_beard(face: Face, t: dict[str, float], paint: np.ndarray, hair: np.ndarray, rng: np.random.Generator) -> None:
+def add_beard(face: Surface, t: dict[str, float], paint: np.ndarray, hair: np.ndarray, rng: np.random.Generator
+              ) -> None:
+    """Colour the skin where a beard grows; a full beard also raises it."""
     kind = int(rng.choice(5, p=[0.45, 0.2, 0.15, 0.12, 0.08]))  # none, stubble, full, moustache, goatee
     if kind == 0:
         return
     ax, y, my, mw = face.ax, face.y, paint[MOUTH_Y], paint[MOUTH_W]
-    lower = step(-0.045 - 0.35 * (ax - 0.03), -0.055 - 0.35 * (ax - 0.03), y)
-    lip = 1.5 * np.exp(-(((y - my - 0.0115 + 9.6 * ax**2) / 0.0048) ** 2)) * step(mw + 0.006, mw - 0.004, ax)
+    lower = ramp(-0.045 - 0.35 * (ax - 0.03), -0.055 - 0.35 * (ax - 0.03), y)
+    lip = 1.5 * np.exp(-(((y - my - 0.0115 + 9.6 * ax**2) / 0.0048) ** 2)) * ramp(mw + 0.006, mw - 0.004, ax)
     beside = bump(ax, y, mw + 0.004, my - 0.008, 0.007, 0.02)
-    full = lower * step(0.0, 0.02, face.z) + lip + beside
+    full = lower * ramp(0.0, 0.02, face.z) + lip + beside
     goatee = 1.6 * bump(ax, y, 0, -0.085, 0.022, 0.02) + lip + beside
     cover = (0.45 * full, 0.92 * full, 1.2 * lip, 0.9 * goatee)[kind - 1]
     bare_lip = np.exp(-((ax / (0.95 * mw)) ** 4) - ((y - my + 0.0005) / (0.0078 * t["lips"] ** 0.5)) ** 4)
@@ -209,14 +214,15 @@ def add_beard(face: Face, t: dict[str, float], paint: np.ndarray, hair: np.ndarr
     cover = np.clip(cover, 0, 1)[..., None]
     face.albedo = face.albedo * (1 - cover) + 0.9 * hair * cover
     if kind == 2:
-        grown = rng.uniform(0.003, 0.012) * lower * step(0.0, 0.03, face.z)
+        grown = rng.uniform(0.003, 0.012) * lower * ramp(0.0, 0.03, face.z)
         face.p = face.p + grown[..., None] * face.outward * np.array([0.6, 1.0, 1.0])
 
 
-def head_grid(face: Face, paint: np.ndarray, style: Style, oily: float) -> Grid:
+def head_grid(face: Surface, paint: np.ndarray, style: HairStyle, oily: float) -> Grid:
+    """The finished head, hair included."""
     mask = face.mask[..., None]
-    my, beyond = paint[MOUTH_Y], 0.02 * step(paint[MOUTH_W] * 0.7, paint[MOUTH_W] * 1.7, face.ax)
-    jaw = step(my + 0.003 + beyond, my - 0.004 - beyond, face.y) * step(-0.03, 0.05, face.z)
+    my, beyond = paint[MOUTH_Y], 0.02 * ramp(paint[MOUTH_W] * 0.7, paint[MOUTH_W] * 1.7, face.ax)
+    jaw = ramp(my + 0.003 + beyond, my - 0.004 - beyond, face.y) * ramp(-0.03, 0.05, face.z)
     gloss = 0.05 * oily * (1 - face.mask) + (0.0 if style.cap == CAP else 0.12) * face.mask
     albedo = face.albedo * (1 - mask) + face.hair * mask
     return Grid(face.p, albedo, WRAPS, jaw=jaw, gloss=gloss, kind=(face.mask < 0.4).astype(np.uint8))
@@ -230,15 +236,15 @@ def curtain(
     length = -0.17 if scarf else u(-0.24, -0.08)
     y = np.linspace(0.095, length, 29)[:, None]
     # where it starts beside the face
-    start = 1.0 - 0.12 * step(0.0, -0.08, y) if scarf else 1.28 - u(0.05, 0.40) * step(0.03, -0.08, y)
+    start = 1.0 - 0.12 * ramp(0.0, -0.08, y) if scarf else 1.28 - u(0.05, 0.40) * ramp(0.03, -0.08, y)
     phi = math.pi + (math.pi - start) * np.linspace(-1, 1, 49)[None]
     half, front, back, middle, power = section(np.maximum(y, 0.012), t)
-    low = step(0.02, -0.12, y)
+    low = ramp(0.02, -0.12, y)
     strand = rng.standard_normal(49)[None]
     strand = 0.7 * (strand + np.roll(strand, 1)) * (not scarf)
     wave = np.sin(70 * y + strand) if wavy else 0.3 * strand
-    th = (thick * (0.85 + 0.2 * low) + 0.003) * step(0.096, 0.075, y) - 0.002
-    th = th * (0.3 + 0.7 * step(0.0, 0.45, math.pi - start - np.abs(phi - math.pi)))
+    th = (thick * (0.85 + 0.2 * low) + 0.003) * ramp(0.096, 0.075, y) - 0.002
+    th = th * (0.3 + 0.7 * ramp(0.0, 0.45, math.pi - start - np.abs(phi - math.pi)))
     x, z = ring(phi, half + th, front + th * 0.5, back - th, middle, power)
     spread = 1 + low * ((-0.12 if scarf else u(-0.06, 0.12)) + (0.06 if wavy else 0.03) * wave)
     z = middle + (z - middle) * spread - 0.008 * low
@@ -246,7 +252,7 @@ def curtain(
         z = z + 0.035 * low * np.maximum(np.cos(phi), 0)
     q = np.stack([x * spread, y + 0.015 * low * np.abs(strand), z], -1)
     shade = np.clip(1 + 0.2 * strand + 0.12 * wave, 0.5, 1.6) * (1 - 0.25 * low)
-    upright = -0.8 * step(0.0, -0.16, y) + 0 * x
+    upright = -0.8 * ramp(0.0, -0.16, y) + 0 * x
     return Grid(q, colour * shade[..., None] + 0 * q, TWO_SIDED, hang=upright, gloss=0.0 if scarf else 0.12)
 
 

@@ -1,7 +1,6 @@
-"""People: one per seed, as meshes, numbers and colours that hold in every frame. Also what is not the head: ears, neck,
-clothes, glasses.
+"""People: one for each seed, as meshes, numbers and colours that hold in every frame.
 
-The order in which random numbers are drawn is part of what a seed means: a draw that moves makes other people.
+The order in which random numbers are drawn is part of what a seed means: moving a draw makes other people.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gazepose.synthetic import features as at
+from gazepose.synthetic import paint as at
 from gazepose.synthetic.face import (
     CAP,
     EYE_Z,
@@ -28,15 +27,16 @@ from gazepose.synthetic.face import (
     head_grid,
     surface,
 )
-from gazepose.synthetic.mesh import TWO_SIDED, WRAPS, Grid, Mesh, curve, gather, ring, step, warp
+from gazepose.synthetic.mesh import TWO_SIDED, WRAPS, Grid, Mesh, curve, join_grids, ramp, ring, warp
 
 
 def rgb(*v: float) -> np.ndarray:
-    """Linear reflectance of a display colour 0..255 (gamma 2, like the square root that shows it)."""
+    """Linear reflectance of a display colour 0..255, gamma 2."""
     return (np.array(v, float) / 255.0) ** 2
 
 
 def palette(colours: str) -> list[np.ndarray]:
+    """Reflectances of colours in hexadecimal."""
     return [rgb(*bytes.fromhex(c)) for c in colours.split()]
 
 
@@ -91,7 +91,7 @@ def make_identity(seed: int) -> Identity:
         add_beard(face, t, paint, hair, rng)
     neck_w = u(0.050, 0.056) + 0.006 * male
     grids = [head_grid(face, paint, style, u(0.5, 1.8)), neck(neck_w, skin)]
-    if not (style.scarf or style.long and u() < 0.7):  # else they are under the hair
+    if not (style.scarf or style.long and u() < 0.7):  # otherwise the hair covers them
         grids += ears(t, skin, rng)
     grids += clothes(neck_w, u(0.9, 1.06) + 0.1 * male, skin, rng)
     if style.long or style.scarf:
@@ -117,7 +117,7 @@ def make_identity(seed: int) -> Identity:
         g.p = g.p * size
     paint[at.LENGTHS] *= size
     points = eyes * size, landmarks * size, outline * size
-    return Identity(seed, *points, gather(grids), paint, colours, frame * size, frame_width * size, frame_colour)
+    return Identity(seed, *points, join_grids(grids), paint, colours, frame * size, frame_width * size, frame_colour)
 
 
 def _traits(rng: np.random.Generator) -> dict[str, float]:
@@ -134,7 +134,7 @@ def _traits(rng: np.random.Generator) -> dict[str, float]:
 
 
 def _paint_numbers(t: dict[str, float], rng: np.random.Generator) -> np.ndarray:
-    """Sizes of what is painted per sample: metres, radians for the opening of the lids, [at.N_PAINT]."""
+    """Sizes of all that paint.py paints, [N_PAINT]: metres; radians for the opening of the lids."""
     u = rng.uniform
     male = t["male"] > 0
     p = np.zeros(at.N_PAINT)
@@ -174,7 +174,7 @@ def _paint_colours(
     return c
 
 
-# ---- what is not the head
+# ---- ears, neck, clothes and glasses
 
 def ears(t: dict[str, float], skin: np.ndarray, rng: np.random.Generator) -> list[Grid]:
     """Two discs with a raised rim, own left and own right."""
@@ -199,10 +199,10 @@ def ears(t: dict[str, float], skin: np.ndarray, rng: np.random.Generator) -> lis
 def neck(width: float, skin: np.ndarray) -> Grid:
     y = np.linspace(-0.03, -0.19, 15)[:, None]
     phi = np.linspace(0, 2 * math.pi, 32, endpoint=False)[None]
-    x, z = ring(phi, width + 0 * y, 0.030 - 0.03 * step(-0.05, -0.16, y), -0.072, -0.03, 2.0)
+    x, z = ring(phi, width + 0 * y, 0.030 - 0.03 * ramp(-0.05, -0.16, y), -0.072, -0.03, 2.0)
     q = np.stack([x, y + 0 * x, z], -1)
-    shadow = 1 - 0.5 * step(-0.14, -0.085, y) * (0.4 + 0.6 * step(-0.06, 0.02, z))  # under the chin
-    return Grid(q, skin * shadow[..., None], WRAPS, hang=0.35 + 0.65 * step(-0.03, -0.15, y) + 0 * x)
+    shadow = 1 - 0.5 * ramp(-0.14, -0.085, y) * (0.4 + 0.6 * ramp(-0.06, 0.02, z))  # under the chin
+    return Grid(q, skin * shadow[..., None], WRAPS, hang=0.35 + 0.65 * ramp(-0.03, -0.15, y) + 0 * x)
 
 
 def clothes(neck_w: float, build: float, skin: np.ndarray, rng: np.random.Generator) -> list[Grid]:
@@ -233,15 +233,15 @@ def clothes(neck_w: float, build: float, skin: np.ndarray, rng: np.random.Genera
     back = curve(y, at, [-0.073, -0.088, -0.105, -0.118, -0.126, -0.132, -0.138, -0.140, -0.130, -0.130, -0.130])
     power = curve(y, at, [2.0, 2.0, 2.0, 2.1, 2.25, 2.4, 2.5, 2.6, 2.5, 2.4, 2.4])
     x, z = ring(phi[None], half, front, back, -0.035, power)
-    folds = 0.0025 * np.sin(90 * x + 22 * y + u(0, 6)) * step(-0.2, -0.4, y)
+    folds = 0.0025 * np.sin(90 * x + 22 * y + u(0, 6)) * ramp(-0.2, -0.4, y)
     garment = np.broadcast_to(wear, (*x.shape, 3)).copy()
     if pattern == 1:
-        garment += (second - wear) * step(-0.4, 0.4, np.sin(2 * math.pi * y / u(0.06, 0.11)))[..., None]
+        garment += (second - wear) * ramp(-0.4, 0.4, np.sin(2 * math.pi * y / u(0.06, 0.11)))[..., None]
     elif pattern == 2:
-        crossing = step(-0.4, 0.4, np.sin(2 * math.pi * y / 0.08)) + step(-0.4, 0.4, np.sin(2 * math.pi * x / 0.08))
+        crossing = ramp(-0.4, 0.4, np.sin(2 * math.pi * y / 0.08)) + ramp(-0.4, 0.4, np.sin(2 * math.pi * x / 0.08))
         garment += (second - wear) * 0.35 * crossing[..., None]
     trousers = CLOTHES[int(rng.choice([0, 1, 5, 6, 11, 15]))] * 0.8
-    garment += (trousers - garment) * step(-0.70, -0.73, y)[..., None]
+    garment += (trousers - garment) * ramp(-0.70, -0.73, y)[..., None]
     garment[11:13] *= 0.72  # the seam
     garment[:11] = shirt if style == 4 else skin * 0.92
     if style == 4 and u() < 0.5:
@@ -252,7 +252,7 @@ def clothes(neck_w: float, build: float, skin: np.ndarray, rng: np.random.Genera
     along = np.linspace(0, 1, 25)[:, None]
     phi = np.linspace(0, 2 * math.pi, 16, endpoint=False)[None]
     sleeve = 0.80 if u() < 0.65 else 0.34
-    bare = step(sleeve, sleeve + 0.03, along)[..., None]
+    bare = ramp(sleeve, sleeve + 0.03, along)[..., None]
     arm = curve(along, [0, 0.05, 0.2, 0.45, 0.76, 0.86, 0.96, 1], [0, 0.042, 0.056, 0.046, 0.030, 0.038, 0.026, 0])
     leg = curve(along, [0, 0.1, 0.5, 0.9, 1], [0.092, 0.095, 0.070, 0.052, 0.060])
     for sign in (1.0, -1.0):

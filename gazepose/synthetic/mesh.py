@@ -1,6 +1,6 @@
-"""Meshes: the curves and rings a person is lofted from, and their grids of vertices as one mesh.
+"""Meshes: curves and rings, and how grids of vertices become one mesh. face.py and identity.py make the grids.
 
-It knows no face and no clothes: face.py, hair.py and body.py make the grids. Frame: see head.py.
+Frame: see head.py.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ class Mesh:
 
 @dataclass
 class Grid:
+    """A sheet of vertices; the columns are those of Mesh."""
+
     p: np.ndarray  # [r,c,3]
     albedo: np.ndarray  # [r,c,3]
     flags: int
@@ -56,14 +58,15 @@ def curve(x: np.ndarray, xs: Sequence[float], ys: Sequence[float]) -> np.ndarray
             + py[k + 1] * t * t * (3 - 2 * t) + slope[k + 1] * h * t * t * (t - 1))
 
 
-def step(lo: float | np.ndarray, hi: float | np.ndarray, x: np.ndarray) -> np.ndarray:
+def ramp(lo: float | np.ndarray, hi: float | np.ndarray, x: np.ndarray) -> np.ndarray:
+    """0 at lo, 1 at hi, smooth between them."""
     t = np.clip((x - lo) / (hi - lo), 0.0, 1.0)
     return t * t * (3 - 2 * t)
 
 
 @njit(cache=True, nogil=True)
 def bump(x: np.ndarray, y: np.ndarray, cx: float, cy: float, sx: float, sy: float) -> np.ndarray:
-    """exp(-((x - cx) / sx)^2 - ((y - cy) / sy)^2) on tables [R,C]; most of a table lies too far away to count."""
+    """exp(-((x - cx) / sx)^2 - ((y - cy) / sy)^2) on tables [R,C]; 0 where the exponent is below -14."""
     out = np.zeros(x.shape)
     for j in range(x.shape[0]):
         for i in range(x.shape[1]):
@@ -84,7 +87,7 @@ def ring(phi, half, front, back, middle, power) -> tuple[np.ndarray, np.ndarray]
 
 
 def warp(n: int, dense: list[tuple[float, float]]) -> np.ndarray:
-    """n angles over [-pi, pi) starting at the front, closer together where `dense` (half width, weight) says."""
+    """n angles once around, from the front; closer together near the front by `dense` (half width, weight)."""
     a = np.linspace(0, math.pi, 721)
     density = np.full_like(a, 0.35)
     for width, weight in dense:
@@ -121,7 +124,7 @@ def _every_second(a: np.ndarray, wraps: bool) -> np.ndarray:
     return ((2 * a + left + right) / 4)[::2, ::2]
 
 
-def gather(grids: list[Grid]) -> tuple[Mesh, Mesh]:
+def join_grids(grids: list[Grid]) -> tuple[Mesh, Mesh]:
     """All grids as one mesh, fine and at half the resolution."""
     names = ("position", "normal", "albedo", "jaw", "hang", "gloss", "kind")
     parts: tuple[list, list] = ([], [])

@@ -58,7 +58,7 @@ def _plan_clip(rng: np.random.Generator, preset: WorldPreset, seed: int, split: 
     tables, cuts, paths, segments = [], [], {}, []
     for shot in shots:
         for person, name in enumerate(shot.persons):
-            table, annotated, cut = measure(rng, preset, shot, person, seed)
+            table, annotated, cut = measure_truth(rng, preset, shot, person, seed)
             if not len(cut):
                 continue
             tables.append(table)
@@ -69,7 +69,8 @@ def _plan_clip(rng: np.random.Generator, preset: WorldPreset, seed: int, split: 
     truth["clip"] = np.full(len(truth["frame"]), uid)
     for k in FLOAT32:
         truth[k] = truth[k].astype(np.float32)
-    priors = {"clip": truth["clip"], "track": truth["track"], "frame": truth["frame"], **estimate(rng, preset, truth)}
+    names = {k: truth[k] for k in ("clip", "track", "frame")}
+    priors = {**names, **estimate_priors(rng, preset, truth)}
     return PlannedClip(
         uid=uid, video_uid=video_uid, preset=preset, world_seed=seed, frames=frames, shots=shots,
         truth={k: truth[k] for k in TRUTH}, priors=priors, crop_box=np.concatenate(cuts),
@@ -155,7 +156,7 @@ def _sight(to_face: np.ndarray) -> np.ndarray:
     return np.stack([x, np.cross(z, x), z], -1)
 
 
-def measure(rng: np.random.Generator, preset: WorldPreset, shot: Shot, person: int, world_seed: int
+def measure_truth(rng: np.random.Generator, preset: WorldPreset, shot: Shot, person: int, world_seed: int
             ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
     """Truth of one person in a shot.
 
@@ -187,7 +188,7 @@ def measure(rng: np.random.Generator, preset: WorldPreset, shot: Shot, person: i
     points = identity.landmarks
     landmarks = np.empty((len(rows), 5, 3))
     for k, i in enumerate(rows.tolist()):
-        pixel = head.projected(points, poses[i], preset.focal, centre)
+        pixel = head.project(points, poses[i], preset.focal, centre)
         inside = ((pixel >= 0) & (pixel < [width, height])).all(1)
         covered = _covered(shot.occluders[person], i, box[i], pixel)
         landmarks[k, :, :2] = (pixel - cut[i, :2]) / (cut[i, 2:] - cut[i, :2])
@@ -207,7 +208,7 @@ def measure(rng: np.random.Generator, preset: WorldPreset, shot: Shot, person: i
 
 
 def _covered(occluder: Occluder | None, frame: int, box: np.ndarray, pixel: np.ndarray) -> np.ndarray:
-    """Which pixels [k, 2] lie under the thing before the face, bool [k]."""
+    """Which pixels [k, 2] the thing before the face covers, bool [k]."""
     if occluder is None:
         return np.zeros(len(pixel), bool)
     middle, width, angle = place_of(occluder, frame, box)
@@ -224,8 +225,9 @@ def _outline(seed: int, kind: str) -> np.ndarray:
     return scene.make_occluder(np.random.default_rng(seed), kind, grey, grey)[..., 3]
 
 
-def estimate(rng: np.random.Generator, preset: WorldPreset, truth: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Priors as estimators would give them: noise grows as the face gets small or blurred, and some are missing."""
+def estimate_priors(rng: np.random.Generator, preset: WorldPreset, truth: dict[str, np.ndarray]
+                    ) -> dict[str, np.ndarray]:
+    """Priors like those of real estimators: noisier for small and blurred faces, and some are missing."""
     size = np.sqrt(np.prod(truth["box"][:, 2:] - truth["box"][:, :2], 1))
     soft = np.hypot(truth["blur"] / 3.5, truth["defocus"])                        # both as a sigma in pixels
     poor = preset.prior_noise * (45 / size) * np.sqrt(1 + (soft * 80 / size) ** 2)        # about 0.6 sharp and near

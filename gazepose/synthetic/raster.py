@@ -1,7 +1,7 @@
-"""Kernels that draw: vertices posed and lit, grids into a depth buffer, samples into pixels.
+"""Kernels that draw: they pose and light vertices, draw grids into a depth buffer, and average samples to pixels.
 
 Samples carry 1 / depth (float32, 0 = nothing) and a code: three times ten bits of colour, bit 30 where skin may be
-painted on (features.py does). Two by two samples make a pixel.
+painted on (paint.py does). Two by two samples make a pixel.
 """
 
 from __future__ import annotations
@@ -92,7 +92,8 @@ def light_vertices(
 def draw_grids(sx, sy, iz, col, kind, grids, x0, y0, depth, code):
     """Draw all grids into the sample buffers whose first sample is x0, y0.
 
-    A sample's value depends on its absolute place only, so a part of the picture equals the cut of the whole.
+    A sample's value depends only on its place in the picture, so a part of the picture equals the same part of the
+    whole. One long loop on purpose: helpers would cost speed or change the last bit.
     """
     h, w = depth.shape
     eps = -1e-6  # neighbours overlap by a hair: no pinholes
@@ -153,7 +154,7 @@ def draw_grids(sx, sy, iz, col, kind, grids, x0, y0, depth, code):
                 gx, gy = zu * bux + zd * dux, zu * buy + zd * duy
                 zu, zd = col[b, 2] - l0, col[d, 2] - l0
                 lx, ly = zu * bux + zd * dux, zu * buy + zd * duy
-                if max(ax, max(bx, dx)) - min(ax, min(bx, dx)) < 6:  # asking every sample beats finding spans
+                if max(ax, max(bx, dx)) - min(ax, min(bx, dx)) < 6:  # testing every sample is faster than finding spans
                     for j in range(lo_y, hi_y + 1):
                         py = y0 + j + 0.5 - ay
                         for i in range(lo_x, hi_x + 1):
@@ -206,8 +207,8 @@ def draw_grids(sx, sy, iz, col, kind, grids, x0, y0, depth, code):
 
 
 @njit(cache=True, nogil=True)
-def reached(sx, sy, iz, grids, points, limit):
-    """A point is hidden when a triangle covers it with 1 / depth beyond its limit."""
+def visible(sx, sy, iz, grids, points, limit):
+    """Which points [k, 2] no triangle hides, bool [k]; a triangle hides one if its 1 / depth is above the limit [k]."""
     free = np.ones(points.shape[0], np.bool_)
     for g in range(grids.shape[0]):
         first, rows, cols, flags = grids[g, 0], grids[g, 1], grids[g, 2], grids[g, 3]
@@ -236,8 +237,8 @@ def reached(sx, sy, iz, grids, points, limit):
 
 
 @njit(cache=True, nogil=True)
-def resolve(depth, code, out, alpha):
-    """Average 2 x 2 samples: the colour of those covered, and the share of them."""
+def average_samples(depth, code, out, alpha):
+    """Average 2 x 2 samples: out gets the colour of the covered ones, alpha their share."""
     for j in range(out.shape[0]):
         for i in range(out.shape[1]):
             r = g = b = count = 0

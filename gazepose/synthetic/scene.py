@@ -1,4 +1,4 @@
-"""What is not a person: the room behind the people, and hands and things before a face.
+"""The scene around the people: the room behind them, and hands and things before a face.
 
 Nothing here depends on gaze. Pictures are uint8 RGB [H, W, 3].
 """
@@ -15,7 +15,7 @@ WALLS = [(214, 209, 199), (196, 200, 192), (190, 196, 204), (202, 193, 180), (17
 WOODS = [(140, 108, 80), (112, 86, 64), (168, 140, 108), (92, 72, 58), (206, 202, 196), (78, 78, 82), (150, 128, 104)]
 MUTED = [(106, 118, 132), (132, 116, 102), (122, 134, 116), (142, 108, 96), (90, 100, 114), (164, 154, 136),
          (104, 90, 98), (178, 170, 158), (86, 96, 88), (152, 134, 112)]
-SCALE = 0.5      # the room is out of focus behind the people, so half the resolution of the picture is enough
+SCALE = 0.5      # of the picture's resolution; the room is out of focus, so half is enough
 
 
 def _shade(colour, factor: float) -> tuple[int, int, int]:
@@ -27,7 +27,7 @@ def _shade(colour, factor: float) -> tuple[int, int, int]:
 
 @dataclass(frozen=True)
 class Room:
-    """A wall with furniture, painted once a shot on the plane z = 1 of the world."""
+    """A wall with furniture, painted once for each shot on the plane z = 1 of the world."""
 
     canvas: np.ndarray      # uint8 [h, w, 3]
     focal: float            # canvas pixels per unit of that plane
@@ -50,7 +50,7 @@ class Room:
 
 
 def make_room(rng: np.random.Generator, preset: WorldPreset) -> Room:
-    """A quiet room: wall, skirting, and side by side a few of window, shelf, cabinet, door, pictures, plant, lamp."""
+    """Paint a room: wall, skirting, and some furniture side by side."""
     focal = SCALE * preset.focal
     width = int(2 * focal * np.tan(np.radians(min(preset.view / 2 + 20, 60))))
     height = int(2 * focal * (np.tan(np.radians(18)) + preset.size[1] / 2 / preset.focal))

@@ -16,7 +16,7 @@ from gazepose.data.shards import ShardWriter, encode
 from gazepose.io import read_arrays, write_arrays
 from gazepose.progress import Progress
 from gazepose.synthetic import camera, scene
-from gazepose.synthetic.plan import estimate, measure
+from gazepose.synthetic.plan import estimate_priors, measure_truth
 from gazepose.synthetic.presets import PEOPLE_PER_SPLIT, SPLITS, VERSION, WorldPreset, find_preset, generator
 from gazepose.synthetic.shot import plan_shot
 from gazepose.synthetic.world import run_tasks
@@ -88,7 +88,7 @@ def _render_batch(pieces: Path, preset: WorldPreset, seed: int, number: int, cou
             rows.append({"frame": np.zeros(1, np.int32), "box": truth["crop_box"], "label": truth["label"],
                          "offset": np.array([offset]), "length": np.array([length]), "gaze": truth["gaze"],
                          "quality": np.array([laplacian_variance(published_crop(crop))]),
-                         **estimate(rng, preset, truth)})
+                         **estimate_priors(rng, preset, truth)})
     write_arrays(pieces / f"{number:04d}.npz", {k: np.concatenate([row[k] for row in rows]) for k in rows[0]})
 
 
@@ -97,7 +97,7 @@ def _draw_still(rng: np.random.Generator, preset: WorldPreset, seed: int, identi
     """One state of a person as a crop at its native size, with its truth [1, ...]; None when out of the picture."""
     others = int(rng.integers(preset.people[0], preset.people[1] + 1)) - 1
     shot = plan_shot(rng, preset, 0, 1, [identity], ["1"], seed, strangers=others)
-    truth, _, cut = measure(rng, preset, shot, 0, seed)
+    truth, _, cut = measure_truth(rng, preset, shot, 0, seed)
     if not len(cut):
         return None
     room = _room_of(seed, identity, preset)
@@ -107,7 +107,7 @@ def _draw_still(rng: np.random.Generator, preset: WorldPreset, seed: int, identi
     right, bottom = min(preset.size[0], x1 + around), min(preset.size[1], y1 + around)
     picture = room.view(preset, shot.rotation[0], (left, top, right, bottom))
     camera.draw_person(picture, (left, top), preset, shot, 0, 0, seed, {})
-    picture = camera.take(rng, picture, shot.exposure, 0, tuple(shot.smear[0]), (preset.size[1], preset.size[0]))
+    picture = camera.expose(rng, picture, shot.exposure, 0, tuple(shot.smear[0]), (preset.size[1], preset.size[0]))
     crop = picture[y0 - top:max(y1, y0 + 1) - top, x0 - left:max(x1, x0 + 1) - left]
     quality = int(np.clip(150 - 3.2 * preset.crf + rng.normal(0, 6), 25, 95))      # about the video codec's loss
     coded = simplejpeg.encode_jpeg(np.ascontiguousarray(crop), quality, "RGB", "420")

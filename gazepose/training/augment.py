@@ -1,6 +1,6 @@
-"""What is done to a batch on the device: uint8 to normalised floats; flips and crops, with their priors.
+"""Changes to a batch on the device: uint8 to normalised floats; flips and crops of pixels, gaze and priors.
 
-The numbers (which crop flips, where it is cut) come with the batch; nothing here draws any.
+Nothing here is random: the batch says which crops are flipped and where they are cut.
 """
 
 import functools
@@ -18,7 +18,7 @@ MIRRORED_LANDMARKS = (0, 2, 1, 4, 3)         # a mirrored face swaps left and ri
 
 @functools.cache
 def constant(values: Sequence[float], device: torch.device) -> Tensor:
-    """Numbers as float32 on a device, brought there once: bringing them waits for all the work before."""
+    """Numbers as float32 on a device. They are copied once, since a copy waits for all earlier work."""
     with torch.inference_mode(False):
         return torch.tensor(values, device=device)
 
@@ -72,7 +72,7 @@ MOVES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
 def to_model(batch: dict[str, Tensor], mirror_priors: bool = True) -> dict[str, Tensor]:
     """A loader's batch, on its device, as the model takes it: `frames` float and, if they are pixels, normalised.
 
-    Features of frames (float16) become float and are no further touched. Where the batch carries `flip` and `crop`,
+    Features of frames (float16) become float and do not change otherwise. If the batch has `flip` and `crop`,
     pixels, gaze and priors move together (MOVES): a row takes the flip and crop of its centre frame.
 
     Args:
@@ -94,8 +94,8 @@ def to_model(batch: dict[str, Tensor], mirror_priors: bool = True) -> dict[str, 
 def mirror(batch: dict[str, Tensor]) -> dict[str, Tensor]:
     """A batch as `to_model` gives it, seen in a mirror: pixels, gaze and priors of all rows.
 
-    Columns of pixels change places, so that the mirror's mirror is the same picture to the bit. Priors go along,
-    whatever training did with them (`mirror_priors`): a mirrored face with mirrored priors is a face as others are.
+    Columns of pixels change places, so the mirror of the mirror is bit-identical. Priors are mirrored even where
+    training did not (`mirror_priors`): a mirrored face with mirrored priors is a face like any other.
     """
     every = torch.ones(len(batch["gaze"]), dtype=torch.bool, device=batch["gaze"].device)
     whole = constant((0.0, 0.0, 1.0, 1.0), every.device).expand(len(every), 4)

@@ -1,18 +1,17 @@
-"""Two verbs: `train_steps` moves a model along one epoch, `predict` scores every row once.
+"""The two loops: `train_steps` trains a model for one epoch, `predict` scores every row once.
 
-Both take what Accelerate has prepared and know nothing of files.
+Both take objects that Accelerate has prepared, and neither reads or writes files.
 """
 
 import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -21,138 +20,47 @@ from gazepose.keyed_random import keyed
 from gazepose.models import Priors
 from gazepose.processes import Preempted
 from gazepose.training.augment import constant, mirror, to_model
+from gazepose.training.losses import LossRule, global_loss, loss_parts
 from gazepose.training.optim import OptimConfig, learning_rate, set_learning_rate, skip_unless_finite
 
-GAZE_QUANTILES = (0.1, 0.9)      # of Gaze360's pinball loss
-
-
-@dataclass(frozen=True)
-class LossRule:
-    """What a step minimises: `label` times the weighted cross entropy plus `gaze` times the pinball loss."""
-
-    class_weights: tuple[float, float] = (1.0, 1.0)
-    """of not looking (0) and looking (1)"""
-    label: float = 1.0
-    gaze: float = 0.0
+READ_EVERY = 10                  # steps or batches of a GPU between two reads, which wait for its work
 
 
 @dataclass(frozen=True)
 class Step:
-    """What one optimiser step did; equal on all processes. What the device says of it is read when it is asked for,
-    which waits until the step is done; `train_steps` itself is never more than one step ahead."""
+    """What one optimiser step did; equal on all processes, but for the times."""
 
     step: int
     lr: float
     seconds: float
+    """mean of the steps that were read together"""
     waited: float
     """seconds of it in which the device had no data"""
     batches: int
     """batches that each process has had since the loader's start"""
-    read: Callable[[], list[float]]
-    """loss, gradient norm, windows, processes that were asked to stop"""
-
-    @cached_property
-    def _said(self) -> list[float]:
-        return self.read()
-
-    @property
-    def loss(self) -> float:
-        return self._said[0]
-
-    @property
-    def grad_norm(self) -> float:
-        return self._said[1]
+    loss: float
+    grad_norm: float
+    samples: int
+    """windows that the model learnt from, over all processes"""
+    stopping: bool
+    """some process was asked to stop"""
 
     @property
     def skipped(self) -> bool:
         """the gradient was not finite, so the weights did not move"""
         return not math.isfinite(self.grad_norm)
 
-    @property
-    def samples(self) -> int:
-        """windows that were learnt from, over all processes"""
-        return round(self._said[2])
 
-    @property
-    def stopping(self) -> bool:
-        """some process was asked to stop"""
-        return self._said[3] > 0
-
-
-def leaving(values: Tensor) -> Callable[[], list]:
-    """Send a tensor to the host without waiting for it; the result does that, and not for anything that comes later."""
-    if not values.is_cuda:
-        return values.tolist
-    host, there = values.to("cpu", non_blocking=True), torch.cuda.Event()
-    there.record()
-
-    def read() -> list:
-        there.synchronize()
-        return host.tolist()
-    return read
-
-
-def pinball(gaze: Tensor, target: Tensor) -> Tensor:
-    """Gaze360's loss of each row, [B]: the 10 % and 90 % quantiles lie `spread` below and above the angle.
-
-    Args:
-        gaze: [B, 3] yaw, pitch, spread in radians.
-        target: [B, 2] yaw, pitch in radians, finite.
-
-    Source: Kellnhofer et al., Gaze360, ICCV 2019, section 4.
-    """
-    error = target - gaze[:, :2]
-    spread = gaze[:, 2:]
-    low, high = GAZE_QUANTILES
-    below, above = error + spread, error - spread
-    return (torch.maximum(low * below, (low - 1) * below) + torch.maximum(high * above, (high - 1) * above)).mean(1)
-
-
-def loss_parts(logits: Tensor, gaze: Tensor | None, batch: dict[str, Tensor], rule: LossRule) -> Tensor:
-    """Sums over this process's rows: weighted label loss, its weights, gaze loss, its rows, rows learnt from; [5].
-
-    Rows whose label is -1 or whose gaze is NaN add nothing.
-    """
-    known = batch["label"] >= 0
-    label = batch["label"].clamp(min=0)
-    weights = constant(rule.class_weights, logits.device)[label] * known
-    entropy = F.cross_entropy(logits.float(), label, reduction="none")
-    parts = [(entropy * weights).sum(), weights.sum()]
-    used = known
-    if gaze is None:
-        parts += [entropy.new_zeros(()), entropy.new_zeros(())]
-    else:
-        seen = torch.isfinite(batch["gaze"]).all(1) & (batch["row"] >= 0)
-        target = torch.where(seen[:, None], batch["gaze"], 0.0)
-        parts += [(pinball(gaze.float(), target) * seen).sum(), seen.sum().float()]
-        used = (known & (rule.label > 0)) | (seen & (rule.gaze > 0))
-    return torch.stack([*parts, used.sum().float()])
-
-
-def global_loss(parts: Tensor, rule: LossRule, accelerator: Accelerator, stop: bool = False) -> tuple[Tensor, Tensor]:
-    """Loss to differentiate, and over all processes its value, the windows it came from, and how many ask to stop, [3].
-
-    DistributedDataParallel averages gradients over the processes, so each one's sum is divided by the mean of all
-    weights: the step is that of one process with the whole batch.
-    """
-    parts_and_stop = F.pad(parts.detach(), (0, 1), value=float(stop))
-    total: Tensor = accelerator.reduce(parts_and_stop, reduction="sum")  # type: ignore[assignment]
-    share = 0.0 * parts.sum()       # every output takes part in every step, which DistributedDataParallel relies on
-    value = total.new_zeros(())
-    for factor, part in ((rule.label, 0), (rule.gaze, 2)):
-        if factor:
-            known = total[part + 1] > 0                               # nothing here waits for the device to say
-            weight = torch.where(known, total[part + 1], 1.0)
-            share = share + torch.where(known, factor * parts[part] * accelerator.num_processes / weight, 0.0)
-            value = value + torch.where(known, factor * total[part] / weight, 0.0)
-    return share, torch.stack([value, total[4], total[5]])
+def read_interval(accelerator: Accelerator) -> int:
+    """How many steps or batches pass between two reads: a CPU has computed its numbers anyway."""
+    return 1 if accelerator.device.type == "cpu" else READ_EVERY
 
 
 def train_steps(accelerator: Accelerator, model: nn.Module, optimizer: torch.optim.Optimizer, loader: DataLoader, *,
                 step: int, total: int, seed: int, loss: LossRule, optim: OptimConfig, epoch: int = 0,
-                mirror_priors: bool = True, ahead: int = 0,
-                stop: Callable[[], bool] = lambda: False) -> Iterator[Step]:
-    """Run the loader once, yielding after each optimiser step.
+                mirror_priors: bool = True, ahead: int = 0, save_every: int | None = None,
+                stop: Callable[[], bool] = lambda: False) -> Iterator[list[Step]]:
+    """Run the loader once, yielding the optimiser steps: each by itself on a CPU, up to READ_EVERY together on a GPU.
 
     Args:
         step: number of the first step.
@@ -160,18 +68,20 @@ def train_steps(accelerator: Accelerator, model: nn.Module, optimizer: torch.opt
         epoch: for a learning rate that moves once per epoch.
         mirror_priors: as `to_model` takes it.
         ahead: how much further than its number a step is on the way to `total`, for the learning rate.
+        save_every: also yield after every such step, so that the caller can save the weights of that step.
         stop: whether this process was asked to stop; each Step says whether any was.
 
     A step whose global gradient norm is not finite is skipped on all processes alike and says so.
     """
-    began, waited, micro, said = time.perf_counter(), 0.0, 0, torch.zeros(3, device=accelerator.device)
-    batches, done, rate, before = iter(loader), 0, 0.0, None
+    interval, unread = read_interval(accelerator), []
+    batches, count, micro, rate = iter(loader), 0, 0, 0.0
+    began, waited, sums = time.perf_counter(), 0.0, torch.zeros(3, device=accelerator.device)
     while True:
-        asked = time.perf_counter()
+        ready = time.perf_counter()
         batch = next(batches, None)
         if batch is None:
-            return
-        waited, done = waited + time.perf_counter() - asked, done + 1
+            break
+        waited, count = waited + time.perf_counter() - ready, count + 1
         model.train()                            # the caller may have scored between two steps
         with accelerator.accumulate(model):
             if micro == 0:
@@ -184,26 +94,42 @@ def train_steps(accelerator: Accelerator, model: nn.Module, optimizer: torch.opt
                 logits, gaze = model(batch["frames"], batch["window"], Priors.of(batch))
             share, figures = global_loss(loss_parts(logits, gaze, batch, loss), loss, accelerator, stop())
             accelerator.backward(share)
-            said, micro = said + figures, micro + 1
+            sums, micro = sums + figures, micro + 1
             if not accelerator.sync_gradients:
                 continue
             norm = accelerator.clip_grad_norm_(model.parameters(), optim.clip or math.inf)
-            norm = said.new_zeros(()) if norm is None else norm.float()
+            norm = sums.new_zeros(()) if norm is None else norm.float()
             if accelerator.scaler is None:       # fp16's scaler skips the step by itself
                 skip_unless_finite(optimizer, norm)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        read = leaving(torch.stack([said[0] / micro, norm, said[1], said[2]]))
-        if before is not None:
-            before()
-        now, before = time.perf_counter(), read
-        yield Step(step, rate, now - began, waited, done, read)
+        value, samples, stopping = sums
+        unread.append((partial(Step, step=step, lr=rate, waited=waited, batches=count),
+                       torch.stack([value / micro, norm, samples, stopping])))
         step += 1
-        began, waited, micro, said = time.perf_counter(), 0.0, 0, torch.zeros_like(said)
+        if step % interval == 0 or step % (save_every or interval) == 0:
+            yield read_steps(unread, began)
+            began, unread = time.perf_counter(), []
+        waited, micro, sums = 0.0, 0, torch.zeros_like(sums)
+    if unread:
+        yield read_steps(unread, began)
+
+
+def read_steps(unread: list[tuple[Callable[..., Step], Tensor]], began: float) -> list[Step]:
+    """Wait until the device has done some steps, and read all their figures at once.
+
+    Args:
+        unread: a Step that lacks its figures, and these: loss, gradient norm, samples, processes asked to stop; [4].
+        began: when the first of them began.
+    """
+    figures = torch.stack([values for _, values in unread]).tolist()
+    seconds = (time.perf_counter() - began) / len(unread)
+    return [step(seconds=seconds, loss=loss, grad_norm=norm, samples=round(samples), stopping=stopping > 0)
+            for (step, _), (loss, norm, samples, stopping) in zip(unread, figures, strict=True)]
 
 
 class Scores(NamedTuple):
-    """What a model says of some rows, aligned with them."""
+    """A model's outputs for some rows, in their order."""
 
     score: np.ndarray
     """probability of looking, float32 [N]"""
@@ -228,39 +154,39 @@ def predict(accelerator: Accelerator, model: nn.Module, loader: DataLoader, rows
 
     Args:
         rows: the rows the loader covers, int64 [N] ascending.
-        stop: whether this process was asked to stop; the same for all, or None.
-        flip_average: score and gaze are the mean of what is said of the picture and of its mirror.
+        stop: whether this process was asked to stop; all processes give one, or none does.
+        flip_average: score and gaze are the mean over the picture and its mirror.
 
     Raises:
         Preempted: some process was asked to stop; between two batches, on all alike.
-        RuntimeError: a row missing, met twice, or with a score that is not finite.
+        RuntimeError: a row is missing, was met twice, or has a score that is not finite.
     """
     model.eval()
-    seen, said, stopping = [], [], None
-    for batch in loader:
-        if stop is not None:
-            # what was said one batch ago, so that nobody waits for the device
-            if stopping is not None and stopping():
+    met, outputs = [], []
+    for number, batch in enumerate(loader):
+        if stop is not None and number % read_interval(accelerator) == 0:
+            request = torch.full((), float(stop()), device=accelerator.device)
+            if accelerator.reduce(request, reduction="sum") > 0:      # type: ignore[operator]
                 raise Preempted("in validation")
-            asked = torch.full((), float(stop()), device=accelerator.device)
-            stopping = leaving(accelerator.reduce(asked, reduction="sum"))  # type: ignore[arg-type]
-        seen.append(batch["row"])
+        met.append(batch["row"])
         batch = to_model(batch)
         columns = _columns(accelerator, model, batch)
         if flip_average:
             yaw_back = constant((1.0, -1.0, 1.0, 1.0), columns.device)[:columns.shape[1]]
             mirrored = _columns(accelerator, model, mirror(batch)) * yaw_back
             columns = torch.cat([(columns + mirrored) / 2, columns[:, :1]], 1)
-        said.append(columns)
-    padded = [accelerator.pad_across_processes(torch.cat(part), pad_index=-1) for part in (seen, said)]
+        outputs.append(columns)
+    padded = [accelerator.pad_across_processes(torch.cat(part), pad_index=-1) for part in (met, outputs)]
     gathered: list[np.ndarray] = [accelerator.gather(part).cpu().numpy() for part in padded]  # type: ignore[union-attr]
-    seen, said = (part[gathered[0] >= 0] for part in gathered)        # not the fillers of the last batches
-    order = np.argsort(seen, kind="stable")
-    if not np.array_equal(seen[order], rows):
-        raise RuntimeError(f"predicted {len(seen)} rows, {len(np.unique(seen))} of them distinct, for {len(rows)} "
+    met, outputs = (part[gathered[0] >= 0] for part in gathered)      # not the fillers of the last batches
+    order = np.argsort(met, kind="stable")
+    if not np.array_equal(met[order], rows):
+        raise RuntimeError(f"predicted {len(met)} rows, {len(np.unique(met))} of them distinct, for {len(rows)} "
                            "windows: every row must be met exactly once -> this is a fault of the loader")
-    if not np.isfinite(said).all():
-        raise RuntimeError(f"{np.count_nonzero(~np.isfinite(said).all(1))} of {len(rows)} scores are not finite -> the "
-                           "checkpoint's weights are damaged, or the precision is too low (try --mixed_precision no)")
-    said = said[order]
-    return Scores(said[:, 0], said[:, 1:4] if said.shape[1] >= 4 else None, said[:, -1] if flip_average else None)
+    if not np.isfinite(outputs).all():
+        raise RuntimeError(f"{np.count_nonzero(~np.isfinite(outputs).all(1))} of {len(rows)} scores are not finite -> "
+                           "the checkpoint's weights are damaged, or the precision is too low (try --mixed_precision "
+                           "no)")
+    columns = outputs[order]
+    gaze = columns[:, 1:4] if columns.shape[1] >= 4 else None
+    return Scores(columns[:, 0], gaze, columns[:, -1] if flip_average else None)

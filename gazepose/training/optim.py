@@ -29,7 +29,7 @@ class OptimConfig:
     backbone_lr: float = 1.0
     """the backbone's learning rate as a multiple of the others'"""
     freeze_backbone: bool = False
-    """leave the backbone as it is, its BatchNorm statistics too; a step costs a third"""
+    """keep the backbone's weights and BatchNorm statistics; a step costs a third"""
 
     def __post_init__(self) -> None:
         if not 0 < self.lr < 10:
@@ -81,9 +81,9 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
 
 
 def skip_unless_finite(optimizer: torch.optim.Optimizer, norm: torch.Tensor) -> None:
-    """Have the next step of `make_optimizer`'s leave weights and moments alone where the gradient's norm is not finite.
+    """Make the next step of `make_optimizer`'s change nothing if the gradient's norm is not finite.
 
-    The fused kernels look at `found_inf` themselves, as they do for the scaler of fp16; nobody waits for the device.
+    The fused kernels read `found_inf` on the device, as they do for the scaler of fp16; the host does not wait.
     """
     optimizer = getattr(optimizer, "optimizer", optimizer)             # under Accelerate's wrapper
     optimizer.found_inf = (~norm.isfinite()).float()                   # type: ignore[attr-defined]

@@ -73,9 +73,6 @@ class RunLog:
         self.total = 0
         self.skipped = 0
         """steps in a row up to now"""
-        self.stopping = False
-        """some process was asked to stop"""
-        self._unread: tuple[Step, int] | None = None
         self.compared = False
         """whether the trivial baselines have been shown"""
         self.bar = tqdm(unit="step", disable=not (self.main and sys.stderr.isatty()))
@@ -132,23 +129,11 @@ class RunLog:
                                   if isinstance(value, int | float)}, step=values["step"])
 
     def step(self, step: Step, epoch: int) -> None:
-        """Record an optimiser step and show where the run stands. On a GPU a step is read when the next one is under
-        way there; see `settle`.
+        """Record an optimiser step, count it in the progress and show where the run stands.
 
         Raises:
             ValueError: it is the last of MAX_SKIPPED skipped ones in a row.
         """
-        self.settle()
-        self._unread = step, epoch
-        if self.accelerator.device.type == "cpu":
-            self.settle()
-
-    def settle(self) -> None:
-        """Read and record the last step, so that progress counts it."""
-        if self._unread is None:
-            return
-        (step, epoch), self._unread = self._unread, None
-        self.stopping |= step.stopping
         if self.progress:
             self.progress.samples += step.samples
             self.progress.skipped += step.skipped

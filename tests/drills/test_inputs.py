@@ -22,7 +22,7 @@ import pytest
 TESTS = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(TESTS))
 
-from test_faults import VIDEOS, document, piece_of, spoilt  # noqa: E402
+from test_faults import VIDEOS, clip_of, document, spoilt  # noqa: E402
 from test_prepare import data_set, number_in, quiet, write_video  # noqa: E402
 from torch import nn  # noqa: E402
 
@@ -64,22 +64,22 @@ def fuzzed(whole: dict[str, bytes], folder: Path, seed: int) -> Path:
 
 def test_fuzzed_videos_end_neither_in_a_crash_nor_in_a_hang(tmp_path, monkeypatch, figure):
     """Through the processes of preparation, which outlive a decoder that takes its process along."""
-    for folder in ("fuzzed", "pieces"):
+    for folder in ("fuzzed", "clips"):
         (tmp_path / folder).mkdir()
     whole = {name: write_video(tmp_path / name, 20, **options).read_bytes() for name, options in VIDEOS.items()}
     count, outcomes, faults, died = size(5_000), Counter(), Counter(), []
     alone = door._alone
-    monkeypatch.setattr(door, "_alone", lambda piece: (died.append(piece.uid), alone(piece)))
+    monkeypatch.setattr(door, "_alone", lambda clip: (died.append(clip.uid), alone(clip)))
     for began in range(0, count, 250):
         paths = [fuzzed(whole, tmp_path / "fuzzed", seed) for seed in range(began, min(began + 250, count))]
-        pieces = [piece_of(path, tmp_path / "pieces", list(range(20))) for path in paths]
+        clips = [clip_of(path, tmp_path / "clips", list(range(20))) for path in paths]
         try:
-            assert len(list(door._in_processes(pieces, 2))) == len(pieces)
+            assert len(list(door._in_processes(clips, 2))) == len(clips)
         except Exception as error:
             faults[f"{type(error).__name__}: {error}"[:200]] += 1
-        for piece in pieces:
-            outcomes["refused" if piece.bad.exists() else "read" if piece.table.exists() else "lost"] += 1
-        for path in (tmp_path / "fuzzed", tmp_path / "pieces"):
+        for clip in clips:
+            outcomes["refused" if clip.bad.exists() else "read" if clip.table.exists() else "lost"] += 1
+        for path in (tmp_path / "fuzzed", tmp_path / "clips"):
             for left in path.iterdir():
                 left.unlink()
     met = not faults and not outcomes["lost"]

@@ -11,7 +11,8 @@ from gazepose.data.windows import WindowRule
 from gazepose.evaluation.metrics import evaluate, fit_head_pose, head_pose_scores
 from gazepose.models import ModelConfig, build_model
 from gazepose.synthetic.stills import render_stills
-from gazepose.training.engine import LossRule, predict, train_steps
+from gazepose.training.engine import predict, train_steps
+from gazepose.training.losses import LossRule
 from gazepose.training.optim import OptimConfig, make_optimizer
 
 STILLS, LEARNT, EPOCHS, SIZE = 1200, 896, 2, 32
@@ -33,9 +34,9 @@ def test_a_tiny_training_beats_head_pose_alone(tmp_path, figure):
     done = 0
     for epoch in range(EPOCHS):
         order_of(training).epoch = epoch
-        for step in train_steps(accelerator, model, optimizer, training, step=done, total=EPOCHS * len(training),
-                                seed=0, loss=LossRule((0.5, 0.5), label=1, gaze=3), optim=optim):
-            done = step.step + 1
+        for steps in train_steps(accelerator, model, optimizer, training, step=done, total=EPOCHS * len(training),
+                                 seed=0, loss=LossRule((0.5, 0.5), label=1, gaze=3), optim=optim):
+            done = steps[-1].step + 1
     reached = evaluate(index.label[scored], predict(accelerator, model, scoring, scored).score)["mAP"]
     fit = fit_head_pose(index.head_pose[learnt], index.label[learnt])
     alone = evaluate(index.label[scored], head_pose_scores(fit, index.head_pose[scored]))["mAP"]

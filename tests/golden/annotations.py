@@ -13,17 +13,16 @@ from typing import Any
 
 import numpy as np
 
+from gazepose.compat.folders import read_original
 from gazepose.data.annotations import (
-    Clip,
-    _segments,  # read_clips and read_original show its result in labels only
     raw_tracks,
     read_clips,
-    read_original,
     read_split,
+    segments_of,  # read_clips and read_original show its result in labels only
 )
 from gazepose.data.index import Index, write_index
 from gazepose.data.shards import ShardWriter
-from gazepose.data.tracks import POLICIES
+from gazepose.data.tracks import POLICIES, Clip
 from gazepose.data.windows import centre_rows
 from golden import Result, apart, read, same, some
 
@@ -90,9 +89,9 @@ def check_tracks(annotated: list[dict], folder: Path) -> Iterator[Result]:
 def check_results(annotated: list[dict], folder: Path) -> Iterator[Result]:
     """A clip with segments has a result file with those of a known person."""
     looking = {clip["clip_uid"]: clip.get("social_segments_looking") for clip in annotated}
-    found = {f"{uid}.json": _segments(segments, ("person", "start_frame", "end_frame"), BASELINE, Counter())
+    found = {f"{uid}.json": segments_of(segments, ("person", "start_frame", "end_frame"), BASELINE, Counter())
              for uid, segments in looking.items() if segments}
-    wanted = {path.name: _segments(read(path), ("label", "start_frame", "end_frame"), BASELINE, Counter())
+    wanted = {path.name: segments_of(read(path), ("label", "start_frame", "end_frame"), BASELINE, Counter())
               for path in folder.glob("*.json")}
     yield Result("result_LAM", same(found, some("result_LAM", wanted)), 0)
 

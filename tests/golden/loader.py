@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from making import prepare
 
+from gazepose.compat.folders import read_original
 from gazepose.data import windows
-from gazepose.data.annotations import read_original
 from gazepose.data.index import Index, add_columns, write_index
 from gazepose.data.join import join
 from gazepose.data.loader import make_loader

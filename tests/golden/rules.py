@@ -18,6 +18,7 @@ from gazepose.models import ModelConfig, Priors, build_model
 from golden import z
 
 Entries = tuple[tuple[str, tuple[int, ...], str], ...]                    # published key, shape, dtype
+GAINS = {"lstm.": 3, "base_model.fc": 1.5}                               # by how a weight's key begins
 maps_seen: dict[tuple[str, torch.dtype], tuple[dict[str, Tensor], Tensor]] = {}
 
 
@@ -34,7 +35,7 @@ def filled(salt: str, key: str, shape: tuple[int, ...], dtype: str) -> Tensor:
     elif len(shape) == 1:
         v = 1 + 0.1 * v
     elif not (key.endswith("_embed.weight") or key in ("head_query", "landmark_query", "headpos_emeb")):
-        gain = 3 if key.startswith("lstm.") else 1.5 if key.startswith("base_model.fc") else 1
+        gain = next((gain for part, gain in GAINS.items() if key.startswith(part)), 1)
         v = gain / math.sqrt(math.prod(shape[1:])) * v
     return torch.from_numpy(v.astype(np.float32).reshape(shape))
 

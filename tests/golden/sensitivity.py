@@ -77,9 +77,9 @@ def post_norm(model: Any) -> Changes:
         x = self.norm1(x + self.self_attn(x + positions, x + positions, x))
         return self.norm2(x + self.linear2(F.relu(self.linear1(x))))
 
-    def decode(self: Any, x: Tensor, query_positions: Tensor, memory: Tensor, placed_memory: Tensor) -> Tensor:
+    def decode(self: Any, x: Tensor, query_positions: Tensor, memory: Tensor, memory_keys: Tensor) -> Tensor:
         x = self.norm1(x + self.self_attn(x + query_positions, x + query_positions, x))
-        x = self.norm2(x + self.multihead_attn(x + query_positions, placed_memory, memory))
+        x = self.norm2(x + self.multihead_attn(x + query_positions, memory_keys, memory))
         return self.norm3(x + self.linear2(F.relu(self.linear1(x))))
 
     return [patch.object(transformer.EncoderLayer, "forward", encode),

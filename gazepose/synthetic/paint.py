@@ -1,7 +1,8 @@
-"""Kernels that paint: eyes and lids, brows, nostrils, lips and glasses, per sample, on the surface raster.py drew.
+"""Kernels that paint eyes and lids, brows, nostrils, lips and glasses, per sample, on the surface that raster.py drew.
 
-What they read of a person is one vector of numbers and one table of colours, whose places are named here.
-numba's cache looks at one file only: what these kernels call and every constant they read stays in this file.
+A person is given as one vector of numbers and one table of colours; their places are named here.
+numba's cache checks one file only, so all that these kernels call, and every constant they read, is in this file.
+The painting kernel is one long loop on purpose: helpers would cost speed or change the last bit.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def _unit(x):
 
 
 @njit(cache=True, nogil=True)
-def paint_features(paint, colours, eyes, gaze, lids, mouth, head, origin, light, camera, x0, y0, box, depth, code):
+def paint_face(paint, colours, eyes, gaze, lids, mouth, head, origin, light, camera, x0, y0, box, depth, code):
     """Paint eyes, brows, nostrils and lips on the skin samples inside box (samples: x1, y1, x2, y2)."""
     h, w = depth.shape
     radius, iris, pupil = paint[EYE_R], paint[IRIS_R], paint[PUPIL_R]
@@ -70,8 +71,8 @@ def paint_features(paint, colours, eyes, gaze, lids, mouth, head, origin, light,
             at_mouth = bx < 1.15 * mw and my - 0.022 - gap < py < my + 0.017
             if not (at_eye or at_brow or at_nose or at_mouth):
                 continue
-            tint[0] = tint[1] = tint[2] = 1.0  # what the lit skin is multiplied by
-            over, pr, pg, pb = 0.0, 0.0, 0.0, 0.0  # what is laid over it, and how much of it
+            tint[0] = tint[1] = tint[2] = 1.0  # factors of the lit skin
+            over, pr, pg, pb = 0.0, 0.0, 0.0, 0.0  # share and colour of a layer over it
             dark = 0.0  # lashes over everything
 
             if at_eye:
@@ -232,7 +233,7 @@ def paint_features(paint, colours, eyes, gaze, lids, mouth, head, origin, light,
 
 @njit(cache=True, nogil=True)
 def draw_frame(segments, width, shown, head, origin, camera, x0, y0, depth, code):
-    """Glasses: lines of constant width, each sample covered at most once, hidden by what is nearer."""
+    """Draw glasses as lines of constant width. A sample is covered at most once; nearer surfaces hide the lines."""
     h, w = depth.shape
     f, cx, cy = camera[0], camera[1], camera[2]
     ends = np.empty((segments.shape[0], 2, 3))  # x, y in samples, 1 / depth
