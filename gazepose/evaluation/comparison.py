@@ -48,7 +48,7 @@ class Gain:
 
     @property
     def sign(self) -> int | None:
-        """1 a gain, -1 a loss, 0 not told apart from none (the interval holds 0); None without an interval."""
+        """1: a gain. -1: a loss. 0: neither is shown, because the interval holds 0. None: there is no interval."""
         if self.interval is None:
             return None
         low, high = self.interval
@@ -163,7 +163,7 @@ def resampled(label: np.ndarray, sets: Sequence[np.ndarray], clip: np.ndarray, m
     """
     if draws is None:
         draws = 200 if len(label) < 50_000 else 50
-    found: dict[str, list[list[float]]] = {key: [] for key in metrics}
+    values: dict[str, list[list[float]]] = {key: [] for key in metrics}
     scored = [known_faces(label, score)[0] for score in sets]
     clip = np.asarray(clip)[np.asarray(label) >= 0]
     for rows in _draws_of_clips(clip, draws) if scored else ():
@@ -172,8 +172,8 @@ def resampled(label: np.ndarray, sets: Sequence[np.ndarray], clip: np.ndarray, m
             continue
         faces = [Scored(looking, each.score[rows]) for each in scored]
         for key in metrics:
-            found[key].append([METRICS[key].compute(each) for each in faces])
-    return {key: np.array(values) for key, values in found.items() if len(values) > draws / 2}
+            values[key].append([METRICS[key].compute(each) for each in faces])
+    return {key: np.array(drawn) for key, drawn in values.items() if len(drawn) > draws / 2}
 
 
 def _draws_of_clips(clip: np.ndarray, draws: int) -> Iterator[np.ndarray]:

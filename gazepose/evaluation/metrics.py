@@ -234,7 +234,7 @@ def head_pose_scores(fit: Sequence[float] | np.ndarray, pose: np.ndarray) -> np.
     """Probability of looking by head pose alone, float64 [M].
 
     Args:
-        fit: what `fit_head_pose` found in the training split; a run keeps it in config.json.
+        fit: weights that `fit_head_pose` fitted on the training split; config.json of a run has them.
         pose: float [M, 3] degrees, NaN unknown.
 
     Raises:
@@ -255,7 +255,7 @@ def trivial_baselines(
 
     "prevalence" gives every face the training split's rate of looking. A constant score has no order, so its AP is
     that of the one threshold it offers, the class's share, and not of the order the rows happen to lie in. "head_pose"
-    is `head_pose_scores` of a fit. A baseline that cannot be had (no training labels, no known head pose) is None.
+    is `head_pose_scores` of a fit. Without training labels or known head poses a baseline is None.
     """
     pose, train_label = np.asarray(pose), np.asarray(train_label)
     labelled = train_label >= 0

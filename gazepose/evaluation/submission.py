@@ -120,7 +120,7 @@ def check(path: Path | str, expected: Iterable[Face]) -> int:
     """Refuse a submission that the server would refuse, or would score as something it is not.
 
     Args:
-        path: the JSON, or the headerless CSV it is made from; told apart by their first character.
+        path: the JSON, or the headerless CSV it is made from; recognised by their first character.
         expected: (video_id, unique_id, track_id) of every face that must be in it.
 
     Returns:
@@ -134,17 +134,17 @@ def check(path: Path | str, expected: Iterable[Face]) -> int:
     with open(path, "rb") as file:
         is_json = file.read(4096).lstrip()[:1] in (b"{", b"[")
     rows, faults = _read_submission(path) if is_json else (read_test_csv(path), [])
-    wanted = dict.fromkeys(tuple(map(str, face)) for face in expected)  # keeps the order for the examples
-    found = Counter(row[:3] for row in rows)
+    required = dict.fromkeys(tuple(map(str, face)) for face in expected)  # keeps the order for the examples
+    counts = Counter(row[:3] for row in rows)
 
     def names(faces: Iterable[tuple]) -> list[str]:
         return [f"{video}:{track}:{unique}" for video, unique, track in faces]
 
     scores = [(f"{video}:{track}:{unique}={score}", score) for video, unique, track, score in rows]
     examples = {
-        "faces missing": names(face for face in wanted if face not in found),
-        "faces more than once": names(face for face, times in found.items() if times > 1),
-        "faces that the test set does not have": names(face for face in found if face not in wanted),
+        "faces missing": names(face for face in required if face not in counts),
+        "faces more than once": names(face for face, times in counts.items() if times > 1),
+        "faces that the test set does not have": names(face for face in counts if face not in required),
         "scores not finite": [name for name, score in scores if not math.isfinite(score)],
         "scores outside 0..1": [name for name, score in scores if math.isfinite(score) and not 0 <= score <= 1],
     }
@@ -152,6 +152,6 @@ def check(path: Path | str, expected: Iterable[Face]) -> int:
     if not rows:
         faults.append("no rows at all")
     if faults:
-        raise ValueError(f"{path}: {len(rows)} rows for {len(wanted)} faces: {'; '.join(faults)} -> do not hand this "
+        raise ValueError(f"{path}: {len(rows)} rows for {len(required)} faces: {'; '.join(faults)} -> do not hand this "
                          "in; run infer.py on the whole test split and build it again")
     return len(rows)

@@ -131,8 +131,9 @@ def _lines(path: Path, notes: list[str]) -> list[dict[str, Any]]:
 def _read_scores(path: Path, records: Records) -> None:
     """Fill scores, tracks and mistakes from a table of scores and the crops that belong to it."""
     columns = read_arrays(path)
-    if lost := [name for name in ("row", "score", "label") if name not in columns]:
-        raise ValueError(f"{path}: no column {', '.join(lost)} -> {AGAIN}")
+    missing = [name for name in ("row", "score", "label") if name not in columns]
+    if missing:
+        raise ValueError(f"{path}: no column {', '.join(missing)} -> {AGAIN}")
     if any(len(column) != len(columns["row"]) for column in columns.values()):
         raise ValueError(f"{path}: its columns differ in length -> {AGAIN}")
     known = columns["label"] >= 0
