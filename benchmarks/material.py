@@ -18,10 +18,9 @@ import numpy as np
 from gazepose.data.index import Index, write_index
 from gazepose.data.prepare import PrepareConfig, prepare
 from gazepose.processes import Processes
-from gazepose.synthetic import camera
-from gazepose.synthetic.behaviour import FPS, PRESETS
-from gazepose.synthetic.draw import draw_clip
+from gazepose.synthetic.camera import draw_clip, write_mp4
 from gazepose.synthetic.plan import plan_clip
+from gazepose.synthetic.presets import FPS, PRESETS
 
 SECONDS = 20                     # of rendered footage, repeated to any length
 # the default world at full size; seed 2 casts 14 people in 5 shots, 2.6 annotated faces a frame
@@ -67,7 +66,7 @@ def footage(work: Path, quick: bool) -> tuple[Path, dict[str, Any]]:
             print(f"rendering {preset.shots * preset.frames[0]} frames of {preset.size[0]} x {preset.size[1]}, once")
             part.mkdir()
             clip = plan_clip(preset, SEED, "train", 0)
-            camera.write_mp4(part / "clip.mp4", grainy(draw_clip(clip)), preset.size, 23)
+            write_mp4(part / "clip.mp4", grainy(draw_clip(clip)), preset.size, 23)
             (part / "clip.json").write_text(json.dumps(clip.annotation))
     return work / "footage" / "clip.mp4", json.loads((work / "footage" / "clip.json").read_text())
 

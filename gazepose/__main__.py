@@ -22,11 +22,10 @@ from gazepose.doctor import examine
 from gazepose.doctor.text import as_text
 from gazepose.evaluation import submission
 from gazepose.evaluation.predictions import faces
-from gazepose.experiments.ensemble import make_chain
-from gazepose.experiments.sweep.page import write_results
-from gazepose.experiments.sweep.plan import POOL, read_experiment
-from gazepose.experiments.sweep.run import run_sweep
-from gazepose.experiments.sweep.work import ONE_PROCESS
+from gazepose.experiments.ensemble import make_submission
+from gazepose.experiments.plan import POOL, read_experiment
+from gazepose.experiments.results import write_results
+from gazepose.experiments.sweep import ONE_PROCESS, run_sweep
 from gazepose.priors import commands as door
 from gazepose.priors.import_files import Prior
 from gazepose.processes import EXIT_PREEMPTED, Preempted, StopRequest
@@ -112,7 +111,7 @@ def chain(runs: tyro.conf.Positional[tuple[Path, ...]], out: Path = Path("runs/c
     """
     if not runs:
         raise ValueError("chain: no run -> name one run folder or more, which infer.py has scored on val and test")
-    print(make_chain(runs, out, causal))
+    print(make_submission(runs, out, causal))
 
 
 def report(run: tyro.conf.Positional[tuple[Path, ...]], out: Path | None = None) -> None:
@@ -155,8 +154,8 @@ def sweep(file: tyro.conf.Positional[Path], *, data: Path | None = None, worlds:
     StopRequest()                                # SIGTERM ends the work below, which has its runs save first
     try:
         command = f"python -m gazepose sweep {shlex.join(sys.argv[2:])}"
-        failed = run_sweep(read_experiment(file), command, out, data=data, worlds=worlds, seeds=seeds, start=start,
-                           flags=shlex.split(flags), launch=launch,
+        failed = run_sweep(read_experiment(file), command, out, preset=find_source(data).preset, data=data,
+                           worlds=worlds, seeds=seeds, start=start, flags=shlex.split(flags), launch=launch,
                            jobs=0 if collect else jobs or max(1, torch.cuda.device_count()),
                            part=(int(number), int(parts)))
     except Preempted as error:

@@ -13,11 +13,10 @@ from pathlib import Path
 import torch
 
 from gazepose.config import DataConfig, InferConfig, check_priors, parse, readable_errors
-from gazepose.data.behaviours import BEHAVIOURS
 from gazepose.data.challenge import test_labels
 from gazepose.data.loader import make_loader
 from gazepose.data.prepare import PrepareConfig
-from gazepose.data.windows import WindowRule, quality_fit
+from gazepose.data.windows import BEHAVIOURS, WindowRule, quality_fit
 from gazepose.evaluation.metrics import evaluate, metrics_line
 from gazepose.evaluation.predictions import faces, write_csv, write_records
 from gazepose.evaluation.submission import check, csv_to_json

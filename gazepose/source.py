@@ -12,8 +12,7 @@ from gazepose.data.streaming import VideoIndex, list_faces, open_index
 from gazepose.data.windows import centre_rows
 from gazepose.io import read_object
 from gazepose.processes import Processes
-from gazepose.synthetic.stills import render_stills
-from gazepose.synthetic.world import PRESETS, render_world
+from gazepose.synthetic.presets import PRESETS
 
 EGO4D = Path("data")
 
@@ -32,6 +31,7 @@ class Source:
             if processes.rank == 0 and not (self.root / "world.json").exists():
                 processes.notify(f"data: no Ego4D at hand, so the embedded world '{self.preset}' is rendered into "
                               f"{self.root}")
+                from gazepose.synthetic.world import render_world  # numba takes a second to import
                 render_world(self.root, self.preset, self.seed, notify=processes.notify)
             processes.barrier()
         return self
@@ -62,6 +62,7 @@ class Source:
         if self.preset is None:
             raise ValueError(f"{self.root}: only an embedded world has stills -> give --train_on train, or --preset")
         if processes.rank == 0:
+            from gazepose.synthetic.stills import render_stills
             render_stills(self.root, self.preset, self.seed, PRESETS[self.preset].stills, config.crop_size,
                           notify=processes.notify)
         processes.barrier()

@@ -1,9 +1,12 @@
 """Flips and crops on the device: pixels and priors move together."""
 
+import numpy as np
 import pytest
 import torch
 
-from gazepose.training.augment import MEAN, STD, mirror, move_landmarks, normalise, to_model, warp
+from gazepose.data.windows import WindowRule, make_batch
+from gazepose.models import Priors
+from gazepose.training.augment import MEAN, MOVES, STD, mirror, move_landmarks, normalise, to_model, warp
 
 WHOLE = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
 
@@ -86,6 +89,15 @@ def test_the_mirror_is_that_of_training_and_its_own_inverse():
     torch.testing.assert_close(again["landmarks"], plain["landmarks"])
     unknown = mirror({**plain, "landmarks": torch.full((1, 5, 3), torch.nan)})
     assert torch.isnan(unknown["landmarks"]).all()
+
+
+def test_a_batch_holds_the_priors_of_the_models_and_a_prior_without_a_move_stays(index_of):
+    given = make_batch(index_of([range(9)]), WindowRule(train=True), np.arange(4), 0, 16)
+    others = {"frames", "window", "gaze", "label", "row", "flip", "crop"}
+    assert given.keys() - others == set(Priors._fields) and not others - given.keys()
+    assert set(MOVES) == {"gaze", *Priors._fields}
+    blink = torch.rand(4)
+    assert torch.equal(mirror(to_model({**given, "blink": blink}))["blink"], blink)
 
 
 def test_unknown_stays_unknown():

@@ -147,7 +147,7 @@ def test_the_published_behaviour_reaches_training_and_inference(work):
                       "infer.make_loader = lambda index, rule, *a, **k: print(rule) or make(index, rule, *a, **k); "
                       "infer.main()")
     said = ran("-c", shows_the_rule, "--checkpoint", "runs/published", "--split", "test", "--limit", "10", cwd=work)
-    assert "behaviour=Behaviour(name='published'" in said and "test=True" in said and "10 faces" in said
+    assert "behaviour=LoaderRules(share_frames=False" in said and "test=True" in said and "10 faces" in said
     shutil.rmtree(work / "runs" / "published")
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from making import prepare
 from test_boxes import HEADER, table
+from test_doctor import fast_start
 from test_prepare import HEIGHT, WIDTH, barcode, data_set, quiet, write_video
 
 from gazepose.data.index import Index
@@ -19,7 +20,7 @@ from gazepose.data.tracks import POLICIES
 from gazepose.doctor import examine
 from gazepose.doctor.text import as_text
 
-HARMLESS = {"test_absent", "priors_absent", "segment_not_at_me", "segment_without_face"}
+HARMLESS = {"split_absent", "priors_absent", "segment_not_at_me", "segment_without_face"}
 SPLITS = {"train": {"c": [("t", [1, 2, 3, 4, 6])], "d": [("u", [2, 3]), ("v", [7, 8, 9])]},
           "val": {"e": [("t", [2, 3, 4])]}}
 
@@ -181,14 +182,14 @@ def image_cut_short(root):
 
 
 FAULTS = [
-    (own, mkv_cut_short, "video_cut_short", "look"), (own, clip_in_both_tables, "clip_in_two_splits", "must"),
-    (own, table_with_a_word, "boxes_unusable", "must"), (own, two_tables, "boxes_unusable", "must"),
-    (own, mov_gone, "video_missing", "must"), (own, mov_of_nobody, "video_unused", "note"),
+    (own, mkv_cut_short, "pictures_damaged", "look"), (own, clip_in_both_tables, "clip_in_two_splits", "must"),
+    (own, table_with_a_word, "file_unusable", "must"), (own, two_tables, "file_unusable", "must"),
+    (own, mov_gone, "pictures_missing", "must"), (own, mov_of_nobody, "clip_unused", "note"),
     (own, labels_gone, "split_unlabelled", "must"),
-    (merged, clip_in_no_list, "clip_no_split", "note"), (merged, clip_without_a_uid, "clip_no_uid", "look"),
+    (merged, clip_in_no_list, "clip_unused", "note"), (merged, clip_without_a_uid, "name_unusable", "look"),
     *[(make, *fault) for make in (images, faces) for fault in (
-        (folder_gone, "images_missing", "must"), (image_gone, "face_without_image", "look"),
-        (image_cut_short, "image_damaged", "must"))]]
+        (folder_gone, "pictures_missing", "must"), (image_gone, "face_without_picture", "look"),
+        (image_cut_short, "pictures_damaged", "must"))]]
 
 
 @pytest.mark.parametrize(("make", "plant", "kind", "level"), FAULTS,
@@ -202,7 +203,7 @@ def test_a_planted_fault_is_named_with_its_place(tmp_path, make, plant, kind, le
     assert (found["count"], found["level"]) == (1, level) and facts["healthy"] == (level != "must")
     assert place.items() <= found["examples"][0].items(), found["examples"]
     if level != "must":
-        agrees(root, facts, ("val",) if kind == "clip_no_uid" else ("train", "val"))
+        agrees(root, facts, ("val",) if kind == "name_unusable" else ("train", "val"))
     elif kind not in ("clip_in_two_splits", "split_unlabelled"):
         with pytest.raises(ValueError, match=r"clips cannot be used|boxes.train\.csv"):
             prepare(root, place["split"] if "split" in place else "train", crop_size=16, jobs=1, notify=quiet)
@@ -223,7 +224,8 @@ def test_a_folder_to_be_scored_needs_neither_labels_nor_another_split(tmp_path):
     table(root / "boxes" / "val.csv", f"e,t,3,0,0,{WIDTH},{HEIGHT}")
     facts = examine(root)
     assert facts["healthy"] and {"split_absent", "split_unlabelled"} <= set(facts["findings"])
-    assert facts["findings"]["split_absent"]["examples"] == [{"split": "train", "file": "boxes/train.csv"}]
+    assert facts["findings"]["split_absent"]["examples"][0] == {"what": "table of boxes", "split": "train",
+                                                                 "file": "boxes/train.csv"}
     agrees(root, facts, ("val",))
     (root / "boxes" / "val.csv").unlink()
     assert examine(root)["findings"]["split_absent"]["level"] == "must"
@@ -241,15 +243,8 @@ def test_parquet_is_read_as_csv_is(tmp_path):
 
 
 def test_a_video_at_any_rate_is_right_where_frames_are_numbered_as_decoded(tmp_path):
-    import av
     root = own(tmp_path)
-    (root / "videos" / "c.mp4").unlink()
-    with av.open(str(root / "videos" / "c.mp4"), "w") as container:
-        stream: Any = container.add_stream("libx264", rate=25)
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-        for number in range(9):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(barcode(number), format="rgb24")))
-        container.mux(stream.encode())
+    fast_start(root / "videos" / "c.mp4", 9, rate=25)
     assert set(examine(root)["findings"]) <= HARMLESS
 
 
@@ -260,4 +255,4 @@ def test_what_crops_are_taken_from_may_be_asked_for(tmp_path):
             write_video(root / "videos" / f"{clip}.mp4", 12)
     shutil.rmtree(root / "video_imgs" / "d")
     assert examine(root)["healthy"] and examine(root)["crops_from"] == "videos"
-    assert examine(root, crops_from="images")["findings"]["images_missing"]["clips"] == ["d"]
+    assert examine(root, crops_from="images")["findings"]["pictures_missing"]["clips"] == ["d"]

@@ -55,11 +55,12 @@ from gazepose.data.tracks import POLICIES, FaceTrack
 from gazepose.data.video import container_of, frames_in_order
 from gazepose.data.windows import WindowRule, make_batch
 from gazepose.doctor.checks import Findings
-from gazepose.doctor.tables import examine_table
+from gazepose.doctor.tables import check_table
 from gazepose.evaluation.metrics import class_weights, evaluate
 from gazepose.evaluation.submission import check, csv_to_json
 from gazepose.io import MAX_HEADER, MAX_TENSORS, read_arrays, read_tensors, sha256_of, write_json
-from gazepose.models.gazepose import ModelConfig, create_backbone
+from gazepose.models import ModelConfig
+from gazepose.models.backbone import create_backbone
 from gazepose.priors.hopenet import read_hopenet
 from gazepose.priors.import_files import CSV_COLUMNS, parse_key, read_priors
 from gazepose.report.records import read_records
@@ -448,8 +449,8 @@ def test_a_bomb_in_any_file_that_is_read_does_not_go_off(tmp_path):
 
     def examined(path: Path) -> None:
         findings = Findings()
-        examine_table(world, path.parent.name, "train", {}, findings)
-        assert "table_unusable" in findings.found
+        check_table(world, path.parent.name, "train", {}, findings)
+        assert "file_unusable" in findings.found
 
     def trained(name: str) -> Callable[[Path], None]:
         def resumes(path: Path) -> None:
@@ -556,7 +557,7 @@ def test_a_backbone_is_a_name_of_timms_own(name, monkeypatch):
         raise AssertionError("a connection")
     monkeypatch.setattr(socket.socket, "connect", connects)
     with pytest.raises(ValueError, match="backbone: timm has no"):
-        create_backbone(ModelConfig(backbone=name))
+        create_backbone(name)
 
 
 # JSON and settings

@@ -21,11 +21,10 @@ from torch import nn
 
 from gazepose.config import InferConfig, TrainConfig, parse, parse_train
 from gazepose.data import features as files
-from gazepose.data.behaviours import BEHAVIOURS
 from gazepose.data.features import Features
 from gazepose.data.index import Index
 from gazepose.data.loader import make_loader
-from gazepose.data.windows import BLACK, WindowRule, read_pool, shown_rows
+from gazepose.data.windows import BEHAVIOURS, BLACK, WindowRule, read_pool, shown_rows
 from gazepose.io import lock
 from gazepose.processes import Processes
 from gazepose.training import feature_cache as feature_cache

@@ -11,17 +11,8 @@ import numpy as np
 import pytest
 
 from gazepose.synthetic.features import LASH
-from gazepose.synthetic.head import (
-    Light,
-    Pose,
-    eye_centres,
-    face_box,
-    landmark_points,
-    landmark_visible,
-    make_identity,
-    projected,
-    render_person,
-)
+from gazepose.synthetic.head import Light, Pose, face_box, landmark_visible, projected, render_person
+from gazepose.synthetic.identity import make_identity
 
 UPRIGHT = np.diag([1.0, -1.0, -1.0])
 LIGHT = Light(np.array([-0.3, -0.5, -0.8]), np.full(3, 0.75), np.full(3, 0.40), np.full(3, 0.22))
@@ -39,7 +30,7 @@ def turned(yaw: float, pitch: float = 0.0) -> np.ndarray:
 
 def looking(identity, target, rotation=UPRIGHT, position=(0.0, 0.0, 1.0), **face) -> Pose:
     """A pose whose eyes both point at a target of the camera frame."""
-    gaze = rotation.T @ (np.asarray(target, float) - position) - eye_centres(identity)
+    gaze = rotation.T @ (np.asarray(target, float) - position) - identity.eyes
     return Pose(np.array(position), rotation, gaze / np.linalg.norm(gaze, axis=1, keepdims=True), **face)
 
 
@@ -58,7 +49,7 @@ def dark_centroid(identity, pose, eye=0) -> np.ndarray:
     paint[LASH] = 0.0  # lashes are as dark as a pupil
     shown = picture(replace(identity, paint=paint), pose).astype(np.float32).mean(-1)
     grey = cv2.morphologyEx(shown, cv2.MORPH_OPEN, np.ones((5, 5)))
-    x, y = projected(eye_centres(identity), pose, FOCAL, CENTRE)[eye]
+    x, y = projected(identity.eyes, pose, FOCAL, CENTRE)[eye]
     rows, cols = np.mgrid[int(y) - 9 : int(y) + 10, int(x) - 14 : int(x) + 15]
     weight = np.clip(grey[rows, cols].min() + 25 - grey[rows, cols], 0, None)
     return np.array([(weight * (cols + 0.5)).sum(), (weight * (rows + 0.5)).sum()]) / weight.sum()
@@ -76,7 +67,8 @@ def person():
 
 DIGEST = """
 import hashlib, numpy as np
-from gazepose.synthetic.head import Light, Pose, make_identity, render_person
+from gazepose.synthetic.head import Light, Pose, render_person
+from gazepose.synthetic.identity import make_identity
 pose = Pose(np.array([0.05, 0.02, 1.0]), np.diag([1.0, -1.0, -1.0]), np.array([[0, 0, 1.0]] * 2), mouth=0.4)
 light = Light(np.array([-0.3, -0.5, -0.8]), np.ones(3), np.ones(3) * 0.4, np.ones(3) * 0.2)
 drawn = render_person(make_identity(5), pose, light, 300.0, (100.0, 80.0), (200, 200))
@@ -103,7 +95,7 @@ def test_eyes_on_the_camera_put_the_pupil_on_the_projected_eye_centre():
         for rotation in (UPRIGHT, turned(15), turned(-15)):
             pose = looking(identity, (0, 0, 0), rotation)
             for eye in (0, 1):
-                place = projected(eye_centres(identity), pose, FOCAL, CENTRE)[eye]
+                place = projected(identity.eyes, pose, FOCAL, CENTRE)[eye]
                 assert np.abs(dark_centroid(identity, pose, eye) - place).max() < 1.3
 
 
@@ -133,7 +125,7 @@ def test_closed_lids_hide_the_eyeball(person):
 
 
 def test_the_mouth_opens_dark_inside(person):
-    x, y = projected(landmark_points(person), looking(person, (0, 0, 0)), FOCAL, CENTRE)[3:].mean(0)
+    x, y = projected(person.landmarks, looking(person, (0, 0, 0)), FOCAL, CENTRE)[3:].mean(0)
     inside = np.s_[int(y) + 8 : int(y) + 14, int(x) - 5 : int(x) + 6]
     shut, talking = (picture(person, looking(person, (0, 0, 0), mouth=m))[inside].mean() for m in (0, 1))
     assert talking < 0.7 * shut
@@ -143,7 +135,7 @@ def test_landmarks_lie_inside_the_face_box_and_are_seen_from_the_front():
     for identity in map(make_identity, range(12)):
         pose = looking(identity, (0, 0, 0))
         box = face_box(identity, pose, FOCAL, CENTRE)
-        points = projected(landmark_points(identity), pose, FOCAL, CENTRE)
+        points = projected(identity.landmarks, pose, FOCAL, CENTRE)
         assert ((points > box[:2]) & (points < box[2:])).all()
         assert points[1, 0] > points[2, 0] and points[3, 0] > points[4, 0]  # own left is image right
         assert landmark_visible(identity, pose).all()

@@ -12,13 +12,14 @@ import timm
 import torch
 from safetensors.torch import save_file
 
+from gazepose.data.head_angles import head_angles
 from gazepose.data.index import Index, write_index
 from gazepose.data.shards import ShardWriter, encode
 from gazepose.priors import commands as door
-from gazepose.priors.head_pose import FACE, expected_angle, from_hopenet, head_angles, pose_from_landmarks
+from gazepose.priors.head_pose import FACE, expected_angle, from_hopenet, pose_from_landmarks
 from gazepose.priors.hopenet import read_hopenet
 from gazepose.priors.landmarks import detected_landmarks, open_landmarker
-from gazepose.synthetic.truth import camera_angles
+from gazepose.synthetic.plan import camera_angles
 
 HEADS = ("yaw", "pitch", "roll")
 

@@ -11,11 +11,9 @@ CORE = ["models", "data", "evaluation", "training"]
 DRAWING = "report.style"                      # the wings' one shared room
 WINGS = ["compat", "synthetic", "priors", "doctor", "report", "experiments"]
 TOP = ["source", "config", "train", "infer", "__main__"]
-LAZY = {("source", "synthetic"), ("training.checkpoint", "compat")}
+LAZY = {("source", "synthetic"), ("training.checkpoint", "compat"), ("experiments.plan", "config")}
 """imports of a wing by a room before it: inside a function only"""
-TO_MEND = {("experiments.sweep.drawing", "report"), ("experiments.sweep.plan", "config"),
-           ("experiments.sweep.run", "source"), ("experiments.sweep.table", "report"),
-           ("experiments.sweep.write", "report"), ("synthetic.truth", "priors")}
+TO_MEND = {("experiments.drawing", "report"), ("experiments.results", "report")}
 ONLY_HERE = {"decord": ["data.video"], "tyro": ["config", "__main__"], "timm": ["models", "compat.checkpoints"],
              "mediapipe": ["priors.landmarks"], "sklearn": ["evaluation.metrics", "experiments", "report"],
              "filelock": ["io"], "numba": ["synthetic"], "matplotlib": ["report", "experiments"]}

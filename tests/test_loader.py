@@ -7,7 +7,7 @@ import warm
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gazepose.data import handover
+from gazepose.data import shared_buffers
 from gazepose.data.loader import BatchOrder, make_loader
 from gazepose.data.windows import WindowRule, segments
 
@@ -97,11 +97,11 @@ def test_workers_give_the_same_batches(index_of):
 
 
 def test_a_buffer_is_used_again_once_no_tensor_is_left_on_it():
-    buffers = handover.Buffers()
+    buffers = shared_buffers.SharedBuffers()
 
     def sent(value: int, count: int = 3) -> torch.Tensor:
-        buffers.take((count, 4, 4, 3))[:] = value
-        make, how = buffers.lend().__reduce__()
+        buffers.empty((count, 4, 4, 3))[:] = value
+        make, how = buffers.sent().__reduce__()
         return make(*how)
     first, second = sent(1), sent(2)
     part, place = first[1:, 0], first.data_ptr()
@@ -112,7 +112,7 @@ def test_a_buffer_is_used_again_once_no_tensor_is_left_on_it():
     fourth, many = sent(4), [sent(number) for number in range(5, 15)]        # more than there are buffers
     assert fourth.data_ptr() == place and [int(tensor.max()) for tensor in many] == list(range(5, 15))
     del many, fourth
-    assert (sent(20, 50) == 20).all() and len(buffers._kept) <= handover.BUFFERS      # none is large enough
+    assert (sent(20, 50) == 20).all() and len(buffers._buffers) <= shared_buffers.BUFFERS      # none is large enough
 
 
 def test_batches_of_workers_are_those_of_the_process_itself(index_of):

@@ -18,14 +18,13 @@ from making import prepare
 from gazepose.data import clip_crops as pieces
 from gazepose.data import prepare as door
 from gazepose.data import video
-from gazepose.data.behaviours import BEHAVIOURS
 from gazepose.data.challenge import parse_name
 from gazepose.data.crops import published_crop, stored_crop
 from gazepose.data.index import Index
 from gazepose.data.quality import fit_gaussian, laplacian_variance
 from gazepose.data.shards import decode, encode
 from gazepose.data.video import DECODERS, frames_in_order, video_facts
-from gazepose.data.windows import WindowRule, window_rows
+from gazepose.data.windows import BEHAVIOURS, WindowRule, window_rows
 from gazepose.synthetic.camera import write_mp4
 
 WIDTH, HEIGHT, BITS = 320, 128, 8

@@ -19,9 +19,8 @@ from making import prepare
 from gazepose import __main__ as verbs
 from gazepose.compat.checkpoints import KINDS, read_published
 from gazepose.compat.start import IMPORTED, import_published, start_from
-from gazepose.data.behaviours import BEHAVIOURS
 from gazepose.data.index import Index
-from gazepose.data.windows import WindowRule, make_batch
+from gazepose.data.windows import BEHAVIOURS, WindowRule, make_batch
 from gazepose.models import ModelConfig, Priors, build_model
 from gazepose.source import chosen_rows
 from gazepose.training import checkpoint

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gazepose.data.index import Index, add_columns, join, write_index
+from gazepose.data.index import Index, add_columns, write_index
+from gazepose.data.join import join
 from gazepose.data.shards import Shards, ShardWriter, decode, encode
 
 
@@ -153,7 +154,7 @@ def test_contents_that_lack_a_shards_size_are_a_named_error(tmp_path):
     contents = made(tmp_path / "train").contents
     del contents["shards"][0]["bytes"]
     (tmp_path / "train" / "index.json").write_text(json.dumps(contents))
-    with pytest.raises(ValueError, match=r"index\.json: a shard's size is not what it should be"):
+    with pytest.raises(ValueError, match=r"index\.json: a shard's size is not as this version writes it"):
         Index.open(tmp_path / "train")
 
 

@@ -12,21 +12,19 @@ import numpy as np
 import pytest
 
 from gazepose.config import TrainConfig, asdict
-from gazepose.experiments.sweep import work as working
-from gazepose.experiments.sweep.page import read_records, results_page
-from gazepose.experiments.sweep.plan import (
-    Experiment,
-    Prediction,
-    Row,
-    Run,
-    Setting,
-    fingerprint,
-    plan,
-    read_experiment,
+from gazepose.experiments import sweep as working
+from gazepose.experiments.plan import Experiment, Prediction, Row, Run, Setting, fingerprint, plan, read_experiment
+from gazepose.experiments.results import (
+    markdown,
+    read_records,
+    record_of,
+    results_page,
+    rows_of,
+    table_csv,
+    verdict,
+    write_record,
 )
-from gazepose.experiments.sweep.table import markdown, record_of, table_csv, verdict
-from gazepose.experiments.sweep.work import share, tasks_of, work
-from gazepose.experiments.sweep.write import write_record
+from gazepose.experiments.sweep import run_all, share, tasks_of
 from gazepose.io import lock
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -147,7 +145,7 @@ def pool(tmp_path, monkeypatch):
         again = ["--resume"] if kind == "train" and (task.folder / "status.json").exists() else []
         return [sys.executable, "-c", STAND_IN, str(task.folder), kind, json.dumps(config), bad["kind"], *again]
 
-    monkeypatch.setattr(working, "_command", command)
+    monkeypatch.setattr(working, "command", command)
     monkeypatch.setattr(working, "LOOK", 0.05)
     name = fingerprint({section: {} for section in ("model", "data", "optim", "run")}, None)[:10]
     start = Run((), tmp_path / f"start-{name}")
@@ -162,13 +160,13 @@ def lines(folder: Path) -> list[str]:
 
 def test_what_is_done_is_not_done_again(pool, capsys):
     predictions, _, folder = pool
-    assert work(predictions, jobs=1) == []
+    assert run_all(predictions, jobs=1) == []
     first = lines(folder)
     assert [line.split()[1] for line in first] == ["train", "train", "infer", "train", "infer"]
     assert first[0].startswith("start-")
-    assert work(predictions, jobs=1) == [] and lines(folder) == first
+    assert run_all(predictions, jobs=1) == [] and lines(folder) == first
     predictions[0].file.unlink()
-    assert work(predictions, jobs=1) == [] and len(lines(folder)) == len(first) + 1
+    assert run_all(predictions, jobs=1) == [] and len(lines(folder)) == len(first) + 1
 
 
 def test_a_run_that_was_stopped_is_resumed(pool):
@@ -176,7 +174,7 @@ def test_a_run_that_was_stopped_is_resumed(pool):
     run = predictions[1].run
     run.folder.mkdir()
     (run.folder / "status.json").write_text('{"state": "preempted"}')
-    work(predictions)
+    run_all(predictions)
     assert [line.endswith("--resume") for line in lines(folder)] == [name.startswith(f"{run.folder.name} train")
                                                                      for name in lines(folder)]
 
@@ -184,24 +182,24 @@ def test_a_run_that_was_stopped_is_resumed(pool):
 def test_what_fails_is_named_with_its_log_and_the_rest_is_done(pool, capsys):
     predictions, bad, folder = pool
     bad["kind"] = "infer"
-    failed = work(predictions)
+    failed = run_all(predictions)
     assert len(failed) == 2 and "error: no such luck -> see" in failed[0] and "sweep.log" in failed[0]
     assert [line.split()[1] for line in lines(folder)] == ["train"] * 3
     bad["kind"] = "train"
     predictions[0].run.start.folder.joinpath("status.json").unlink()
     for prediction in predictions:
         prediction.run.folder.joinpath("status.json").unlink()
-    failed = work(predictions)
+    failed = run_all(predictions)
     assert len(failed) == 5 and sum("which it needs" in sentence for sentence in failed) == 4
 
 
 def test_a_folder_that_holds_other_weights_than_its_name_says_is_refused(pool):
     predictions, _, _ = pool
-    work(predictions)
+    run_all(predictions)
     path = predictions[0].run.folder / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"model": {"model": "other"}}))
     with pytest.raises(ValueError, match="other flags than its name says -> remove it"):
-        work(predictions)
+        run_all(predictions)
 
 
 def test_a_run_that_somebody_else_is_training_is_waited_for(pool):
@@ -216,31 +214,55 @@ def test_a_run_that_somebody_else_is_training_is_waited_for(pool):
     with pytest.raises(BlockingIOError, match=f"process {other.pid} on "):
         lock(start / ".lock")
     began = time.monotonic()
-    assert work(predictions) == [] and time.monotonic() - began > 1.5 and len(lines(folder)) == 5
+    assert run_all(predictions) == [] and time.monotonic() - began > 1.5 and len(lines(folder)) == 5
 
 
-def test_nothing_runs_on_when_the_sweep_is_killed(tmp_path):
-    """The kernel tells the children: there is nobody left who could."""
-    code = ("import sys, pathlib; from gazepose.experiments.sweep import work\n"
-            "from gazepose.experiments.sweep.plan import Run\n"
-            "work._command = lambda task, launch: [sys.executable, '-c', 'import os, time; "
-            "print(os.getpid(), flush=True); time.sleep(60)']\n"
-            "slot = work._slots(1)[0]; folder = pathlib.Path(sys.argv[1]); work._begin(slot, Run((), folder), '')\n"
-            "slot.process.wait()")
-    sweep = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT)
-    log = tmp_path / working.LOG
+LONG = """
+import pathlib, signal, sys, time
+from gazepose.experiments import sweep
+from gazepose.experiments.plan import Prediction, Run
+from gazepose.processes import StopRequest
+
+TRAINING = "import os, signal, sys, time\\n" \
+           "signal.signal(signal.SIGTERM, lambda *_: (print('saved', flush=True), sys.exit(75)))\\n" \
+           "print(os.getpid(), sorted(os.sched_getaffinity(0)), flush=True); time.sleep(60)"
+StopRequest()
+folder = pathlib.Path(sys.argv[1])
+sweep.command = lambda task, launch: [sys.executable, "-c", TRAINING]
+sweep.run_all([Prediction("a", seed, Run((), folder / f"{seed}"), "val") for seed in range(3)])
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=lambda number: number.name)
+def test_nothing_runs_on_when_the_sweep_is_killed_and_what_runs_saves_first(tmp_path, number):
+    """A sweep that is told to stop tells its trainings; of one that is killed the kernel does. No other one starts."""
+    sweep = subprocess.Popen([sys.executable, "-c", LONG, str(tmp_path)], cwd=ROOT)
+    log = tmp_path / "0" / working.LOG
     while not (log.exists() and log.read_text().strip()):
         time.sleep(0.05)
-    pid = int(log.read_text())
-    sweep.send_signal(signal.SIGKILL)
-    sweep.wait()
+    pid = int(log.read_text().split()[0])
+    sweep.send_signal(number)
+    assert sweep.wait() != 0
     for _ in range(100):
         stat = Path(f"/proc/{pid}/stat")
         if not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z":
-            return
+            break
         time.sleep(0.05)
-    os.kill(pid, signal.SIGKILL)
-    pytest.fail("the training went on")
+    else:
+        os.kill(pid, signal.SIGKILL)
+        pytest.fail("the training went on")
+    assert log.read_text().splitlines()[1:] == ["saved"] and not (tmp_path / "1").exists()
+
+
+def test_each_job_has_its_share_of_the_cores_and_the_gpus(monkeypatch):
+    monkeypatch.setattr(working.torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 2, 4, 6})
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert working.shares_of_machine(2) == [([0, 4], "0,2"), ([2, 6], "1")]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,6,7")
+    assert [gpus for _, gpus in working.shares_of_machine(4)] == ["5", "6", "7", "5"]
+    with pytest.raises(ValueError, match="--jobs 5: this machine has 4 cores and 3 GPUs -> give fewer"):
+        working.shares_of_machine(5)
 
 
 def made(tmp_path, gain: float = 1.0, rows: int = 600) -> tuple[Experiment, list[Prediction]]:
@@ -266,6 +288,11 @@ def made(tmp_path, gain: float = 1.0, rows: int = 600) -> tuple[Experiment, list
     return experiment(a, Row(name="b", published={"mAP": 75.0, "accuracy": 80.0})), predictions
 
 
+def published(record) -> tuple[dict, dict]:
+    """Of the second row and of the first."""
+    return record["rows"][1]["published"], record["rows"][0]["published"]
+
+
 def test_a_table_holds_means_spreads_and_paired_differences(tmp_path):
     two, predictions = made(tmp_path)
     record = record_of(two, predictions, "tiny", "command", draws=200)
@@ -276,19 +303,24 @@ def test_a_table_holds_means_spreads_and_paired_differences(tmp_path):
     gain = second["gain"]["mAP"]
     assert first["gain"] is None and gain["mean"] == pytest.approx(second["mean"]["mAP"] - first["mean"]["mAP"])
     assert 0 < gain["interval"][0] < gain["mean"] < gain["interval"][1]
-    assert verdict(second, first) == "gains; published +5.0, confirmed"
+    assert verdict(rows_of(record)[1].gain["mAP"], *published(record)) == "gains; published +5.0, confirmed"
     assert record["faces"] == 600 and record["clips"] == 20 and record["missing"] == []
     text = markdown(record)
-    assert "| b | " in text and "75.00 / 80.00" in text and "20 clips" in text and "seeds 0, 1" in text
+    assert "\n| b   | " in text and "75.00 / 80.00" in text and "20 clips" in text and "seeds 0, 1" in text
     assert "Without a model: head pose alone 62.0 mAP." in text
     assert len(table_csv(record).splitlines()) == 5
+    for row in record["rows"]:
+        row["published"] = {}
+    lines = markdown(record).splitlines()
+    assert "published" not in lines[0] and lines[3].endswith("| gains |")
 
 
 def test_no_difference_is_called_none(tmp_path):
     two, predictions = made(tmp_path, gain=0.0)
-    rows = record_of(two, predictions, "tiny", "command", draws=200)["rows"]
-    assert rows[1]["gain"]["mAP"] == {"mean": 0, "interval": [0, 0], "seeds": 2}
-    assert verdict(rows[1], rows[0]) == "no difference seen; published +5.0"
+    record = record_of(two, predictions, "tiny", "command", draws=200)
+    gain = rows_of(record)[1].gain["mAP"]
+    assert (gain.mean, gain.interval, gain.seeds) == (0, (0, 0), 2)
+    assert verdict(gain, *published(record)) == "no difference seen; published +5.0"
 
 
 def test_a_prediction_that_is_not_there_is_named(tmp_path):
@@ -296,7 +328,7 @@ def test_a_prediction_that_is_not_there_is_named(tmp_path):
     predictions[3].file.unlink()
     record = record_of(two, predictions, "tiny", "command", draws=50)
     assert record["missing"] == ["b, seed 1"] and record["rows"][1]["gain"]["mAP"]["seeds"] == 1
-    assert "Not there yet: b, seed 1." in markdown(record)
+    assert "Missing: b, seed 1." in markdown(record)
 
 
 def test_predictions_of_other_faces_are_refused(tmp_path):

@@ -3,6 +3,10 @@
 import csv
 import json
 import re
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,21 +20,20 @@ from gazepose.data.quality import laplacian_variance
 from gazepose.data.shards import decode
 from gazepose.data.tracks import POLICIES
 from gazepose.data.video import DECODERS, frames_in_order, video_facts
-from gazepose.synthetic import camera, head, seeds, world
-from gazepose.synthetic.behaviour import EYE_LIMIT, PRESETS, Act
-from gazepose.synthetic.draw import cut_face, draw_clip
-from gazepose.synthetic.plan import Clip, plan_clip
-from gazepose.synthetic.share import share_out
+from gazepose.progress import Progress
+from gazepose.synthetic import camera, head, presets, world
+from gazepose.synthetic.motion import EYE_LIMIT, PersonMotion
+from gazepose.synthetic.plan import PRIORS, TRUTH, PlannedClip, camera_angles, gaze_angles, plan_clip
+from gazepose.synthetic.presets import PRESETS
 from gazepose.synthetic.shot import Shot, identity_of, pose_of
 from gazepose.synthetic.stills import render_stills
-from gazepose.synthetic.truth import PRIORS, TRUTH, camera_angles, gaze_angles
 
 SPLITS = ("train", "val", "test")
 FACING = np.diag([1.0, -1.0, -1.0])
 
 
 @pytest.fixture(scope="session")
-def clips() -> list[Clip]:
+def clips() -> list[PlannedClip]:
     """Plans of default clips, more than 200 tracks; nothing is drawn."""
     return [plan_clip(PRESETS["default"], 0, "train", number) for number in range(7)]
 
@@ -47,13 +50,13 @@ def table(root: Path, kind: str, split: str) -> dict[str, np.ndarray]:
         return dict(file)
 
 
-def acts_by_row(clip: Clip) -> list[tuple[Act, np.ndarray, int, Shot, int]]:
+def acts_by_row(clip: PlannedClip) -> list[tuple[PersonMotion, np.ndarray, int, Shot, int]]:
     """Act, camera position, frame in the shot, shot and person of each row of a clip's truth."""
     where = {name: (shot, person) for shot in clip.shots for person, name in enumerate(shot.tracks)}
     found = []
     for name, frame in zip(clip.truth["track"], clip.truth["frame"], strict=True):
         shot, person = where[str(name)]
-        found.append((shot.acts[person], shot.position[frame - shot.first], int(frame - shot.first), shot, person))
+        found.append((shot.people[person], shot.position[frame - shot.first], int(frame - shot.first), shot, person))
     return found
 
 
@@ -78,7 +81,7 @@ def test_both_drawn_eyes_of_a_positive_meet_near_the_camera(clips):
     for clip in clips[:3]:
         for row, (_, _, i, shot, person) in enumerate(acts_by_row(clip)):
             pose = pose_of(shot, person, i)
-            eyes = head.eye_centres(identity_of(0, shot.identities[person])) @ pose.rotation.T + pose.position
+            eyes = identity_of(0, shot.identities[person]).eyes @ pose.rotation.T + pose.position
             rays = pose.eyes @ pose.rotation.T                                     # the camera is the origin
             miss = np.linalg.norm(np.cross(eyes, rays), axis=1)
             if clip.truth["label"][row]:
@@ -88,7 +91,7 @@ def test_both_drawn_eyes_of_a_positive_meet_near_the_camera(clips):
 
 
 def test_eyes_turn_no_further_than_an_eye_can(clips):
-    for act in (act for clip in clips for shot in clip.shots for act in shot.acts):
+    for act in (act for clip in clips for shot in clip.shots for act in shot.people):
         middle = np.einsum("nji,nj->ni", act.rotation, act.gaze)
         assert np.abs(np.arctan2(middle[:, 0], middle[:, 2])).max() < EYE_LIMIT[0] + 1e-6
         assert np.abs(np.arcsin(middle[:, 1])).max() < EYE_LIMIT[1] + 1e-6
@@ -127,7 +130,7 @@ def test_a_mirrored_face_swaps_left_and_right_and_negates_yaw_and_roll(clips):
         other = replace(pose, position=mirror @ pose.position, rotation=mirror @ pose.rotation @ mirror)
         angles, mirrored = (camera_angles(p.rotation, p.position) for p in (pose, other))
         np.testing.assert_allclose(mirrored, angles * [-1, 1, -1], atol=1e-9)
-        points = head.landmark_points(identity_of(0, shot.identities[person]))
+        points = identity_of(0, shot.identities[person]).landmarks
         pixels = head.projected(points, pose, focal, (width / 2, 180))
         flipped = head.projected(points[swap] * [-1, 1, 1], other, focal, (width / 2, 180))
         np.testing.assert_allclose(flipped, np.stack([width - pixels[:, 0], pixels[:, 1]], 1)[swap], atol=1e-9)
@@ -282,7 +285,7 @@ def test_names_hold_no_five_digits_in_a_row(tiny_world):
 def test_no_identity_in_two_splits(tiny_world):
     seen = [set(table(tiny_world, "truth", split)["identity"].tolist()) for split in SPLITS]
     assert not (seen[0] & seen[1] or seen[0] & seen[2] or seen[1] & seen[2])
-    assert all(number < seeds.SPLITS.index("stills") * 100_000_000 for number in set.union(*seen))
+    assert all(number < presets.SPLITS.index("stills") * presets.PEOPLE_PER_SPLIT for number in set.union(*seen))
 
 
 def test_both_decoders_count_and_give_every_frame(tiny_world):
@@ -302,7 +305,7 @@ def test_both_decoders_count_and_give_every_frame(tiny_world):
 
 def test_a_decoded_frame_is_the_drawn_one(tiny_world):
     clip = plan_clip(PRESETS["tiny"], 0, "val", 0)
-    drawn = list(draw_clip(clip))
+    drawn = list(camera.draw_clip(clip))
     path = tiny_world / "videos" / f"{clip.uid}.mp4"
     decoded = [picture.astype(int) for _, picture in frames_in_order(path, range(12))]
     gaps = np.array([[np.abs(one - picture).mean() for picture in drawn[:12]] for one in decoded])
@@ -312,8 +315,8 @@ def test_a_decoded_frame_is_the_drawn_one(tiny_world):
 
 def test_quality_falls_when_blur_is_added():
     clip = plan_clip(PRESETS["tiny"], 0, "train", 0)
-    picture = next(draw_clip(clip))
-    sharp, smeared, soft = (laplacian_variance(cut_face(p, clip.crop_box[0], 224)) for p in (
+    picture = next(camera.draw_clip(clip))
+    sharp, smeared, soft = (laplacian_variance(world.square_crop(p, clip.crop_box[0], 224)) for p in (
         picture, camera.smear(picture, 8, 3), cv2.GaussianBlur(picture, (0, 0), 2)))
     assert smeared < 0.7 * sharp and soft < 0.5 * sharp
 
@@ -332,7 +335,9 @@ def test_smearing_keeps_the_middle_in_the_middle():
 
 def test_same_seed_same_bytes_in_any_order_and_process(tiny_world, tmp_path):
     tasks = [(tmp_path, PRESETS["tiny"], 0, "val", 1), (tmp_path, PRESETS["tiny"], 0, "train", 0)]
-    share_out(world._render_clip, tasks, 2, 0, "clips", lambda line: None)
+    with Progress("rendering", 2, "clip", lambda line: None) as progress:
+        world.run_tasks(world._render_clip, tasks, 2, progress)
+    assert progress.done == 2
     videos = sorted((tmp_path / "videos").iterdir())
     assert len(videos) == 2
     for video in videos:
@@ -344,6 +349,42 @@ def test_same_seed_same_bytes_in_any_order_and_process(tiny_world, tmp_path):
                 rows = whole["clip"] == piece["truth_clip"][0]
                 for key in keys:
                     np.testing.assert_array_equal(piece[f"{kind}_{key}"], whole[key][rows])
+
+
+WORKER = """
+import sys
+from gazepose.progress import Progress
+from gazepose.synthetic.world import run_tasks
+task = "import os, time; open(r'{}', 'w').write(str(os.getpid())); time.sleep(60)"
+run_tasks(exec, [(task.format(path),) for path in sys.argv[1:]], 2, Progress("", 2, "task"))
+"""
+
+
+def state_of(process: str) -> str:
+    """R, S, Z and so on; "" when there is none."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return ""
+
+
+def test_no_worker_outlives_a_main_process_that_is_told_to_end(tmp_path):
+    files = [tmp_path / "first", tmp_path / "second"]
+    main = subprocess.Popen([sys.executable, "-c", WORKER, *map(str, files)])
+    deadline = time.monotonic() + 60
+    while not all(file.exists() and file.read_text() for file in files) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    workers = [file.read_text() for file in files]
+    main.terminate()
+    assert main.wait() == -signal.SIGTERM
+    while any(state_of(worker) not in ("", "Z") for worker in workers) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert {state_of(worker) for worker in workers} <= {"", "Z"}
+
+
+def test_the_fault_of_a_worker_is_raised():
+    with pytest.raises(ZeroDivisionError), Progress("", 3, "task", lambda line: None) as progress:
+        world.run_tasks(exec, [("1 / 0",)] * 3, 2, progress)
 
 
 def test_another_seed_is_another_world():
@@ -371,7 +412,7 @@ def test_a_stopped_world_continues_with_what_is_there(tmp_path, monkeypatch):
     lines: list[str] = []
     world.render_world(tmp_path / "data", "tiny", 0, jobs=1, notify=lines.append)
     assert drawn == [("train", 0), ("train", 1), ("val", 0), ("test", 0)]
-    assert "2 are there" in lines[0] and lines[-1].endswith("4 of 4 clips")
+    assert "4 clips of preset 'tiny'" in lines[0] and "2 are done already" in lines[0]
     assert not [path for path in (tmp_path / "data").rglob("*") if "part" in path.name or path.name == ".pieces"]
 
 
@@ -380,7 +421,7 @@ def test_a_finished_world_is_not_touched(tiny_world):
     lines: list[str] = []
     assert world.render_world(tiny_world, "tiny", 0, notify=lines.append) == tiny_world
     assert not lines and (tiny_world / "world.json").stat().st_mtime_ns == before
-    for other in ({"preset": "easy", "seed": 0}, {"preset": "tiny", "seed": 1}):
+    for other in ({"preset": "hard", "seed": 0}, {"preset": "tiny", "seed": 1}):
         with pytest.raises(ValueError, match="world.json: this folder holds preset 'tiny', seed 0.*folder, or delete"):
             world.render_world(tiny_world, **other)
 
@@ -389,7 +430,7 @@ def test_other_data_is_not_written_over(tmp_path):
     (tmp_path / "json").mkdir()
     with pytest.raises(ValueError, match="not an embedded world -> name another folder"):
         world.render_world(tmp_path, "tiny")
-    with pytest.raises(ValueError, match="preset 'huge': there is none of that name -> one of tiny, easy"):
+    with pytest.raises(ValueError, match="preset 'huge': there is none of that name -> give one of tiny, default"):
         world.render_world(tmp_path, "huge")
     with pytest.raises(ValueError, match="seed -1: must not be negative"):
         world.render_world(tmp_path, "tiny", -1)

@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gazepose.models import Priors
-from gazepose.models.transformer import Attention
 
 
 def as_windows(frames: Tensor, window: Tensor) -> Tensor:
@@ -15,23 +14,9 @@ def as_windows(frames: Tensor, window: Tensor) -> Tensor:
     return frames[window].contiguous()
 
 
-class PlainAttention(nn.MultiheadAttention):
-    """torch's own attention, called as DETR does; it has the parameters of ours under the same names."""
-
-    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:                # type: ignore[override]
-        return super().forward(query, key, value)[0]
-
-
 def plain_model(model: nn.Module) -> nn.Module:
-    """A copy with the same weights, channels first, and torch's attention in place of ours."""
-    plain = copy.deepcopy(model).to(memory_format=torch.contiguous_format)                 # type: ignore[call-overload]
-    for parent in list(plain.modules()):
-        for name, child in parent.named_children():
-            if isinstance(child, Attention):
-                attention = PlainAttention(child.in_proj_weight.shape[1], child.heads, child.dropout, batch_first=True)
-                attention.load_state_dict(child.state_dict())
-                setattr(parent, name, attention.train(child.training))
-    return plain
+    """A copy with the same weights, channels first."""
+    return copy.deepcopy(model).to(memory_format=torch.contiguous_format)                  # type: ignore[call-overload]
 
 
 def unshared(windows: Tensor) -> tuple[Tensor, Tensor]:

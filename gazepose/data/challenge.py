@@ -17,6 +17,7 @@ import pandas as pd
 
 from gazepose.data.images import MAX_BYTES
 from gazepose.data.index import Index
+from gazepose.data.join import match, number_names, place_numbers
 from gazepose.data.shards import jpeg_size
 from gazepose.io import is_id, plain_file, plain_folder
 
@@ -140,23 +141,21 @@ def test_labels(root: Path, index: Index) -> np.ndarray:
         ValueError: a table without the columns video_id, track_id, unique_id and label, or with another label.
     """
     path = root / "truth" / "test_labels.csv"
-    known: dict[tuple[str, str, str], int] = {}
-    if path.is_file():
-        try:
-            table = pd.read_csv(path, dtype=str, keep_default_na=False)
-        except ValueError as error:                                    # pandas' own errors are ValueErrors
-            raise ValueError(f"{path}: not a table: {error}") from error
-        missing = [name for name in ("video_id", "track_id", "unique_id", "label") if name not in table]
-        wrong = [] if missing else sorted(set(table["label"]) - {"0", "1"})
-        if missing or wrong:
-            raise ValueError(f"{path}: {'no column ' + ', '.join(missing) if missing else f'label {wrong[0]!r}'} -> "
-                             "video_id,track_id,unique_id,label with labels 0 and 1 is wanted")
-        known = dict(zip(zip(table["video_id"], table["track_id"], table["unique_id"], strict=True),
-                         table["label"].astype(int), strict=True))
     labels = np.full(len(index), -1, np.int8)
-    if known and index.unique_id is not None:
-        tracks = np.repeat(np.arange(len(index.track_name)), np.diff(index.track_start)).tolist()
-        for row, (track, unique) in enumerate(zip(tracks, index.unique_id.tolist(), strict=True)):
-            video = index.clips[index.track_clip[track]]
-            labels[row] = known.get((video, index.track_name[track], unique.decode()), -1)
+    if not path.is_file():
+        return labels
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except ValueError as error:                                        # pandas' own errors are ValueErrors
+        raise ValueError(f"{path}: not a table: {error}") from error
+    missing = [name for name in ("video_id", "track_id", "unique_id", "label") if name not in table]
+    wrong = [] if missing else sorted(set(table["label"]) - {"0", "1"})
+    if missing or wrong:
+        raise ValueError(f"{path}: {'no column ' + ', '.join(missing) if missing else f'label {wrong[0]!r}'} -> "
+                         "video_id,track_id,unique_id,label with labels 0 and 1 is wanted")
+    if index.unique_id is not None:
+        names, number = number_names(table["video_id"].to_numpy(), table["track_id"].to_numpy())
+        unique_id = np.array([name.encode() for name in table["unique_id"]], np.bytes_)
+        entry = match(index, names, number, *place_numbers(unique_id, index.unique_id)).entry
+        labels[entry >= 0] = table["label"].to_numpy(np.int8)[entry[entry >= 0]]
     return labels

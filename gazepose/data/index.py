@@ -9,10 +9,8 @@ there, so adding columns is one rename of index.json.
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,16 @@ from typing import Any
 import numpy as np
 
 from gazepose.data.shards import Shards, decode
-from gazepose.io import is_id, sha256_of, sync_folder
+from gazepose.io import (
+    is_id,
+    map_array,
+    read_object,
+    sha256_of,
+    sync_folder,
+    write_column,
+    write_json,
+    writing_folder,
+)
 
 FORMAT = 1
 Columns = dict[str, tuple[type, tuple[int, ...]]]                     # name -> dtype, shape of one row
@@ -168,7 +175,7 @@ class Index:
 def write_index(folder: Path, *, columns: Mapping[str, np.ndarray], clips: Sequence[str], track_name: Sequence[str],
                 track_clip: np.ndarray, track_start: np.ndarray, clip_shard: np.ndarray, clip_base: np.ndarray,
                 shards: Sequence[Path], facts: Mapping[str, Any], sha256: Sequence[str] | None = None) -> Index:
-    """Write a whole index folder: staged under another name, synced, renamed. The shard files are moved in.
+    """Write an index folder atomically. The shard files are moved into it.
 
     Args:
         columns: at least REQUIRED, each [n, ...] as in COLUMNS; rows of a track are neighbours, ascending in frame.
@@ -184,20 +191,16 @@ def write_index(folder: Path, *, columns: Mapping[str, np.ndarray], clips: Seque
               "clip_shard": np.asarray(clip_shard, np.int32), "clip_base": np.asarray(clip_base, np.int64)}
     typed = {name: _typed(name, values) for name, values in columns.items()}
     rows = _check(folder, typed, tables, clips, track_name, shards)
-    staging = folder.with_name(f"{folder.name}.staging-{os.getpid()}")
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
-    contents: dict[str, Any] = {
-        "format": FORMAT, "rows": rows, "facts": dict(facts), "clips": list(clips), "track_name": list(track_name),
-        "files": {name: _save(staging, name, values) for name, values in {**tables, **typed}.items()}, "shards": []}
-    for number, path in enumerate(shards):
-        digest = sha256[number] if sha256 is not None else sha256_of(path)
-        entry = {"file": f"shard-{number:05d}.bin", "bytes": Path(path).stat().st_size, "sha256": digest}
-        shutil.move(path, staging / entry["file"])
-        contents["shards"].append(entry)
-    _write_contents(staging, contents)
-    os.replace(staging, folder)
-    sync_folder(folder.parent)
+    with writing_folder(folder) as part:
+        contents: dict[str, Any] = {
+            "format": FORMAT, "rows": rows, "facts": dict(facts), "clips": list(clips), "track_name": list(track_name),
+            "files": {name: _save(part, name, values) for name, values in {**tables, **typed}.items()}, "shards": []}
+        for number, path in enumerate(shards):
+            digest = sha256[number] if sha256 is not None else sha256_of(path)
+            entry = {"file": f"shard-{number:05d}.bin", "bytes": Path(path).stat().st_size, "sha256": digest}
+            shutil.move(path, part / entry["file"])
+            contents["shards"].append(entry)
+        _write_contents(part, contents)
     return Index.open(folder)
 
 
@@ -219,96 +222,6 @@ def add_columns(folder: str | Path, columns: Mapping[str, np.ndarray], facts: Ma
     _write_contents(folder, contents)
     for file in set(old) - {entry["file"] for entry in contents["files"].values()}:
         (folder / file).unlink()
-
-
-def join(index: Index, table: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Columns of a table (arrays clip, track, frame, and one per column) laid beside the rows of the index.
-
-    Returns:
-        Each column as float32 [rows, ...], NaN where the table has no entry. Entries for other faces are left out.
-
-    Raises:
-        ValueError: the table lacks clip, track or frame, a column is unknown or of another length, or a face occurs
-            twice.
-    """
-    missing = {"clip", "track", "frame"} - set(table)
-    if missing:
-        raise ValueError(f"{index.folder}: the table to join lacks {', '.join(sorted(missing))}")
-    clip, track, frame = (np.asarray(table[name]) for name in ("clip", "track", "frame"))
-    if not clip.shape == track.shape == frame.shape == (clip.size,) or not np.issubdtype(frame.dtype, np.integer):
-        raise ValueError(f"{index.folder}: the table to join has clips {clip.shape}, tracks {track.shape} and frames "
-                         f"{frame.shape} ({frame.dtype}); one length is wanted, and frames of whole numbers")
-    starts = np.flatnonzero(np.r_[True, (clip[1:] != clip[:-1]) | (track[1:] != track[:-1])]) if len(clip) else clip[:0]
-    starts = starts.astype(np.int64)                                   # names are looked up once per run of equal ones
-    names = [(str(clip[start]), str(track[start])) for start in starts]
-    number = np.repeat(np.arange(len(starts)), np.diff(np.r_[starts, len(clip)]))          # [table]
-    matched = match(index, names, number, frame, index.frame)
-    if matched.twice.any():
-        entry = int(np.argmax(matched.twice))
-        raise ValueError(f"{index.folder}: the table to join has clip {clip[entry]} track {track[entry]} "
-                         f"frame {frame[entry]} twice")
-    found = np.flatnonzero(matched.entry >= 0)
-    joined = {}
-    for name, values in table.items():
-        if name in ("clip", "track", "frame"):
-            continue
-        if name not in COLUMNS or len(values) != len(clip):
-            raise ValueError(f"{index.folder}: column {name} of the table to join: {len(values)} entries for "
-                             f"{len(clip)} faces; columns that can be joined: {', '.join(COLUMNS)}")
-        values = np.asarray(values)
-        if values.shape[1:] != COLUMNS[name][1] or not np.issubdtype(values.dtype, np.number):
-            raise ValueError(f"{index.folder}: column {name} of the table to join: {values.dtype} {values.shape}, "
-                             f"numbers {(len(clip), *COLUMNS[name][1])} are wanted")
-        joined[name] = np.full((len(index), *COLUMNS[name][1]), np.nan, np.float32)
-        joined[name][found] = values[matched.entry[found]]
-    return joined
-
-
-@dataclass(frozen=True)
-class Match:
-    """Which entries of a table speak of which rows of an index."""
-
-    entry: np.ndarray
-    """int64 [rows]: the entry of each row, the last of those that speak of it; -1: none"""
-    known: np.ndarray
-    """bool [n]: the index has the entry's face"""
-    twice: np.ndarray
-    """bool [n]: the index has its face, and a later entry speaks of it too"""
-
-
-def match(index: Index, names: Sequence[tuple[str, str]], number: np.ndarray, place: np.ndarray,
-          row_place: np.ndarray) -> Match:
-    """Join by (clip, track, place in the track), without a Python object per entry.
-
-    Args:
-        names: (clip, track); number: int [n], into names, of each entry.
-        place: int [n], of each entry within its track: a frame number, or a code of its unique id; below 0: no face.
-        row_place: int [rows], the same of each row.
-    """
-    track_number: dict[tuple[str, str], int] = {}                      # pieces of one track share a number
-    piece = np.array([track_number.setdefault((index.clips[clip], name), len(track_number)) for clip, name
-                      in zip(index.track_clip, index.track_name, strict=True)], np.int64)
-    of_name = np.array([track_number.get(name, -1) for name in names], np.int64)
-    track = of_name[number] if len(names) else np.zeros(0, np.int64)
-    place = np.asarray(place).astype(np.int64)
-    entries = np.flatnonzero((track >= 0) & (place >= 0) & (place < 1 << 32))
-    keys = (track[entries] << 32) + place[entries]
-    if len(keys) and (keys[1:] < keys[:-1]).any():
-        order = np.argsort(keys, kind="stable")
-        entries, keys = entries[order], keys[order]
-    rows = (np.repeat(piece, np.diff(index.track_start)) << 32) + row_place
-    at = np.searchsorted(keys, rows, side="right") - 1                 # the last of equal ones
-    found = np.flatnonzero((at >= 0) & (keys[at] == rows) & (row_place >= 0)) if len(keys) else np.zeros(0, np.int64)
-    entry = np.full(len(index), -1, np.int64)
-    entry[found] = entries[at[found]]
-    again = np.r_[keys[1:] == keys[:-1], np.zeros(min(len(keys), 1), bool)]
-    last = np.flatnonzero(~again)                                      # of each run of equal keys
-    in_index = np.zeros(len(keys), bool)
-    in_index[at[found]] = True
-    in_index = np.repeat(in_index[last], np.diff(np.r_[-1, last]))
-    known, twice = np.zeros(len(number), bool), np.zeros(len(number), bool)
-    known[entries], twice[entries] = in_index, again & in_index
-    return Match(entry, known, twice)
 
 
 def _typed(name: str, values: np.ndarray) -> np.ndarray:
@@ -381,24 +294,21 @@ def _contents(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{folder}: no index here (index.json is missing) -> make it with "
                                 "`python -m gazepose prepare`")
-    try:
-        contents = json.loads(path.read_bytes())
-        version = contents["format"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"{path}: not the contents of an index ({error}) -> {REMEDY}") from error
-    if version != FORMAT:
-        raise ValueError(f"{path}: format {version}, this version reads {FORMAT} -> {REMEDY}")
+    contents = read_object(path, remedy=REMEDY)
+    if contents.get("format") != FORMAT:
+        raise ValueError(f"{path}: format {contents.get('format')}, this version reads {FORMAT} -> {REMEDY}")
     if missing := set(CONTENTS) - set(contents):
         raise ValueError(f"{path}: lacks {', '.join(sorted(missing))} -> {REMEDY}")
-    entries = [*contents["files"].values(), *contents["shards"]] if isinstance(contents["files"], dict) and isinstance(
-        contents["shards"], list) else [None]
-    if wrong := [name for name, kind in CONTENTS.items() if type(contents[name]) is not kind] or [
-            "a file's entry" for entry in entries if not _is_entry(entry)] or [
-            "a shard's size" for shard in contents["shards"] if type(shard.get("bytes")) is not int] or [
-            f"no {name}" for name in (*TABLES, *REQUIRED) if name not in contents["files"]]:
-        raise ValueError(f"{path}: {wrong[0]} is not what it should be -> {REMEDY}")
-    if not all(isinstance(name, str) for name in chain(contents["clips"], contents["track_name"])):
-        raise ValueError(f"{path}: names of clips and tracks are not all text -> {REMEDY}")
+    wrong = [name for name, kind in CONTENTS.items() if type(contents[name]) is not kind]
+    if not wrong:
+        files, shards = contents["files"], contents["shards"]
+        wrong += ["a file's entry" for entry in [*files.values(), *shards] if not _is_entry(entry)]
+        wrong += ["a shard's size" for shard in shards if not wrong and type(shard.get("bytes")) is not int]
+        wrong += [f"no {name}" for name in (*TABLES, *REQUIRED) if name not in files]
+        wrong += ["the name of a clip or track" for name in chain(contents["clips"], contents["track_name"])
+                  if not isinstance(name, str)]
+    if wrong:
+        raise ValueError(f"{path}: {wrong[0]} is not as this version writes it -> {REMEDY}")
     return contents
 
 
@@ -408,40 +318,27 @@ def _is_entry(entry: Any) -> bool:
 
 
 def _write_contents(folder: Path, contents: dict[str, Any]) -> None:
-    """Fingerprint: SHA-256 over names, tables, columns and shards; then index.json in one rename."""
+    """Write index.json atomically. The fingerprint is a SHA-256 over names, tables, columns and shards."""
     digests = [entry["sha256"] for _, entry in sorted(contents["files"].items())]
     digests += [entry["sha256"] for entry in contents["shards"]]
     named = json.dumps([contents["clips"], contents["track_name"], sorted(contents["files"]), digests])
     contents["facts"]["fingerprint"] = hashlib.sha256(named.encode()).hexdigest()
-    temporary = folder / f"index.json.part-{os.getpid()}"
-    with open(temporary, "w") as file:
-        json.dump(contents, file, allow_nan=False)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, folder / "index.json")
+    write_json(folder / "index.json", contents, indent=None)
     sync_folder(folder)
 
 
 def _save(folder: Path, name: str, values: np.ndarray) -> dict[str, Any]:
-    """Write a column under a name with its checksum, so that a new version never overwrites the one in use."""
-    temporary = folder / f"{name}.part-{os.getpid()}"
-    with open(temporary, "wb") as file:
-        np.save(file, values, allow_pickle=False)
-        file.flush()
-        os.fsync(file.fileno())
-    digest = sha256_of(temporary)
-    os.replace(temporary, folder / f"{name}-{digest[:8]}.npy")
-    return {"file": f"{name}-{digest[:8]}.npy", "sha256": digest}
+    """Write a column. Its checksum in the name keeps a new version from overwriting the one in use."""
+    path, digest = write_column(folder, name, values.dtype, values.shape, [values])
+    return {"file": path.name, "sha256": digest}
 
 
 def _load(folder: Path, contents: dict[str, Any], name: str, mapped: bool = True) -> np.ndarray:
     path = folder / contents["files"][name]["file"]
     try:
         if mapped and contents["rows"]:
-            values = np.lib.format.open_memmap(path, mode="r")         # refuses objects
-        else:
-            with open(path, "rb") as file:
-                values = np.lib.format.read_array(file, allow_pickle=False)
-    except Exception as error:                                         # what damaged bytes do to numpy is open
+            return map_array(path)
+        with open(path, "rb") as file:
+            return np.lib.format.read_array(file, allow_pickle=False)
+    except Exception as error:                           # damaged bytes make numpy raise anything
         raise ValueError(f"{path}: not a whole column ({error}) -> {REMEDY}") from error
-    return np.asarray(values)                                          # np.memmap costs 10 times as much per access

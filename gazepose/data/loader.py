@@ -15,8 +15,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from gazepose.data.clip_crops import watch
 from gazepose.data.features import Features, empty_array
-from gazepose.data.handover import Buffers
 from gazepose.data.index import Index
+from gazepose.data.shared_buffers import SharedBuffers
 from gazepose.data.streaming import VideoIndex
 from gazepose.data.windows import WindowRule, make_batch, neighbours, read_pool, segments
 from gazepose.processes import WORKERS, shield_workers, start_loader_worker
@@ -84,7 +84,7 @@ class WindowBatches(Dataset):
 
     def __init__(self, index: Index, rule: WindowRule, rows: np.ndarray, crop_size: int):
         self.index, self.rule, self.rows, self.crop_size = index, rule, rows, crop_size
-        self.buffers: Buffers | None = None
+        self.buffers: SharedBuffers | None = None
         self.features: Features | None = None
 
     def __len__(self) -> int:
@@ -99,10 +99,10 @@ class WindowBatches(Dataset):
             return make_batch(self.index, self.rule, rows, places[0][0], self.crop_size, features=self.features)
         faulthandler.dump_traceback_later(STUCK_SECONDS, exit=True)      # the training process notices within seconds
         try:
-            self.buffers = self.buffers or Buffers()
-            batch = make_batch(self.index, self.rule, rows, places[0][0], self.crop_size, self.buffers.take,
+            self.buffers = self.buffers or SharedBuffers()
+            batch = make_batch(self.index, self.rule, rows, places[0][0], self.crop_size, self.buffers.empty,
                                self.features)
-            return {**batch, "frames": self.buffers.lend()}              # type: ignore[dict-item] # arrives as a tensor
+            return {**batch, "frames": self.buffers.sent()}              # type: ignore[dict-item] # arrives as a tensor
         finally:
             faulthandler.cancel_dump_traceback_later()
 

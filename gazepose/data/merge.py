@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from gazepose.data.clip_crops import Piece
-from gazepose.data.index import PRIORS, Index, add_columns, join, write_index
+from gazepose.data.index import PRIORS, Index, add_columns, write_index
+from gazepose.data.join import join
 from gazepose.data.quality import fit_gaussian
 from gazepose.data.shards import QUALITY, SUBSAMPLING, ShardWriter
 from gazepose.data.skipped import outcomes, write_report

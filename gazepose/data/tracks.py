@@ -98,6 +98,20 @@ class Segment:
     end: int
 
 
+class RuleCounts(Counter[str]):
+    """Counts by rule that also keep the first frame that each rule touched, to serve as an example."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first: dict[str, float] = {}
+
+
+def _count(counts: Counter[str], rule: str, frames: np.ndarray) -> None:
+    counts[rule] += len(frames)
+    if isinstance(counts, RuleCounts) and len(frames):
+        counts.first.setdefault(rule, float(frames[0]))
+
+
 def broken_rules(raw: RawTrack, policy: Policy) -> list[tuple[str, np.ndarray]]:
     """The policy's rules for single records, each with the records that break it, bool [n]. A record may break several;
     it is counted by the first."""
@@ -124,25 +138,25 @@ def clean_records(raw: RawTrack, policy: Policy, counts: Counter[str]) -> tuple[
     keep = np.ones(len(raw.frames), bool)
     for rule, bad in broken_rules(raw, policy):                        # a record is counted by the first rule it fails
         if bad.any():
-            counts[f"record dropped: {rule}"] += int((keep & bad).sum())
+            _count(counts, f"record dropped: {rule}", raw.frames[keep & bad])
             keep &= ~bad
     kept = np.flatnonzero(keep)
     order = kept[np.argsort(raw.frames[kept], kind="stable")]
     frames, corners = raw.frames[order].astype(np.int64), raw.boxes[order].copy()
-    negative = int((corners[:, :2] < 0).any(axis=1).sum())
+    negative = frames[(corners[:, :2] < 0).any(axis=1)]
     if policy.negative_corner == "move":
-        counts["box moved: x or y negative"] += negative
+        _count(counts, "box moved: x or y negative", negative)
         corners[:, :2] = np.maximum(corners[:, :2], 0)
         corners[:, 2:] += corners[:, :2]
     else:
-        counts["box cut: x or y negative"] += negative
+        _count(counts, "box cut: x or y negative", negative)
         corners[:, 2:] += corners[:, :2]
         corners[:, :2] = np.maximum(corners[:, :2], 0)
     if not policy.keep_repeats and len(frames):
         first = np.ones(len(frames), bool)
         first[1:] = frames[1:] != frames[:-1]
         if not first.all():
-            counts["record dropped: frame number repeated"] += int((~first).sum())
+            _count(counts, "record dropped: frame number repeated", frames[~first])
             frames, corners = frames[first], corners[first]
     return frames, corners
 
@@ -167,7 +181,7 @@ def fill(frames: np.ndarray, corners: np.ndarray, policy: Policy, unmapped: np.n
     if policy.honour_flags and len(unmapped):
         places = np.searchsorted(np.sort(unmapped), frames)
         cuts |= np.diff(places) > 0
-    counts["gap: track split"] += int(cuts.sum())
+    _count(counts, "gap: track split", frames[:-1][cuts])
     starts = [0, *(np.flatnonzero(cuts) + 1).tolist(), len(frames)]
     pieces = []
     for start, stop in zip(starts[:-1], starts[1:], strict=True):
@@ -176,7 +190,7 @@ def fill(frames: np.ndarray, corners: np.ndarray, policy: Policy, unmapped: np.n
         if len(known) < span:                                          # the published test: counts are compared
             whole = np.arange(known[0], known[0] + span)
             boxes = np.stack([np.interp(whole, known, corner) for corner in boxes.T], axis=1)
-            counts["gap: frames filled"] += span - len(np.unique(known))
+            _count(counts, "gap: frames filled", np.setdiff1d(whole, known))
             known = whole
         pieces.append((known, boxes))
     return pieces

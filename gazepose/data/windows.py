@@ -1,8 +1,8 @@
 """Windows: seven indices around a centre face-frame, and the batch that some of them make.
 
 A window is never seven copies of pixels: a batch holds each needed crop once (the pool) and says which of them
-make each window. Track ends, missing frames and Gaussian Temporal Dropout only change those indices. In which
-order windows come is the loader's affair; what the published loaders do otherwise is data/behaviours.py.
+make each window. Track ends, missing frames and Gaussian Temporal Dropout only change those indices. The order of
+windows is data/loader.py.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,6 @@ import cv2
 import numpy as np
 import torch
 
-from gazepose.data.behaviours import BEHAVIOURS, Behaviour
 from gazepose.data.features import Features, empty_array
 from gazepose.data.index import PRIORS, Index
 from gazepose.data.quality import Scale, drop_in_evaluation, drop_in_training, fit_quality, quality_p, scaled
@@ -23,6 +22,39 @@ _SHIFT, _DROP, _FLIP, _CROP = range(4)
 BLACK = -1                       # where a window shows a black frame instead of a row
 CROP_SCALE = (0.8, 1.0)          # area of the random crop; published training
 CROP_ASPECT = (3 / 4, 4 / 3)     # its width to height
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoaderRules:
+    """Where the published loaders make other windows of the same rows than one would want.
+
+    `--behaviour` chooses one of two sets, for the windows as for the model (models/queries.py, models/transformer.py)
+    and the learning rate (optim.py). Rows of validation and test keep the order of the index under both: the published
+    loaders shuffle them, but no score depends on it.
+    """
+
+    share_frames: bool
+    """in training, neighbouring windows share their frames under one flip and one crop; without it every slot of every
+    window is a picture with a random crop of its own, and only the flip is common to a window"""
+    mirror_priors: bool
+    """landmarks, head pose and their left and right follow the flip and the crop of the pixels"""
+    black_is_missing: bool
+    """a neighbour whose crop is all black counts as missing, so the others close up over it"""
+    quality_of_key_frames: bool
+    """in training only key frames (every stride-th position) have a quality; a frame without one is never dropped"""
+    black_centre_at_test: bool
+    """a blurred centre frame becomes black at test; it is never dropped otherwise"""
+    landmarks_from: tuple[int, ...]
+    """frames counted from the centre, the centre first; the first that has landmarks gives the window's. At test the
+    centre alone does"""
+
+
+BEHAVIOURS = {
+    "intended": LoaderRules(share_frames=True, mirror_priors=True, black_is_missing=False, quality_of_key_frames=False,
+                            black_centre_at_test=False, landmarks_from=(0,)),
+    "published": LoaderRules(share_frames=False, mirror_priors=False, black_is_missing=True, quality_of_key_frames=True,
+                             black_centre_at_test=True, landmarks_from=(0, -1, 1, -2, 2, 3, -3)),
+}
 
 
 def close_up(present: np.ndarray) -> np.ndarray:
@@ -90,7 +122,7 @@ def shown_rows(index: Index, rows: np.ndarray, reach: int) -> np.ndarray:
     return np.unique(np.append(neighbours(index, rows, reach), BLACK))
 
 
-def quality_fit(index: Index, scale: Scale, behaviour: Behaviour, stride: int) -> tuple[float, float] | None:
+def quality_fit(index: Index, scale: Scale, behaviour: LoaderRules, stride: int) -> tuple[float, float] | None:
     """Mean and standard deviation of the quality of a split, on a scale; None where it is unknown, or p is given."""
     key_frames = centre_rows(index, stride) if behaviour.quality_of_key_frames else slice(None)
     return fit_quality(index.quality[key_frames], scale)
@@ -103,7 +135,7 @@ class WindowRule:
     reach: int = 3
     stride: int = 1
     windows_per_segment: int = 1
-    behaviour: Behaviour = BEHAVIOURS["intended"]
+    behaviour: LoaderRules = BEHAVIOURS["intended"]
     """with or without the faults of the published loaders"""
     train: bool = False
     """random flip, crop and temporal dropout, each a function of (seed, epoch, segment or row)"""
@@ -165,8 +197,8 @@ def window_rows(index: Index, rule: WindowRule, rows: np.ndarray, epoch: int = 0
 
 def window_landmarks(index: Index, rule: WindowRule, rows: np.ndarray) -> np.ndarray:
     """Landmarks of each window, float32 [B, 5, 3] with NaN unknown: the centre's own, or as the behaviour looks."""
-    looked = rule.behaviour.landmarks_from_at_test if rule.test else rule.behaviour.landmarks_from
-    slots = [rule.reach + frame for frame in looked if abs(frame) <= rule.reach]
+    offsets = (0,) if rule.test else rule.behaviour.landmarks_from
+    slots = [rule.reach + offset for offset in offsets if abs(offset) <= rule.reach]
     frames = neighbours(index, rows, rule.reach)[:, slots]                                # [B, K], the centre first
     frames[:, 0] = rows
     landmarks = index.landmarks[np.maximum(frames, 0)]                                    # [B, K, 5, 3]

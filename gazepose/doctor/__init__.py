@@ -1,49 +1,41 @@
 """The doctor: reads everything of a data set and says what is wrong with it, where, and what to do.
 
-examine gives plain facts (JSON values); text.py turns the same facts into something to read. Kinds of faults and their
-remedies are findings.py; they are gathered by clips.py and presets.py (annotations, tables of boxes), videos.py and
-images.py, crops.py (test set) and tables.py (priors). Nothing is decoded beyond each video's first picture, and nothing
-is written. What lies where is found by the functions of preparation, so that both take the same.
+`examine` gives plain facts (JSON values); text.py turns them into a report. The kinds of findings and their remedies
+are in checks.py; annotations.py, policies.py, media.py and tables.py look for them. Nothing is decoded beyond each
+video's first picture, and nothing is written. Files are found by the functions of preparation: both take the same ones.
 """
 
 import sys
-import time
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, get_args
 
-from gazepose.data.annotations import DAMAGED_ANNOTATIONS, read_split
+from gazepose.data.annotations import read_split
 from gazepose.data.box_table import Boxes, find_table, read_table
 from gazepose.data.clip_crops import CropsFrom
 from gazepose.data.index import Index
 from gazepose.data.prepare import FOLDERS, PrepareConfig, has_pictures, official_json
-from gazepose.data.video import SUFFIXES, VideoFacts
-from gazepose.doctor.annotations import SplitExam
+from gazepose.data.video import SUFFIXES
+from gazepose.doctor.annotations import SplitExam, stored_clips
 from gazepose.doctor.checks import BAD_CLIP, Findings, remedies
-from gazepose.doctor.crops import examine_crops
-from gazepose.doctor.images import ClipImages, look_at_images
-from gazepose.doctor.policies import StoredClip
-from gazepose.doctor.tables import JOINED, examine_table
-from gazepose.doctor.videos import compare_length, look_at_video
-from gazepose.io import is_id, read_json
+from gazepose.doctor.media import check_crops, check_images, check_video
+from gazepose.doctor.policies import BASELINE, CLEAN, Pictures, PolicyClip, StoredClip, apply_policy, pictures_needed
+from gazepose.doctor.tables import JOINED, check_table
+from gazepose.io import is_id
+from gazepose.progress import Progress
 
-FORMAT = 1
-
-
-class Progress:
-    """A line on stderr every few seconds, so that stdout holds the report alone."""
-
-    def __init__(self, every: float = 5.0) -> None:
-        self.every, self.told = every, time.monotonic()
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        if time.monotonic() - self.told > self.every:
-            self.told = time.monotonic()
-            print(f"doctor: {what}: {done} of {total}", file=sys.stderr, flush=True)
+FORMAT = 2
+Names = dict[str, list[str]]         # clips by split
+Lists = dict[str, list[str] | None]  # the same; None: no list
 
 
-def examine(data: str | Path, notify: Progress | None = None, crops_from: CropsFrom | None = None) -> dict[str, Any]:
+def to_stderr(line: str) -> None:
+    """Progress goes to stderr, so that stdout holds the report alone."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def examine(data: str | Path, crops_from: CropsFrom | None = None, notify: Callable[[str], None] = to_stderr
+            ) -> dict[str, Any]:
     """Facts of a data set in the Ego4D layout, or of one's own videos with tables of boxes.
 
     Args:
@@ -51,110 +43,106 @@ def examine(data: str | Path, notify: Progress | None = None, crops_from: CropsF
 
     Returns:
         JSON values: data, crops_from, splits {train, val: clips, policies, difference, gaps, face sizes, ...; test:
-        crops}, tables {split: {priors, truth}}, findings {kind: level, title, count, examples, clips} in the order of
-        repair, remedies [level, finding, do] in order, healthy (nothing must be mended).
+        crops}, tables {split: {priors, truth}}, findings {kind: level, title, count, parts, examples, clips} in the
+        order of repair, remedies [level, finding, do] in order, healthy (nothing must be repaired).
 
     Raises:
         FileNotFoundError: no such folder.
     """
-    root, notify = Path(data).resolve(), notify or Progress()
+    root, findings = Path(data).resolve(), Findings()
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder -> give a data set in the Ego4D layout (json/, split/, "
                                 "videos/)")
-    findings, must = Findings(), set()
-    source: CropsFrom = crops_from or next((one for one in get_args(CropsFrom) if has_pictures(root, one)), "videos")
-    boxes = {split: _read_boxes(root, split, findings) for split in ("train", "val")}
-    lists = {split: _read_list(root, split, findings) if clips is None else list(clips) or None
-             for split, clips in boxes.items()}
-    videos: dict[str, VideoFacts | None] = {}
-    splits: dict[str, Any] = {}
-    tables: dict[str, Any] = {}
-    annotated_in: dict[str, set[str]] = {}
-    told: set[Path] = set()
-
-    def pictures_of(split: str, clip: StoredClip) -> VideoFacts | ClipImages | None:
-        if source != "videos":
-            return look_at_images(source, root / FOLDERS[source] / clip.uid, clip.wanted(),
-                                  {"split": split, "clip": clip.uid}, findings)
-        if clip.uid not in videos:
-            videos[clip.uid] = look_at_video(root, split, clip.uid, findings, any_rate=clip.table is not None)
-        return videos[clip.uid]
-
     if not any((root / name).is_dir() for name in ("boxes", "json", "json_original", "videos_challenge")):
         findings.add("nothing_here", file=str(root))
+    source: CropsFrom = crops_from or next((one for one in get_args(CropsFrom) if has_pictures(root, one)), "videos")
+    boxes = {split: _read_boxes(root, split, findings) for split in ("train", "val")}
+    lists: Lists = {split: _read_list(root, split, findings) if table is None else list(table) or None
+                    for split, table in boxes.items()}
+    annotated: Names = {}
+    splits: dict[str, Any] = {}
+    tables: dict[str, Any] = {}
     for split, uids in lists.items():
         exam, path, table = SplitExam(split, findings), official_json(root, split), boxes[split]
-        structure = exam if path not in told else SplitExam(split, Findings())
-        told.add(path)                                                 # faults of a merged file are told once
-        stored = (_stored_clips(root, path, uids, structure) if table is None
-                  else (StoredClip(uid, None, root, tracks) for uid, tracks in table.items()))
-        annotated_in[split] = _examine_split(root, stored, uids, exam, structure, partial(pictures_of, split), must,
-                                             notify)
+        of_file = findings if path.name != "av.json" or split == "train" else Findings()   # the same file for both
+        clips = (stored_clips(root, path, split, uids, of_file) if table is None
+                 else [StoredClip(uid, root, table=tracks) for uid, tracks in table.items()])
+        known = _examine_clips(root, source, clips, uids, exam, of_file, notify)
+        _judge_split(exam, bool(known))
         if path.name == "av.json":                                     # holds the clips of both
-            annotated_in[split] -= {*(lists["val" if split == "train" else "train"] or ())} - {*(uids or ())}
-        splits[split] = {"listed": None if uids is None else len(uids), "annotated": len(annotated_in[split]),
-                         **exam.facts()}
-        tables[split] = {kind: examine_table(root, kind, split, exam.faces, findings) for kind in JOINED
-                         } if table != {} else {}
-    if all(clips == {} for clips in boxes.values()):
-        must.add("split_absent")
-    splits["test"], faces = examine_crops(root, findings, notify)
-    tables["test"] = {"priors": examine_table(root, "priors", "test", faces, findings)} if faces else {}
-    _compare_splits(root, source, lists, annotated_in, splits["test"].pop("names", []), findings)
-    _compare_tables(tables, findings)
+            known -= {*(lists["val" if split == "train" else "train"] or ())} - {*(uids or ())}
+        annotated[split] = sorted(known)
+        splits[split] = {"listed": None if uids is None else len(uids), "annotated": len(known), **exam.facts()}
+        tables[split] = {} if table == {} else {kind: check_table(root, kind, split, exam.faces, findings)
+                                                for kind in JOINED}
+    if all(table == {} for table in boxes.values()):
+        findings.levels["split_absent"] = "must"
+    splits["test"], faces = check_crops(root, findings, notify)
+    tables["test"] = {"priors": check_table(root, "priors", "test", faces, findings)} if faces else {}
+    _compare_splits(root, source, lists, annotated, splits["test"].pop("names", []), findings)
+    _compare_tables(root, tables, findings)
     prepared = _prepared(root, findings)
-    found = findings.facts(must)
+    found = findings.facts()
     return {"format": FORMAT, "data": str(root), "crops_from": source, "splits": splits, "tables": tables,
             "prepared": prepared, "findings": found, "remedies": remedies(found, str(root), bool(prepared)),
             "healthy": not any(entry["level"] == "must" for entry in found.values())}
 
 
-def _examine_split(root: Path, stored: Iterator[StoredClip], uids: list[str] | None, exam: SplitExam,
-                   structure: SplitExam, pictures_of: Callable[[StoredClip], VideoFacts | ClipImages | None],
-                   must: set[str], notify: Progress) -> set[str]:
-    """Examines the listed clips (all, where there is no list); returns which clips the split's file annotates."""
-    findings, known, bad, read, listed, split = exam.findings, set(), 0, 0, set(uids or ()), exam.split
-    for clip in stored:
-        uid, annotated = clip.uid, clip.annotated
-        wanted = uids is None or uid in listed
-        if uid in known:
-            structure.findings.add("clip_twice", split=split, clip=uid)
-            if wanted:
-                for preset in (exam.baseline, exam.clean):
-                    preset.count("clip annotated twice: the first is used", 1, {"clip": uid})
-            continue
-        known.add(uid)
-        if not wanted:
-            continue
-        read += 1
-        try:
-            if annotated is None and clip.table is None and clip.read_original() is None:
-                findings.add("clip_without_segments", split=split, clip=uid, detail="no file in result_LAM")
-        except ValueError as error:
-            findings.add("annotation_unreadable", split=split, clip=uid, detail=str(error).removeprefix(f"{root}/"))
-            continue
-        clip.pictures = pictures_of(clip)
-        if isinstance(clip.pictures, VideoFacts) and annotated is not None:
-            compare_length(clip.pictures, annotated, split, uid, findings)
-        before = exam.clean.rows
-        exam.add(clip)
-        bad += clip.pictures is None and exam.clean.rows > before         # no video is opened for a clip without faces
-        notify(f"{split} clips", read, len(uids) if uids is not None else read)
+def _examine_clips(root: Path, source: CropsFrom, clips: Iterable[StoredClip], uids: list[str] | None,
+                   exam: SplitExam, of_file: Findings, notify: Callable[[str], None]) -> set[str]:
+    """Examine the listed clips (all, where there is no list); returns which clips the split's file annotates."""
+    findings, split, known, bad = exam.findings, exam.split, set[str](), 0
+    listed = set(uids or ())
+    with Progress(f"reading {split}", len(listed), "clip", notify) as progress:
+        for clip in clips:
+            wanted = uids is None or clip.uid in listed
+            if clip.uid in known:
+                of_file.add("name_twice", what="clip", split=split, clip=clip.uid)
+                if wanted:
+                    exam.count("clip annotated twice: the first is used", clip.uid)
+            elif wanted:
+                bad += _examine_clip(root, source, clip, exam)
+                progress.add(1)
+            known.add(clip.uid)
     for uid in uids or []:
         if uid not in known:
-            for preset in (exam.baseline, exam.clean):
-                preset.count("clip left out: not annotated", 1, {"clip": uid})
+            exam.count("clip left out: not annotated", uid)
     if bad > PrepareConfig.max_bad_fraction * len(uids or known):
-        must |= {*BAD_CLIP}
-    if known and not exam.clean.rows:
-        findings.add("split_empty", split=split)
-    elif known and not exam.clean.labelled:
-        findings.add("split_unlabelled", split=split)
-        must |= {"split_unlabelled"} if split == "train" else set()
-    elif known and not 0 < exam.clean.looking < exam.clean.labelled:
-        findings.add("split_one_label", split=split, detail=f"all {exam.clean.labelled} faces are "
-                     f"{'looking' if exam.clean.looking else 'not looking'}")
+        findings.levels.update(dict.fromkeys(BAD_CLIP, "must"))
     return known
+
+
+def _examine_clip(root: Path, source: CropsFrom, clip: StoredClip, exam: SplitExam) -> bool:
+    """Is it a clip that preparation calls bad, since its faces cannot be cut? A clip without faces is not."""
+    place, findings = {"split": exam.split, "clip": clip.uid}, exam.findings
+    try:
+        baseline, clean = apply_policy(clip, BASELINE), apply_policy(clip, CLEAN)
+    except ValueError as error:
+        findings.add("file_unusable", what="annotation file", **place, detail=str(error).removeprefix(f"{root}/"))
+        return False
+    if clip.annotated is None and clean.segments is None:
+        findings.add("clip_without_segments", **place, detail="no file in result_LAM")
+    pictures: Pictures
+    if source == "videos":
+        pictures = check_video(root, place, clip.annotated, clip.table is not None, findings)
+    else:
+        needed = pictures_needed([(BASELINE, baseline), (CLEAN, clean)])
+        pictures = check_images(source, root / FOLDERS[source] / clip.uid, needed, place, findings)
+    under: dict[str, PolicyClip] = {"baseline": baseline, "clean": clean}
+    return exam.add(clip, under, pictures) > 0 and pictures is None
+
+
+def _judge_split(exam: SplitExam, known: bool) -> None:
+    totals, findings, place = exam.clean.totals, exam.findings, {"split": exam.split}
+    if known and not totals["rows"]:
+        findings.add("split_unusable", what="no usable face", **place)
+    elif known and not totals["labelled"]:
+        findings.add("split_unlabelled", **place)
+        if exam.split == "train":
+            findings.levels["split_unlabelled"] = "must"
+    elif known and not 0 < totals["looking"] < totals["labelled"]:
+        state = "looking" if totals["looking"] else "not looking"
+        findings.add("split_unusable", what="one label", **place, detail=f"all {totals['labelled']} faces are {state}")
 
 
 def _read_boxes(root: Path, split: str, findings: Findings) -> dict[str, dict[str, Boxes]] | None:
@@ -163,101 +151,64 @@ def _read_boxes(root: Path, split: str, findings: Findings) -> dict[str, dict[st
         path = find_table(root, split)
         return read_table(path) if path else None
     except FileNotFoundError:
-        findings.add("split_absent", split=split, file=f"boxes/{split}.csv")
+        findings.add("split_absent", what="table of boxes", split=split, file=f"boxes/{split}.csv")
     except (ValueError, OSError, ImportError) as error:
-        findings.add("boxes_unusable", split=split, detail=str(error).removeprefix(f"{root}/"))
+        findings.add("file_unusable", what="table of boxes", split=split, detail=str(error).removeprefix(f"{root}/"))
     return {}
-
-
-def _stored_clips(root: Path, path: Path, uids: list[str] | None, exam: SplitExam) -> Iterator[StoredClip]:
-    """The clips of a JSON, or of the folders of the original scripts, one after another."""
-    split, name = exam.split, path.relative_to(root).as_posix()
-    if path.name == "av.json" and uids is None:
-        return                                                         # without a list none is of this split
-    if not path.is_file() and (root / "json_original").is_dir():
-        yield from (StoredClip(uid, None, root) for uid in uids or ())
-        return
-    try:
-        document = read_json(path, remedy=DAMAGED_ANNOTATIONS)
-    except FileNotFoundError:
-        exam.findings.add("annotation_missing", split=split, file=name)
-        return
-    except ValueError as error:
-        exam.findings.add("annotation_unreadable", split=split, file=name,
-                          detail=str(error).removeprefix(f"{path}: "))
-        return
-    if not isinstance(document, dict):
-        exam.findings.add("annotation_unreadable", split=split, file=name,
-                          detail=f"an object with `videos` is wanted, this is a {type(document).__name__}")
-        return
-    videos = exam.collection(document, "videos", "videos", {"split": split})
-    document.clear()
-    for number in range(len(videos)):
-        video, videos[number] = videos[number], {}                     # read clips make room for what is measured
-        place = {"split": split, "detail": f"video {str(video.get('video_uid'))[:140]}"}
-        for annotated in exam.collection(video, "clips", "clips", place):
-            uid = annotated.get("clip_uid")
-            if is_id(uid):
-                yield StoredClip(uid, annotated, root)
-            else:
-                exam.findings.add("clip_no_uid", **place)
 
 
 def _read_list(root: Path, split: str, findings: Findings) -> list[str] | None:
     """Uids of a split list; of a faulty one those that can be used; None without any."""
-    path = root / "split" / f"{split}.list"
+    path, place = root / "split" / f"{split}.list", {"split": split, "file": f"split/{split}.list"}
     try:
         return read_split(path)
     except FileNotFoundError:
-        findings.add("list_missing", split=split, file=f"split/{split}.list")
+        findings.add("file_missing", what="split list", **place)
         return None
     except ValueError as error:
-        findings.add("list_unusable", split=split, file=f"split/{split}.list",
-                     detail=str(error).removeprefix(f"{path}: "))
+        findings.add("file_unusable", what="split list", **place, detail=str(error).removeprefix(f"{path}: "))
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     return list(dict.fromkeys(line.strip() for line in lines if is_id(line.strip()))) or None
 
 
-def _compare_splits(root: Path, source: CropsFrom, lists: dict[str, list[str] | None],
-                    annotated_in: dict[str, set[str]], test: list[str], findings: Findings) -> None:
-    named = {split: sorted(annotated_in[split]) if uids is None else uids for split, uids in lists.items()}
-    named["test"] = test
-    where: dict[str, list[str]] = {}
+def _compare_splits(root: Path, source: CropsFrom, lists: Lists, annotated: Names, test: list[str],
+                    findings: Findings) -> None:
+    """Clips in two splits; clips that are listed or annotated or have pictures, but not all three."""
+    named = {split: annotated[split] if uids is None else uids for split, uids in lists.items()} | {"test": test}
+    splits_of: Names = {}
     for split, uids in named.items():
         for uid in uids:
-            where.setdefault(uid, []).append(split)
-    for uid, several in where.items():
-        if len(several) > 1:
-            findings.add("clip_in_two_splits", clip=uid, detail=" and ".join(several))
+            splits_of.setdefault(uid, []).append(split)
+    for uid, several in splits_of.items():
+        findings.add("clip_in_two_splits", len(several) > 1, clip=uid, detail=" and ".join(several))
     for split, other in (("train", "val"), ("val", "train")):
-        for uid in named[split]:
-            if uid not in annotated_in[split]:
-                elsewhere = uid in annotated_in[other]
-                findings.add("clip_in_other_file" if elsewhere else "clip_not_annotated", split=split, clip=uid,
-                             **({"detail": f"annotated in av_{other}.json"} if elsewhere else {}))
-    strays = {uid: official_json(root, split).relative_to(root).as_posix() for split in ("train", "val")
-              for uid in sorted(annotated_in[split] - set(named["train"]) - set(named["val"]))}
-    for uid, file in strays.items():
-        findings.add("clip_no_split", clip=uid, file=file)
+        for uid in sorted({*named[split]} - {*annotated[split]}):
+            elsewhere = uid in annotated[other]
+            findings.add("list_differs", what="listed, but not annotated in this split", split=split, clip=uid,
+                         **({"detail": f"annotated in av_{other}.json"} if elsewhere else {}))
+    unused = {uid: official_json(root, split).relative_to(root).as_posix() for split in ("train", "val")
+              for uid in annotated[split] if uid not in named["train"] and uid not in named["val"]}
+    for uid, file in unused.items():
+        findings.add("clip_unused", what="annotated", clip=uid, file=file)
     for path in sorted((root / FOLDERS[source]).glob("*")):
         if path.is_dir() if source != "videos" else path.suffix in SUFFIXES:
             name = path.stem if source == "videos" else path.name
-            findings.add("video_unused", name not in where, clip=name)
+            findings.add("clip_unused", name not in splits_of and name not in unused, what="has pictures", clip=name)
     path = root / "split" / "test.list"
     if path.is_file() and test:
-        listed = [uid for uid in (line.strip() for line in path.read_text(errors="replace").splitlines()) if uid]
-        for uid in sorted(set(listed) ^ set(test)):
-            findings.add("test_unlisted", split="test", clip=uid,
-                         detail="listed, but no crops" if uid in listed else "crops, but not listed")
+        listed = {line.strip() for line in path.read_text(errors="replace").splitlines()} - {""}
+        for uid in sorted(listed ^ {*test}):
+            findings.add("list_differs", what="listed, but no crops" if uid in listed else "crops, but not listed",
+                         split="test", clip=uid)
 
 
-def _compare_tables(tables: dict[str, Any], findings: Findings) -> None:
-    there = [split for split, kinds in tables.items() if kinds.get("priors")]
-    absent = [split for split, kinds in tables.items() if kinds and not kinds.get("priors")
-              and not any(place.get("split") == split for place
-                          in findings.found.get("table_unusable", {}).get("examples", ()))]
-    for split in absent:
-        findings.add("priors_some_splits" if there else "priors_absent", split=split, file=f"priors/{split}.npz")
+def _compare_tables(root: Path, tables: dict[str, Any], findings: Findings) -> None:
+    """Splits without priors: worth a look where others have them. A table that cannot be used is named already."""
+    for split, kinds in tables.items():
+        file = f"priors/{split}.npz"
+        findings.add("priors_absent", bool(kinds) and not (root / file).is_file(), split=split, file=file)
+    if any(kinds.get("priors") for kinds in tables.values()):
+        findings.levels["priors_absent"] = "look"
 
 
 def _prepared(root: Path, findings: Findings) -> list[dict[str, Any]]:
@@ -268,7 +219,7 @@ def _prepared(root: Path, findings: Findings) -> list[dict[str, Any]]:
         try:
             index = Index.open(path.parent)
         except (ValueError, EOFError, OSError) as error:
-            findings.add("prepared_unreadable", file=name, detail=str(error))
+            findings.add("file_unusable", what="prepared folder", file=name, detail=str(error))
             continue
         folders.append({"folder": name, "rows": len(index), "bad_clips": len(index.facts.get("bad_clips") or ())})
     return folders

@@ -1,21 +1,16 @@
-"""The doctor's facts as something to read: nothing is measured or judged here."""
+"""The doctor's facts as a report to read: nothing is measured or judged here."""
 
 import textwrap
-from collections.abc import Sequence
 from typing import Any
 
 from gazepose.data.prepare import FOLDERS
 from gazepose.doctor.checks import Place
 
 WIDTH = 118
-LEVELS = {"must": "MUST BE MENDED", "look": "WORTH A LOOK (faces are lost or doubtful)",
-          "note": "GOOD TO KNOW (the policies deal with it)"}
-RULES = {
-    "drop_frame_zero": "records of frame 0 are dropped", "drop_outside": "faces outside the picture are dropped",
-    "negative_corner": "x or y below 0: the box is moved or cut", "max_gap": "longest gap that is filled, frames",
-    "keep_repeats": "repeated frame numbers are kept", "honour_flags": "suspect tracks, unmapped frames are left out",
-    "end_inclusive": "the end frame of a segment is looking", "empty_is_negative": "no segments: all negative, "
-    "not left out", "wearer": "the wearer: first of the list or by flag", "first_number": "number of the first picture"}
+LEVELS = {"must": "MUST BE REPAIRED", "look": "WORTH A LOOK (faces are lost or doubtful)",
+          "note": "GOOD TO KNOW (the policies handle it)"}
+DIFFERENCE = {"both": "in both", "baseline_only": "in baseline only", "clean_only": "in clean only",
+              "other_label": "in both, with another label", "other_box": "in both, with another box"}
 
 
 def as_text(facts: dict[str, Any]) -> str:
@@ -23,125 +18,92 @@ def as_text(facts: dict[str, Any]) -> str:
     trained = {split: facts["splits"][split] for split in ("train", "val") if facts["splits"][split]["annotated"]}
     source = FOLDERS[facts["crops_from"]]
     parts = [f"Data set  {facts['data']}" + (f"  (crops from {source}/)" if source != "videos" else ""),
-             _overview(facts, trained)]
-    parts += [_level(facts, level) for level in LEVELS]
+             _overview(facts["splits"]["test"], trained)]
+    listed = sum(facts["splits"][split]["listed"] or 0 for split in ("train", "val"))
+    for level, title in LEVELS.items():
+        lines = [line for found in facts["findings"].values() if found["level"] == level
+                 for line in _finding(found, listed)]
+        parts.append("\n".join([title, *(lines or ["  nothing"])]))
     if trained:
-        parts += [_rules(trained), _difference(trained), _faces(trained)]
-    parts += [_tables(facts), _remedies(facts)]
+        parts += [_policies(trained), _faces(trained)]
+    parts += [_priors(facts["tables"]), _remedies(facts)]
     return "\n\n".join(part for part in parts if part)
 
 
-def _overview(facts: dict[str, Any], trained: dict[str, Any]) -> str:
-    rows = []
+def _overview(test: dict[str, Any], trained: dict[str, Any]) -> str:
+    rows = {}
     for split, known in trained.items():
         clean = known["policies"]["clean"]
-        rows.append([split, known["listed"] if known["listed"] is not None else "no list", known["annotated"],
-                     clean["clips"], known["persons"], clean["tracks"], clean["rows"], clean["rows_with_picture"],
-                     clean["looking"], _percent(clean["rate"])])
-    test = facts["splits"]["test"]
+        rows[split] = {"clips listed": "no list" if known["listed"] is None else known["listed"],
+                       "annotated": known["annotated"], "with faces": clean["clips"], "persons": known["persons"],
+                       "tracks": clean["tracks"], "faces": clean["rows"], "with a picture": clean["rows_with_picture"],
+                       "looking": clean["looking"], "looking rate": _percent(clean["rate"])}
     if test:
-        rows.append(["test", "", "", test["videos"], "", test["tracks"], test["crops"], "", "", "hidden"])
-    if not rows:
-        return ""
-    head = ["", "clips listed", "annotated", "with faces", "persons", "tracks", "faces", "with a picture", "looking",
-            "looking rate"]
+        rows["test"] = {"with faces": test["videos"], "tracks": test["tracks"], "faces": test["crops"],
+                        "looking rate": "hidden"}
     note = ("A face is one person in one frame, under the policy clean; tracks are counted after long gaps split them."
             if trained else "A face is one crop.")
-    return f"{_table(head, rows)}\n{note}"
+    return f"{_table(rows)}\n{note}" if rows else ""
 
 
-def _level(facts: dict[str, Any], level: str) -> str:
-    lines = []
-    listed = sum(facts["splits"][split]["listed"] or 0 for split in ("train", "val"))
-    for found in (found for found in facts["findings"].values() if found["level"] == level):
-        lines += _found(found["title"], found, listed)
-    if level == "note":
-        for split in ("train", "val"):
-            for name, states in facts["splits"][split]["collections"].items():
-                for state, found in states.items():
-                    lines += _found(f"{split}: `{name}` {'is ' if state != 'missing' else ''}{state}", found, listed)
-    return "\n".join([LEVELS[level], *(lines or ["  nothing"])])
-
-
-def _found(title: str, found: dict[str, Any], listed: int) -> list[str]:
-    """A finding with its examples; of a listing kind every clip, unless it is all clips there are."""
+def _finding(found: dict[str, Any], listed: int) -> list[str]:
+    """A finding with its parts and examples; of a listing kind every clip, unless it is all clips there are."""
     clips = [clip for clip in found.get("clips", ()) if clip]
+    title = f"  {found['count']:>8,}  {found['title']}"
     if len(clips) > 1 and len(clips) == listed:
-        return [f"  {found['count']:>8,}  {title}: of every listed clip, {clips[0]} first"]
-    lines = [f"  {found['count']:>8,}  {title}"]
-    shown = [_where(place) for place in found["examples"]]
-    lines += [f"            {where}" for where in shown if where]
-    if len(clips) > len(shown):
-        lines += textwrap.wrap("all clips: " + " ".join(clips), WIDTH, initial_indent=" " * 12,
-                               subsequent_indent=" " * 12, break_long_words=False, break_on_hyphens=False)
-    elif found["count"] > len(shown):
-        lines.append(f"            and {found['count'] - len(shown):,} more" if len(shown) else "")
-    return [line for line in lines if line]
+        return [f"{title}: of every listed clip, {clips[0]} first"]
+    lines = [title]
+    if len(found["parts"]) > 1:
+        lines.append(" " * 12 + ", ".join(f"{part}: {count:,}" for part, count in found["parts"].items()))
+    examples = [where for where in map(_where, found["examples"]) if where]
+    lines += [" " * 12 + where for where in examples]
+    if len(clips) > len(examples):
+        lines += _wrapped("all clips: " + " ".join(clips), " " * 12, 12)
+    elif examples and found["count"] > len(examples):
+        lines.append(f"            and {found['count'] - len(examples):,} more")
+    return lines
 
 
-def _rules(trained: dict[str, Any]) -> str:
-    names = sorted({rule for known in trained.values() for preset in known["policies"].values()
-                    for rule in preset["rules"]})
-    rows = []
-    for rule in names:
-        entries = [known["policies"][preset]["rules"].get(rule) for known in trained.values()
-                   for preset in ("baseline", "clean")]
-        first = next(entry for entry in entries if entry)["examples"][0]
-        rows.append([rule, *(entry["count"] if entry else "-" for entry in entries), _where(first)])
-    head = ["rule", *(f"{split} {preset}" for split in trained for preset in ("baseline", "clean")), "for example"]
-    title = "WHAT THE POLICIES' RULES TOUCH (as `prepare` counts; baseline: as published, clean: for training)"
-    return f"{title}\n{_table(head, rows, last_left=True) if rows else '  nothing'}"
-
-
-def _difference(trained: dict[str, Any]) -> str:
-    rows: list[list[Any]] = []
-    for title, value in (
-            ("faces, baseline", lambda known: known["policies"]["baseline"]["rows"]),
-            ("faces, clean", lambda known: known["policies"]["clean"]["rows"]),
-            ("in both", lambda known: known["difference"]["both"]),
-            ("in baseline only", lambda known: known["difference"]["baseline_only"]),
-            ("in clean only", lambda known: known["difference"]["clean_only"]),
-            ("in both, with another label", lambda known: known["difference"]["other_label"]),
-            ("in both, with another box", lambda known: known["difference"]["other_box"]),
-            ("looking, baseline", lambda known: _percent(known["policies"]["baseline"]["rate"])),
-            ("looking, clean", lambda known: _percent(known["policies"]["clean"]["rate"]))):
-        rows.append([title, *(value(known) for known in trained.values())])
-    text = ["HOW THE TWO POLICIES DIFFER", _table(["", *trained], rows), "",
-            "  What each rule alone would change: clean, with this one rule as in baseline (their effects overlap)"]
-    rules = [[RULES.get(rule, rule), _setting(change["baseline"]), _setting(change["clean"]),
-              *(cell for known in trained.values() for cell in (
-                  _signed(known["difference"]["rules"][rule]["rows"]),
-                  _signed(known["difference"]["rules"][rule]["looking"])))]
-             for rule, change in next(iter(trained.values()))["difference"]["rules"].items()]
-    head = ["rule", "baseline", "clean", *(f"{split} {what}" for split in trained for what in ("faces", "looking"))]
-    return "\n".join([*text, _table(head, rules)])
+def _policies(trained: dict[str, Any]) -> str:
+    """What the rules touched under either policy, and how the rows differ."""
+    rules: dict[str, dict[str, Any]] = {}
+    columns = [(f"{split} {policy}", known["policies"][policy]) for split, known in trained.items()
+               for policy in ("baseline", "clean")]
+    for rule in sorted({rule for _, policy in columns for rule in policy["rules"]}):
+        entries = {column: policy["rules"].get(rule) for column, policy in columns}
+        rules[rule] = {column: entry["count"] if entry else "-" for column, entry in entries.items()}
+        rules[rule]["for example"] = _where(next(entry for entry in entries.values() if entry)["examples"][0])
+    rows: dict[str, dict[str, Any]] = {}
+    for split, known in trained.items():
+        policies, difference = known["policies"], known["difference"]
+        values = {**{f"faces, {name}": policies[name]["rows"] for name in ("baseline", "clean")},
+                  **{title: difference[name] for name, title in DIFFERENCE.items()},
+                  **{f"looking, {name}": _percent(policies[name]["rate"]) for name in ("baseline", "clean")}}
+        for title, value in values.items():
+            rows.setdefault(title, {})[split] = value
+    return "\n".join(["WHAT THE POLICIES' RULES TOUCH (as `prepare` counts; baseline: as published; clean)",
+                      _table(rules), "", "HOW THE TWO POLICIES DIFFER", _table(rows)])
 
 
 def _faces(trained: dict[str, Any]) -> str:
-    first = next(iter(trained.values()))
-    names = list(next((known["face_size"]["pixels"] for known in trained.values() if known["face_size"]["pixels"]), {}))
-    sizes = [[split, *(f"{(known['face_size']['pixels'] or {}).get(name, 0):.0f}" for name in names),
-              known["face_size"]["small"]] for split, known in trained.items()]
-    lengths = list(first["gaps"]["by_length"])
-    missing = [[split, known["gaps"]["count"], known["gaps"]["frames"],
-                *(known["gaps"]["by_length"][length] for length in lengths), _longest(known["gaps"]["longest"])]
-               for split, known in trained.items()]
-    return "\n".join([
-        "FACE SIZES (shorter side of the annotated box, pixels)",
-        _table(["", *names, f"under {first['face_size']['limit']}"], sizes), "",
-        "GAPS IN TRACKS (runs of frames without a usable record)",
-        _table(["", "gaps", "frames", *(f"of {length}" for length in lengths), "longest"], missing, last_left=True)])
+    sizes, gaps = {}, {}
+    for split, known in trained.items():
+        size, gap, longest = known["face_size"], known["gaps"], known["gaps"]["longest"]
+        sizes[split] = {**{name: f"{value:.0f}" for name, value in (size["pixels"] or {}).items()},
+                        f"under {size['limit']}": size["small"]}
+        gaps[split] = {"gaps": gap["count"], "frames": gap["frames"],
+                       **{f"of {length}": number for length, number in gap["by_length"].items()},
+                       "longest": f"{longest['length']} after {_where(longest)}" if longest["length"] else "-"}
+    return "\n".join(["FACE SIZES (shorter side of the annotated box, pixels)", _table(sizes), "",
+                      "GAPS IN TRACKS (runs of frames without a usable record)", _table(gaps)])
 
 
-def _tables(facts: dict[str, Any]) -> str:
-    rows = []
-    for split, kinds in facts["tables"].items():
-        for kind, table in kinds.items():
-            if table:
-                rows += [[f"{kind}/{split}.npz", name, table["rows"], table["joined"], column["known"],
-                          column["faces"], _percent(column["coverage"])] for name, column in table["columns"].items()]
-    head = ["table", "column", "rows", "of a face", "known", "faces (clean)", "covered"]
-    return f"PRIORS\n{_table(head, rows, left=2)}" if rows else ""
+def _priors(tables: dict[str, Any]) -> str:
+    rows = {f"{kind}/{split}.npz {name}": {
+        "rows": table["rows"], "of a face": table["joined"], "known": column["known"], "faces (clean)": column["faces"],
+        "covered": _percent(column["coverage"])} for split, kinds in tables.items() for kind, table in kinds.items()
+        if table for name, column in table["columns"].items()}
+    return f"PRIORS\n{_table(rows)}" if rows else ""
 
 
 def _remedies(facts: dict[str, Any]) -> str:
@@ -149,12 +111,10 @@ def _remedies(facts: dict[str, Any]) -> str:
     for number, step in enumerate(facts["remedies"], 1):
         found = facts["findings"].get(step["finding"])
         title = f"{found['title']} ({found['count']:,}): " if found else ""
-        lines += textwrap.wrap(f"{title}{step['do']}", WIDTH, initial_indent=f"  {number:>2}. "
-                               f"{'MUST  ' if step['level'] == 'must' else ''}", subsequent_indent=" " * 6,
-                               break_long_words=False, break_on_hyphens=False)
+        lines += _wrapped(f"{title}{step['do']}", f"  {number:>2}. {'MUST  ' if step['level'] == 'must' else ''}", 6)
     must = sum(step["level"] == "must" for step in facts["remedies"])
     if must:
-        lines.append(f"{must} of these must be mended before training or a submission can be trusted.")
+        lines.append(f"{must} of these must be repaired before training or a submission can be trusted.")
     elif facts["remedies"]:
         lines.append("Nothing hinders training; these are worth a look.")
     else:
@@ -168,34 +128,30 @@ def _where(place: Place) -> str:
         parts.insert(0, str(place["file"]))
     elif place.get("split") and not place.get("clip"):
         parts.insert(0, str(place["split"]))
-    text = " ".join(parts) + (f": {place['detail']}" if place.get("detail") else "")
+    text = ": ".join(part for part in (" ".join(parts), place.get("what"), place.get("detail")) if part)
     return text if len(text) <= 300 else text[:297] + "..."
 
 
-def _longest(longest: dict[str, Any]) -> str:
-    return f"{longest['length']} after {_where(longest)}" if longest["length"] else "-"
-
-
-def _setting(value: Any) -> str:
-    return {True: "yes", False: "no", None: "any"}.get(value, str(value)) if not isinstance(value, int) or isinstance(
-        value, bool) else str(value)
-
-
-def _signed(number: int) -> str:
-    return f"{number:+,}" if number else "0"
+def _wrapped(text: str, first: str, indent: int) -> list[str]:
+    return textwrap.wrap(text, WIDTH, initial_indent=first, subsequent_indent=" " * indent, break_long_words=False,
+                         break_on_hyphens=False)
 
 
 def _percent(rate: float | None) -> str:
     return "-" if rate is None else f"{100 * rate:.1f} %"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[Any]], last_left: bool = False, left: int = 1) -> str:
-    """Columns as wide as they need; the first `left` (and the last, if asked) to the left, numbers to the right."""
-    cells = [list(head)] + [[f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row] for row in rows]
-    width = [max(len(row[column]) for row in cells) for column in range(len(head))]
-    lines = []
-    for row in cells:
-        line = "  ".join(cell.ljust(width[column]) if column < left or last_left and column == len(head) - 1
-                         else cell.rjust(width[column]) for column, cell in enumerate(row))
-        lines.append(f"  {line}".rstrip())
-    return "\n".join(lines)
+def _table(rows: dict[str, dict[str, Any]]) -> str:
+    """Rows by name, their cells by column; numbers to the right, names and places to the left."""
+    import pandas as pd
+    if not rows:
+        return "  nothing"
+    table = pd.DataFrame.from_dict({name: {column: f"{cell:,}" if isinstance(cell, int) else str(cell)
+                                           for column, cell in row.items()} for name, row in rows.items()}, "index")
+    table = table.fillna("")
+    for column in {"for example", "longest"} & {*table}:
+        width = max(table[column].str.len().max(), len(column))
+        table[column] = table[column].str.ljust(width)
+        table = table.rename(columns={column: column.ljust(width)})
+    width_of = {column: len(column) + 1 for column in table}           # two spaces between columns: names have one
+    return "\n".join(f"  {line}".rstrip() for line in table.to_string(col_space=width_of).splitlines())

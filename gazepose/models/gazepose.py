@@ -1,21 +1,18 @@
 """ModelConfig, and GazePose in one forward: crops, windows and priors in, a Prediction out.
 
-Also the two parts it shares with the baselines (gaze_lstm.py): FrameEncoder and GazeHead. Data is batched and
-normalised before it comes here; losses are training/engine.py's.
+Also the parts that other models share: FrameEncoder, FaceReader and GazeHead. Batches are normalised before they come
+here (training/augment.py); losses are in training/losses.py.
 """
 
-import copy
-import difflib
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
-import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gazepose.models.backbone import create_backbone
 from gazepose.models.queries import HeadPoseQueries, LandmarkQueries, LearnedQueries, Priors
 from gazepose.models.transformer import Transformer
 
@@ -106,49 +103,6 @@ class GazeHead(nn.Linear):
         return torch.stack([math.pi * yaw.tanh(), math.pi / 2 * pitch.tanh(), math.pi * spread.sigmoid()], dim=-1)
 
 
-@torch.enable_grad()
-def outline(backbone: Any, size: Sequence[int]) -> tuple[Any, list[str]]:
-    """What one image [3, H, W] gives, on the meta device (shapes without arithmetic), and the children with no part in
-    it."""
-    sketch = copy.deepcopy(backbone).to("meta").eval()
-    maps = sketch.forward_features(torch.zeros(1, *size, device="meta"))
-    if not isinstance(maps, Tensor):
-        return maps, []
-    names, parameters = zip(*sketch.named_parameters(), strict=True)
-    gradients = torch.autograd.grad(maps.sum(), parameters, allow_unused=True)
-    seen = {name.split(".")[0] for name, gradient in zip(names, gradients, strict=True) if gradient is not None}
-    return maps, [child for child in dict.fromkeys(name.split(".")[0] for name in names) if child not in seen]
-
-
-def channels_first(maps: Tensor) -> Tensor:
-    """[F, h, w, C] -> [F, C, h, w]"""
-    return maps.permute(0, 3, 1, 2)
-
-
-class PatchMap(nn.Module):
-    """The patch tokens of a ViT, [F, prefix + h * w, C] in reading order -> [F, C, h, w]; class tokens and registers,
-    which come before them, are left out."""
-
-    def __init__(self, prefix: int, grid: tuple[int, int]):
-        super().__init__()
-        self.prefix, self.grid = prefix, grid
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        return tokens[:, self.prefix:].transpose(1, 2).unflatten(2, self.grid)
-
-
-def map_of(backbone: Any, features: Any) -> tuple[Callable[[Tensor], Tensor], Sequence[int]] | None:
-    """What makes maps [F, C, h, w] of that which `forward_features` gave for one image, and (h, w); None: nothing."""
-    shape, width = features.shape if isinstance(features, Tensor) else (), backbone.num_features
-    if len(shape) == 4 and width in (shape[1], shape[3]):
-        return (nn.Identity(), shape[2:]) if shape[1] == width else (channels_first, shape[1:3])
-    grid = getattr(getattr(backbone, "patch_embed", None), "grid_size", None)
-    prefix = getattr(backbone, "num_prefix_tokens", 0)
-    if grid and tuple(shape[1:]) == (prefix + math.prod(grid), width):
-        return PatchMap(prefix, tuple(grid)), grid
-    return None
-
-
 class FaceReader(nn.Module):
     """One face's map and vector -> [B, 256]. Where the pupil is counts, so the map is flattened, not pooled."""
 
@@ -165,73 +119,17 @@ class FaceReader(nn.Module):
         return F.relu(self.hidden(torch.cat([cells.flatten(1), vectors], dim=1)))
 
 
-def create_backbone(config: ModelConfig) -> tuple[Any, int, Callable[[Tensor], Tensor]]:
-    """A timm network with random weights, the width of its map, and what makes the map of its features.
-
-    What `forward_features` never uses (a classifier's own layers) is taken out, so that every parameter gets a
-    gradient. A network that timm makes for one size of image is made for `image_size`.
-
-    Raises:
-        ValueError: unknown to timm, without that output stride, not for crops of that size, or without a feature map.
-    """
-    name, side = config.backbone, config.image_size
-    if not timm.is_model(name):
-        near = difflib.get_close_matches(name, timm.list_models(), n=3)
-        raise ValueError(f"backbone: timm has no {name!r} -> {' or '.join(near) or 'a name from timm.list_models()'}")
-    one_size = side if getattr(timm.get_pretrained_cfg(name), "fixed_input_size", False) else None
-    made = _for_one_size(name, one_size) if one_size else _for_any_size(name, config.output_stride)
-    backbone, features, unused = made
-    found = map_of(backbone, features)
-    if not found or isinstance(found[0], PatchMap) and not one_size:      # how many patches, the crop's size tells
-        got = list(features.shape) if isinstance(features, Tensor) else type(features).__name__
-        raise ValueError(f"backbone: {name} gives {got}, not a feature map -> a network such as resnet18"
-                         + ("; for a ViT give image_size, as train.py does" if side is None else ""))
-    to_map, grid = found
-    if one_size and config.output_stride not in (32, one_size // grid[0]):
-        raise ValueError(f"backbone: {name} does not do output_stride {config.output_stride}: its cells are "
-                         f"{one_size // grid[0]} pixels -> output_stride 32, which leaves it as it is")
-    for child in unused:
-        setattr(backbone, child, nn.Identity())
-    if config.behaviour == "published":                                   # timm starts each block's last norm at zero
-        for module in backbone.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                nn.init.ones_(module.weight)
-    return backbone, backbone.num_features, to_map
-
-
-def _for_any_size(name: str, output_stride: int) -> tuple[Any, Any, list[str]]:
-    """A network that takes crops of any size, or is made for its own one; and what `outline` tells of it."""
-    # 32 is what every network has; many do not take the option
-    stride: dict[str, Any] = {} if output_stride == 32 else {"output_stride": output_stride}
-    try:
-        backbone: Any = timm.create_model(name, pretrained=False, num_classes=0, **stride)
-    except (TypeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(f"backbone: {name} does not do output_stride {output_stride} ({error}) "
-                         "-> output_stride 32 or a network such as resnet18") from error
-    return backbone, *outline(backbone, backbone.pretrained_cfg.get("input_size", (3, 224, 224)))
-
-
-def _for_one_size(name: str, side: int) -> tuple[Any, Any, list[str]]:
-    """A network made for crops of `side` pixels, and what `outline` tells of it."""
-    try:
-        backbone: Any = timm.create_model(name, pretrained=False, num_classes=0, img_size=side)
-        patch = getattr(getattr(backbone, "patch_embed", None), "patch_size", 1)
-        patch = patch if isinstance(patch, int) else patch[0]
-        if side % patch:
-            raise ValueError(f"its patches are {patch} pixels")
-        return backbone, *outline(backbone, (3, side, side))
-    except (TypeError, AssertionError, NotImplementedError, RuntimeError, ValueError) as error:
-        raise ValueError(f"backbone: {name} cannot be made for crops of {side} pixels ({error}) -> a --crop_size that "
-                         "is a multiple of its patches, or a network such as resnet18") from error
-
-
 class FrameEncoder(nn.Module):
-    """A pool of crops -> a map and a vector each; what any window asks of a frame is computed once."""
+    """A pool of crops -> a map and a vector each, computed once however many windows show the frame."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        self.backbone, self.width, self.to_map = create_backbone(config)
-        self.name, self.output_stride = config.backbone, config.output_stride
+        self.backbone, self.to_map = create_backbone(config.backbone, config.output_stride, config.image_size)
+        self.name, self.output_stride, self.width = config.backbone, config.output_stride, self.backbone.num_features
+        if config.behaviour == "published":                               # timm starts each block's last norm at zero
+            for module in self.backbone.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    nn.init.ones_(module.weight)
         self.to_vector = nn.Sequential(nn.Linear(self.width, 1000), nn.ReLU(), nn.Linear(1000, VECTOR))
 
     def train(self, mode: bool = True) -> "FrameEncoder":
@@ -242,27 +140,25 @@ class FrameEncoder(nn.Module):
         return self
 
     def maps_of(self, frames: Tensor) -> Tensor:
-        """frames [F, 3, H, W] normalised -> what the backbone gives for them, maps [F, C, h, w].
-
-        A single frame whose map is a single cell has no statistics of its own: it is trained on the running ones.
-        """
-        lone = self.backbone.training and len(frames) == 1 and max(frames.shape[2:]) <= self.output_stride
-        if lone:
+        """The backbone's maps: frames [F, 3, H, W] normalised -> [F, C, h, w]."""
+        # BatchNorm has no statistics of a single cell, so it uses the running ones
+        one_cell = self.backbone.training and len(frames) == 1 and max(frames.shape[2:]) <= self.output_stride
+        if one_cell:
             self.backbone.eval()
         features = self.backbone.forward_features(frames)                 # [F, C, h, w], [F, h, w, C] or tokens
-        if lone:
+        if one_cell:
             self.backbone.train()
         return self.to_map(features)                                      # [F, C, h, w]
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """frames [F, 3, H, W] normalised, or maps [F, C, h, w] that `maps_of` gave for them before
-        -> maps [F, C, h, w], vectors [F, 256]."""
+        """frames [F, 3, H, W] normalised, or their maps [F, C, h, w] from `maps_of` -> maps [F, C, h, w], vectors
+        [F, 256]."""
         maps = self.maps_of(frames) if frames.shape[1] == 3 else frames
         return maps, self.to_vector(maps.mean(dim=(-2, -1)))
 
 
 class GazePose(nn.Module):
-    """Seven frames in time, and the centre frame's map asked by eight queries: three angles, five landmarks."""
+    """A BiLSTM over seven frames, and eight queries (three angles, five landmarks) to the map of the centre frame."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -294,20 +190,19 @@ class GazePose(nn.Module):
         centre = window.shape[1] // 2
         maps, vectors = self.frames(frames)                               # [F, C, h, w], [F, 256]
         sequence, _ = self.lstm(vectors[window])                          # [B, T, 512]
-        seen = maps[window[:, centre]]                                    # [B, C, h, w]
-        place = self.input_proj(seen)                                     # [B, d, h, w]
+        face = maps[window[:, centre]]                                    # [B, C, h, w]
         queries = torch.cat([self.head_queries(priors.head_pose),
                              self.landmark_queries(priors.landmarks)], dim=1)  # [B, 8, d]
-        found = self.transformer(place, self.contents, queries)           # [B, 8, d]
-        spatial = self.fusion_layer(found.flatten(1))                     # [B, 512]
-        both = self.combine_layer(torch.cat([sequence[:, centre], spatial], dim=1))  # [B, 256]
+        answers = self.transformer(self.input_proj(face), self.contents, queries)  # [B, 8, d]
+        spatial = self.fusion_layer(answers.flatten(1))                   # [B, 512]
+        fused = self.combine_layer(torch.cat([sequence[:, centre], spatial], dim=1))  # [B, 256]
         if self.reader is None or self.gaze_head is None:
-            return Prediction(self.last_layer(both), None)
-        return Prediction(self.last_layer(both), self.gaze_head(self.reader(seen, vectors[window[:, centre]])))
+            return Prediction(self.last_layer(fused), None)
+        return Prediction(self.last_layer(fused), self.gaze_head(self.reader(face, vectors[window[:, centre]])))
 
 
 class FaceGaze(nn.Module):
-    """Where one face looks, and whether at the camera, from its centre frame alone: trains a backbone for the others.
+    """Where one face looks, and whether at the camera, from its centre frame alone; pre-trains a backbone.
 
     Neighbouring frames and priors are not read.
     """
@@ -320,6 +215,7 @@ class FaceGaze(nn.Module):
         self.label_layer = nn.Linear(VECTOR, 2)
 
     def forward(self, frames: Tensor, window: Tensor, priors: Priors) -> Prediction:
-        """As GazePose.forward; only the centre frames are looked at."""
-        read = self.reader(*self.frames(frames[window[:, window.shape[1] // 2]]))  # [B, 256]
-        return Prediction(self.label_layer(read), self.gaze_head(read))
+        """As GazePose.forward; only the centre frames are used."""
+        centre = frames[window[:, window.shape[1] // 2]]                  # [B, 3, H, W]
+        face = self.reader(*self.frames(centre))                          # [B, 256]
+        return Prediction(self.label_layer(face), self.gaze_head(face))

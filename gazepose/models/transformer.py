@@ -38,23 +38,17 @@ def sine_positions(height: int, width: int, dim: int, like: Tensor, longest: flo
     return torch.cat([rows, columns], dim=-1).flatten(0, 1).to(like.dtype)
 
 
-class Attention(nn.Module):
-    """Multi-head attention; queries and keys may carry positions that the values do not."""
+class Attention(nn.MultiheadAttention):
+    """torch's multi-head attention; queries and keys may carry positions that the values do not."""
 
     def __init__(self, dim: int, heads: int, dropout: float):
-        super().__init__()
-        self.heads = heads
-        self.dropout = dropout
-        self.in_proj_weight = nn.Parameter(torch.empty(3 * dim, dim))     # query, key, value, one above the other
-        self.in_proj_bias = nn.Parameter(torch.zeros(3 * dim))
-        self.out_proj = nn.Linear(dim, dim)
-        nn.init.xavier_uniform_(self.in_proj_weight)
-        nn.init.zeros_(self.out_proj.bias)
+        super().__init__(dim, heads, dropout, batch_first=True)
 
-    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    # torch's own forward puts the batch second and back; that changes the last bits of every trained weight
+    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:                # type: ignore[override]
         """query [B, Q, d], key and value [B, K, d] -> [B, Q, d]."""
         parts = zip((query, key, value), self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3), strict=True)
-        q, k, v = (F.linear(x, weight, bias).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        q, k, v = (F.linear(x, weight, bias).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
                    for x, weight, bias in parts)                          # [B, heads, Q or K, d/heads]
         mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout if self.training else 0.0)
         return self.out_proj(mixed.transpose(1, 2).flatten(2))            # [B, Q, d]

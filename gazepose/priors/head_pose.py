@@ -8,6 +8,8 @@ with them the published prior files, count yaw the other way round: `from_hopene
 import cv2
 import numpy as np
 
+from gazepose.data.head_angles import head_angles
+
 BINS = 66                    # of 3 degrees, from -99
 FACE = np.array([[0, -37.5, 34], [31.5, 0, 0], [-31.5, 0, 0], [24.6, -69.6, 2], [-24.6, -69.6, 2]], np.float64)
 """A common face's nose tip, left and right eye, left and right mouth corner, in mm [5, 3]: MediaPipe's canonical face,
@@ -32,21 +34,6 @@ def expected_angle(logits: np.ndarray) -> np.ndarray:
 def from_hopenet(head_pose: np.ndarray) -> np.ndarray:
     """Yaw, pitch, roll [..., 3] with Hopenet's signs -> with the column's, and back."""
     return np.asarray(head_pose) * np.array([-1, 1, 1], np.float32)
-
-
-def head_angles(rotation: np.ndarray) -> np.ndarray:
-    """Rotations head -> camera -> yaw, pitch, roll in degrees.
-
-    Args:
-        rotation: [..., 3, 3]; the head's axes as in FACE, the camera's x right, y down, z along the line of sight.
-    """
-    x, y, z = rotation[..., 0, 2], -rotation[..., 1, 2], -rotation[..., 2, 2]   # where the face points: right, up, back
-    yaw, pitch = np.arctan2(x, z), np.arcsin(np.clip(y, -1, 1))
-    right = np.stack([np.cos(yaw), np.zeros_like(yaw), np.sin(yaw)], -1)
-    up = np.stack([-np.sin(yaw) * np.sin(pitch), -np.cos(pitch), np.cos(yaw) * np.sin(pitch)], -1)
-    top = rotation[..., :, 1]
-    roll = np.arctan2(np.einsum("...i,...i->...", top, right), np.einsum("...i,...i->...", top, up))
-    return np.degrees(np.stack([yaw, pitch, roll], -1))
 
 
 def pose_from_landmarks(landmarks: np.ndarray, aspect: np.ndarray) -> np.ndarray:

@@ -17,7 +17,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
-from gazepose.data.index import COLUMNS, Index, Match, match
+from gazepose.data.index import COLUMNS, Index
+from gazepose.data.join import Match, match
 from gazepose.io import is_id
 from gazepose.priors.head_pose import from_hopenet
 from gazepose.priors.landmarks import five_landmarks, from_eye_centred

@@ -18,12 +18,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from gazepose.synthetic.features import MOUTH_GAP, draw_frame, paint_features
-from gazepose.synthetic.identity import Identity, make_identity
+from gazepose.synthetic.identity import Identity
 from gazepose.synthetic.mesh import Mesh
 from gazepose.synthetic.raster import draw_grids, light_vertices, reached, resolve
-
-__all__ = ["Identity", "Light", "Patch", "Pose", "eye_centres", "face_box", "landmark_points", "landmark_visible",
-           "make_identity", "projected", "render_person"]
 
 FINE = 220.0  # pixels of head height from which the fine meshes are drawn
 # a box around all that is painted, head frame
@@ -61,16 +58,6 @@ class Patch:
     y0: int
     rgb: np.ndarray  # uint8 [h,w,3]
     alpha: np.ndarray  # float32 [h,w], 0..1
-
-
-def eye_centres(identity: Identity) -> np.ndarray:
-    """Centres of the eyeballs, head frame, own left then own right, [2,3]."""
-    return identity.eyes.copy()
-
-
-def landmark_points(identity: Identity) -> np.ndarray:
-    """Nose tip, own left eye, own right eye, own left and right mouth corner on the surface, head frame, [5,3]."""
-    return identity.landmarks.copy()
 
 
 def projected(points_head: np.ndarray, pose: Pose, focal: float, centre: tuple[float, float]) -> np.ndarray:

@@ -1,6 +1,6 @@
-"""A shot, planned: who sits where, where the camera looks, what is held before a face; nothing is drawn.
+"""Plans of shots: who sits where, how the camera moves, the light, and what is held before a face. Nothing is drawn.
 
-How people behave is behaviour.py; what follows by geometry truth.py.
+How people move is motion.py; what follows from a plan by geometry is plan.py.
 """
 
 from dataclasses import dataclass
@@ -8,81 +8,122 @@ from functools import lru_cache
 
 import numpy as np
 
-from gazepose.synthetic import camera, head
-from gazepose.synthetic.behaviour import FPS, WARM_UP, Act, Preset, act, ego_motion, seats
-from gazepose.synthetic.seeds import random_name
+from gazepose.synthetic import head, scene
+from gazepose.synthetic.identity import Identity, make_identity
+from gazepose.synthetic.motion import WARM_UP, PersonMotion, ego_motion, plan_motion, seats
+from gazepose.synthetic.presets import FPS, WorldPreset, random_name
 
 
 @dataclass
 class Occluder:
-    """A thing before one face through a shot; its place is in widths of the face from the middle of the face."""
+    """A hand or a thing before one face through a shot."""
 
     seed: int
     kind: str
-    place: np.ndarray       # float64 [n, 2]
+    place: np.ndarray       # float64 [n, 2], widths of the face from its middle
     angle: np.ndarray       # float64 [n], degrees
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """Light, sensor and lens of one shot; constant over its n frames but for the focus, which drifts."""
+
+    light: head.Light
+    table: np.ndarray           # uint8 [256, 3], brightness and tint of the sensor
+    noise: float                # grey levels
+    shutter: float              # share of the frame time that the shutter is open
+    defocus: np.ndarray         # float64 [n], sigma in pixels
 
 
 @dataclass
 class Shot:
-    """A few frames of one conversation, planned."""
+    """The plan of one shot: a few frames of one conversation."""
 
     first: int                          # its first frame in the clip
     frames: int
-    seed: int                           # of everything that is chance in its pictures
+    seed: int                           # of all random numbers in its pictures
     rotation: np.ndarray                # float64 [n, 3, 3], camera -> world
     position: np.ndarray                # float64 [n, 3], of the camera
-    motion: np.ndarray                  # float64 [n, 2], pixels moved while the shutter is open
-    exposure: camera.Exposure
+    smear: np.ndarray                   # float64 [n, 2], pixels moved while the shutter is open
+    exposure: Exposure
     identities: list[int]
     persons: list[str]
     tracks: list[str]
-    acts: list[Act]
+    people: list[PersonMotion]
     occluders: list[Occluder | None]
 
 
 @lru_cache(maxsize=64)
-def identity_of(world_seed: int, number: int) -> head.Identity:
-    return head.make_identity(world_seed * 1_000_000_000 + number)
+def identity_of(world_seed: int, number: int) -> Identity:
+    """The person of a number in a world."""
+    return make_identity(world_seed * 1_000_000_000 + number)
 
 
-def plan_shot(rng: np.random.Generator, preset: Preset, first: int, frames: int, identities: list[int],
+def plan_shot(rng: np.random.Generator, preset: WorldPreset, first: int, frames: int, identities: list[int],
               persons: list[str], world_seed: int, strangers: int = 0) -> Shot:
-    """One shot of these people; strangers take seats among them, may be looked at, and are never drawn."""
+    """Plan one shot of these people.
+
+    Args:
+        first: the shot's first frame in the clip.
+        strangers: further people, who take seats and may be looked at, but are never drawn.
+    """
     places = seats(rng, preset, len(identities) + strangers)
     if strangers:
         places = rng.permutation(places)
     total = WARM_UP + frames
     rotation, position = ego_motion(rng, preset, total + 1, WARM_UP + int(rng.integers(frames)))
-    exposure = camera.make_exposure(rng, preset, frames)
+    exposure = make_exposure(rng, preset, frames)
     ahead = np.einsum("nji,nj->ni", rotation[WARM_UP:-1], rotation[WARM_UP + 1:, :, 2])      # the next middle, seen now
-    motion = -preset.focal * ahead[:, :2] / ahead[:, 2:] * exposure.shutter
-    acts, occluders = [], []
+    smear = -preset.focal * ahead[:, :2] / ahead[:, 2:] * exposure.shutter
+    people, occluders = [], []
     for seat, identity in enumerate(identities):
-        eyes = head.eye_centres(identity_of(world_seed, identity))
-        acts.append(act(rng, preset, seat, places, eyes, position[:total], frames))
+        eyes = identity_of(world_seed, identity).eyes
+        people.append(plan_motion(rng, preset, seat, places, eyes, position[:total], frames))
         held = rng.random() < preset.occluder
         wave = np.sin(2 * np.pi * (rng.uniform(0.2, 0.8, (3, 1)) * np.arange(frames) / FPS + rng.random((3, 1))))
         occluders.append(Occluder(
-            seed=int(rng.integers(2**31)), kind=str(rng.choice(camera.KINDS, p=[0.4, 0.25, 0.2, 0.15])),
+            seed=int(rng.integers(2**31)), kind=str(rng.choice(scene.KINDS, p=[0.4, 0.25, 0.2, 0.15])),
             place=rng.normal(0, [0.07, 0.03], (1, 2)) + 0.04 * wave[:2].T,
             angle=rng.uniform(-12, 12) + 3 * wave[2]) if held else None)
     return Shot(first=first, frames=frames, seed=int(rng.integers(2**31)), rotation=rotation[WARM_UP:-1],
-                position=position[WARM_UP:total], motion=motion, exposure=exposure, identities=identities,
-                persons=persons, tracks=[f"{random_name(rng, 6)}-track" for _ in identities], acts=acts,
+                position=position[WARM_UP:total], smear=smear, exposure=exposure, identities=identities,
+                persons=persons, tracks=[f"{random_name(rng, 6)}-track" for _ in identities], people=people,
                 occluders=occluders)
 
 
 def pose_of(shot: Shot, person: int, frame: int) -> head.Pose:
-    """How one person of a shot is to be drawn in one frame."""
-    a, turn = shot.acts[person], shot.rotation[frame].T
+    """The pose in which one person of a shot is drawn in one frame, camera frame."""
+    a, turn = shot.people[person], shot.rotation[frame].T
     position = turn @ (a.position[frame] - shot.position[frame])
     return head.Pose(position=position, rotation=turn @ a.rotation[frame], eyes=a.eyes[frame],
                      lids=float(a.lids[frame]), mouth=float(a.mouth[frame]), shoulders=a.body)
 
 
 def place_of(occluder: Occluder, frame: int, box: np.ndarray) -> tuple[np.ndarray, float, float]:
-    """Middle in pixels, width of the face in pixels, and angle in degrees of the thing before a face."""
+    """Where the thing before a face is: middle in pixels, width of the face in pixels, angle in degrees."""
     middle, height = (box[:2] + box[2:]) / 2, box[3] - box[1]
-    width = 0.76 * height                                      # of a face seen from the front, whatever way it turns
+    width = 0.76 * height                                      # of a face seen from the front; independent of its turn
     return middle + occluder.place[frame] * width, width, float(occluder.angle[frame])
+
+
+def make_exposure(rng: np.random.Generator, preset: WorldPreset, frames: int) -> Exposure:
+    """Light, brightness, noise, shutter and focus of a shot, drawn with the preset's shares."""
+    dark = rng.random() < preset.dark
+    around, high = rng.uniform(-1.2, 1.2), rng.uniform(0.25, 1.0)
+    direction = np.array([np.sin(around) * np.cos(high), -np.sin(high), -np.cos(around) * np.cos(high)])
+    warm = rng.uniform(-0.07, 0.07)
+    colour = np.array([1 + warm, 1.0, 1 - warm])
+    key = rng.uniform(0.45, 0.75)                               # share of the light that has a direction
+    light = head.Light(
+        direction=direction, colour=key * colour, ambient_sky=(1.05 - key) * np.array([1.0, 1.0, 1.02]),
+        ambient_ground=(0.75 - 0.7 * key) * np.array([1.0, 0.95, 0.9]), gain=float(rng.uniform(0.9, 1.1)))
+    gain = rng.uniform(0.6, 0.85) if dark else rng.uniform(0.88, 1.08)
+    tint = 1 + rng.normal(0, 0.02, 3) + (np.array([0.05, 0.0, -0.06]) if dark else 0)
+    x = np.arange(256)[:, None] / 255
+    table = np.clip(255 * (x * gain * tint) ** rng.uniform(0.94, 1.06) + (4 if dark else 0), 0, 255)
+    soft = 0.0
+    if rng.random() < preset.defocus:
+        soft = rng.uniform(*preset.defocus_sigma)
+    focus = soft * (1 + 0.15 * np.sin(2 * np.pi * (rng.uniform(0.3, 1.0) * np.arange(frames) / FPS + rng.random())))
+    noise, shutter = rng.uniform((4, 0.6), (8, 0.9)) if dark else rng.uniform((1.2, 0.25), (3, 0.6))
+    return Exposure(light=light, table=np.round(table).astype(np.uint8), noise=noise, shutter=shutter, defocus=focus)

@@ -22,13 +22,13 @@ from making import prepare
 
 from gazepose.data import windows
 from gazepose.data.annotations import read_original
-from gazepose.data.behaviours import BEHAVIOURS
-from gazepose.data.index import Index, add_columns, join, write_index
+from gazepose.data.index import Index, add_columns, write_index
+from gazepose.data.join import join
 from gazepose.data.loader import make_loader
 from gazepose.data.quality import quality_p
 from gazepose.data.shards import ShardWriter, encode
 from gazepose.data.tracks import POLICIES
-from gazepose.data.windows import WindowRule, centre_rows
+from gazepose.data.windows import BEHAVIOURS, WindowRule, centre_rows
 from gazepose.evaluation.metrics import class_weights
 from gazepose.models.queries import HeadPoseQueries, eye_centred
 from gazepose.training.augment import normalise

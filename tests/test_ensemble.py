@@ -9,11 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gazepose.evaluation.metrics import calibration_error, evaluate
-from gazepose.experiments.ensemble import make_chain
-from gazepose.experiments.ensemble.boosting import boost, features
-from gazepose.experiments.ensemble.calibration import Calibration, likelihood, lowest, temperature
-from gazepose.experiments.ensemble.folds import fold_of, lacks
-from gazepose.experiments.ensemble.smoothing import smooth
+from gazepose.experiments.ensemble import make_submission
+from gazepose.experiments.postprocessing import Calibration, boost, calibrate, features, folds_of, likelihood, smooth
 
 FACES = st.lists(st.tuples(st.integers(0, 2), st.integers(-1, 30), st.floats(0, 1)), min_size=1, max_size=25)
 WIDTH = st.sampled_from([1, 3, 5, 21, 99])
@@ -75,12 +72,12 @@ def labelled(seed: int, faces: int = 4000) -> tuple[np.ndarray, np.ndarray]:
 def test_a_temperature_and_a_bias_are_found_again():
     logits, label = labelled(0)
     lost = 1 / (1 + np.exp(-(3 * logits + 1.2)))                     # three times too sure, and leaning to looking
-    fit = temperature(label, lost, bias=True)
+    fit = calibrate(label, lost, bias=True)
     assert fit.temperature == pytest.approx(3, rel=0.08) and fit.bias == pytest.approx(-0.4, abs=0.12)
-    alone = temperature(label, 1 / (1 + np.exp(-3 * logits)))
+    alone = calibrate(label, 1 / (1 + np.exp(-3 * logits)))
     assert alone.temperature == pytest.approx(3, rel=0.08) and alone.bias == 0
     assert calibration_error(label, fit.apply(lost)) < 0.03 < 0.1 < calibration_error(label, lost)
-    assert likelihood(label, fit.apply(lost)) <= likelihood(label, temperature(label, lost).apply(lost))
+    assert likelihood(label, fit.apply(lost)) <= likelihood(label, calibrate(label, lost).apply(lost))
 
 
 @given(st.lists(st.floats(1e-6, 1 - 1e-6), min_size=4, max_size=30), st.floats(0.3, 20), st.floats(-3, 3))
@@ -96,7 +93,7 @@ def test_scores_of_nought_and_one_have_a_finite_place():
     assert np.isfinite(Calibration(2.0, 1.0).apply(np.array([0.0, 1.0]))).all()
     assert likelihood(np.array([1, 0, -1]), np.array([0.0, 1.0, 0.5])) == pytest.approx(20)
     with pytest.raises(ValueError, match="0 looking and 2 not looking -> both are needed"):
-        temperature(np.array([0, 0, -1]), np.array([0.1, 0.2, 0.3]))
+        calibrate(np.array([0, 0, -1]), np.array([0.1, 0.2, 0.3]))
 
 
 def test_the_calibration_error_by_hand():
@@ -105,25 +102,23 @@ def test_the_calibration_error_by_hand():
     assert calibration_error(label, score) == pytest.approx((10 * 0.25 + 2 * 0.05) / 12)
 
 
-def test_golden_section_finds_a_valley():
-    assert lowest(lambda x: abs(x - 1.25), -3, 4) == pytest.approx(1.25, abs=1e-6)
-    assert lowest(lambda x: x, -3, 4) == pytest.approx(-3, abs=1e-6)
-
-
 # boosting
 
 def test_folds_are_whole_clips_and_about_equal():
     clip = np.repeat([7, 3, 9, 1, 4, 8], [60, 50, 40, 30, 20, 10])
-    fold = fold_of(clip)
-    assert all(len(np.unique(fold[clip == name])) == 1 for name in np.unique(clip))
-    assert np.bincount(fold).tolist() == [60, 50, 40, 30, 30]
-    assert fold_of(np.zeros(3, int)).tolist() == [0, 0, 0]
+    label = np.arange(len(clip)) % 2
+    label[:6] = -1
+    folds = folds_of(label, clip)
+    assert [len(rows) for _, rows in folds] == [60, 50, 40, 30, 30]
+    for rest, rows in folds:
+        assert not set(clip[rest]) & set(clip[rows]) and (label[rest] >= 0).all()
+    assert sorted(np.concatenate([rows for _, rows in folds]).tolist()) == list(range(210))
 
 
-def test_one_clip_is_too_few_to_fit_anything():
-    assert lacks(np.array([0, 1, 0, 1]), np.zeros(4, int)).startswith("val's 1 clips are too few")
-    assert lacks(np.array([0, 1, 0, 1]), np.array([0, 0, 1, 1])) is None
-    assert lacks(np.array([0, 1, 0, 0]), np.array([0, 0, 1, 1])) is not None
+def test_clips_are_too_few_where_a_class_is_missing_beside_a_fold():
+    assert folds_of(np.array([0, 1, 0, 1]), np.zeros(4, int)) == []
+    assert len(folds_of(np.array([0, 1, 0, 1]), np.array([0, 0, 1, 1]))) == 2
+    assert folds_of(np.array([0, 1, 0, 0]), np.array([0, 0, 1, 1])) == []
 
 
 def faces(count: int, size: float = 50.0) -> dict[str, np.ndarray]:
@@ -137,7 +132,8 @@ def test_boosting_never_saw_the_clip_it_scores():
     table = features({"score": {"val": score, "test": score[:10]}}, {"val": faces(480), "test": faces(10)})
     first = boost(table, label, clip)
     second = boost(table, np.where(clip == 2, 1 - label, label), clip)
-    own = fold_of(clip) == fold_of(clip)[clip == 2][0]
+    own = np.zeros(len(clip), bool)
+    own[next(rows for _, rows in folds_of(label, clip) if 2 in clip[rows])] = True
     assert (first["val"] == second["val"])[own].all() and (first["val"] != second["val"])[~own].any()
     assert evaluate(label, first["val"])["mAP"] > 0.6 and (first["test"] != second["test"]).any()
     assert (np.diff(first["val"][own][np.argsort(score[own])]) >= 0).all()    # a higher score never counts against
@@ -181,7 +177,7 @@ def held_looks(seed: int, count: int = 600) -> tuple[np.ndarray, list[np.ndarray
 def test_every_step_of_the_chain_is_measured_and_the_submission_is_whole(tmp_path):
     label, (a, b) = held_looks(0)
     runs = [written(tmp_path / name, score, score[::-1][:500], label) for name, score in (("a", a), ("b", b))]
-    said = make_chain(runs, tmp_path / "out")
+    said = make_submission(runs, tmp_path / "out")
     facts = json.loads((tmp_path / "out" / "chain.json").read_text())
     assert [step["name"] for step in facts["steps"]] == [
         "single run", "flip averaging", "median", "temperature", "temperature and bias", "mean of the runs", "boosting"]
@@ -201,7 +197,7 @@ def test_without_test_labels_the_table_says_so_and_the_submission_is_the_same(tm
     label, (a, _) = held_looks(1, count=100)
     for name, known in (("known", True), ("unknown", False)):
         run = written(tmp_path / name, a, a[:60], label, clips=4, test_label=known)
-        said = make_chain([run], tmp_path / f"out-{name}")
+        said = make_submission([run], tmp_path / f"out-{name}")
         assert ("test: no labels" in said) == (not known) and "there is one run" in said
     made = [(tmp_path / f"out-{name}" / "submission.json").read_bytes() for name in ("known", "unknown")]
     assert made[0] == made[1]                                              # nothing was chosen by test's labels
@@ -210,7 +206,7 @@ def test_without_test_labels_the_table_says_so_and_the_submission_is_the_same(tm
 def test_what_does_not_help_is_left_out_of_the_submission(tmp_path):
     label, (a, _) = held_looks(2, count=100)
     run = written(tmp_path / "a", a, a, label, clips=1, flip=False, track_length=1)
-    said = make_chain([run], tmp_path / "out")
+    said = make_submission([run], tmp_path / "out")
     assert "a was scored without --flip_average" in said and "val's 1 clips are too few to fit anything" in said
     results = json.loads((tmp_path / "out" / "submission.json").read_text())["results"]
     assert [entry["score"] for entry in results] == a.astype(np.float32).tolist()
@@ -221,16 +217,16 @@ def test_runs_of_other_faces_are_refused_by_name(tmp_path):
     first = written(tmp_path / "first", a, a, label)
     shorter = written(tmp_path / "shorter", b[:90], b, label)
     with pytest.raises(ValueError, match=r"shorter/pred/val.npz: 90 faces, but \S*first/pred/val.npz has 100 -> infer"):
-        make_chain([first, shorter], tmp_path / "out")
+        make_submission([first, shorter], tmp_path / "out")
     other = written(tmp_path / "other", a, a, label, track_length=7)
     with pytest.raises(ValueError, match=r"other/pred/val.npz: face 7 has track 1, but 0 in \S*first/pred/val.npz"):
-        make_chain([first, other], tmp_path / "out")
+        make_submission([first, other], tmp_path / "out")
     with pytest.raises(FileNotFoundError, match=r"none/pred/val.npz: no record .*`python infer.py --checkpoint .*none"):
-        make_chain([first, tmp_path / "none"], tmp_path / "out")
+        make_submission([first, tmp_path / "none"], tmp_path / "out")
     table = first / "pred" / "test" / "pred.csv"
     table.write_text(table.read_text().replace("v1,00001", "v0,00000"))
     with pytest.raises(ValueError, match="1 faces more than once: v"):
-        make_chain([first], tmp_path / "out")
+        make_submission([first], tmp_path / "out")
     table.write_text("\n".join(table.read_text().splitlines()[:-1]))
     with pytest.raises(ValueError, match="pred.csv: 99 faces with other scores than .*test.npz has -> run"):
-        make_chain([first], tmp_path / "out")
+        make_submission([first], tmp_path / "out")

@@ -1,6 +1,6 @@
-"""Plan: an experiment file (TOML) becomes the runs it asks for, each known by the fingerprint of its configuration.
+"""Plans: an experiment file (TOML) becomes runs, each named by the fingerprint of its configuration.
 
-Nothing is run here. Two experiments that ask for the same run share it.
+Nothing is run here. Two experiments that need the same run share it.
 """
 
 import functools
@@ -13,29 +13,29 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from gazepose.config import TrainConfig, asdict, parse_train
+from gazepose.io import sha256_of
 from gazepose.training.checkpoint import WEIGHTS, built, weights_folder
 
 POOL = Path("runs/sweep")
-PASSING = {"run": ("exp_path", "resume", "elastic", "save_every", "save_minutes", "log_with", "expect_world",
-                   "checkpoint"),
-           "prepare": ("data_disk", "decoder"), "data": ("num_workers",), "model": ("image_size",)}
-"""what a configuration says that does not change what is learnt, or that follows from the rest"""
+NOT_COUNTED = {"run": ("exp_path", "resume", "elastic", "save_every", "save_minutes", "log_with", "expect_world",
+                       "checkpoint"),
+               "prepare": ("data_disk", "decoder"), "data": ("num_workers",), "model": ("image_size",)}
+"""section -> values that do not change what a run learns, or that follow from the others"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One line of the table: what differs from the other lines."""
+    """One line of the table: the flags that differ from those of the other lines."""
 
     name: str
     flags: str = ""
-    """of train.py, behind the setting's"""
+    """of train.py, added to the setting's"""
     start_flags: str = ""
-    """the same for the runs it starts from"""
+    """of train.py, for the runs that this row starts from"""
     infer: str = ""
     """flags of infer.py"""
     published: dict[str, float] = field(default_factory=dict)
-    """mAP and accuracy in percent on Ego4D, where they are published"""
+    """mAP and accuracy on Ego4D in percent, if they are published"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,14 +45,14 @@ class Setting:
     flags: str = ""
     """of train.py, for all rows"""
     worlds: tuple[str, ...] = ()
-    """presets of the embedded world; empty: the data set that is there"""
+    """presets of the embedded world; empty: the data set of --data or data/"""
     seeds: tuple[int, ...] = (0, 1, 2)
     split: Literal["val", "test"] = "val"
-    """scored for the table; it needs labels, which Ego4D's test set does not have"""
+    """scored for the table; it needs labels, and Ego4D's test set has none"""
     note: str = ""
-    """what has to be known to read the table"""
+    """facts that the reader of the table needs"""
     start: tuple[str, ...] = ()
-    """flags of runs, each starting from the one before; all rows start from the last"""
+    """flags of pre-training runs; each starts from the one before, and all rows start from the last"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,11 +60,10 @@ class Experiment:
     name: str
     title: str
     question: str
-    """what it is to answer"""
     claim: str = ""
-    """what the paper says"""
+    """the paper's answer"""
     against: str
-    """the row the others are compared with"""
+    """name of the row that the others are compared with"""
     row: tuple[Row, ...]
     embedded: Setting
     ego4d: Setting
@@ -78,12 +77,12 @@ class Run:
     """of train.py, without --exp_path and --checkpoint"""
     folder: Path
     start: "Run | Path | None" = None
-    """the run, or the file, whose weights it starts from"""
+    """the run or the file whose weights it starts from"""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """A split scored with a run: one seed of a row."""
+    """The scores of a run on a split: one seed of a row."""
 
     row: str
     seed: int
@@ -102,7 +101,7 @@ class Prediction:
 
 
 def read_experiment(path: Path) -> Experiment:
-    """Raises ValueError for a file that is no experiment, naming what is wrong with it."""
+    """Raises ValueError for a file that is not an experiment, naming the fault."""
     try:
         facts = tomllib.loads(path.read_text(encoding="utf-8"))
         experiment = _built(Experiment, {"name": path.stem, **facts}, path)
@@ -117,17 +116,17 @@ def read_experiment(path: Path) -> Experiment:
 
 
 def _built(kind: type, facts: Mapping[str, Any], path: Path) -> Any:
-    """A dataclass of a table of the file; lists become tuples, tables become dataclasses."""
-    made = {key: tuple(value) if isinstance(value, list) else value for key, value in facts.items()}
+    """A dataclass from a table of the file; lists become tuples, tables become dataclasses."""
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in facts.items()}
     if kind is Experiment:
-        made |= {"row": tuple(_built(Row, row, path) for row in facts.get("row", ())),
-                 **{key: _built(Setting, facts.get(key, {}), path) for key in ("embedded", "ego4d")}}
-    return built(kind, made, path, "see launch/experiments/ for examples")
+        values["row"] = tuple(_built(Row, row, path) for row in facts.get("row", ()))
+        values |= {key: _built(Setting, facts.get(key, {}), path) for key in ("embedded", "ego4d")}
+    return built(kind, values, path, "see launch/experiments/ for examples")
 
 
 def plan(experiment: Experiment, setting: Setting, world: str | None, extra: Sequence[str] = (),
          start: Path | None = None) -> list[Prediction]:
-    """All predictions that an experiment wants on one world, seed by seed, rows in their order.
+    """All predictions of an experiment on one world, seed by seed, rows in their order.
 
     Args:
         world: preset of the embedded world; None: the data set that `extra` or data/ gives.
@@ -135,57 +134,59 @@ def plan(experiment: Experiment, setting: Setting, world: str | None, extra: Seq
         start: weights that replace the setting's own start, such as a Gaze360 file.
 
     Raises:
-        ValueError: two rows ask for the same thing.
+        ValueError: two rows are the same run.
     """
     data = ("--preset", world) if world else ()
-    wanted: dict[Path, Prediction] = {}
+    predictions: dict[Path, Prediction] = {}
     for seed in setting.seeds:
         for row in experiment.row:
             before: Run | Path | None = start
             for flags in () if start else setting.start:
-                # of the first seed, whatever the row's: all rows and seeds share it
+                # without the row's seed, so that all rows and seeds share it
                 before = _run((*data, *shlex.split(flags), *shlex.split(row.start_flags), *extra), before)
             flags = (*data, "--seed", str(seed), *shlex.split(setting.flags), *shlex.split(row.flags), *extra)
-            made = Prediction(row.name, seed, _run(flags, before), setting.split, tuple(shlex.split(row.infer)))
-            if made.file in wanted:
-                raise ValueError(f"{experiment.name}: rows {wanted[made.file].row!r} and {row.name!r} are the same run "
-                                 "under these flags -> change or remove one of them")
-            wanted[made.file] = made
-    return list(wanted.values())
+            new = Prediction(row.name, seed, _run(flags, before), setting.split, tuple(shlex.split(row.infer)))
+            if new.file in predictions:
+                raise ValueError(f"{experiment.name}: rows {predictions[new.file].row!r} and {row.name!r} are the same "
+                                 "run under these flags -> change or remove one of them")
+            predictions[new.file] = new
+    return list(predictions.values())
 
 
 @functools.cache                                                     # many rows share their start
 def _run(flags: tuple[str, ...], start: Run | Path | None) -> Run:
+    from gazepose.config import asdict, parse_train
+
     config, _ = parse_train(flags)
     name = f"{config.model.model}-{fingerprint(asdict(config), start_name(start))[:10]}"
     return Run(flags, POOL / name, start)
 
 
 def start_name(start: Run | Path | None) -> str | None:
-    """What a start is called in a fingerprint: a run by its folder's name, which holds its own, a file by its bytes."""
+    """The name of a start in a fingerprint: a run's folder, whose name has a fingerprint too, or a file's SHA-256."""
     if isinstance(start, Run):
         return start.folder.name
     if start is None:
         return None
-    file = weights_folder(start) / WEIGHTS if start.is_dir() else start
-    with open(file, "rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
+    return sha256_of(weights_folder(start) / WEIGHTS if start.is_dir() else start)
 
 
 def fingerprint(config: Mapping[str, Any], start: str | None) -> str:
-    """SHA-256 of everything in a run's configuration that changes what it learns, and of what it starts from.
+    """SHA-256 of a run's start and of the values in its configuration that change what it learns.
 
-    What is at the default of its class is not counted, so that a flag which comes later leaves older runs what they
-    are.
+    A value at its default is not counted, so that a new flag does not rename older runs.
 
     Args:
-        config: as `asdict` of a TrainConfig gives it, or a run's config.json holds it.
+        config: `asdict` of a TrainConfig, or a run's config.json.
     """
-    plain = asdict(TrainConfig())
-    said = {section: {key: value for key, value in config.get(section, {}).items()
-                      if key not in PASSING.get(section, ())
-                                            and json.dumps(value) != json.dumps(values.get(key))} for section, values in plain.items()}
-    return digest([said, start])
+    from gazepose.config import TrainConfig, asdict
+
+    differing = {}
+    for section, default in asdict(TrainConfig()).items():
+        differing[section] = {name: value for name, value in config.get(section, {}).items()
+                              if name not in NOT_COUNTED.get(section, ())
+                              and json.dumps(value) != json.dumps(default.get(name))}
+    return digest([differing, start])
 
 
 def digest(value: Any) -> str:

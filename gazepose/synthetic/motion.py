@@ -1,15 +1,16 @@
-"""What people in the embedded world do: where they sit, where they look, how head, eyes, lids and mouth follow.
+"""How people and the camera move: where people sit, where they look, how head, eyes, lids and mouth follow.
 
-Pure geometry and chance: no picture is drawn here (head.py, camera.py) and nothing is written (world.py).
+Geometry and random numbers only: nothing is drawn or written here.
 World frame: x right, y down, z forward, metres; the wearer's camera rests at the origin and looks along +z.
 Angles of a person are (yaw, pitch) about the level line from their seat to the origin: yaw > 0 to +x, pitch > 0 up.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-FPS = 30
+from gazepose.synthetic.presets import FPS, WorldPreset
+
 RADIUS = 0.12
 """a gaze ray that passes the camera within this many metres is a look at the wearer"""
 EYE_LIMIT = np.radians([42.0, 30.0])
@@ -17,86 +18,11 @@ EYE_LIMIT = np.radians([42.0, 30.0])
 BLINK = np.array([0.45, 0.05, 0.0, 0.4, 0.85])
 """lid opening over the frames of a blink"""
 WARM_UP = 45
-"""frames lived through before a shot begins, so that heads and fixations are under way"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Preset:
-    """How difficult a world is, and how much of it there is."""
-
-    name: str
-    distance: tuple[float, float]
-    """metres from the camera to a head"""
-    view: float = 60.0
-    """horizontal field of view, degrees"""
-    size: tuple[int, int] = (640, 360)
-    """picture width and height"""
-    nearest: float
-    """smallest angle between a negative gaze target and the camera, degrees"""
-    p_camera: float
-    """probability that a fixation is on the camera"""
-    independent: float
-    """share of fixations whose head direction is drawn without regard to the gaze"""
-    gain: tuple[float, float]
-    """share of a gaze shift that the head makes"""
-    ego: float
-    """scale of the wearer's sway"""
-    pans: float
-    """turns of the wearer's head per second"""
-    dark: float = 0.0
-    """share of shots in bad light"""
-    defocus: float = 0.0
-    """share of shots out of focus"""
-    defocus_sigma: tuple[float, float] = (0.8, 2.2)
-    """blur of a shot out of focus, pixels"""
-    occluder: float = 0.0
-    """share of people with a hand or a thing before the face"""
-    crf: int = 24
-    """x264 quality, higher is worse"""
-    clips: tuple[int, int, int]
-    """clips of train, val, test"""
-    shots: int
-    """shots a clip is edited from"""
-    frames: tuple[int, int] = (9, 12)
-    """frames of a shot, least and most"""
-    people: tuple[int, int] = (2, 4)
-    """people in a shot, least and most"""
-    stills: int
-    """single crops for gaze pre-training"""
-    prior_noise: float = 1.0
-    """how much worse the priors get as the face gets small or blurred"""
-
-    @property
-    def focal(self) -> float:
-        """Focal length in pixels."""
-        return self.size[0] / 2 / np.tan(np.radians(self.view) / 2)
-
-
-_DEFAULT = Preset(
-    name="default", distance=(0.7, 1.8), nearest=12, p_camera=0.40, independent=0.40, gain=(0.2, 0.8), ego=0.5,
-    pans=0.6, dark=0.2, defocus=0.25, occluder=0.08, crf=24, clips=(36, 10, 6), shots=14, stills=7000)
-_HARD = replace(
-    _DEFAULT, name="hard", distance=(0.9, 3.0), view=66, nearest=8, p_camera=0.30, independent=0.35, gain=(0.3, 0.95),
-    ego=0.7, pans=1.1, dark=0.35, defocus=0.5, occluder=0.15, crf=27)
-_EASY = replace(
-    _DEFAULT, name="easy", distance=(0.6, 1.2), nearest=18, p_camera=0.42, independent=0.45, gain=(0.15, 0.6), ego=0.25,
-    pans=0.25, dark=0.05, defocus=0.05, occluder=0.0, crf=20, people=(2, 3))
-
-PRESETS: dict[str, Preset] = {preset.name: preset for preset in (
-    replace(_EASY, name="tiny", distance=(0.7, 1.0), size=(320, 180), gain=(0.2, 0.6), dark=0.0, defocus=0.0,
-            clips=(3, 2, 1), shots=2, stills=64),
-    _EASY,
-    _DEFAULT,
-    _HARD,
-    replace(_HARD, name="benchmark", distance=(0.7, 4.0), view=75, size=(1280, 720), nearest=5, p_camera=0.10,
-            clips=(12, 4, 2), shots=20, people=(3, 5), stills=2000),
-    replace(_DEFAULT, name="lowquality", distance=(0.8, 2.3), independent=0.25, gain=(0.4, 0.85), defocus=0.3,
-            defocus_sigma=(3.0, 4.5), prior_noise=2.0),
-)}
+"""frames simulated before a shot begins, so that heads and fixations are under way"""
 
 
 @dataclass
-class Act:
+class PersonMotion:
     """One person over the n frames of a shot, in the world frame."""
 
     position: np.ndarray      # float64 [n, 3], head centre
@@ -115,18 +41,18 @@ def unit(v: np.ndarray) -> np.ndarray:
     return v / np.sqrt(np.einsum("...i,...i->...", v, v))[..., None]
 
 
-def looks_at(origin: np.ndarray, direction: np.ndarray, goal: np.ndarray, radius: float = RADIUS) -> np.ndarray:
-    """Whether the ray from origin along the unit direction passes within radius of goal, forward.
+def looks_at(origin: np.ndarray, direction: np.ndarray, goal: np.ndarray) -> np.ndarray:
+    """Whether the ray from origin along the unit direction passes within RADIUS of goal, forward.
 
     Args: origin, direction, goal: [..., 3]. Returns: bool [...].
     """
     to = goal - origin
     along = np.einsum("...i,...i->...", to, direction)
     miss = to - along[..., None] * direction
-    return (along > 0) & (np.einsum("...i,...i->...", miss, miss) < radius**2)
+    return (along > 0) & (np.einsum("...i,...i->...", miss, miss) < RADIUS**2)
 
 
-def seats(rng: np.random.Generator, preset: Preset, people: int) -> np.ndarray:
+def seats(rng: np.random.Generator, preset: WorldPreset, people: int) -> np.ndarray:
     """Places of heads in the world, float64 [people, 3], left to right, each in its own part of the picture."""
     width, height = preset.size
     near, far = preset.distance
@@ -140,7 +66,7 @@ def seats(rng: np.random.Generator, preset: Preset, people: int) -> np.ndarray:
     return np.stack([across, down, np.ones(people)], 1) * depth[:, None]
 
 
-def ego_motion(rng: np.random.Generator, preset: Preset, frames: int, at: int) -> tuple[np.ndarray, np.ndarray]:
+def ego_motion(rng: np.random.Generator, preset: WorldPreset, frames: int, at: int) -> tuple[np.ndarray, np.ndarray]:
     """The wearer's camera: sway in a few slow sines, steps of the body, and turns of the head.
 
     Args: at: the frame at which a turning camera points about at its rest direction.
@@ -170,15 +96,15 @@ def _turned(yaw: np.ndarray, pitch: np.ndarray, roll: np.ndarray) -> np.ndarray:
     return np.stack([c * x + s * y, c * y - s * x, z], -1)
 
 
-def act(rng: np.random.Generator, preset: Preset, seat: int, places: np.ndarray, eyes: np.ndarray,
-        camera: np.ndarray, frames: int) -> Act:
-    """Let one person live through a shot.
+def plan_motion(rng: np.random.Generator, preset: WorldPreset, seat: int, places: np.ndarray, eyes: np.ndarray,
+        camera: np.ndarray, frames: int) -> PersonMotion:
+    """Simulate one person through a shot: fixations, then the head, then the eyes.
 
     Args:
-        seat: which of the places [p, 3] is theirs; the others are who they may look at.
-        eyes: eye centres in the head frame [2, 3], own left first.
-        camera: positions of the camera over warm-up and shot [WARM_UP + frames, 3].
-        frames: length of the shot; its frames are the last ones of camera.
+        seat: which of the places [p, 3] is theirs; they may look at the others.
+        eyes: eye centres in the head frame [2, 3], the person's own left first.
+        camera: positions of the camera over warm-up and shot, [WARM_UP + frames, 3].
+        frames: length of the shot; its frames are the last ones of `camera`.
     """
     count = len(camera)
     home = places[seat]
@@ -197,15 +123,14 @@ def act(rng: np.random.Generator, preset: Preset, seat: int, places: np.ndarray,
     to_camera = angles(-home)
     distance = float(np.linalg.norm(home))
 
-    # what is looked at, from when on, and where the head is drawn to
-    start, kind, point, drawn = _fixations(rng, preset, count, seat, places, angles, direction, body, gain, to_camera,
-                                           distance)
+    start, kind, point, toward = _fixations(rng, preset, count, seat, places, angles, direction, body, gain, to_camera,
+                                            distance)
 
     # the head follows as a critically damped spring, two frames late
     now = np.searchsorted(start, np.arange(count), side="right") - 1            # fixation of each frame
-    wanted = drawn[np.searchsorted(start + 2, np.arange(count), side="right").clip(1) - 1]
-    wanted[:, 2] += tilt
-    head = _spring(wanted, rng.uniform(8, 13))
+    goal = toward[np.searchsorted(start + 2, np.arange(count), side="right").clip(1) - 1]
+    goal[:, 2] += tilt
+    head = _spring(goal, rng.uniform(8, 13))
     wave = np.sin(2 * np.pi * (rng.uniform(0.15, 0.6, (6, 1)) * np.arange(count) / FPS + rng.random((6, 1))))
     head = head + np.radians(0.8) * wave[:3].T
     forward = direction(head[:, :2])
@@ -226,16 +151,16 @@ def act(rng: np.random.Generator, preset: Preset, seat: int, places: np.ndarray,
     near, near_past = np.linalg.norm(fixed - midpoint, axis=1), np.linalg.norm(last - midpoint, axis=1)
     w = _sweep(np.arange(count) - start[now], np.linalg.norm(aim - past, axis=-1))
     gaze = direction(past + (aim - past) * w[:, None])
-    reach = 1 / (1 / near_past + (1 / near - 1 / near_past) * w)
+    depth = 1 / (1 / near_past + (1 / near - 1 / near_past) * w)
 
     # an eye turns only so far in the head; both eyes meet in one point
     turn = _angles(np.einsum("nji,nj->ni", rotation, gaze))
     local = _direction(np.clip(turn, -EYE_LIMIT, EYE_LIMIT))
     gaze = np.einsum("nij,nj->ni", rotation, local)
-    each = unit(eyes.mean(0) + reach[:, None, None] * local[:, None] - eyes)     # [count, 2, 3]
+    each = unit(eyes.mean(0) + depth[:, None, None] * local[:, None] - eyes)     # [count, 2, 3]
 
     keep = slice(count - frames, count)
-    return Act(position=position[keep], rotation=rotation[keep], midpoint=midpoint[keep], gaze=gaze[keep],
+    return PersonMotion(position=position[keep], rotation=rotation[keep], midpoint=midpoint[keep], gaze=gaze[keep],
                eyes=each[keep], lids=_lids(rng, count, start)[keep], mouth=_mouth(rng, count)[keep],
                body=float(body), target=kind[now][keep])
 
@@ -252,19 +177,19 @@ def _direction(a: np.ndarray) -> np.ndarray:
     return np.stack([np.sin(yaw) * np.cos(pitch), np.sin(pitch), np.cos(yaw) * np.cos(pitch)], -1)
 
 
-def _fixations(rng, preset: Preset, count: int, seat: int, places: np.ndarray, angles, direction, body: float,
+def _fixations(rng, preset: WorldPreset, count: int, seat: int, places: np.ndarray, angles, direction, body: float,
                gain: float, to_camera: np.ndarray, distance: float):
-    """Start frames [k], kinds [k], points [k, 3] in the world, head directions (yaw, pitch, roll) [k, 3]."""
-    start, kind, point, drawn = [], [], [], []
+    """Start frames [k], kinds [k], points in the world [k, 3] and head directions (yaw, pitch, roll) [k, 3]."""
+    start, kind, point, toward = [], [], [], []
     t, previous = 0.0, None
     while t < count:
-        what, aim, depth = "camera", to_camera, distance
+        target, aim, depth = "camera", to_camera, distance
         look = rng.random() < preset.p_camera
         for _ in range(0 if look else 12):
-            what, aim, depth = _elsewhere(rng, preset, seat, places, angles, body, to_camera)
+            target, aim, depth = _elsewhere(rng, preset, seat, places, angles, body, to_camera)
             if previous is None or kind[-1] == "camera":
                 break
-            # a sweep between two other targets must not pass the camera: nobody would call it a look
+            # a sweep between two other targets must not pass the camera: it would not count as a look
             w = _sweep(np.arange(3), float(np.linalg.norm(aim - previous)))
             between = previous + (aim - previous) * w[:, None] - to_camera
             if (distance * np.sin(np.minimum(np.linalg.norm(between, axis=1), 1.5)) > 1.25 * RADIUS).all():
@@ -274,34 +199,34 @@ def _fixations(rng, preset: Preset, count: int, seat: int, places: np.ndarray, a
             turn = np.radians(rng.normal([0, -3], [24, 9]))
         else:
             turn = rest + gain * (aim - rest) + np.radians(rng.normal(0, 3, 2))
-        reach = np.radians([36, 22])
-        turn = np.clip(np.clip(turn, aim - reach, aim + reach), np.radians([-70, -40]), np.radians([70, 30]))
+        most = np.radians([36, 22])                  # between head and gaze
+        turn = np.clip(np.clip(turn, aim - most, aim + most), np.radians([-70, -40]), np.radians([70, 30]))
         start.append(int(t))
-        kind.append(what)
+        kind.append(target)
         point.append(places[seat] + depth * direction(aim))
-        drawn.append([*turn, np.radians(rng.normal(0, 4))])
+        toward.append([*turn, np.radians(rng.normal(0, 4))])
         previous = aim
         t += FPS * np.clip(np.exp(np.log(1.1) + 0.55 * rng.normal()), 0.35, 4.0)
-    return np.array(start), np.array(kind), np.array(point), np.array(drawn)
+    return np.array(start), np.array(kind), np.array(point), np.array(toward)
 
 
-def _elsewhere(rng, preset: Preset, seat: int, places: np.ndarray, angles, body: float, to_camera: np.ndarray
+def _elsewhere(rng, preset: WorldPreset, seat: int, places: np.ndarray, angles, body: float, to_camera: np.ndarray
                ) -> tuple[str, np.ndarray, float]:
-    """A target that is not the camera: what it is, its (yaw, pitch), and how far away."""
+    """A target other than the camera: its kind, its (yaw, pitch) and its distance."""
     nearest = np.radians(preset.nearest)
     while True:
-        what = rng.choice(["person", "object", "away", "close"], p=[0.3, 0.26, 0.2, 0.24])
-        if what == "person":
+        target = rng.choice(["person", "object", "away", "close"], p=[0.3, 0.26, 0.2, 0.24])
+        if target == "person":
             other = places[rng.integers(len(places))] - places[seat]
             depth = float(np.linalg.norm(other))
             if depth < 0.1:
                 continue
             aim = angles(other) + np.radians(rng.normal(0, 2, 2))
-        elif what == "close":                                    # just past the camera: the difficult negatives
+        elif target == "close":                                    # just past the camera: the hard negatives
             angle, around = nearest + np.radians(rng.uniform(0.5, 9)), rng.uniform(0, 2 * np.pi)
             aim = to_camera + angle * np.array([np.cos(around), 0.8 * np.sin(around)])
-            what, depth = "away", rng.uniform(1, 4)
-        elif what == "object":
+            target, depth = "away", rng.uniform(1, 4)
+        elif target == "object":
             aim = np.radians(rng.normal([np.degrees(body) * 0.5, -20], [24, 11]))
             depth = rng.uniform(0.35, 1.5)
         else:
@@ -310,20 +235,20 @@ def _elsewhere(rng, preset: Preset, seat: int, places: np.ndarray, angles, body:
         off = aim - to_camera
         if np.hypot(off[0] * np.cos(aim[1]), off[1]) < nearest or abs(aim[0] - 0.6 * body) > 1.4 or abs(aim[1]) > 0.75:
             continue
-        return str(what), aim, depth
+        return str(target), aim, depth
 
 
 def _sweep(since: np.ndarray, angle: np.ndarray | float) -> np.ndarray:
-    """Share of a saccade done, by frames since its start: two frames, three beyond 25 degrees."""
+    """Share of a saccade that is over, by frames since its start. It takes two frames; beyond 25 degrees, three."""
     x = np.clip((since + 0.5) / np.where(np.asarray(angle) > np.radians(25), 3.0, 2.0), 0, 1)
     return x * x * (3 - 2 * x)
 
 
-def _spring(wanted: np.ndarray, rate: float) -> np.ndarray:
-    """A critically damped spring pulled to wanted [n, k], exact for steps of one frame; rate in rad/s."""
-    out, at, speed = np.empty_like(wanted), wanted[0].copy(), np.zeros(wanted.shape[1])
+def _spring(goals: np.ndarray, rate: float) -> np.ndarray:
+    """A critically damped spring pulled to goals [n, k], exact for steps of one frame; rate in rad/s."""
+    out, at, speed = np.empty_like(goals), goals[0].copy(), np.zeros(goals.shape[1])
     step, decay = 1 / FPS, float(np.exp(-rate / FPS))
-    for i, goal in enumerate(wanted):
+    for i, goal in enumerate(goals):
         error = at - goal
         pull = speed + rate * error
         at = goal + (error + pull * step) * decay
@@ -333,17 +258,17 @@ def _spring(wanted: np.ndarray, rate: float) -> np.ndarray:
 
 
 def _lids(rng, count: int, shifts: np.ndarray) -> np.ndarray:
-    """Lid opening [count]: blinks at 0.25 a second and with a third of the gaze shifts."""
+    """Lid opening [count]: 0.25 blinks a second, and one with a third of the gaze shifts."""
     lids = np.ones(count)
     onsets = [*np.flatnonzero(rng.random(count) < 0.25 / FPS), *shifts[1:][rng.random(len(shifts) - 1) < 1 / 3]]
     for onset in onsets:
-        piece = lids[onset:onset + len(BLINK)]
-        np.minimum(piece, BLINK[:len(piece)], out=piece)
+        part = lids[onset:onset + len(BLINK)]
+        np.minimum(part, BLINK[:len(part)], out=part)
     return lids
 
 
 def _mouth(rng, count: int) -> np.ndarray:
-    """Mouth opening [count]: two in five people talk, in syllables; the rest keep a little life."""
+    """Mouth opening [count]: two in five people talk, in syllables; the mouths of the others hardly move."""
     t = np.arange(count) / FPS
     rate, phase = rng.uniform(2.5, 5.0, (3, 1)), rng.random((3, 1))
     wave = np.sin(2 * np.pi * (rate * t + phase)).sum(0)

@@ -1,0 +1,249 @@
+"""Results: the predictions of an experiment become a record, and records become tables, plots and docs/results.md.
+
+A record is a dict of JSON values. All else is made of it. The comparison itself is evaluation/comparison.py's.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gazepose.evaluation.comparison import Entry, Gain, Row, compare, difference, spread
+from gazepose.evaluation.comparison import markdown as markdown_table
+from gazepose.evaluation.metrics import METRICS, percent
+from gazepose.experiments.plan import Experiment, Prediction, Run
+from gazepose.io import read_arrays, read_object, write_json, writing, writing_path
+
+DRAWS = 1000
+COMPARED = ("mAP", "accuracy")
+BASELINES = {"prevalence": "the same score for every face", "head_pose": "head pose alone"}
+FRAME = """# Results
+
+Every table here is made of the records beside it (`docs/results/*.json`) by `python -m gazepose results`; none is
+written by hand. Nil and negative results stand like any other. A difference whose interval holds zero is no difference.
+Intervals are over clips and tell nothing of the luck of a training: that is the ± over seeds.
+
+The embedded world is rendered: its numbers say how parts of the method compare **there**, with small models on small
+crops, and nothing about Ego4D. They stand beside published numbers on Ego4D only so that signs can be compared.
+
+## Published on Ego4D LAM
+
+| method | mAP | accuracy | split | source |
+|---|---|---|---|---|
+| Ego4D baseline from scratch | 78.07 | 87.97 | val | Ego4D |
+| Ego4D baseline from Gaze360 weights (GazeLSTM) | 79.90 | 91.78 | val | Ego4D |
+| Ego4D baseline | 66.07 | 75.38 | test | Ego4D |
+| GazeLSTM | 71.92 | 85.98 | test | GazePose report |
+| spatial refinement only | 76.31 | 87.02 | test | GazePose report |
+| temporal refinement only | 73.85 | 86.18 | test | GazePose report |
+| both, one run | 77.51 | 88.11 | test | GazePose report |
+| GazePose, five runs | 77.02 ± 0.78 | 87.35 ± 2.09 | test | GazePose report |
+| GazePose, ensemble | 78.80 | 92.47 | test | GazePose report |
+| InternLSTM (frozen InternViT, smoothing, flip averaging, ensemble) | 81 | 93 | test | 2024 challenge |
+
+## Measured here
+"""
+ENSEMBLE = """
+### Ensembling, embedded world
+
+What flip averaging, smoothing, calibration and ensembles add to three runs of the demo, step by step
+(`bash launch/submit.sh`). Everything is chosen on val.
+
+"""
+
+
+# ---- the record
+
+def record_of(experiment: Experiment, predictions: Sequence[Prediction], world: str | None, command: str,
+              draws: int = DRAWS) -> dict[str, Any]:
+    """Everything that is known of an experiment on one world. Predictions that do not exist yet are named.
+
+    Returns:
+        experiment, title, question, claim, note, world, split, faces, clips, prevalence, baselines (name -> mAP of what
+        needs no model, on the validation split), command, against, missing, and rows: each name, published, seeds, runs
+        (with every metric, their seconds, commit, world size and device), mean and sd per metric, and gain: for mAP and
+        accuracy the mean difference from `against` over the seeds both have, with its 95 % interval over clips (None
+        where there is none).
+
+    Raises:
+        ValueError: predictions of one experiment that are not of the same faces.
+    """
+    existing = [prediction for prediction in predictions if prediction.file.exists()]
+    record: dict[str, Any] = {
+        "experiment": experiment.name, "title": experiment.title, "question": experiment.question,
+        "claim": experiment.claim, "note": (experiment.embedded if world else experiment.ego4d).note, "world": world,
+        "split": predictions[0].split, "command": command, "against": experiment.against,
+        "missing": [f"{p.row}, seed {p.seed}" for p in predictions if p not in existing]}
+    if not existing:
+        return record | {"faces": 0, "clips": 0, "prevalence": None, "baselines": {}, "rows": []}
+    columns = {prediction: read_arrays(prediction.file) for prediction in existing}
+    first = columns[existing[0]]
+    for prediction, column in columns.items():
+        if not all(np.array_equal(column[name], first[name]) for name in ("row", "label")):
+            raise ValueError(f"{prediction.file}: other faces than in {existing[0].file} -> the data set was prepared "
+                             "again between the runs; remove the older predictions, then the sweep makes them again")
+    label, clip = first["label"], first["clip"]
+    known = label >= 0
+    entries = [Entry(row.name, {p.seed: columns[p]["score"] for p in existing if p.row == row.name},
+                     against=experiment.against) for row in experiment.row]
+    rows = []
+    for row, result in zip(experiment.row, compare(label, clip, entries, COMPARED, draws), strict=True):
+        runs = [{"seed": p.seed, "run": p.folder.as_posix(), **_facts(p.run),
+                 **{name: result.results[p.seed][name] for name in METRICS}} for p in existing if p.row == row.name]
+        rows.append({"name": row.name, "flags": row.flags, "infer": row.infer, "published": row.published, "runs": runs,
+                     "mean": result.mean, "sd": result.sd,
+                     "gain": {name: asdict(gain) for name, gain in result.gain.items()} or None})
+    return record | {"faces": int(known.sum()), "clips": len(np.unique(clip[known])),
+                     "prevalence": float((label[known] == 1).mean()),
+                     "baselines": _baselines(existing[0].run) if existing[0].split == "val" else {}, "rows": rows}
+
+
+def _baselines(run: Run) -> dict[str, float]:
+    """mAP of the trivial baselines, as the run's last validation recorded them."""
+    baselines: dict[str, Any] = {}
+    for text in (run.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
+        try:
+            baselines = json.loads(text).get("baselines") or baselines
+        except ValueError:
+            continue                             # a run that was killed may leave half a line
+    return {name: entry["mAP"] for name, entry in baselines.items() if entry and entry["mAP"]}
+
+
+def _facts(run: Run) -> dict[str, Any]:
+    """The circumstances of a run. The seconds of a resumed run are those since its last start."""
+    config, status = read_object(run.folder / "config.json"), read_object(run.folder / "status.json")
+    return {"seconds": status.get("seconds"), "commit": (config.get("versions") or {}).get("commit"),
+            "world_size": config.get("world_size"), "device": config.get("device"), "epochs": config["run"]["epochs"]}
+
+
+def rows_of(record: Mapping[str, Any]) -> list[Row]:
+    """The rows of a comparison that a record holds."""
+    return [Row(row["name"], {run["seed"]: run for run in row["runs"]}, row["mean"], row["sd"],
+                gain={name: Gain(**gain) for name, gain in (row["gain"] or {}).items()}, against=record["against"])
+            for row in record["rows"]]
+
+
+# ---- tables
+
+def verdict(gain: Gain | None, published: Mapping[str, float], reference: Mapping[str, float]) -> str:
+    """Whether a gain in mAP is seen here, and whether the published one has the same sign, in words."""
+    if gain is None or gain.sign is None:
+        return ""
+    seen = {1: "gains", -1: "loses", 0: "no difference seen"}[gain.sign]
+    if "mAP" not in published or "mAP" not in reference:
+        return seen
+    there = published["mAP"] - reference["mAP"]
+    agrees = ""
+    if gain.sign:
+        agrees = ", confirmed" if (there > 0) == (gain.sign > 0) else ", the contrary"
+    return f"{seen}; published {there:+.1f}{agrees}"
+
+
+def markdown(record: Mapping[str, Any]) -> str:
+    """The table as Markdown, with the facts that its reader needs."""
+    if not record["rows"]:
+        return f"{record['title']}: nothing has been scored yet.\n"
+    published = {row["name"]: row["published"] for row in record["rows"]}
+    columns = ["published"] if any(published.values()) else []
+    head = ["", "mAP", "accuracy", "AUROC", f"mAP against “{record['against']}”", *columns, "seen"]
+    body = []
+    for row in rows_of(record):
+        there, gain = published[row.name], row.gain.get("mAP")
+        cells = [row.name, *(spread(row, name) for name in ("mAP", "accuracy", "auroc")), difference(gain)]
+        if columns:
+            cells.append(" / ".join(f"{there[name]:.2f}" for name in COMPARED if name in there) or "–")
+        body.append([*cells, verdict(gain, there, published[record["against"]])])
+    seeds = sorted({run["seed"] for row in record["rows"] for run in row["runs"]})
+    notes = (f"{record['faces']:,} {record['split']} faces of {record['clips']} clips, "
+             f"{percent(record['prevalence'])} % looking; percent, mean ± sd over seeds {', '.join(map(str, seeds))}; "
+             "differences in points, mean over the seeds, with the 95 % interval over clips (paired bootstrap).")
+    if record["baselines"]:
+        notes += " Without a model: " + ", ".join(f"{BASELINES.get(name, name)} {percent(value)}"
+                                                  for name, value in record["baselines"].items()) + " mAP."
+    missing = f"\n\nMissing: {'; '.join(record['missing'])}." if record["missing"] else ""
+    return f"{markdown_table(head, body)}\n\n{notes}{missing}\n"
+
+
+def table_csv(record: Mapping[str, Any]) -> str:
+    """One line per run."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    facts = ("seed", *METRICS, "seconds", "world_size", "device", "commit", "run")
+    writer.writerow(["experiment", "world", "split", "row", *facts])
+    for row in record["rows"]:
+        for run in row["runs"]:
+            writer.writerow([record["experiment"], record["world"] or "", record["split"], row["name"],
+                             *(run[name] for name in facts)])
+    return text.getvalue()
+
+
+# ---- files
+
+def name_of(record: Mapping[str, Any]) -> str:
+    """<experiment>-<world>, the name of all its files."""
+    return f"{record['experiment']}-{record['world'] or 'ego4d'}"
+
+
+def write_record(folder: Path, record: Mapping[str, Any]) -> Path:
+    """Write <experiment>-<world>.json, .md, .csv and .png; the Markdown's path."""
+    path = folder / name_of(record)
+    for end, text in ((".md", markdown(record)), (".csv", table_csv(record))):
+        with writing(path.with_name(path.name + end)) as file:
+            file.write(text)
+    if any(row["runs"] for row in record["rows"]):
+        from gazepose.experiments.drawing import draw_rows
+        from gazepose.report.drawing import LIGHT, png  # matplotlib is slow to import
+
+        with writing_path(path.with_name(path.name + ".png")) as part:
+            part.write_bytes(png(partial(draw_rows, record), LIGHT))
+    write_json(path.with_name(path.name + ".json"), record)
+    return path.with_name(path.name + ".md")
+
+
+def read_records(folder: Path) -> list[dict[str, Any]]:
+    """The records of a folder, by name. Raises FileNotFoundError if there is none."""
+    files = sorted(folder.glob("*.json"))
+    if not files:
+        raise FileNotFoundError(f"{folder}: no record -> python -m gazepose sweep launch/experiments/modules.toml "
+                                f"--out {folder}")
+    return [read_object(file) for file in files]
+
+
+def results_page(records: Sequence[Mapping[str, Any]]) -> str:
+    """The whole page; a record's plot is expected as results/NAME.png beside it."""
+    parts = [FRAME]
+    for record in records:
+        where = f"embedded world “{record['world']}”" if record["world"] else "the data set that is there"
+        claim = f"The paper: {record['claim']}" if record["claim"] else ""
+        parts.append(f"### {record['title']}, {where}\n\n{record['question']} {claim} {record['note']}\n\n"
+                     f"![{record['title']}](results/{name_of(record)}.png)\n\n{markdown(record)}\n`{record['command']}`"
+                     f"{_circumstances(record)}\n")
+    return "\n".join(parts)
+
+
+def _circumstances(record: Mapping[str, Any]) -> str:
+    """Under which commits, on what, in how long."""
+    runs = [run for row in record["rows"] for run in row["runs"]]
+    if not runs:
+        return ""
+    commits = sorted({str(run["commit"]) for run in runs})
+    devices = sorted({f"{run['world_size']} process on {run['device']}" for run in runs})
+    seconds = sum({run["run"]: run["seconds"] or 0 for run in runs}.values())
+    return (f": {len(runs)} runs, {seconds / 60:.0f} minutes of training in all, {', '.join(devices)}, "
+            f"commit {', '.join(commits)}.")
+
+
+def write_results(folder: Path, page: Path) -> None:
+    """Write the page of a folder's records, and of its chain.md, if there is one (from `python -m gazepose chain`)."""
+    ensemble = folder / "chain.md"
+    text = results_page(read_records(folder))
+    if ensemble.is_file():
+        text += ENSEMBLE + ensemble.read_text(encoding="utf-8")
+    with writing(page) as file:
+        file.write(text)
