@@ -10,8 +10,9 @@ BASE = ["io", "keyed_random", "processes", "progress"]
 CORE = ["models", "data", "evaluation", "training"]
 DRAWING = "report.style"                      # the wings' one shared room
 WINGS = ["compat", "synthetic", "priors", "doctor", "report", "experiments"]
-TOP = ["source", "config", "train", "infer", "__main__"]
-LAZY = {("source", "synthetic"), ("training.checkpoint", "compat"), ("experiments.plan", "config")}
+TOP = ["source", "config", "train", "infer", "verbs", "__main__", "flags_page"]
+LAZY = {("source", "synthetic"), ("training.checkpoint", "compat"), ("experiments.plan", "config"),
+        ("verbs", "flags_page")}
 """imports of a wing by a room before it: inside a function only"""
 TO_MEND = {("experiments.drawing", "report"), ("experiments.results", "report")}
 ONLY_HERE = {"decord": ["data.video"], "tyro": ["config", "__main__"], "timm": ["models", "compat.checkpoints"],
