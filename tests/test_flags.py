@@ -99,7 +99,7 @@ def test_there_are_few_flags():
 
 def test_a_help_text_that_names_a_default_names_the_one_that_holds():
     text = flags_page().split("## infer.py")[0]
-    for stated, default in re.findall(r"default:? (\d[\d.]*)[^(]*\(default: ([^)]+)\)", text):
+    for stated, default in re.findall(r"default:? (\d[\d.]*)[^()]*\(default: ([^)]+)\)", text):
         assert default == "None" or float(stated.rstrip(".")) == float(default)
     assert "px want" not in text
 
