@@ -18,7 +18,7 @@ from gazepose.data.loader import make_loader
 from gazepose.data.prepare import PrepareConfig
 from gazepose.data.windows import BEHAVIOURS, WindowRule, quality_fit
 from gazepose.evaluation.metrics import evaluate, metrics_line
-from gazepose.evaluation.predictions import faces, write_csv, write_records
+from gazepose.evaluation.predictions import faces, save_scores, write_csv
 from gazepose.evaluation.submission import check, csv_to_json
 from gazepose.io import write_json
 from gazepose.models.gazepose import ModelConfig
@@ -93,7 +93,7 @@ def main() -> None:
         csv_to_json(table, submission)
         check(submission, faces(index, rows))
         print(f"submission checked, {len(rows)} faces -> {submission}")
-    write_records(folder, index, rows, label, scores.score, partial, scores.plain, trained.get("head_pose_fit"))
+    save_scores(folder, index, rows, label, scores.score, partial, scores.plain, trained.get("head_pose_fit"))
     if config.report:
         from gazepose.report import make_report  # matplotlib is slow to import
         print(f"report -> {make_report(folder.parent)}")

@@ -104,17 +104,17 @@ def submit(csv: Path, /, index: Path | None = None, json: Path | None = None) ->
         print(f"{submission.csv_to_json(csv, made)} faces -> {made}")
     if index is not None:
         opened = Index.open(index)
-        counts = submission.check(made, faces(opened, np.arange(len(opened))))
-        print(f"checked: {counts['faces']} faces, every one once")
+        count = submission.check(made, faces(opened, np.arange(len(opened))))
+        print(f"checked: {count} faces, every one once")
 
 
 def chain(runs: tuple[Path, ...], /, out: Path = Path("runs/chain"), causal: bool = False) -> None:
-    """From the scores of one or more runs to the submission, step by step, each with its gain: flip averaging, median
-    over the track, calibration, mean of the runs, boosting. Chosen on val; launch/submit.sh does all of it.
+    """Make an ensemble of one or more runs and its submission, in steps with their gains: flip averaging, median over
+    the track, calibration, mean of the runs, boosting. All is chosen on val; launch/submit.sh scores the runs first.
 
     Args:
-        runs: run folders, scored before by infer.py --split val and --split test, best with --flip_average.
-        out: where chain.md, chain.json, pred.csv and submission.json go.
+        runs: run folders, scored by infer.py --split val and --split test, best with --flip_average.
+        out: folder of chain.md, chain.json, pred.csv and submission.json.
         causal: the median uses past frames only.
     """
     from gazepose.experiments.ensemble import make_submission
@@ -141,23 +141,23 @@ def sweep(file: Path, /, *, data: Path | None = None, worlds: tuple[Preset, ...]
           seeds: tuple[int, ...] | None = None, start: Path | None = None, flags: str = "", launch: str = ONE_PROCESS,
           jobs: int | None = None, part: str = "1/1", collect: bool = False, out: Path = Path("runs/sweep/results")
           ) -> None:
-    """Run an experiment and write a table of its results; an interrupted sweep resumes.
+    """Train and score the runs of an experiment and write its table; a sweep that was stopped is resumed.
 
-    Runs are in runs/sweep/, named by the fingerprint of their configuration. A finished run is not run again, also if
-    another experiment made it; a stopped one is resumed.
+    Runs are in runs/sweep/, named by the fingerprint of their configuration. A finished run is not trained again, also
+    if another experiment trained it. A run that was stopped is resumed.
 
     Args:
         file: the experiment, such as launch/experiments/modules.toml.
         data: data set; default: data/ if Ego4D is there, else the embedded worlds of the experiment.
-        worlds: presets of the embedded world, instead of the experiment's.
-        seeds: instead of the experiment's.
-        start: weights that all rows start from, such as a Gaze360 file, instead of the experiment's own start.
+        worlds: presets of the embedded world; default: the experiment's.
+        seeds: default: the experiment's.
+        start: weights that all rows start from, such as a Gaze360 file; default: the experiment's pre-training.
         flags: of train.py, for all runs, in one string: "--limit 64 --epochs 1".
         launch: options of accelerate launch for each training, in one string: "--config_file FILE".
         jobs: runs at a time, each on its share of the cores and GPUs; default: one per GPU, on a CPU one.
-        part: only this part of the predictions, as 3/8, for an array of jobs that share a disk; the job that ends last
-            makes the table.
-        collect: run nothing; make the table of the finished runs.
+        part: only this part of the predictions, as 3/8, for an array of jobs that share a disk. The part that ends last
+            writes the table.
+        collect: run nothing, write the table of the predictions that exist.
         out: folder of <experiment>-<world>.json, .md, .csv and .png.
     """
     from gazepose.experiments.plan import read_experiment
@@ -165,15 +165,15 @@ def sweep(file: Path, /, *, data: Path | None = None, worlds: tuple[Preset, ...]
     number, _, parts = part.partition("/")
     if not (number.isdigit() and parts.isdigit()):
         raise ValueError(f"--part {part} -> give the part's number and how many there are, as 3/8")
-    StopRequest()                                # SIGTERM ends the work below, which has its runs save first
+    StopRequest()                                # SIGTERM raises Preempted below, after the runs have saved
     try:
         command = f"python -m gazepose sweep {shlex.join(sys.argv[2:])}"
         failed = run_sweep(read_experiment(file), command, out, preset=find_source(data).preset, data=data,
                            worlds=worlds, seeds=seeds, start=start, flags=shlex.split(flags), launch=launch,
                            jobs=0 if collect else jobs or max(1, torch.cuda.device_count()),
                            part=(int(number), int(parts)))
-    except Preempted as error:
-        print(f"sweep: stopped by {error}; the same command goes on", flush=True)
+    except Preempted:
+        print("sweep: stopped, and its runs have saved; the same command resumes them", flush=True)
         raise SystemExit(EXIT_PREEMPTED) from None
     if failed:
         raise SystemExit("\n".join([f"error: {len(failed)} failed:", *failed]))
@@ -183,8 +183,8 @@ def results(records: Path = Path("docs/results"), page: Path = Path("docs/result
     """Write the page of all results from the records of sweeps.
 
     Args:
-        records: folder of the JSON files that `sweep --out` wrote, and of a chain.md of `chain --out`.
-        page: where the page goes; the plots are expected in `results/` beside it.
+        records: folder of the JSON files of `sweep --out`, and of a chain.md of `chain --out`.
+        page: the page; its text above "Measured here" stays. The plots are expected in `results/` beside it.
     """
     from gazepose.experiments.results import write_results
     write_results(records, page)

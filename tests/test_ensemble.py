@@ -1,4 +1,4 @@
-"""The chain from scores to a submission, on tables small enough to compute by hand or of a known truth."""
+"""Ensembling: from scores to a submission, on tables small enough to compute by hand or of a known truth."""
 
 import json
 from pathlib import Path
@@ -42,9 +42,9 @@ def test_a_median_of_width_one_changes_nothing(faces):
 def test_the_median_is_that_of_the_faces_near_in_the_same_track(faces, width, causal):
     score, track, frame = columns(faces)
     before, after = (width - 1, 0) if causal else (width // 2, width // 2)
-    wanted = [np.median([s for t, f, s in faces if t == own and -before <= f - at <= after]) for own, at, _ in faces]
+    expected = [np.median([s for t, f, s in faces if t == own and -before <= f - at <= after]) for own, at, _ in faces]
     if width > 1:
-        np.testing.assert_allclose(smooth(score, track, frame, width, causal), wanted, rtol=0, atol=1e-15)
+        np.testing.assert_allclose(smooth(score, track, frame, width, causal), expected, rtol=0, atol=1e-15)
 
 
 @given(FACES, WIDTH, st.integers(-1, 30), st.floats(0, 1))
@@ -69,7 +69,7 @@ def labelled(seed: int, faces: int = 4000) -> tuple[np.ndarray, np.ndarray]:
     return logits, (random.random(faces) < 1 / (1 + np.exp(-logits))).astype(int)
 
 
-def test_a_temperature_and_a_bias_are_found_again():
+def test_a_fit_recovers_a_temperature_and_a_bias():
     logits, label = labelled(0)
     lost = 1 / (1 + np.exp(-(3 * logits + 1.2)))                     # three times too sure, and leaning to looking
     fit = calibrate(label, lost, bias=True)
@@ -89,7 +89,7 @@ def test_calibration_keeps_the_order_and_so_the_map(scores, heat, bias):
     assert evaluate(label, calibrated)["ap_looking"] == evaluate(label, score)["ap_looking"]
 
 
-def test_scores_of_nought_and_one_have_a_finite_place():
+def test_scores_of_0_and_1_have_finite_logits():
     assert np.isfinite(Calibration(2.0, 1.0).apply(np.array([0.0, 1.0]))).all()
     assert likelihood(np.array([1, 0, -1]), np.array([0.0, 1.0, 0.5])) == pytest.approx(20)
     with pytest.raises(ValueError, match="0 looking and 2 not looking -> both are needed"):
@@ -129,9 +129,9 @@ def test_boosting_never_saw_the_clip_it_scores():
     random = np.random.default_rng(0)
     clip, score = np.repeat(np.arange(6), 80), random.random(480)
     label = (random.random(480) < score).astype(int)
-    table = features({"score": {"val": score, "test": score[:10]}}, {"val": faces(480), "test": faces(10)})
-    first = boost(table, label, clip)
-    second = boost(table, np.where(clip == 2, 1 - label, label), clip)
+    tables, _ = features({"score": {"val": score, "test": score[:10]}}, {"val": faces(480), "test": faces(10)})
+    first = boost(tables, ["score"], label, clip)
+    second = boost(tables, ["score"], np.where(clip == 2, 1 - label, label), clip)
     own = np.zeros(len(clip), bool)
     own[next(rows for _, rows in folds_of(label, clip) if 2 in clip[rows])] = True
     assert (first["val"] == second["val"])[own].all() and (first["val"] != second["val"])[~own].any()
@@ -139,14 +139,14 @@ def test_boosting_never_saw_the_clip_it_scores():
     assert (np.diff(first["val"][own][np.argsort(score[own])]) >= 0).all()    # a higher score never counts against
 
 
-def test_boosting_uses_what_is_known_in_both_splits():
-    table = features({"score": {"val": np.zeros(4), "test": np.ones(3)}},
-                     {"val": faces(4), "test": faces(3, size=np.nan)})
-    assert table.names == ["score", "yaw", "pitch", "roll", "quality"] and table.left_out == ["size"]
-    assert table.val.shape == (4, 5) and table.rising == [1, 0, 0, 0, 0]
+def test_boosting_uses_columns_that_both_splits_have():
+    tables, left_out = features({"score": {"val": np.zeros(4), "test": np.ones(3)}},
+                                {"val": faces(4), "test": faces(3, size=np.nan)})
+    assert list(tables["val"]) == list(tables["test"]) == ["score", "yaw", "pitch", "roll", "quality"]
+    assert left_out == ["size"] and tables["val"].shape == (4, 5)
 
 
-# the chain whole
+# all steps
 
 def written(folder: Path, val: np.ndarray, test: np.ndarray, label: np.ndarray, *, clips: int = 8, flip: bool = True,
             test_label: bool = True, track_length: int = 10) -> Path:
@@ -174,10 +174,10 @@ def held_looks(seed: int, count: int = 600) -> tuple[np.ndarray, list[np.ndarray
     return label, [1 / (1 + np.exp(-(label - 0.5 + random.normal(0, 2, count)))) for _ in range(2)]
 
 
-def test_every_step_of_the_chain_is_measured_and_the_submission_is_whole(tmp_path):
+def test_every_step_is_measured_and_the_submission_has_every_face(tmp_path):
     label, (a, b) = held_looks(0)
     runs = [written(tmp_path / name, score, score[::-1][:500], label) for name, score in (("a", a), ("b", b))]
-    said = make_submission(runs, tmp_path / "out")
+    text = make_submission(runs, tmp_path / "out")
     facts = json.loads((tmp_path / "out" / "chain.json").read_text())
     assert [step["name"] for step in facts["steps"]] == [
         "single run", "flip averaging", "median", "temperature", "temperature and bias", "mean of the runs", "boosting"]
@@ -189,25 +189,25 @@ def test_every_step_of_the_chain_is_measured_and_the_submission_is_whole(tmp_pat
     assert steps["mean of the runs"]["val"]["gain"]["mAP"]["value"] > 0
     results = json.loads((tmp_path / "out" / "submission.json").read_text())["results"]
     assert sorted(entry["unique_id"] for entry in results) == [f"{n:05d}" for n in range(500)]
-    assert (tmp_path / "out" / "chain.md").read_text().rstrip("\n") == said and "500 faces, every one once" in said
-    assert said.count("\n| ") == 7 and "not tried" not in said
+    assert (tmp_path / "out" / "chain.md").read_text().rstrip("\n") == text and "500 faces, every one once" in text
+    assert text.count("\n| ") == 7 and "not tried" not in text
 
 
 def test_without_test_labels_the_table_says_so_and_the_submission_is_the_same(tmp_path):
     label, (a, _) = held_looks(1, count=100)
     for name, known in (("known", True), ("unknown", False)):
         run = written(tmp_path / name, a, a[:60], label, clips=4, test_label=known)
-        said = make_submission([run], tmp_path / f"out-{name}")
-        assert ("test: no labels" in said) == (not known) and "there is one run" in said
-    made = [(tmp_path / f"out-{name}" / "submission.json").read_bytes() for name in ("known", "unknown")]
-    assert made[0] == made[1]                                              # nothing was chosen by test's labels
+        text = make_submission([run], tmp_path / f"out-{name}")
+        assert ("test: no labels" in text) == (not known) and "there is one run" in text
+    submissions = [(tmp_path / f"out-{name}" / "submission.json").read_bytes() for name in ("known", "unknown")]
+    assert submissions[0] == submissions[1]                                # no choice depends on test's labels
 
 
-def test_what_does_not_help_is_left_out_of_the_submission(tmp_path):
+def test_a_step_that_does_not_help_is_not_in_the_submission(tmp_path):
     label, (a, _) = held_looks(2, count=100)
     run = written(tmp_path / "a", a, a, label, clips=1, flip=False, track_length=1)
-    said = make_submission([run], tmp_path / "out")
-    assert "a was scored without --flip_average" in said and "val's 1 clips are too few to fit anything" in said
+    text = make_submission([run], tmp_path / "out")
+    assert "a was scored without --flip_average" in text and "val's 1 clips are too few to fit anything" in text
     results = json.loads((tmp_path / "out" / "submission.json").read_text())["results"]
     assert [entry["score"] for entry in results] == a.astype(np.float32).tolist()
 

@@ -56,6 +56,7 @@ from gazepose.data.video import container_of, frames_in_order
 from gazepose.data.windows import WindowRule, make_batch
 from gazepose.doctor.checks import Findings
 from gazepose.doctor.tables import check_table
+from gazepose.evaluation.examples import read_copy, shown_faces
 from gazepose.evaluation.metrics import class_weights, evaluate
 from gazepose.evaluation.submission import check, csv_to_json
 from gazepose.io import MAX_HEADER, MAX_TENSORS, read_arrays, read_tensors, sha256_of, write_json
@@ -479,8 +480,8 @@ def test_a_bomb_in_any_file_that_is_read_does_not_go_off(tmp_path):
         (world / "pose.csv", refuses(lambda path: read_priors([path], "head_pose"))),
         (run / "config.json", refuses(lambda path: read_records(run))),
         (run / "pred" / "val.npz", refuses(lambda path: read_records(run))),
-        (run / "pred" / "timeline.npz", refuses(lambda path: read_records(run))),
-        (run / "pred" / "mistakes.npz", refuses(lambda path: read_records(run))),
+        (run / "pred" / "val.source.json", refuses(lambda path: shown_faces(run / "pred" / "val.npz", np.arange(1)))),
+        (run / "pred" / "val.faces.npz", refuses(lambda path: read_copy(path, ""))),
         (run / "submission.json", refuses(lambda path: check(path, []))),
         (run / "test.csv", refuses(lambda path: csv_to_json(path, run / "out.json"))),
         (index.folder / "index.json", opens), *((path, opens) for path in columns),

@@ -36,7 +36,8 @@ NEEDS = {"elastic": ["--resume", "--exp_path", "run"], "resume": ["--exp_path", 
 VALUES: dict[str, tuple[list[str], Any]] = {
     "rule": (["max_gap=3"], ("max_gap=3",)), "weights": (["0.2", "0.8"], (0.2, 0.8)), "data": (["."], Path(".")),
     "backbone": (["resnet34"], "resnet34"), "dmodel": (["128"], 128), "nheads": (["4"], 4),
-    "output_stride": (["8"], 8), "csplit": (["0.5"], 0.5), "max_bad_fraction": (["0.5"], 0.5), "expect_world": (["3"], 3)}
+    "output_stride": (["8"], 8), "csplit": (["0.5"], 0.5), "max_bad_fraction": (["0.5"], 0.5),
+    "expect_world": (["3"], 3)}
 
 
 def hidden(kind: type) -> set[str]:

@@ -14,10 +14,11 @@ TOP = ["source", "config", "train", "infer", "verbs", "__main__", "flags_page"]
 LAZY = {("source", "synthetic"), ("training.checkpoint", "compat"), ("experiments.plan", "config"),
         ("verbs", "flags_page")}
 """imports of a wing by a room before it: inside a function only"""
-TO_MEND = {("experiments.drawing", "report"), ("experiments.results", "report")}
+TO_MEND: set[tuple[str, str]] = set()
 ONLY_HERE = {"decord": ["data.video"], "tyro": ["config", "__main__"], "timm": ["models", "compat.checkpoints"],
              "mediapipe": ["priors.landmarks"], "sklearn": ["evaluation.metrics", "experiments", "report"],
-             "filelock": ["io"], "numba": ["synthetic"], "matplotlib": ["report", "experiments"]}
+             "filelock": ["io"], "jinja2": ["report.page"], "numba": ["synthetic"],
+             "matplotlib": ["report", "experiments"]}
 """packages with one door"""
 
 

@@ -1,11 +1,14 @@
-"""Predictions: what infer.py keeps for those who look back."""
+"""Predictions: scores by row, the index they are of, and the few faces that a report shows."""
+
+import json
 
 import numpy as np
 import pytest
 
 from gazepose.data.index import Index
+from gazepose.evaluation.examples import ShownFaces, shown_faces
 from gazepose.evaluation.metrics import head_pose_scores
-from gazepose.evaluation.predictions import write_records
+from gazepose.evaluation.predictions import save_scores
 
 FIT = [0.5, -1.0] + [-0.3] * 9
 
@@ -23,35 +26,43 @@ def split(index_of):
     return index, rows, label, score
 
 
-def test_what_is_kept_is_the_rows_the_names_and_the_faces(split, tmp_path):
+def test_a_table_of_scores_has_a_row_per_face_and_names_its_index(split, tmp_path):
     index, rows, label, score = split
-    write_records(tmp_path, index, rows, label, score, head_pose_fit=FIT)
-    val, timeline, mistakes = (dict(np.load(tmp_path / f"{name}.npz")) for name in ("val", "timeline", "mistakes"))
-    assert {len(column) for column in val.values()} == {89}             # a row per face in every column
-    assert timeline["clips"].tolist() == ["clip"] and (val["clip"] == 0).all()
+    save_scores(tmp_path, index, rows, label, score, head_pose_fit=FIT)
+    val = dict(np.load(tmp_path / "val.npz"))
+    assert {len(column) for column in val.values()} == {89} and (val["clip"] == 0).all()
     assert np.array_equal(val["head_pose_score"], head_pose_scores(FIT, index.head_pose[rows]))
-    assert timeline["start"].tolist()[0] == 0 and timeline["start"][-1] == len(timeline["row"]) == 89
-    assert sorted(timeline["track_name"].tolist()) == ["track0", "track1"]
-    shown = timeline["row"][timeline["crop_at"]]
-    assert np.abs(timeline["crops"].mean((1, 2, 3)) - shown).max() < 1          # crop n is grey of level n
-    assert mistakes["row"].tolist() == [5, 86] and mistakes["track_name"].tolist() == ["track0", "track1"]
-    assert mistakes["crops"][:, 0, 0, 0].tolist() == [5, 86] and mistakes["frame"].tolist() == [5, 78]
+    source = json.loads((tmp_path / "val.source.json").read_text())
+    assert source == {"index": str(index.folder), "fingerprint": index.facts["fingerprint"]}
 
 
-def test_without_a_fit_there_is_no_baseline_column_and_of_test_only_the_rows(split, tmp_path):
+def test_without_a_fit_there_is_no_baseline_column_and_limited_rows_have_files_of_their_own(split, tmp_path):
     index, rows, label, score = split
-    for name in ("val", "test"):
-        (tmp_path / name).mkdir()
-    write_records(tmp_path / "val", index, rows, label, score, ".partial")
-    assert "head_pose_score" not in np.load(tmp_path / "val" / "val.partial.npz")
-    assert {path.name for path in (tmp_path / "val").iterdir()} == {
-        f"{name}.partial.npz" for name in ("val", "timeline", "mistakes")}
-    index.facts["split"] = "test"
-    write_records(tmp_path / "test", index, rows, label, score)
-    assert [path.name for path in (tmp_path / "test").iterdir()] == ["test.npz"]
+    save_scores(tmp_path, index, rows, label, score, ".partial", plain=score)
+    assert "head_pose_score" not in np.load(tmp_path / "val.partial.npz")
+    assert "score_plain" in np.load(tmp_path / "val.partial.npz")
+    assert {path.name for path in tmp_path.iterdir()} == {"val.partial.npz", "val.partial.source.json"}
 
 
-def test_without_a_mistake_there_is_an_empty_gallery(split, tmp_path):
-    index, rows, label, _ = split
-    write_records(tmp_path, index, rows, label, label.astype(np.float32))
-    assert np.load(tmp_path / "mistakes.npz")["crops"].shape == (0, 1, 1, 3)
+def test_the_faces_of_a_report_are_copied_once_and_stay_when_the_data_set_is_gone(split, tmp_path):
+    index, rows, label, score = split
+    save_scores(tmp_path, index, rows, label, score)
+    shown = shown_faces(tmp_path / "val.npz", np.array([70, 5, 70]))
+    assert sorted(shown.crops) == [5, 70] and (shown.crops[70] == index.crop(70)).all()
+    assert shown.clips == ("clip",) and shown.tracks == {0: "track0", 1: "track1"}
+    source = tmp_path / "val.source.json"
+    source.write_text(json.dumps({**json.loads(source.read_text()), "index": "gone"}))
+    again = shown_faces(tmp_path / "val.npz", np.array([5, 70]))
+    assert (again.crops[5] == shown.crops[5]).all() and again.tracks == shown.tracks
+    assert sorted(shown_faces(tmp_path / "val.npz", np.array([5, 6])).crops) == [5, 70]        # 6 was not copied
+
+
+def test_faces_of_another_index_are_not_shown(split, tmp_path):
+    index, rows, label, score = split
+    save_scores(tmp_path, index, rows, label, score)
+    shown_faces(tmp_path / "val.npz", np.array([5]))
+    source = tmp_path / "val.source.json"
+    source.write_text(json.dumps({**json.loads(source.read_text()), "fingerprint": "other"}))
+    assert shown_faces(tmp_path / "val.npz", np.array([5])) == ShownFaces()
+    source.unlink()
+    assert shown_faces(tmp_path / "val.npz", np.array([5])) == ShownFaces()

@@ -1,7 +1,6 @@
 """Comparison: runs beside each other, paired where they scored the same faces; else a sentence says why not."""
 
 import json
-import re
 
 import numpy as np
 import pytest
@@ -10,9 +9,9 @@ from test_report import make_run
 from gazepose.evaluation.comparison import Entry, compare
 from gazepose.evaluation.metrics import evaluate
 from gazepose.report import make_comparison
-from gazepose.report.comparison import write_comparison
-from gazepose.report.entries import differing, disagreement, entries_of
+from gazepose.report.page import write_comparison
 from gazepose.report.records import read_records
+from gazepose.report.tables import compare_runs, differing, reason_not_comparable
 from gazepose.verbs import report
 
 
@@ -32,26 +31,27 @@ def runs(tmp_path_factory):
 
 
 def test_a_gain_is_paired_and_of_the_same_faces(runs):
-    entries, notes = entries_of(runs)
+    entries, notes = compare_runs(runs)
     assert [entry.name for entry in entries] == ["first", "second", "head pose alone", "same score for every face"]
-    assert notes == [] and entries[0].gain is None
+    assert notes == [] and entries[0].row.gain == {}
     first, second = (records.scores for records in runs)
     known = [evaluate(each["label"], each["score"])["mAP"] for each in (first, second)]
-    assert entries[1].gain == known[1] - known[0] > 0
+    gain = entries[1].row.gain["mAP"]
+    assert gain.mean == known[1] - known[0] > 0
     pair = [Entry("a", {0: first["score"]}), Entry("b", {0: second["score"]}, "a")]
     row = compare(first["label"], first["clip"], pair)[1]
-    assert entries[1].interval == row.interval["mAP"] and entries[1].gain_interval == row.gain["mAP"].interval
-    assert entries[1].gain_interval[0] > 0 > entries[2].gain
+    assert entries[1].row.interval == row.interval and gain == row.gain["mAP"]
+    assert gain.sign == 1 and entries[2].row.gain["mAP"].mean < 0
 
 
 def test_other_faces_are_not_paired_and_said_so(runs, tmp_path):
     make_run(tmp_path / "other", rows=3300, steps=8)
     other = read_records(tmp_path / "other")
-    entries, notes = entries_of([runs[0], other])
-    assert entries[1].gain is None and entries[1].interval
-    assert notes == ["other and first cannot be paired, and their figures do not compare: they scored other faces."]
+    entries, notes = compare_runs([runs[0], other])
+    assert entries[1].row.gain == {} and entries[1].row.interval["mAP"]
+    assert notes == ["other and first cannot be compared: they scored different faces."]
     other.config["fingerprint"] = {"val": "no"}
-    assert disagreement(runs[0], other) == "their validation data differ (fingerprint)"
+    assert reason_not_comparable(runs[0], other) == "their validation data differ (fingerprint)"
 
 
 def test_a_run_without_predictions_stands_with_its_best_validation(runs, tmp_path):
@@ -59,9 +59,9 @@ def test_a_run_without_predictions_stands_with_its_best_validation(runs, tmp_pat
     for path in (tmp_path / "bare" / "pred").iterdir():
         path.unlink()
     bare = read_records(tmp_path / "bare")
-    entries, notes = entries_of([runs[0], bare])
-    assert entries[1].result["mAP"] == max(line["mAP"] for line in bare.val) and entries[1].interval is None
-    assert "bare: no saved predictions" in notes[0] and "infer.py --checkpoint" in notes[0]
+    entries, notes = compare_runs([runs[0], bare])
+    assert entries[1].metrics["mAP"] == max(line["mAP"] for line in bare.val) and entries[1].row is None
+    assert "bare: no predictions were saved" in notes[0] and "infer.py --checkpoint" in notes[0]
 
 
 def test_only_settings_that_differ_are_listed(runs):
@@ -71,13 +71,11 @@ def test_only_settings_that_differ_are_listed(runs):
 def test_the_page_compares_and_links_and_needs_nothing_else(runs, tmp_path):
     final = runs[0].run.parent / "side by side"
     write_comparison(runs, [records.run / "report" / "report.html" for records in runs], final, tmp_path)
-    names = {f"{name}{suffix}.png" for name in ("results", "learning", "precision-recall") for suffix in ("", "-dark")}
-    assert {path.name for path in tmp_path.iterdir()} == names | {"comparison.html"}
+    assert {path.name for path in tmp_path.iterdir()} == {"comparison.html", "learning.svg", "precision-recall.svg"}
     text = (tmp_path / "comparison.html").read_text()
-    bare = re.sub(r"data:image/png;base64,[A-Za-z0-9+/=]+", "", text)
-    assert "<script" not in bare and "http" not in bare and len(text) < 1_000_000
+    assert "<script" not in text and "http" not in text and len(text) < 1_000_000
     assert 'href="../first/report/report.html"' in text and 'href="../second/report/report.html"' in text
-    for words in ("2 runs compared", "Highest validation mAP", "of second, +", "which excludes 0",
+    for words in ("2 runs compared", "Highest validation mAP", "(second), +", "which excludes 0",
                   "head pose alone", "<th>prior_landmark<td>False<td>True", "1 h 12 min"):
         assert words in text, words
 
@@ -109,7 +107,7 @@ def test_a_comparison_replaces_only_a_comparison(tmp_path):
     own = tmp_path / "own"
     own.mkdir()
     (own / "thesis.tex").write_text("years")
-    with pytest.raises(ValueError, match="own: holds other files"):
+    with pytest.raises(ValueError, match="own: it holds other files"):
         make_comparison(runs, own)
     with pytest.raises(ValueError, match="a run is named twice"):
         make_comparison([runs[0], runs[0]])
@@ -119,4 +117,4 @@ def test_a_comparison_replaces_only_a_comparison(tmp_path):
 
 def test_runs_of_one_name_are_told_apart_by_their_parents(tmp_path):
     runs = [read_records(bare_run(tmp_path / parent / "run")) for parent in ("x", "y")]
-    assert [entry.name for entry in entries_of(runs)[0]] == ["x/run", "y/run"]
+    assert [entry.name for entry in compare_runs(runs)[0]] == ["x/run", "y/run"]

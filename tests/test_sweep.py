@@ -1,4 +1,4 @@
-"""Sweeps: what an experiment file asks for, who does it, and what its table says."""
+"""Sweeps: the runs of an experiment file, how they are trained, and the table of their results."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +19,11 @@ from gazepose.experiments.results import (
     markdown,
     read_records,
     record_of,
-    results_page,
     rows_of,
     table_csv,
     verdict,
     write_record,
+    write_results,
 )
 from gazepose.experiments.sweep import run_all, share, tasks_of
 from gazepose.io import lock
@@ -41,15 +42,16 @@ A, B = Row(name="a", flags="--model GazeLSTM"), Row(name="b", flags="--prior_hea
 
 
 def test_every_row_has_a_run_per_seed_and_all_share_their_start():
-    found = plan(experiment(A, B), TINY, "tiny")
-    assert [(p.row, p.seed) for p in found] == [("a", 0), ("b", 0), ("a", 1), ("b", 1)]
-    assert len({p.file for p in found}) == 4 and len({p.run.start for p in found}) == 1
-    assert [p.run.folder.name.split("-")[0] for p in found[:2]] == ["GazeLSTM", "GazePose"]
-    tasks = tasks_of(found)
-    assert len(tasks) == 1 + 4 + 4 and tasks[0] == found[0].run.start and tasks[1:3] == [found[0].run, found[0]]
+    predictions = plan(experiment(A, B), TINY, "tiny")
+    assert [(p.row, p.seed) for p in predictions] == [("a", 0), ("b", 0), ("a", 1), ("b", 1)]
+    assert len({p.file for p in predictions}) == 4 and len({p.run.start for p in predictions}) == 1
+    assert [p.run.folder.name.split("-")[0] for p in predictions[:2]] == ["GazeLSTM", "GazePose"]
+    tasks = tasks_of(predictions)
+    first = predictions[0]
+    assert len(tasks) == 1 + 4 + 4 and tasks[:3] == [first.run.start, first.run, first]
 
 
-def test_a_run_is_known_by_what_changes_its_result():
+def test_only_flags_that_change_the_result_change_a_run_s_name():
     def name(flags="", row=A):
         return plan(experiment(row, B), TINY, "tiny", flags.split())[0].run.folder
 
@@ -58,7 +60,7 @@ def test_a_run_is_known_by_what_changes_its_result():
                 name(row=Row(name="a", flags="--model GazeLSTM", start_flags="--limit 9"))}) == 5
 
 
-def test_a_flag_that_comes_later_leaves_older_runs_what_they_are():
+def test_a_new_flag_does_not_rename_older_runs():
     now = asdict(TrainConfig())
     before = {section: {key: value for key, value in values.items() if key != "windows_per_segment"}
               for section, values in now.items()}
@@ -67,17 +69,17 @@ def test_a_flag_that_comes_later_leaves_older_runs_what_they_are():
     assert fingerprint(before, None) != fingerprint(now, None)
 
 
-def test_other_predictions_of_the_same_weights_do_not_train_again():
+def test_two_predictions_of_the_same_weights_train_once():
     first, second = plan(experiment(A, Row(name="b", flags=A.flags, infer="--gaussian_drop")), TINY, "tiny")[:2]
     assert first.run == second.run and first.file != second.file and second.folder.parent == first.folder
 
 
-def test_two_rows_that_ask_for_the_same_are_refused():
+def test_two_rows_with_the_same_run_are_refused():
     with pytest.raises(ValueError, match="rows 'a' and 'b' are the same run"):
         plan(experiment(A, Row(name="b", flags="--model=GazeLSTM")), TINY, "tiny")
 
 
-def test_weights_that_are_given_replace_the_start(tmp_path):
+def test_given_weights_replace_the_start(tmp_path):
     for name, content in (("one", b"1"), ("two", b"2")):
         (tmp_path / name).write_bytes(content)
     runs = [plan(experiment(A, B), TINY, "tiny", start=tmp_path / name)[0].run for name in ("one", "two")]
@@ -85,28 +87,28 @@ def test_weights_that_are_given_replace_the_start(tmp_path):
 
 
 @pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
-def test_a_shipped_experiment_can_be_planned_and_says_what_it_is(file):
-    found = read_experiment(file)
+def test_a_shipped_experiment_can_be_planned_and_describes_itself(file):
+    shipped = read_experiment(file)
     lines = file.read_text().splitlines()
     assert [line.split(":")[0] for line in lines[:3]] == ["# What", "# How long", "# Expect"]
-    setting = Setting(seeds=(0,), start=found.embedded.start, flags=found.embedded.flags, split=found.embedded.split)
-    assert len(plan(found, setting, found.embedded.worlds[0])) == len(found.row) >= 3
+    setting = replace(shipped.embedded, seeds=(0,))
+    assert len(plan(shipped, setting, shipped.embedded.worlds[0])) == len(shipped.row) >= 3
 
 
-@pytest.mark.parametrize("text, said", [
+@pytest.mark.parametrize("text, fault", [
     ("title = ", "not TOML"), ('titel = "x"', "'titel' is unknown"),
     ('title="t"\nquestion="q"\nagainst="c"\n[[row]]\nname="a"', "against = 'c' is no row -> one of a"),
     ('title="t"\nquestion="q"\nagainst="a"\n[[row]]\nname="a"\n[[row]]\nname="a"', "several rows are named a"),
     ('title="t"\nquestion="q"\nagainst="a"\n[embedded]\nseeds=["x"]\n[[row]]\nname="a"', "Setting"),
     ('title="t"\nquestion="q"\nagainst="a"\n[[row]]\nnaem="a"', "Row: 'naem' is unknown")])
-def test_a_wrong_experiment_file_says_what_is_wrong_with_it(tmp_path, text, said):
+def test_the_error_of_a_wrong_experiment_file_names_the_fault(tmp_path, text, fault):
     (tmp_path / "e.toml").write_text(text)
-    with pytest.raises(ValueError, match=said) as error:
+    with pytest.raises(ValueError, match=fault) as error:
         read_experiment(tmp_path / "e.toml")
     assert "e.toml" in str(error.value)
 
 
-def test_parts_are_all_of_it_and_nothing_twice():
+def test_the_parts_are_disjoint_and_complete():
     everything = plan(experiment(A, B), TINY, "tiny")
     parts = [share(everything, (k, 3)) for k in (1, 2, 3)]
     assert sorted((p.row, p.seed) for part in parts for p in part) == sorted((p.row, p.seed) for p in everything)
@@ -136,7 +138,7 @@ else:
 
 @pytest.fixture
 def pool(tmp_path, monkeypatch):
-    """Runs that take a third of a second and write down that they were done; the pool of a sweep of two of them."""
+    """A sweep of two runs that take a third of a second each and add a line to a file."""
     bad = {"kind": "-"}
 
     def command(task, launch):
@@ -158,7 +160,7 @@ def lines(folder: Path) -> list[str]:
     return (folder / "done").read_text().splitlines() if (folder / "done").exists() else []
 
 
-def test_what_is_done_is_not_done_again(pool, capsys):
+def test_finished_tasks_are_not_run_again(pool, capsys):
     predictions, _, folder = pool
     assert run_all(predictions, jobs=1) == []
     first = lines(folder)
@@ -179,7 +181,7 @@ def test_a_run_that_was_stopped_is_resumed(pool):
                                                                      for name in lines(folder)]
 
 
-def test_what_fails_is_named_with_its_log_and_the_rest_is_done(pool, capsys):
+def test_a_failure_is_named_with_its_log_and_the_other_tasks_run(pool, capsys):
     predictions, bad, folder = pool
     bad["kind"] = "infer"
     failed = run_all(predictions)
@@ -193,7 +195,15 @@ def test_what_fails_is_named_with_its_log_and_the_rest_is_done(pool, capsys):
     assert len(failed) == 5 and sum("which it needs" in sentence for sentence in failed) == 4
 
 
-def test_a_folder_that_holds_other_weights_than_its_name_says_is_refused(pool):
+def test_the_reason_of_a_failure_is_the_training_s_and_not_the_launcher_s(tmp_path):
+    for text, reason in (("error: disk full\nraise X\nsubprocess.CalledProcessError: status 1", "error: disk full"),
+                         ("step 3\nsubprocess.CalledProcessError: died", "subprocess.CalledProcessError: died"),
+                         ("", "the log is empty")):
+        (tmp_path / working.LOG).write_text(text)
+        assert working.last_words(tmp_path) == reason
+
+
+def test_a_folder_with_other_weights_than_its_name_says_is_refused(pool):
     predictions, _, _ = pool
     run_all(predictions)
     path = predictions[0].run.folder / "config.json"
@@ -202,7 +212,7 @@ def test_a_folder_that_holds_other_weights_than_its_name_says_is_refused(pool):
         run_all(predictions)
 
 
-def test_a_run_that_somebody_else_is_training_is_waited_for(pool):
+def test_a_run_that_another_process_trains_is_awaited(pool):
     predictions, _, folder = pool
     start = predictions[0].run.start.folder
     start.mkdir()
@@ -234,8 +244,8 @@ sweep.run_all([Prediction("a", seed, Run((), folder / f"{seed}"), "val") for see
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=lambda number: number.name)
-def test_nothing_runs_on_when_the_sweep_is_killed_and_what_runs_saves_first(tmp_path, number):
-    """A sweep that is told to stop tells its trainings; of one that is killed the kernel does. No other one starts."""
+def test_trainings_save_and_end_when_their_sweep_is_stopped_or_killed(tmp_path, number):
+    """The sweep, or the kernel if the sweep was killed, sends SIGTERM to its trainings. No other one starts."""
     sweep = subprocess.Popen([sys.executable, "-c", LONG, str(tmp_path)], cwd=ROOT)
     log = tmp_path / "0" / working.LOG
     while not (log.exists() and log.read_text().strip()):
@@ -265,7 +275,7 @@ def test_each_job_has_its_share_of_the_cores_and_the_gpus(monkeypatch):
         working.shares_of_machine(5)
 
 
-def made(tmp_path, gain: float = 1.0, rows: int = 600) -> tuple[Experiment, list[Prediction]]:
+def scored_rows(tmp_path, gain: float = 1.0, rows: int = 600) -> tuple[Experiment, list[Prediction]]:
     """Two rows, two seeds; the second row's scores know `gain` times more."""
     random = np.random.default_rng(0)
     label, clip = random.integers(0, 2, rows), np.arange(rows) // 30
@@ -294,7 +304,7 @@ def published(record) -> tuple[dict, dict]:
 
 
 def test_a_table_holds_means_spreads_and_paired_differences(tmp_path):
-    two, predictions = made(tmp_path)
+    two, predictions = scored_rows(tmp_path)
     record = record_of(two, predictions, "tiny", "command", draws=200)
     first, second = record["rows"]
     values = [run["mAP"] for run in second["runs"]]
@@ -315,16 +325,16 @@ def test_a_table_holds_means_spreads_and_paired_differences(tmp_path):
     assert "published" not in lines[0] and lines[3].endswith("| gains |")
 
 
-def test_no_difference_is_called_none(tmp_path):
-    two, predictions = made(tmp_path, gain=0.0)
+def test_rows_without_a_difference_are_called_so(tmp_path):
+    two, predictions = scored_rows(tmp_path, gain=0.0)
     record = record_of(two, predictions, "tiny", "command", draws=200)
     gain = rows_of(record)[1].gain["mAP"]
     assert (gain.mean, gain.interval, gain.seeds) == (0, (0, 0), 2)
     assert verdict(gain, *published(record)) == "no difference seen; published +5.0"
 
 
-def test_a_prediction_that_is_not_there_is_named(tmp_path):
-    two, predictions = made(tmp_path)
+def test_a_missing_prediction_is_named(tmp_path):
+    two, predictions = scored_rows(tmp_path)
     predictions[3].file.unlink()
     record = record_of(two, predictions, "tiny", "command", draws=50)
     assert record["missing"] == ["b, seed 1"] and record["rows"][1]["gain"]["mAP"]["seeds"] == 1
@@ -332,19 +342,22 @@ def test_a_prediction_that_is_not_there_is_named(tmp_path):
 
 
 def test_predictions_of_other_faces_are_refused(tmp_path):
-    two, predictions = made(tmp_path)
+    two, predictions = scored_rows(tmp_path)
     columns = dict(np.load(predictions[2].file))
     np.savez(predictions[2].file, **columns | {"row": columns["row"] + 1})
     with pytest.raises(ValueError, match="b-0.*other faces than in .*a-0"):
         record_of(two, predictions, "tiny", "command")
 
 
-def test_the_page_is_made_of_the_records_beside_it(tmp_path):
-    two, predictions = made(tmp_path)
+def test_the_page_has_a_section_for_every_record(tmp_path):
+    two, predictions = scored_rows(tmp_path)
     write_record(tmp_path / "results", record_of(two, predictions, "tiny", "python -m gazepose sweep x", draws=50))
     assert {file.name for file in (tmp_path / "results").iterdir()} == {f"two-tiny{end}" for end in
                                                                         (".json", ".md", ".csv", ".png")}
-    page = results_page(read_records(tmp_path / "results"))
+    (tmp_path / "results.md").write_text("# By hand\n\n## Measured here\n\nold")
+    write_results(tmp_path / "results", tmp_path / "results.md")
+    page = (tmp_path / "results.md").read_text()
+    assert page.startswith("# By hand\n\n## Measured here\n\n### Two") and "old" not in page
     assert "### Two, embedded world “tiny”" in page and "(results/two-tiny.png)" in page and "commit abc" in page
     assert "`python -m gazepose sweep x`: 4 runs, 4 minutes" in page
     with pytest.raises(FileNotFoundError, match="no record -> python -m gazepose sweep"):

@@ -1,4 +1,4 @@
-"""The annotated clips of a split, one by one: odd collections, repeated names, labels without a face, gaps, overlaps."""
+"""The annotated clips of a split, one by one: odd collections, repeated names, labels without faces, gaps, overlaps."""
 
 from collections import Counter
 from collections.abc import Iterator

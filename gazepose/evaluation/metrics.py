@@ -146,9 +146,8 @@ def evaluate(label: np.ndarray, score: np.ndarray) -> dict[str, Any]:
 
     Returns:
         Every key of METRICS (mAP is the mean of the two APs; accuracies count score >= 0.5 as looking; AUROC counts
-        ties half), prevalence, confusion {tp, fp, fn, tn}, n, unknown, reason. A metric that is undefined is None, and
-        `reason` says why (otherwise None): with one class every order of the rows is perfect, and without rows there is
-        nothing to count.
+        ties half), prevalence, confusion {tp, fp, fn, tn}, n, unknown, reason. A metric that is not defined is None,
+        and `reason` says why (otherwise None): with one class every order of the rows is perfect.
 
     Raises:
         ValueError: a label other than -1, 0, 1; a score that is not finite; shapes that differ.

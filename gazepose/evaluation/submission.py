@@ -1,48 +1,30 @@
 """Submission: scores to pred.csv, pred.csv to the evaluation server's JSON, and the check before handing in.
 
 Ids are text from end to end (a face called 00000 is not the number 0), scores keep every digit, and a file that has
-its name is whole. How good the scores are is the business of metrics.py.
+its name is whole. How good the scores are is in metrics.py.
 """
 
 import csv
-import io
 import json
 import math
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
-from gazepose.io import unique_names
+from gazepose.io import read_json, writing
 
 CHALLENGE = {"version": "1.0", "challenge": "ego4d_looking_at_me"}
 VAL_HEADER = ["clip", "track", "frame", "x1", "y1", "x2", "y2", "label", "score"]
+REBUILD = "build it again with `python -m gazepose submit`"
 
 Face = tuple[str, str, str]  # video_id, unique_id, track_id
 TestRow = tuple[str, str, str, float]  # a face and its probability of looking
 
 
-@contextmanager
-def staged(path: Path | str):
-    """A text file that appears under its name only when it is whole; on an error nothing appears."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staging = path.with_name(f"{path.name}.staging-{os.getpid()}")
-    try:
-        with open(staging, "w", encoding="utf-8", newline="") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(staging, path)
-    finally:
-        staging.unlink(missing_ok=True)
-
-
 def write_val_csv(path: Path | str, rows: Iterable[Sequence[Any]]) -> None:
     """rows: (clip, track, frame, x1, y1, x2, y2, label, score), one per face; the file starts with a header."""
-    with staged(path) as file:
+    with writing(Path(path), newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(VAL_HEADER)
         for clip, track, frame, x1, y1, x2, y2, label, score in rows:
@@ -52,19 +34,19 @@ def write_val_csv(path: Path | str, rows: Iterable[Sequence[Any]]) -> None:
 
 def write_test_csv(path: Path | str, rows: Iterable[TestRow]) -> None:
     """rows: (video_id, unique_id, track_id, score). Written without header as video_id,unique_id,track_id,1,score."""
-    with staged(path) as file:
+    with writing(Path(path), newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerows((video, unique, track, 1, float(score)) for video, unique, track, score in rows)
 
 
-def read_test_csv(path: Path | str, text: TextIO | None = None) -> list[TestRow]:
-    """Rows of a test split's pred.csv, in their order; from `text`, if it is open already.
+def read_test_csv(path: Path | str) -> list[TestRow]:
+    """Rows of a test split's pred.csv, in their order.
 
     Raises:
         ValueError: a line that is not video_id,unique_id,track_id,1,score, with its number.
     """
     rows: list[TestRow] = []
-    with text or open(path, encoding="utf-8", newline="") as file:
+    with open(path, encoding="utf-8", newline="") as file:
         for number, row in enumerate(_lines(path, file), 1):
             if not row:
                 continue
@@ -74,12 +56,13 @@ def read_test_csv(path: Path | str, text: TextIO | None = None) -> list[TestRow]
             video, unique, track, label, score = row
             try:
                 rows.append((video, unique, track, float(score)))
-                fits = float(label) == 1
+                is_one = float(label) == 1
             except ValueError:
-                raise ValueError(f"{path}: line {number}: label {label!r} or score {score!r} is no number "
-                                 "-> the file has five columns and no header") from None
-            if not fits:
-                raise ValueError(f"{path}: line {number}: label is {label}, wanted 1: the score is that of looking")
+                raise ValueError(f"{path}: line {number}: label {label!r} or score {score!r} is not a number "
+                                 "-> the file must have five columns and no header") from None
+            if not is_one:
+                raise ValueError(f"{path}: line {number}: label is {label} -> it must be 1, because the score is that "
+                                 "of looking")
     return rows
 
 
@@ -101,36 +84,17 @@ def csv_to_json(csv_path: Path | str, json_path: Path | str) -> int:
         if not math.isfinite(score):
             raise ValueError(f"{csv_path}: row {number} ({video}:{track}:{unique}): score is {score} -> predict again")
     results = [{"video_id": v, "unique_id": u, "track_id": t, "label": 1, "score": s} for v, u, t, s in rows]
-    with staged(json_path) as file:
+    with writing(Path(json_path)) as file:
         file.write(json.dumps({**CHALLENGE, "results": results}, allow_nan=False))
     return len(rows)
 
 
-def average(paths: Sequence[Path | str]) -> list[TestRow]:
-    """Mean score per face over several CSVs, sorted by face; a face absent from one file is averaged over the others.
-
-    A face listed twice counts twice. This is the ensemble of the InternLSTM code; `check` the outcome as any other.
-    """
-    scores: dict[Face, list[float]] = {}
-    for path in paths:
-        for video, unique, track, score in read_test_csv(path):
-            scores.setdefault((video, unique, track), []).append(score)
-    return [(*face, sum(found) / len(found)) for face, found in sorted(scores.items())]
-
-
-def _read_json(path: Path, text: str) -> tuple[list[TestRow], list[str]]:
-    """Rows and the faults of form; a fault does not hide the others."""
-    try:
-        document = json.loads(text, object_pairs_hook=unique_names)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: line {error.lineno}: not JSON: {error.msg} -> build it again with "
-                         "`python -m gazepose submit`") from None
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not JSON: {error} -> build it again with `python -m gazepose submit`") from None
+def _read_submission(path: Path) -> tuple[list[TestRow], list[str]]:
+    """Rows of a submission's JSON and the faults of its form; one fault does not hide the others."""
+    document = read_json(path, remedy=REBUILD)
     results = document.get("results") if isinstance(document, dict) else None
     if not isinstance(results, list) or any(not isinstance(entry, dict) for entry in results):
-        raise ValueError(f"{path}: no list of entries under \"results\" -> build it again with "
-                         "`python -m gazepose submit`")
+        raise ValueError(f"{path}: no list of entries under \"results\" -> {REBUILD}")
     faults = [f"{key} is {document.get(key)!r}, wanted {value!r}" for key, value in CHALLENGE.items()
               if document.get(key) != value]
     keys = ("video_id", "unique_id", "track_id")
@@ -152,50 +116,42 @@ def _fault(words: str, examples: Sequence[str]) -> str:
     return f"{len(examples)} {words}: {', '.join(examples[:3])}{more}"
 
 
-def check(path: Path | str, expected: Iterable[Face], partial: bool = False) -> dict[str, int]:
-    """Refuse a submission that the server would refuse, or score as something it is not.
+def check(path: Path | str, expected: Iterable[Face]) -> int:
+    """Refuse a submission that the server would refuse, or would score as something it is not.
 
     Args:
         path: the JSON, or the headerless CSV it is made from; told apart by their first character.
-        expected: (video_id, unique_id, track_id) of every face that must be there (of the limited rows after
-            --limit, or of all).
-        partial: the file holds some of the expected faces only; absent ones are counted, not refused.
+        expected: (video_id, unique_id, track_id) of every face that must be in it.
 
     Returns:
-        {"faces": rows in the file, "missing": expected faces without a row (0 unless partial)}
+        The number of faces.
 
     Raises:
         ValueError: faces that are missing, repeated or invented, scores that are not finite or outside 0..1, ids that
             are not text, labels other than 1; counts and first examples of each in one message.
     """
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 text ({error}) -> build it again with "
-                         "`python -m gazepose submit`") from None
-    is_json = text.lstrip()[:1] in ("{", "[")
-    rows, faults = _read_json(path, text) if is_json else (read_test_csv(path, io.StringIO(text)), [])
+    with open(path, "rb") as file:
+        is_json = file.read(4096).lstrip()[:1] in (b"{", b"[")
+    rows, faults = _read_submission(path) if is_json else (read_test_csv(path), [])
     wanted = dict.fromkeys(tuple(map(str, face)) for face in expected)  # keeps the order for the examples
     found = Counter(row[:3] for row in rows)
 
     def names(faces: Iterable[tuple]) -> list[str]:
         return [f"{video}:{track}:{unique}" for video, unique, track in faces]
 
-    missing = names(face for face in wanted if face not in found)
-    faces = [
-        ("faces missing", [] if partial else missing),
-        ("faces more than once", names(face for face, times in found.items() if times > 1)),
-        ("faces that the test set does not have", names(face for face in found if face not in wanted)),
-        ("scores not finite", [f"{n}={row[3]}" for n, row in zip(names(r[:3] for r in rows), rows, strict=True)
-                               if not math.isfinite(row[3])]),
-        ("scores outside 0..1", [f"{n}={row[3]}" for n, row in zip(names(r[:3] for r in rows), rows, strict=True)
-                                 if math.isfinite(row[3]) and not 0 <= row[3] <= 1]),
-    ]
-    faults += [_fault(words, examples) for words, examples in faces if examples]
+    scores = [(f"{video}:{track}:{unique}={score}", score) for video, unique, track, score in rows]
+    examples = {
+        "faces missing": names(face for face in wanted if face not in found),
+        "faces more than once": names(face for face, times in found.items() if times > 1),
+        "faces that the test set does not have": names(face for face in found if face not in wanted),
+        "scores not finite": [name for name, score in scores if not math.isfinite(score)],
+        "scores outside 0..1": [name for name, score in scores if math.isfinite(score) and not 0 <= score <= 1],
+    }
+    faults += [_fault(words, some) for words, some in examples.items() if some]
     if not rows:
         faults.append("no rows at all")
     if faults:
         raise ValueError(f"{path}: {len(rows)} rows for {len(wanted)} faces: {'; '.join(faults)} -> do not hand this "
                          "in; run infer.py on the whole test split and build it again")
-    return {"faces": len(rows), "missing": len(missing)}
+    return len(rows)

@@ -1,12 +1,12 @@
 """Ensembling: from the scores of one or more runs to a submission, step by step, each with its gain.
 
 single run -> flip averaging -> median over the track -> temperature -> temperature and bias -> mean of the runs ->
-boosting. Everything is chosen and fitted on val and applied to test unchanged. Labels of test, where there are any, are
-used for the table only.
+boosting. Everything is chosen and fitted on val and applied to test unchanged. Test labels, if there are any, are only
+used for the table.
 
 The rule: a step is used if val mAP is higher with it than without. The two calibrations keep the order of the scores,
-and so the mAP; they are used if they make the labels of clips likelier that they were not fitted to. A step that is not
-used is in the table and not in the submission, and the next step starts from the scores before it.
+and so the mAP. They are used if they raise the likelihood of labels of clips that they were not fitted to. A step that
+is not used is in the table and not in the submission, and the next step starts from the scores before it.
 """
 
 from collections.abc import Sequence
@@ -130,7 +130,7 @@ class Step(NamedTuple):
 
 
 class Ensemble:
-    """The steps up to now. `each` holds the scores of every run, or of their mean alone; `best` is the one shown."""
+    """The steps and their scores: `each` has one set per run, or one of their mean; the table shows number `best`."""
 
     def __init__(self, runs: Sequence[Run], causal: bool) -> None:
         self.faces, self.causal = runs[0].faces, causal
@@ -173,9 +173,9 @@ class Ensemble:
             self.skip("flip averaging", f"{without} was scored without --flip_average")
 
     def median(self) -> list[Scores]:
-        """The width that is best for the mean over the runs; returns the smoothed scores, used or not.
+        """Smooth with the width that is best for the mean over the runs; returns the smoothed scores, used or not.
 
-        A width sees as many faces as val's stride leaves it: chosen at the stride of test it means the same there.
+        A stride thins the faces within a width. So val has to be scored at test's stride for the width to fit test.
         """
         def smoothed(width: int, splits: Sequence[str] = SPLITS) -> list[Scores]:
             return [{split: smooth(scores[split], self.faces[split]["track"], self.faces[split]["frame"], width,
@@ -188,7 +188,7 @@ class Ensemble:
         return each
 
     def calibrate(self) -> None:
-        """Both forms start from the same scores; each is judged against what was before, by labels of other clips."""
+        """Try both forms on the same scores; each is compared with the scores in use, by the labels of other clips."""
         start, score = self.each, self.now["val"]
         now = likelihood(self.label, score)
         for name, bias in (("temperature", False), ("temperature and bias", True)):
@@ -210,11 +210,12 @@ class Ensemble:
 
     def boosting(self, unsmoothed: list[Scores], smoothed: list[Scores]) -> dict[str, list[str]]:
         """Trees over the scores of every run before and after the median, head pose, quality and size."""
-        columns = features({f"{name} {run}": scores for name, each in (("score", unsmoothed), ("median", smoothed))
-                            for run, scores in enumerate(each)}, self.faces)
-        note = f"known in one split only, so left out: {', '.join(columns.left_out)}" if columns.left_out else ""
-        self.attempt("boosting", [boost(columns, self.label, self.clip)], note)
-        return {"names": columns.names, "left_out": columns.left_out}
+        scores = {f"{name} {run}": each[run] for name, each in (("score", unsmoothed), ("median", smoothed))
+                  for run in range(len(each))}
+        tables, left_out = features(scores, self.faces)
+        note = f"known in one split only, so left out: {', '.join(left_out)}" if left_out else ""
+        self.attempt("boosting", [boost(tables, scores, self.label, self.clip)], note)
+        return {"names": list(tables["val"]), "left_out": left_out}
 
 
 def make_submission(folders: Sequence[Path], out: Path, causal: bool = False) -> str:
@@ -222,7 +223,7 @@ def make_submission(folders: Sequence[Path], out: Path, causal: bool = False) ->
 
     Args:
         folders: each with pred/val.npz, pred/test.npz and pred/test/pred.csv of infer.py.
-        causal: the median looks at the past only, as where people are watched live.
+        causal: the median uses past frames only, as for live video.
 
     Returns:
         The table with its notes, as in chain.md.

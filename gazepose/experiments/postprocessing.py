@@ -1,12 +1,15 @@
-"""Postprocessing: what is done to scores behind the model: smoothing over a track, calibration, boosting over runs.
+"""Postprocessing of scores: smoothing over a track, calibration, gradient boosting over runs.
 
-Everything here is fitted on val. Which of it is used, and what it gains, is in ensemble.py.
+Everything here is fitted on val. ensemble.py chooses which of it is used, and measures the gains.
 """
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 FOLDS = 5
 LARGEST_LOGIT = 20.0    # a logit beyond it is cut for the fit, so that one confident mistake cannot decide it alone
@@ -25,16 +28,15 @@ Faces = Mapping[str, Mapping[str, np.ndarray]]
 # ---- smoothing
 
 def smooth(score: np.ndarray, track: np.ndarray, frame: np.ndarray, width: int, causal: bool = False) -> np.ndarray:
-    """Running median: of the scored faces of the same track whose frame is near.
+    """Running median over the scored faces of a track, by frame number.
 
-    Near is within `width` frames around the face (width // 2 on each side), or causal: in the `width` frames that end
-    with its own. So a stride only thins the neighbours out, and a gap separates what lies further apart. At the ends of
-    a track and beside gaps the window holds fewer faces: nothing is repeated or made up, the first face of a track is
-    its own causal median, and of an even number the mean of the two in the middle is taken.
+    The window of a face is `width` frames around it (width // 2 on each side); if causal, the `width` frames that end
+    with its own. A stride or a gap leaves fewer faces in a window, and so do the ends of a track; nothing is repeated.
+    The median of an even number is the mean of the two in the middle.
 
     Args:
         score: float [N]. track, frame: int [N]; rows in any order.
-        width: frames, odd; 1 returns the scores, also where a track has several faces of one frame.
+        width: frames, odd; 1 returns the scores, even if a track has several faces in one frame.
 
     Returns:
         float64 [N].
@@ -57,7 +59,7 @@ def smooth(score: np.ndarray, track: np.ndarray, frame: np.ndarray, width: int, 
     place = np.unique(track, return_inverse=True)[1][order] * (time.max() + width + 1) + time
 
     class Near(BaseIndexer):
-        """pandas' own windows over time leave out later rows of the same frame."""
+        """Our own windows, because those of pandas leave out later rows of the same frame."""
 
         def get_window_bounds(self, num_values=0, min_periods=None, center=None, closed=None, step=None):
             return np.searchsorted(place, place - before, "left"), np.searchsorted(place, place + after, "right")
@@ -92,10 +94,10 @@ def logit(score: np.ndarray) -> np.ndarray:
 
 
 class Calibration(NamedTuple):
-    """Two numbers that make scores mean what they say, without changing their order.
+    """Turns scores into probabilities without changing their order.
 
-    A temperature makes a model less or more sure. A bias moves the threshold: a model trained with class weights leans
-    towards the rarer class by the logarithm of their ratio.
+    A temperature makes a model less or more sure. A bias moves the threshold: a model trained with class weights
+    prefers the rarer class, by the logarithm of their ratio.
     """
 
     temperature: float = 1.0
@@ -144,7 +146,7 @@ def calibrate(label: np.ndarray, score: np.ndarray, bias: bool = False) -> Calib
         slope = sign * expit(exponent)
         return np.logaddexp(0, exponent).mean(), np.array([(slope * logits).mean(), slope.mean()])
 
-    # bounded, so that the order stays: logistic regression may find a weight below zero, or none where classes separate
+    # bounded, to keep the order: logistic regression may find a weight below zero, or none if the classes separate
     bounds = [tuple(1 / limit for limit in reversed(TEMPERATURES)), BIASES if bias else (0.0, 0.0)]
     best = minimize(cost, [1.0, 0.0], jac=True, bounds=bounds, method="L-BFGS-B", options={"ftol": 0, "gtol": 1e-9}).x
     return Calibration(float(1 / best[0]), float(best[1]))
@@ -158,43 +160,41 @@ def cross_fitted_likelihood(label: np.ndarray, score: np.ndarray, clip: np.ndarr
     return likelihood(label, calibrated)
 
 
-class Features(NamedTuple):
-    """Columns of val and test; NaN unknown, which is a value of its own to the trees."""
+def features(scores: Mapping[str, Scores], faces: Faces) -> tuple[dict[str, "DataFrame"], list[str]]:
+    """Scores by name and what is known of the faces, as columns. NaN unknown, which is a value of its own to the trees.
 
-    names: list[str]
-    val: np.ndarray
-    """float64 [N, C]"""
-    test: np.ndarray
-    """float64 [M, C]"""
-    rising: list[int]
-    """1: a higher value never makes looking less likely, 0: no such rule; [C]"""
-    left_out: list[str]
-    """known in one split only (the challenge's crops have no boxes, so no size), which trees cannot carry over"""
+    Args:
+        faces: columns head_pose [n, 3], quality [n] and size [n] of val and test.
 
+    Returns:
+        (split -> float64 table, names left out). A column that is known in one split only is left out: trees cannot
+        carry it over. The challenge's crops have no boxes, so no size.
+    """
+    from pandas import DataFrame  # slow to import
 
-def features(scores: Mapping[str, Scores], faces: Faces) -> Features:
-    """Scores by name, and what is known of the faces: their columns head_pose [n, 3], quality [n] and size [n]."""
-    columns = {name: (both["val"], both["test"]) for name, both in scores.items()}
-    for axis, name in enumerate(("yaw", "pitch", "roll")):
-        columns[name] = (faces["val"]["head_pose"][:, axis], faces["test"]["head_pose"][:, axis])
-    for name in ("quality", "size"):
-        columns[name] = (faces["val"][name], faces["test"][name])
-    names = [name for name, both in columns.items() if all(np.isfinite(column).any() for column in both)]
-    val, test = (np.column_stack([columns[name][split] for name in names]).astype(np.float64) for split in (0, 1))
-    return Features(names, val, test, [int(name in scores) for name in names], [n for n in columns if n not in names])
+    tables = {}
+    for split, columns in faces.items():
+        yaw, pitch, roll = columns["head_pose"].T
+        tables[split] = DataFrame({**{name: both[split] for name, both in scores.items()}, "yaw": yaw, "pitch": pitch,
+                                   "roll": roll, "quality": columns["quality"], "size": columns["size"]}, dtype=float)
+    names = [name for name in tables["val"] if all(table[name].notna().any() for table in tables.values())]
+    return ({split: table[names] for split, table in tables.items()},
+            [name for name in tables["val"] if name not in names])
 
 
-def boost(columns: Features, label: np.ndarray, clip: np.ndarray) -> Scores:
+def boost(tables: Mapping[str, "DataFrame"], rising: Iterable[str], label: np.ndarray, clip: np.ndarray) -> Scores:
     """Gradient boosting: val is scored by trees that saw no face of the same clip, test by trees of all of val.
 
     Args:
+        tables: as `features` makes them.
+        rising: columns of which a higher value never makes looking less likely.
         label: of val, int [N], -1 unknown (scored, but not learnt from).
         clip: of val, int [N]; enough of them for `folds_of`.
     """
     from sklearn.ensemble import HistGradientBoostingClassifier  # slow to import
     from sklearn.model_selection import cross_val_predict
 
-    trees = HistGradientBoostingClassifier(monotonic_cst=columns.rising, **TREES)
-    val = cross_val_predict(trees, columns.val, label == 1, cv=folds_of(label, clip), method="predict_proba")
-    trees.fit(columns.val[label >= 0], label[label >= 0])
-    return {"val": np.asarray(val)[:, 1], "test": trees.predict_proba(columns.test)[:, 1]}
+    trees = HistGradientBoostingClassifier(monotonic_cst=dict.fromkeys(rising, 1), **TREES)
+    val = cross_val_predict(trees, tables["val"], label == 1, cv=folds_of(label, clip), method="predict_proba")
+    trees.fit(tables["val"][label >= 0], label[label >= 0])
+    return {"val": np.asarray(val)[:, 1], "test": trees.predict_proba(tables["test"])[:, 1]}

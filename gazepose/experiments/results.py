@@ -1,6 +1,6 @@
 """Results: the predictions of an experiment become a record, and records become tables, plots and docs/results.md.
 
-A record is a dict of JSON values. All else is made of it. The comparison itself is evaluation/comparison.py's.
+A record is a dict of JSON values; tables and plots are made of records only. evaluation/comparison.py compares rows.
 """
 
 import csv
@@ -8,7 +8,6 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,32 +22,8 @@ from gazepose.io import read_arrays, read_object, write_json, writing, writing_p
 DRAWS = 1000
 COMPARED = ("mAP", "accuracy")
 BASELINES = {"prevalence": "the same score for every face", "head_pose": "head pose alone"}
-FRAME = """# Results
-
-Every table here is made of the records beside it (`docs/results/*.json`) by `python -m gazepose results`; none is
-written by hand. Nil and negative results stand like any other. A difference whose interval holds zero is no difference.
-Intervals are over clips and tell nothing of the luck of a training: that is the ± over seeds.
-
-The embedded world is rendered: its numbers say how parts of the method compare **there**, with small models on small
-crops, and nothing about Ego4D. They stand beside published numbers on Ego4D only so that signs can be compared.
-
-## Published on Ego4D LAM
-
-| method | mAP | accuracy | split | source |
-|---|---|---|---|---|
-| Ego4D baseline from scratch | 78.07 | 87.97 | val | Ego4D |
-| Ego4D baseline from Gaze360 weights (GazeLSTM) | 79.90 | 91.78 | val | Ego4D |
-| Ego4D baseline | 66.07 | 75.38 | test | Ego4D |
-| GazeLSTM | 71.92 | 85.98 | test | GazePose report |
-| spatial refinement only | 76.31 | 87.02 | test | GazePose report |
-| temporal refinement only | 73.85 | 86.18 | test | GazePose report |
-| both, one run | 77.51 | 88.11 | test | GazePose report |
-| GazePose, five runs | 77.02 ± 0.78 | 87.35 ± 2.09 | test | GazePose report |
-| GazePose, ensemble | 78.80 | 92.47 | test | GazePose report |
-| InternLSTM (frozen InternViT, smoothing, flip averaging, ensemble) | 81 | 93 | test | 2024 challenge |
-
-## Measured here
-"""
+MEASURED = "## Measured here\n"
+"""heading of docs/results.md: the text above it is written by hand, the rest is made of the records"""
 ENSEMBLE = """
 ### Ensembling, embedded world
 
@@ -62,14 +37,13 @@ What flip averaging, smoothing, calibration and ensembles add to three runs of t
 
 def record_of(experiment: Experiment, predictions: Sequence[Prediction], world: str | None, command: str,
               draws: int = DRAWS) -> dict[str, Any]:
-    """Everything that is known of an experiment on one world. Predictions that do not exist yet are named.
+    """Compare the rows of an experiment on one world. Predictions that do not exist yet are listed as missing.
 
     Returns:
-        experiment, title, question, claim, note, world, split, faces, clips, prevalence, baselines (name -> mAP of what
-        needs no model, on the validation split), command, against, missing, and rows: each name, published, seeds, runs
-        (with every metric, their seconds, commit, world size and device), mean and sd per metric, and gain: for mAP and
-        accuracy the mean difference from `against` over the seeds both have, with its 95 % interval over clips (None
-        where there is none).
+        experiment, title, question, claim, note, world, split, faces, clips, prevalence, baselines (name -> mAP
+        without a model, on the validation split), command, against, missing, and rows. Each row has name, flags, infer,
+        published, runs (each with every metric, seconds, commit, world size and device), mean and sd per metric, and
+        gain: mAP and accuracy compared with the row `against` (comparison.Gain as a dict), or None.
 
     Raises:
         ValueError: predictions of one experiment that are not of the same faces.
@@ -138,11 +112,11 @@ def verdict(gain: Gain | None, published: Mapping[str, float], reference: Mappin
     seen = {1: "gains", -1: "loses", 0: "no difference seen"}[gain.sign]
     if "mAP" not in published or "mAP" not in reference:
         return seen
-    there = published["mAP"] - reference["mAP"]
+    theirs = published["mAP"] - reference["mAP"]
     agrees = ""
     if gain.sign:
-        agrees = ", confirmed" if (there > 0) == (gain.sign > 0) else ", the contrary"
-    return f"{seen}; published {there:+.1f}{agrees}"
+        agrees = ", confirmed" if (theirs > 0) == (gain.sign > 0) else ", the contrary"
+    return f"{seen}; published {theirs:+.1f}{agrees}"
 
 
 def markdown(record: Mapping[str, Any]) -> str:
@@ -154,11 +128,11 @@ def markdown(record: Mapping[str, Any]) -> str:
     head = ["", "mAP", "accuracy", "AUROC", f"mAP against “{record['against']}”", *columns, "seen"]
     body = []
     for row in rows_of(record):
-        there, gain = published[row.name], row.gain.get("mAP")
+        theirs, gain = published[row.name], row.gain.get("mAP")
         cells = [row.name, *(spread(row, name) for name in ("mAP", "accuracy", "auroc")), difference(gain)]
         if columns:
-            cells.append(" / ".join(f"{there[name]:.2f}" for name in COMPARED if name in there) or "–")
-        body.append([*cells, verdict(gain, there, published[record["against"]])])
+            cells.append(" / ".join(f"{theirs[name]:.2f}" for name in COMPARED if name in theirs) or "–")
+        body.append([*cells, verdict(gain, theirs, published[record["against"]])])
     seeds = sorted({run["seed"] for row in record["rows"] for run in row["runs"]})
     notes = (f"{record['faces']:,} {record['split']} faces of {record['clips']} clips, "
              f"{percent(record['prevalence'])} % looking; percent, mean ± sd over seeds {', '.join(map(str, seeds))}; "
@@ -196,12 +170,12 @@ def write_record(folder: Path, record: Mapping[str, Any]) -> Path:
     for end, text in ((".md", markdown(record)), (".csv", table_csv(record))):
         with writing(path.with_name(path.name + end)) as file:
             file.write(text)
-    if any(row["runs"] for row in record["rows"]):
+    if rows := [row for row in rows_of(record) if row.results]:
         from gazepose.experiments.drawing import draw_rows
-        from gazepose.report.drawing import LIGHT, png  # matplotlib is slow to import
+        from gazepose.report.style import png  # matplotlib is slow to import
 
         with writing_path(path.with_name(path.name + ".png")) as part:
-            part.write_bytes(png(partial(draw_rows, record), LIGHT))
+            part.write_bytes(png(lambda: draw_rows(rows)))
     write_json(path.with_name(path.name + ".json"), record)
     return path.with_name(path.name + ".md")
 
@@ -215,16 +189,13 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
     return [read_object(file) for file in files]
 
 
-def results_page(records: Sequence[Mapping[str, Any]]) -> str:
-    """The whole page; a record's plot is expected as results/NAME.png beside it."""
-    parts = [FRAME]
-    for record in records:
-        where = f"embedded world “{record['world']}”" if record["world"] else "the data set that is there"
-        claim = f"The paper: {record['claim']}" if record["claim"] else ""
-        parts.append(f"### {record['title']}, {where}\n\n{record['question']} {claim} {record['note']}\n\n"
-                     f"![{record['title']}](results/{name_of(record)}.png)\n\n{markdown(record)}\n`{record['command']}`"
-                     f"{_circumstances(record)}\n")
-    return "\n".join(parts)
+def section(record: Mapping[str, Any]) -> str:
+    """A record's section of the page; its plot is expected as results/NAME.png beside the page."""
+    where = f"embedded world “{record['world']}”" if record["world"] else "the data set at hand"
+    claim = f"The paper: {record['claim']}" if record["claim"] else ""
+    return (f"### {record['title']}, {where}\n\n{record['question']} {claim} {record['note']}\n\n"
+            f"![{record['title']}](results/{name_of(record)}.png)\n\n{markdown(record)}\n`{record['command']}`"
+            f"{_circumstances(record)}\n")
 
 
 def _circumstances(record: Mapping[str, Any]) -> str:
@@ -241,8 +212,9 @@ def _circumstances(record: Mapping[str, Any]) -> str:
 
 def write_results(folder: Path, page: Path) -> None:
     """Write the page of a folder's records, and of its chain.md, if there is one (from `python -m gazepose chain`)."""
+    head = page.read_text(encoding="utf-8").partition(MEASURED)[0] if page.is_file() else "# Results\n\n"
+    text = "\n".join([head + MEASURED, *map(section, read_records(folder))])
     ensemble = folder / "chain.md"
-    text = results_page(read_records(folder))
     if ensemble.is_file():
         text += ENSEMBLE + ensemble.read_text(encoding="utf-8")
     with writing(page) as file:

@@ -23,19 +23,19 @@ from gazepose.io import lock, read_object
 from gazepose.training.checkpoint import WEIGHTS, weights_folder
 from gazepose.training.runlog import LOCK
 
-ROOT = Path(__file__).resolve().parents[2]
 ONE_PROCESS = "--num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no"
 LOOK = 5.0                       # seconds between two looks at a run that another process trains
 SAVING = 100.0                   # seconds that a stopped training has to save; SLURM gives 120 in launch/slurm_sweep.sh
 LOG = "sweep.log"
 CHILD = """
 import os, signal, sys
-sys.path.insert(0, sys.argv[1])
 from gazepose.processes import end_with_parent
-end_with_parent(signal.SIGTERM)                                       # nothing trains on when the sweep was killed
-os.sched_setaffinity(0, [int(core) for core in sys.argv[2].split(",")])   # train.py starts a thread for each of them
-os.execv(sys.argv[3], sys.argv[3:])
+end_with_parent(signal.SIGTERM)
+os.sched_setaffinity(0, [int(core) for core in sys.argv[1].split(",")])
+os.execv(sys.argv[2], sys.argv[2:])
 """
+"""The start of a child: it ends when its sweep is killed, and it has a share of the cores only, because training starts
+one thread per core that it may use, whatever OMP_NUM_THREADS is."""
 Task = Run | Prediction
 
 
@@ -87,11 +87,11 @@ def tasks_of(predictions: Sequence[Prediction]) -> list[Task]:
 
 def command(task: Task, launch: str) -> list[str]:
     if isinstance(task, Prediction):
-        return [sys.executable, str(ROOT / "infer.py"), "--checkpoint", str(task.run.folder), "--split", task.split,
+        return [sys.executable, "-m", "gazepose.infer", "--checkpoint", str(task.run.folder), "--split", task.split,
                 *task.infer, "--exp_path", str(task.folder)]
     start = task.start.folder if isinstance(task.start, Run) else task.start
     return [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", *shlex.split(launch),
-            str(ROOT / "train.py"),
+            "-m", "gazepose.train",
             *task.flags, *(("--checkpoint", str(start)) if start else ()), "--exp_path", str(task.folder),
             *(("--resume",) if (task.folder / "status.json").exists() else ())]
 
@@ -179,9 +179,9 @@ class Work:
                 return None
             print(f"sweep: {self.total - len(self.waiting)} of {self.total}, {title(task)} -> {task.folder / LOG}",
                   flush=True)
-            process = subprocess.Popen([sys.executable, "-c", CHILD, str(ROOT), ",".join(map(str, cores)),
-                                        *command(task, self.launch)], env=environment, stdin=subprocess.DEVNULL,
-                                       stdout=log, stderr=subprocess.STDOUT)
+            words = [sys.executable, "-c", CHILD, ",".join(map(str, cores)), *command(task, self.launch)]
+            process = subprocess.Popen(words, env=environment, stdin=subprocess.DEVNULL, stdout=log,
+                                       stderr=subprocess.STDOUT)
             self.running[task] = process
             return process
 
@@ -204,9 +204,10 @@ class Work:
 
 
 def last_words(folder: Path) -> str:
-    """The last line of a task's log with an error, or the last line."""
+    """The last error in a task's log, or the last line. A launcher adds an error of its own, which has no reason."""
     lines = (folder / LOG).read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["the log is empty"]
-    return next((line for line in reversed(lines) if "rror" in line), lines[-1])
+    errors = [line for line in lines if "rror" in line and "CalledProcessError" not in line]
+    return (errors or lines)[-1]
 
 
 def run_all(predictions: Sequence[Prediction], jobs: int = 1, launch: str = ONE_PROCESS) -> list[str]:

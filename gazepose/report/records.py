@@ -1,7 +1,4 @@
-"""Records: what a run's folder holds, read once and checked; arrays and dicts, no pictures.
-
-What is made of them is tables.py and the pictures beside it.
-"""
+"""Records: the files in a run's folder, read once and checked; arrays and dicts, no pictures."""
 
 import json
 from dataclasses import dataclass, field
@@ -10,12 +7,40 @@ from typing import Any
 
 import numpy as np
 
-from gazepose.report.kept import Track, arrays, chosen_tracks, saved_mistakes, saved_tracks
+from gazepose.evaluation.examples import AGAIN, ShownFaces, faces_to_show, shown_faces, tracks_to_show, worst_mistakes
+from gazepose.io import read_arrays, read_object
+
+NAMED = ("frame", "score", "label", "head_pose_score")
+
+
+@dataclass
+class Track:
+    """Scored frames of one face, by time, and some of its crops."""
+
+    clip: str
+    name: str
+    columns: dict[str, np.ndarray]
+    """frame, score, label and, where recorded, head_pose_score, each [n]"""
+    faces: list[tuple[int, np.ndarray]]
+    """(place in the columns, crop uint8 [h, w, 3])"""
+
+
+@dataclass
+class Mistake:
+    """A face that was scored on the wrong side of one half."""
+
+    clip: str
+    track: str
+    frame: int
+    score: float
+    label: int
+    crop: np.ndarray
+    """uint8 [h, w, 3]"""
 
 
 @dataclass
 class Records:
-    """What the run's folder holds; empty where it holds nothing, and `notes` says so in sentences."""
+    """What a run's folder holds; a field is empty where there is no file, and `notes` says so in sentences."""
 
     run: Path
     config: dict[str, Any] = field(default_factory=dict)
@@ -26,12 +51,11 @@ class Records:
     """lines of kind "val" by step"""
     scores: dict[str, np.ndarray] = field(default_factory=dict)
     """pred/val.npz, rows of known label only"""
-    clips: list[str] = field(default_factory=list)
-    """names of the clips that scores["clip"] numbers; empty where they were not recorded"""
+    clips: tuple[str, ...] = ()
+    """names of the clips that scores["clip"] numbers; empty where they are not known"""
     tracks: list[Track] = field(default_factory=list)
-    """pred/timeline.npz, or chosen from the scores, without crops"""
-    mistakes: dict[str, np.ndarray] = field(default_factory=dict)
-    """pred/mistakes.npz: crops, score, label, frame, clip_name, track_name"""
+    mistakes: list[Mistake] = field(default_factory=list)
+    """those whose crops are at hand"""
     limited: bool = False
     """the scores are of a part of the split (--limit)"""
     notes: list[str] = field(default_factory=list)
@@ -50,14 +74,23 @@ class Records:
         """Scores of head pose alone for the rows of `scores`."""
         return self.scores.get("head_pose_score")
 
+    @property
+    def has_both_classes(self) -> bool:
+        """Whether saved scores of both classes are at hand."""
+        return {0, 1} <= set(np.unique(self.scores.get("label", ())).tolist())
+
 
 def read_records(run: Path) -> Records:
-    """Raises FileNotFoundError for a folder that holds no record at all, ValueError for one that is damaged."""
+    """Read the folder of a training run.
+
+    Raises:
+        FileNotFoundError: the folder holds no record at all. ValueError: a record is damaged; the message names it.
+    """
     records = Records(run)
     for name in ("config", "status"):
         path = run / f"{name}.json"
         if path.exists():
-            setattr(records, name, _json(path))
+            setattr(records, name, read_object(path, remedy="the file is damaged; remove it and report again"))
         else:
             records.notes.append(f"{path.name} is missing, so the table of facts is short.")
     lines = _lines(run / "metrics.jsonl", records.notes)
@@ -72,44 +105,66 @@ def read_records(run: Path) -> Records:
         raise FileNotFoundError(f"{run}: no config.json, metrics.jsonl, status.json or pred/val.npz -> give the folder "
                                 "of a training run (runs/<name>)")
     if scored.exists():
-        everything = arrays(scored)
-        known = everything["label"] >= 0
-        records.scores = {name: column[known] for name, column in everything.items() if len(column) == len(known)}
         records.limited = scored == part
-        if not known.all():
-            records.notes.append(f"{(~known).sum():,} of {len(known):,} validation rows have no label and are left "
-                                 "out.")
-    marks = (".partial", "") if records.limited else ("",)
-    timeline, mistakes = (next((path for mark in marks if (path := run / "pred" / f"{name}{mark}.npz").exists()), None)
-                          for name in ("timeline", "mistakes"))
-    if timeline:
-        records.tracks, records.clips = saved_tracks(timeline)
-    else:
-        records.tracks = chosen_tracks(records.scores)
-    records.mistakes = saved_mistakes(mistakes) if mistakes else {}
+        _read_scores(scored, records)
     return records
 
 
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not JSON ({error}) -> the file is damaged; remove it and report again") from None
-
-
 def _lines(path: Path, notes: list[str]) -> list[dict[str, Any]]:
-    """Lines by (kind, step); a resumed run repeats steps, and the last word counts."""
+    """Lines by (kind, step); a resumed run repeats steps, and the last line of a step counts."""
     if not path.exists():
         return []
-    kept: dict[tuple[str, float], dict[str, Any]] = {}
+    lines: dict[tuple[str, float], dict[str, Any]] = {}
     broken = 0
     for text in path.read_text(encoding="utf-8").splitlines():
         try:
             line = json.loads(text)
-            kept[line["kind"], line["step"]] = line
+            lines[line["kind"], line["step"]] = line
         except (ValueError, KeyError, TypeError):
             broken += 1
     if broken:
-        notes.append(f"{broken} lines of {path.name} could not be read (a run that is stopped may leave one) and are "
-                     "left out.")
-    return [kept[key] for key in sorted(kept)]
+        notes.append(f"{broken} lines of {path.name} could not be read and are left out. A run that is stopped may "
+                     "leave one.")
+    return [lines[key] for key in sorted(lines)]
+
+
+def _read_scores(path: Path, records: Records) -> None:
+    """Fill scores, tracks and mistakes from a table of scores and the crops that belong to it."""
+    columns = read_arrays(path)
+    if lost := [name for name in ("row", "score", "label") if name not in columns]:
+        raise ValueError(f"{path}: no column {', '.join(lost)} -> {AGAIN}")
+    if any(len(column) != len(columns["row"]) for column in columns.values()):
+        raise ValueError(f"{path}: its columns differ in length -> {AGAIN}")
+    known = columns["label"] >= 0
+    records.scores = {name: column[known] for name, column in columns.items()}
+    if not known.all():
+        records.notes.append(f"{(~known).sum():,} of {len(known):,} validation faces have no label and are left out.")
+    if not {"clip", "track", "frame"} <= columns.keys() or not len(known):
+        return
+    row, score, label, clip, track, frame = (columns[name] for name in
+                                             ("row", "score", "label", "clip", "track", "frame"))
+    shown = tracks_to_show(label, score, track, frame)
+    under = [faces_to_show(frame[places], label[places]) for places in shown]
+    wrong = worst_mistakes(label, score, track, clip, frame)
+    crops = ShownFaces()
+    places_of_faces = [places[some] for places, some in zip(shown, under, strict=True)]
+    try:
+        crops = shown_faces(path, row[np.concatenate([*places_of_faces, wrong])])
+    except (OSError, EOFError) as error:
+        records.notes.append(f"Faces are not shown, because the data set could not be read: {error}")
+
+    def named(place: int) -> tuple[str, str]:
+        return clip_name(crops.clips, int(clip[place])), crops.tracks.get(int(track[place]), f"number {track[place]}")
+
+    records.clips, rows = crops.clips, row.tolist()
+    for places, some in zip(shown, under, strict=True):
+        faces = [(k, crops.crops[rows[places[k]]]) for k in some.tolist() if rows[places[k]] in crops.crops]
+        own = {name: columns[name][places] for name in NAMED if name in columns}
+        records.tracks.append(Track(*named(places[0]), own, faces))
+    records.mistakes = [Mistake(*named(k), int(frame[k]), float(score[k]), int(label[k]), crops.crops[rows[k]])
+                        for k in wrong.tolist() if rows[k] in crops.crops]
+
+
+def clip_name(clips: tuple[str, ...], number: int) -> str:
+    """The clip of that number by name, or by number where names are not known."""
+    return clips[number] if number < len(clips) else f"number {number}"
