@@ -1,284 +1,52 @@
-"""python -m gazepose <verb>: everything that is not training or inference."""
+"""python -m gazepose VERB: everything that is not training or inference. The functions are in verbs.py."""
 
-import shlex
+import importlib
 import sys
-from dataclasses import dataclass
-from json import dumps
-from pathlib import Path
-from typing import Literal
 
-import numpy as np
-import torch
-import tyro
-from accelerate import PartialState
-
-from gazepose.compat.start import IMPORTED, import_published
-from gazepose.config import PLAIN_FLAGS, Preset, readable_errors
-from gazepose.data.box_table import lay_out
-from gazepose.data.clip_crops import CropsFrom
-from gazepose.data.index import Index
-from gazepose.data.prepare import PrepareConfig
-from gazepose.doctor import examine
-from gazepose.doctor.text import as_text
-from gazepose.evaluation import submission
-from gazepose.evaluation.predictions import faces
-from gazepose.experiments.ensemble import make_submission
-from gazepose.experiments.plan import POOL, read_experiment
-from gazepose.experiments.results import write_results
-from gazepose.experiments.sweep import ONE_PROCESS, run_sweep
-from gazepose.priors import commands as door
-from gazepose.priors.import_files import Prior
-from gazepose.processes import EXIT_PREEMPTED, Preempted, StopRequest
-from gazepose.report import make_comparison, make_report
-from gazepose.source import find_source, prepared_indexes
-from gazepose.training.distributed import share_preparation
+VERBS = {
+    "prepare": ("prepare", "cut the faces of a split out of its videos"),
+    "synthetic": ("synthetic", "render an embedded world"),
+    "import": ("import_checkpoint", "turn a published checkpoint into one of ours"),
+    "submit": ("submit", "build or check the evaluation server's JSON"),
+    "chain": ("chain", "from the scores of several runs to one submission"),
+    "report": ("report", "pictures and an HTML page of a run, or of several"),
+    "sweep": ("sweep", "run an experiment and write a table of its results"),
+    "results": ("results", "write the page of all results"),
+    "doctor": ("doctor", "list what is wrong with a data set, and what to do"),
+    "flags": ("write_flags", "write docs/flags.md, the page of all flags"),
+    "priors import": ("import_priors", "bring in head pose, landmarks or quality from files"),
+    "priors quality": ("quality", "show the quality of each split"),
+    "priors head_pose": ("head_pose", "estimate the head pose with Hopenet"),
+    "priors landmarks": ("landmarks", "find landmarks with MediaPipe"),
+    "priors pose_from_landmarks": ("pose_from_landmarks", "fit the head pose to the landmarks"),
+}
+"""verb -> its function in verbs.py, and what it does"""
 
 
-def prepare(config: PrepareConfig = PrepareConfig(), *,                                     # noqa: B008
-            split: Literal["train", "val", "test", "stills"] | None = None, data: Path | None = None,
-            video: Path | None = None, boxes: Path | None = None, out: Path | None = None,
-            preset: Preset = "default") -> None:
-    """Cut the faces of a split out of its videos; several processes share the clips under accelerate launch.
-
-    Videos of your own: --video FILE_OR_FOLDER --boxes TABLE.csv --out FOLDER makes a data set folder, which infer.py
-    and train.py take as --data FOLDER.
-
-    Args:
-        split: which split; of videos of your own default val.
-        data: data set in the Ego4D layout; default: data/ if Ego4D is there, else the embedded world.
-        video: a video of your own, or a folder of several, each named by its clip.
-        boxes: table of their faces, CSV or Parquet: clip,track,frame,x,y,width,height and, if known, label.
-        out: folder to make of them.
-        preset: which embedded world.
-    """
-    own = video is not None or boxes is not None or out is not None
-    if own and (video is None or boxes is None or out is None or data is not None or split in ("test", "stills")):
-        raise ValueError("videos of your own -> give --video, --boxes and --out, and --split train or val")
-    if split is None and not own:
-        raise ValueError("--split -> give train, val, test or stills")
-    split = split or "val"
-    state = PartialState(cpu=not torch.accelerator.is_available())
-    processes = share_preparation(state, config.data_disk)
-    if video is not None and boxes is not None and out is not None:
-        data = out
-        if processes.rank == 0:
-            lay_out(boxes, video, out, split)
-        processes.barrier()
-    source = find_source(data, preset).ready(processes)
-    index = source.split(split, config, processes)
-    state.print(f"{len(index)} rows -> {index.folder}")
-
-
-def synthetic(out: Path, preset: Preset = "default", seed: int = 0, jobs: int | None = None) -> None:
-    """Render an embedded world into a folder, in the layout of Ego4D."""
-    from gazepose.synthetic.world import render_world  # numba takes a second to import
-    print(f"world -> {render_world(out, preset, seed, jobs)}")
-
-
-def import_checkpoint(checkpoint_file: tyro.conf.Positional[Path], out: Path) -> None:
-    """Turn a published checkpoint into model.safetensors and config.json, which infer.py takes as any other."""
-    facts = import_published(checkpoint_file, out)
-    print(f"{facts['kind']}: {len(facts['taken'])} entries taken, {len(facts['left'])} left -> {out}\n"
-          f"left: {', '.join(facts['left']) or 'nothing'}; each by name in {out / IMPORTED}")
-
-
-def submit(csv: tyro.conf.Positional[Path], index: Path | None = None, json: Path | None = None) -> None:
-    """Build the evaluation server's JSON from a pred.csv, or check one.
-
-    Args:
-        csv: pred.csv of the test split, or a submission's JSON to check.
-        index: prepared test set to check against: every face once.
-        json: where the JSON goes; default: beside the CSV.
-    """
-    made = csv
-    if csv.suffix != ".json":
-        made = json or csv.with_name("submission.json")
-        print(f"{submission.csv_to_json(csv, made)} faces -> {made}")
-    if index is not None:
-        opened = Index.open(index)
-        count = submission.check(made, faces(opened, np.arange(len(opened))))
-        print(f"checked: {count} faces, every one once")
-
-
-def chain(runs: tyro.conf.Positional[tuple[Path, ...]], out: Path = Path("runs/chain"), causal: bool = False) -> None:
-    """Make an ensemble of one or more runs and its submission, in steps with their gains: flip averaging, median over
-    the track, calibration, mean of the runs, boosting. All is chosen on val; launch/submit.sh scores the runs first.
-
-    Args:
-        runs: run folders, scored by infer.py --split val and --split test, best with --flip_average.
-        out: folder of chain.md, chain.json, pred.csv and submission.json.
-        causal: the median uses past frames only.
-    """
-    if not runs:
-        raise ValueError("chain: no run -> name one run folder or more, which infer.py has scored on val and test")
-    print(make_submission(runs, out, causal))
-
-
-def report(run: tyro.conf.Positional[tuple[Path, ...]], out: Path | None = None) -> None:
-    """Write a run's report: pictures and one self-contained HTML page; of several runs each, and a comparison.
-
-    Args:
-        run: a run's folder, or several; differences are against the first.
-        out: folder of the comparison; default: comparison/ beside the first run.
-    """
-    if not run or (len(run) == 1 and out is not None):
-        raise ValueError("report -> give a run's folder; with --out, which is the comparison's, several")
-    print(f"report -> {make_report(run[0]) if len(run) == 1 else make_comparison(run, out)}")
-
-
-def sweep(file: tyro.conf.Positional[Path], *, data: Path | None = None, worlds: tuple[Preset, ...] | None = None,
-          seeds: tuple[int, ...] | None = None, start: Path | None = None, flags: str = "", launch: str = ONE_PROCESS,
-          jobs: int | None = None, part: str = "1/1", collect: bool = False, out: Path = POOL / "results") -> None:
-    """Train and score the runs of an experiment and write its table; a sweep that was stopped is resumed.
-
-    Runs are in runs/sweep/, named by the fingerprint of their configuration. A finished run is not trained again, also
-    if another experiment trained it. A run that was stopped is resumed.
-
-    Args:
-        file: the experiment, such as launch/experiments/modules.toml.
-        data: data set; default: data/ if Ego4D is there, else the embedded worlds of the experiment.
-        worlds: presets of the embedded world; default: the experiment's.
-        seeds: default: the experiment's.
-        start: weights that all rows start from, such as a Gaze360 file; default: the experiment's pre-training.
-        flags: of train.py, for all runs, in one string: "--limit 64 --epochs 1".
-        launch: options of accelerate launch for each training, in one string: "--config_file FILE".
-        jobs: runs at a time, each on its share of the cores and GPUs; default: one per GPU, on a CPU one.
-        part: only this part of the predictions, as 3/8, for an array of jobs that share a disk. The part that ends last
-            writes the table.
-        collect: run nothing, write the table of the predictions that exist.
-        out: folder of <experiment>-<world>.json, .md, .csv and .png.
-    """
-    number, _, parts = part.partition("/")
-    if not (number.isdigit() and parts.isdigit()):
-        raise ValueError(f"--part {part} -> give the part's number and how many there are, as 3/8")
-    StopRequest()                                # SIGTERM raises Preempted below, after the runs have saved
-    try:
-        command = f"python -m gazepose sweep {shlex.join(sys.argv[2:])}"
-        failed = run_sweep(read_experiment(file), command, out, preset=find_source(data).preset, data=data,
-                           worlds=worlds, seeds=seeds, start=start, flags=shlex.split(flags), launch=launch,
-                           jobs=0 if collect else jobs or max(1, torch.cuda.device_count()),
-                           part=(int(number), int(parts)))
-    except Preempted:
-        print("sweep: stopped, and its runs have saved; the same command resumes them", flush=True)
-        raise SystemExit(EXIT_PREEMPTED) from None
-    if failed:
-        raise SystemExit("\n".join([f"error: {len(failed)} failed:", *failed]))
-
-
-def results(records: Path = Path("docs/results"), page: Path = Path("docs/results.md")) -> None:
-    """Write the page of all results from the records of sweeps.
-
-    Args:
-        records: folder of the JSON files of `sweep --out`, and of a chain.md of `chain --out`.
-        page: the page; its text above "Measured here" stays. The plots are expected in `results/` beside it.
-    """
-    write_results(records, page)
-    print(f"results -> {page}")
-
-
-def doctor(data: tyro.conf.Positional[Path], crops_from: CropsFrom | None = None, json: bool = False) -> None:
-    """Read everything of a data set; say what is wrong with it, where, and what to do.
-
-    Ends with 0 when nothing hinders training or a submission, with 1 when something must be mended (marked MUST).
-
-    Args:
-        data: folder of a data set in the Ego4D layout, of one's own videos with tables, or of an embedded world.
-        crops_from: look at videos/, video_imgs/ or face_imgs/; default: the first of them that is there.
-        json: the same facts for machines.
-    """
-    facts = examine(data, crops_from=crops_from)
-    print(dumps(facts, indent=1, allow_nan=False) if json else as_text(facts))
-    if not facts["healthy"]:
-        raise SystemExit(1)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Where:
-    """Which indexes get a column."""
-
-    data: Path | None = None
-    """a data set, or one index folder; default: data/ if Ego4D is there, else the embedded world"""
-    split: tuple[Literal["train", "val", "test"], ...] | None = None
-    """which of its splits; default: all that are prepared"""
-    prepared: str | None = None
-    """which of its prepared folders, as clean-224; default: all"""
-
-    def indexes(self) -> list[Index]:
-        return prepared_indexes(self.data, self.split, self.prepared)
-
-
-def import_priors(prior: tyro.conf.Positional[Prior], files: tyro.conf.Positional[tuple[Path, ...]],
-                  where: Where = Where(), yaw: Literal["hopenet", "index"] = "hopenet",     # noqa: B008
-                  max_bad_fraction: float = 0.01) -> None:
-    """Bring in a prior from the published JSON files, or from tables whose names end in .csv.
-
-    Keys of the JSON: clip:track:frame, clip:track:unique_id:frame, or nested. Columns of a table: clip,track,frame (of
-    test crops unique_id) and yaw,pitch,roll or nose_x,nose_y,nose_confidence,left_eye_x,... (left_eye, right_eye,
-    left_mouth, right_mouth) or quality or quality_p.
-
-    Args:
-        prior: what the files hold; quality is the Laplacian variance, quality_p a probability of its own.
-        files: one or more; of two entries for a face the later one counts.
-        yaw: whose sign the files have: Hopenet's (and 6DRepNet's), or the index's, positive to the picture's right.
-        max_bad_fraction: of entries that cannot be used; more is an error.
-    """
-    door.import_files(where.indexes(), files, prior, hopenet_signs=yaw == "hopenet", max_bad_fraction=max_bad_fraction)
-
-
-def quality(where: Where = Where(), measure: bool = False) -> None:                         # noqa: B008
-    """Show the quality of each split and how many frames Gaussian Temporal Dropout leaves out under each fit.
-
-    The fit of a run is chosen by --quality_scale and --quality_from of train.py.
-
-    Args:
-        measure: measure the Laplacian variance anew on the stored crops; else only where there is none.
-    """
-    door.show_quality(where.indexes(), measure=measure)
-
-
-def head_pose(model: Path, where: Where = Where(), batch_size: int = 64) -> None:           # noqa: B008
-    """Estimate the head pose with a Hopenet checkpoint of your own; goes on where it was stopped.
-
-    Args:
-        model: Hopenet's snapshot (ResNet50, three heads of 66 bins), a torch.save or safetensors file.
-        batch_size: crops at a time.
-    """
-    door.estimate_poses(where.indexes(), model, batch_size=batch_size)
-
-
-def landmarks(model: Path, where: Where = Where()) -> None:                                 # noqa: B008
-    """Find five landmarks with MediaPipe (pip install 'gazepose[landmarks]'); goes on where it was stopped.
-
-    Args:
-        model: a pose landmarker of MediaPipe, a .task file of your own.
-    """
-    door.find_landmarks(where.indexes(), model)
-
-
-def pose_from_landmarks(where: Where = Where()) -> None:                                    # noqa: B008
-    """Fit the head pose to the landmarks that are there, with a common face and OpenCV's solver."""
-    door.fit_poses(where.indexes())
-
-
-PRIORS = {"import": import_priors, "quality": quality, "head_pose": head_pose, "landmarks": landmarks,
-          "pose_from_landmarks": pose_from_landmarks}
-
-
-def priors() -> None:
-    """Head pose, landmarks, quality of prepared faces: import, quality, head_pose, landmarks, pose_from_landmarks."""
-    tyro.extras.subcommand_cli_from_dict(PRIORS, prog="python -m gazepose priors", args=sys.argv[2:],
-                                         use_underscores=True, config=(tyro.conf.OmitArgPrefixes,))
+def usage() -> str:
+    """All verbs with a line each."""
+    width = max(map(len, VERBS))
+    lines = [f"  {verb:{width}}  {text}" for verb, (_, text) in VERBS.items()]
+    return "\n".join(["usage: python -m gazepose VERB [--help] ...", "", *lines])
 
 
 def main() -> None:
-    verbs = {"prepare": prepare, "synthetic": synthetic, "import": import_checkpoint, "submit": submit,
-             "chain": chain, "report": report, "sweep": sweep, "results": results, "doctor": doctor, "priors": priors}
+    args = sys.argv[1:]
+    count = 2 if args[:1] == ["priors"] else 1
+    verb = " ".join(args[:count])
+    if verb in ("", "-h", "--help", "priors", "priors --help"):
+        print(usage())
+        return
+    if verb not in VERBS:
+        raise SystemExit(f"error: {verb!r} is no verb\n{usage()}")
+    import tyro
+
+    from gazepose.config import PLAIN_FLAGS, readable_errors
+    function = getattr(importlib.import_module("gazepose.verbs"), VERBS[verb][0])
+    # --rule of prepare may be given several times; elsewhere one flag takes several values
+    config = PLAIN_FLAGS if verb == "prepare" else (tyro.conf.OmitArgPrefixes,)
     with readable_errors():
-        if sys.argv[1:2] == ["priors"]:
-            return priors()                                             # its own verbs
-        # the flags of prepare's configuration need no prefix, and --rule may be given several times
-        tyro.extras.subcommand_cli_from_dict(verbs, prog="python -m gazepose", use_underscores=True,
-                                             config=PLAIN_FLAGS if sys.argv[1:2] == ["prepare"] else ())
+        tyro.cli(function, prog=f"python -m gazepose {verb}", args=args[count:], use_underscores=True, config=config)
 
 
 if __name__ == "__main__":

@@ -10,9 +10,9 @@ BASE = ["io", "keyed_random", "processes", "progress"]
 CORE = ["models", "data", "evaluation", "training"]
 DRAWING = "report.style"                      # the wings' one shared room
 WINGS = ["compat", "synthetic", "priors", "doctor", "report", "experiments"]
-TOP = ["source", "config", "train", "infer", "__main__"]
+TOP = ["source", "config", "train", "infer", "verbs", "__main__", "flags_page"]
 LAZY = {("source", "synthetic"), ("training.checkpoint", "compat"), ("experiments.plan", "config"),
-        ("data.annotations", "compat")}
+        ("verbs", "flags_page"), ("data.annotations", "compat")}
 """imports of a wing by a room before it: inside a function only"""
 TO_MEND: set[tuple[str, str]] = set()
 ONLY_HERE = {"decord": ["data.video"], "tyro": ["config", "__main__"], "timm": ["models", "compat.checkpoints"],

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from making import prepare
 
-from gazepose import __main__ as verbs
+from gazepose import verbs
 from gazepose.compat.checkpoints import KINDS, read_published
 from gazepose.compat.start import IMPORTED, import_published, start_from
 from gazepose.data.index import Index

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from test_report import make_run
 
-from gazepose.__main__ import report
 from gazepose.evaluation.comparison import Entry, compare
 from gazepose.evaluation.metrics import evaluate
 from gazepose.report import make_comparison
 from gazepose.report.page import write_comparison
 from gazepose.report.records import read_records
 from gazepose.report.tables import compare_runs, differing, reason_not_comparable
+from gazepose.verbs import report
 
 
 @pytest.fixture(scope="module")

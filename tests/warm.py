@@ -77,9 +77,15 @@ def serve() -> None:
     """The warm process: imports, then forks what it is asked for."""
     import torch._dynamo
 
-    import gazepose.__main__
+    import gazepose.doctor
+    import gazepose.experiments.ensemble
+    import gazepose.experiments.sweep
     import gazepose.infer
+    import gazepose.priors.commands
+    import gazepose.report
+    import gazepose.synthetic.world
     import gazepose.train
+    import gazepose.verbs
     assert torch and gazepose
     for line in sys.stdin:
         what, *how = json.loads(line)

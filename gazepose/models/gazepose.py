@@ -28,8 +28,8 @@ class ModelConfig:
     backbone: str = "resnet18"
     """any timm network that gives a feature map, or patches that make one (a ViT)"""
     output_stride: int = 32
-    """pixels per cell of the feature map: 8, 16 or 32; crops of 64 px want 8. A ViT's cells are its patches: it takes
-    their size, or 32, which leaves any network as it is"""
+    """pixels per cell of the feature map: 8, 16 or 32. A ViT's cells are its patches: give their size, or 32, which
+    leaves any network as it is"""
     image_size: int | None = None
     """pixels per side that a network of one size (a ViT) is made for; train.py gives it --crop_size"""
     behaviour: Behaviour = "intended"

@@ -1,0 +1,293 @@
+"""The verbs of python -m gazepose, one function each: their parameters are the flags, their docstrings the help.
+
+Each imports its wing when it is called. Positional-only parameters are positional on the command line.
+"""
+
+import shlex
+import sys
+from dataclasses import dataclass
+from json import dumps
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from accelerate import PartialState
+
+from gazepose.config import Preset
+from gazepose.data.clip_crops import CropsFrom
+from gazepose.data.index import Index
+from gazepose.data.prepare import PrepareConfig
+from gazepose.processes import EXIT_PREEMPTED, Preempted, StopRequest
+from gazepose.source import find_source, prepared_indexes
+from gazepose.training.distributed import share_preparation
+
+ONE_PROCESS = "--num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no"
+Prior = Literal["head_pose", "landmarks", "quality", "quality_p"]
+
+
+def prepare(config: PrepareConfig = PrepareConfig(), *,                                     # noqa: B008
+            split: Literal["train", "val", "test", "stills"] | None = None, data: Path | None = None,
+            video: Path | None = None, boxes: Path | None = None, out: Path | None = None,
+            preset: Preset = "default") -> None:
+    """Cut the faces of a split out of its videos. Under accelerate launch, several processes share the clips.
+
+    Videos of your own: --video FILE_OR_FOLDER --boxes TABLE.csv --out FOLDER makes a data set folder, which infer.py
+    and train.py take as --data FOLDER.
+
+    Args:
+        split: which split; of your own videos val by default.
+        data: data set in the Ego4D layout; default: data/ if Ego4D is there, else the embedded world.
+        video: your own video, or a folder of several, each named by its clip.
+        boxes: table of their faces, CSV or Parquet: clip,track,frame,x,y,width,height and, if known, label.
+        out: data set folder to make of them.
+        preset: which embedded world.
+    """
+    from gazepose.data.box_table import lay_out
+    own = video is not None or boxes is not None or out is not None
+    if own and (video is None or boxes is None or out is None or data is not None or split in ("test", "stills")):
+        raise ValueError("your own videos need more flags -> give --video, --boxes and --out, and --split train or val")
+    if split is None and not own:
+        raise ValueError("--split is missing -> give train, val, test or stills")
+    split = split or "val"
+    state = PartialState(cpu=not torch.accelerator.is_available())
+    processes = share_preparation(state, config.data_disk)
+    if video is not None and boxes is not None and out is not None:
+        data = out
+        if processes.rank == 0:
+            lay_out(boxes, video, out, split)
+        processes.barrier()
+    source = find_source(data, preset).ready(processes)
+    index = source.split(split, config, processes)
+    state.print(f"{len(index)} rows -> {index.folder}")
+
+
+def synthetic(out: Path, preset: Preset = "default", seed: int = 0, jobs: int | None = None) -> None:
+    """Render an embedded world into a folder, in the layout of Ego4D.
+
+    Args:
+        out: where the world goes.
+        preset: which world.
+        seed: seed of everything random in it.
+        jobs: processes; default: one per core.
+    """
+    from gazepose.synthetic.world import render_world
+    print(f"world -> {render_world(out, preset, seed, jobs)}")
+
+
+def import_checkpoint(checkpoint_file: Path, /, out: Path) -> None:
+    """Turn a published checkpoint into model.safetensors and config.json, which inference takes as any other.
+
+    Args:
+        checkpoint_file: the published file.
+        out: folder for the two files.
+    """
+    from gazepose.compat.start import IMPORTED, import_published
+    facts = import_published(checkpoint_file, out)
+    print(f"{facts['kind']}: {len(facts['taken'])} entries taken, {len(facts['left'])} left -> {out}\n"
+          f"left: {', '.join(facts['left']) or 'nothing'}; each by name in {out / IMPORTED}")
+
+
+def submit(csv: Path, /, index: Path | None = None, json: Path | None = None) -> None:
+    """Build the evaluation server's JSON from a pred.csv, or check one.
+
+    Args:
+        csv: pred.csv of the test split, or a submission's JSON to check.
+        index: prepared test set to check against: every face once.
+        json: where the JSON goes; default: beside the CSV.
+    """
+    from gazepose.evaluation import submission
+    from gazepose.evaluation.predictions import faces
+    made = csv
+    if csv.suffix != ".json":
+        made = json or csv.with_name("submission.json")
+        print(f"{submission.csv_to_json(csv, made)} faces -> {made}")
+    if index is not None:
+        opened = Index.open(index)
+        count = submission.check(made, faces(opened, np.arange(len(opened))))
+        print(f"checked: {count} faces, every one once")
+
+
+def chain(runs: tuple[Path, ...], /, out: Path = Path("runs/chain"), causal: bool = False) -> None:
+    """Make an ensemble of one or more runs and its submission, in steps with their gains: flip averaging, median over
+    the track, calibration, mean of the runs, boosting. All is chosen on val; launch/submit.sh scores the runs first.
+
+    Args:
+        runs: run folders, scored by infer.py --split val and --split test, best with --flip_average.
+        out: folder of chain.md, chain.json, pred.csv and submission.json.
+        causal: the median uses past frames only.
+    """
+    from gazepose.experiments.ensemble import make_submission
+    if not runs:
+        raise ValueError("chain: no run was named -> name one or more run folders that infer.py has scored on val and "
+                         "test")
+    print(make_submission(runs, out, causal))
+
+
+def report(run: tuple[Path, ...], /, out: Path | None = None) -> None:
+    """Write a run's report, pictures and one self-contained HTML page; for several runs also a comparison.
+
+    Args:
+        run: a run's folder, or several; differences are against the first.
+        out: folder of the comparison; default: comparison/ beside the first run.
+    """
+    from gazepose.report import make_comparison, make_report
+    if not run or (len(run) == 1 and out is not None):
+        raise ValueError("report needs at least one run folder, and --out is for several -> name the runs")
+    print(f"report -> {make_report(run[0]) if len(run) == 1 else make_comparison(run, out)}")
+
+
+def sweep(file: Path, /, *, data: Path | None = None, worlds: tuple[Preset, ...] | None = None,
+          seeds: tuple[int, ...] | None = None, start: Path | None = None, flags: str = "", launch: str = ONE_PROCESS,
+          jobs: int | None = None, part: str = "1/1", collect: bool = False, out: Path = Path("runs/sweep/results")
+          ) -> None:
+    """Train and score the runs of an experiment and write its table; a sweep that was stopped is resumed.
+
+    Runs are in runs/sweep/, named by the fingerprint of their configuration. A finished run is not trained again, also
+    if another experiment trained it. A run that was stopped is resumed.
+
+    Args:
+        file: the experiment, such as launch/experiments/modules.toml.
+        data: data set; default: data/ if Ego4D is there, else the embedded worlds of the experiment.
+        worlds: presets of the embedded world; default: the experiment's.
+        seeds: default: the experiment's.
+        start: weights that all rows start from, such as a Gaze360 file; default: the experiment's pre-training.
+        flags: of train.py, for all runs, in one string: "--limit 64 --epochs 1".
+        launch: options of accelerate launch for each training, in one string: "--config_file FILE".
+        jobs: runs at a time, each on its share of the cores and GPUs; default: one per GPU, on a CPU one.
+        part: only this part of the predictions, as 3/8, for an array of jobs that share a disk. The part that ends last
+            writes the table.
+        collect: run nothing, write the table of the predictions that exist.
+        out: folder of <experiment>-<world>.json, .md, .csv and .png.
+    """
+    from gazepose.experiments.plan import read_experiment
+    from gazepose.experiments.sweep import run_sweep
+    number, _, parts = part.partition("/")
+    if not (number.isdigit() and parts.isdigit()):
+        raise ValueError(f"--part {part} -> give the part's number and how many there are, as 3/8")
+    StopRequest()                                # SIGTERM raises Preempted below, after the runs have saved
+    try:
+        command = f"python -m gazepose sweep {shlex.join(sys.argv[2:])}"
+        failed = run_sweep(read_experiment(file), command, out, preset=find_source(data).preset, data=data,
+                           worlds=worlds, seeds=seeds, start=start, flags=shlex.split(flags), launch=launch,
+                           jobs=0 if collect else jobs or max(1, torch.cuda.device_count()),
+                           part=(int(number), int(parts)))
+    except Preempted:
+        print("sweep: stopped, and its runs have saved; the same command resumes them", flush=True)
+        raise SystemExit(EXIT_PREEMPTED) from None
+    if failed:
+        raise SystemExit("\n".join([f"error: {len(failed)} failed:", *failed]))
+
+
+def results(records: Path = Path("docs/results"), page: Path = Path("docs/results.md")) -> None:
+    """Write the page of all results from the records of sweeps.
+
+    Args:
+        records: folder of the JSON files of `sweep --out`, and of a chain.md of `chain --out`.
+        page: the page; its text above "Measured here" stays. The plots are expected in `results/` beside it.
+    """
+    from gazepose.experiments.results import write_results
+    write_results(records, page)
+    print(f"results -> {page}")
+
+
+def doctor(data: Path, /, crops_from: CropsFrom | None = None, json: bool = False) -> None:
+    """Read a whole data set and list what is wrong with it, where, and what to do.
+
+    The exit code is 0 if nothing prevents training or a submission, and 1 if something must be repaired (marked MUST).
+
+    Args:
+        data: folder of a data set in the Ego4D layout, of one's own videos with tables, or of an embedded world.
+        crops_from: read videos/, video_imgs/ or face_imgs/; default: the first that exists.
+        json: print the same facts for programs.
+    """
+    from gazepose.doctor import examine
+    from gazepose.doctor.text import as_text
+    facts = examine(data, crops_from=crops_from)
+    print(dumps(facts, indent=1, allow_nan=False) if json else as_text(facts))
+    if not facts["healthy"]:
+        raise SystemExit(1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Where:
+    """Which indexes get a column."""
+
+    data: Path | None = None
+    """a data set, or one index folder; default: data/ if Ego4D is there, else the embedded world"""
+    split: tuple[Literal["train", "val", "test"], ...] | None = None
+    """which of its splits; default: all that are prepared"""
+    prepared: str | None = None
+    """which of its prepared folders, as clean-224; default: all"""
+
+    def indexes(self) -> list[Index]:
+        return prepared_indexes(self.data, self.split, self.prepared)
+
+
+def import_priors(prior: Prior, files: tuple[Path, ...], /,
+                  where: Where = Where(), yaw: Literal["hopenet", "index"] = "hopenet",     # noqa: B008
+                  max_bad_fraction: float = 0.01) -> None:
+    """Bring in a prior from the published JSON files, or from tables whose names end in .csv.
+
+    Keys of the JSON: clip:track:frame, clip:track:unique_id:frame, or nested. Columns of a table: clip,track,frame (of
+    test crops unique_id) and yaw,pitch,roll or nose_x,nose_y,nose_confidence,left_eye_x,... (left_eye, right_eye,
+    left_mouth, right_mouth) or quality or quality_p.
+
+    Args:
+        prior: what the files hold; quality is the Laplacian variance, quality_p a probability of its own.
+        files: one or more; of two entries for a face the later one counts.
+        yaw: sign of the yaw in the files: Hopenet's (and 6DRepNet's), or the index's, positive to the picture's right.
+        max_bad_fraction: stop if more than this part of the entries cannot be used.
+    """
+    from gazepose.priors.commands import import_files
+    import_files(where.indexes(), files, prior, hopenet_signs=yaw == "hopenet", max_bad_fraction=max_bad_fraction)
+
+
+def quality(where: Where = Where(), measure: bool = False) -> None:                         # noqa: B008
+    """Show the quality of each split and how many frames Gaussian Temporal Dropout drops under each fit.
+
+    The fit of a run is chosen by --quality_scale and --quality_from of train.py.
+
+    Args:
+        measure: measure the Laplacian variance of all stored crops again; off: only where it is unknown.
+    """
+    from gazepose.priors.commands import show_quality
+    show_quality(where.indexes(), measure=measure)
+
+
+def head_pose(model: Path, where: Where = Where(), batch_size: int = 64) -> None:           # noqa: B008
+    """Estimate the head pose with your own Hopenet checkpoint; an interrupted command resumes.
+
+    Args:
+        model: Hopenet's snapshot (ResNet50, three heads of 66 bins), a torch.save or safetensors file.
+        batch_size: crops at a time.
+    """
+    from gazepose.priors.commands import estimate_poses
+    estimate_poses(where.indexes(), model, batch_size=batch_size)
+
+
+def landmarks(model: Path, where: Where = Where()) -> None:                                 # noqa: B008
+    """Find five landmarks with MediaPipe (pip install 'gazepose[landmarks]'); an interrupted command resumes.
+
+    Args:
+        model: your own file of MediaPipe's pose landmarker (.task).
+    """
+    from gazepose.priors.commands import find_landmarks
+    find_landmarks(where.indexes(), model)
+
+
+def pose_from_landmarks(where: Where = Where()) -> None:                                    # noqa: B008
+    """Fit the head pose to the known landmarks, with an average face and OpenCV's solver."""
+    from gazepose.priors.commands import fit_poses
+    fit_poses(where.indexes())
+
+
+def write_flags(page: Path = Path("docs/flags.md")) -> None:
+    """Write the page of all flags from the code.
+
+    Args:
+        page: where the page goes.
+    """
+    from gazepose.flags_page import flags_page
+    page.write_text(flags_page(), encoding="utf-8")
+    print(f"flags -> {page}")

@@ -1,0 +1,155 @@
+"""Flags: what --help shows reaches the configuration or is refused, and docs/flags.md is what the code says."""
+
+import dataclasses
+import os
+import re
+import subprocess
+import sys
+import typing
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gazepose import train
+from gazepose.compat.flags import GuideInference
+from gazepose.config import (
+    InferConfig,
+    ModelFlags,
+    NotAFlag,
+    TrainConfig,
+    check_priors,
+    parse_train,
+    train_defaults,
+)
+from gazepose.flags_page import flags_page
+from gazepose.models import ModelConfig
+from gazepose.source import Source
+
+ROOT = Path(__file__).resolve().parents[1]
+SECTIONS = [field.name for field in dataclasses.fields(TrainConfig)]
+GUIDE_ONLY = {"mesh", "test_stride"}                     # of training: inference takes --stride
+NEEDS = {"elastic": ["--resume", "--exp_path", "run"], "resume": ["--exp_path", "run"],
+         "cache_features": ["--freeze_backbone", "--no_flip", "--no_random_crop"]}
+VALUES: dict[str, tuple[list[str], Any]] = {
+    "rule": (["max_gap=3"], ("max_gap=3",)), "weights": (["0.2", "0.8"], (0.2, 0.8)), "data": (["."], Path(".")),
+    "backbone": (["resnet34"], "resnet34"), "dmodel": (["128"], 128), "nheads": (["4"], 4),
+    "output_stride": (["8"], 8), "csplit": (["0.5"], 0.5), "max_bad_fraction": (["0.5"], 0.5),
+    "expect_world": (["3"], 3)}
+
+
+def hidden(kind: type) -> set[str]:
+    """Fields of a section that are no flags."""
+    hints = typing.get_type_hints(kind, include_extras=True)
+    marks = set(typing.get_args(NotAFlag[int])[1:])
+    return {name for name, hint in hints.items() if marks <= set(getattr(hint, "__metadata__", ()))}
+
+
+def flags_of(section: str) -> list[dataclasses.Field]:
+    part = getattr(TrainConfig(), section)
+    return [field for field in dataclasses.fields(part) if field.name not in hidden(type(part))]
+
+
+ALL_FLAGS = [(section, field.name) for section in SECTIONS for field in flags_of(section)]
+
+
+def other_value(name: str, default: Any, hint: Any) -> tuple[list[str], Any]:
+    """Arguments, and the value they mean, that differ from a default."""
+    if name in VALUES:
+        return VALUES[name]
+    choices = [choice for part in (hint, *typing.get_args(hint)) for choice in typing.get_args(part)
+               if isinstance(choice, str)]
+    if choices:
+        choice = next(choice for choice in choices if choice != default)
+        return [choice], choice
+    if isinstance(default, int | float):
+        return [str(default + 1)], default + 1
+    kinds = typing.get_args(hint)
+    kind = next((kind for kind in (int, float, Path) if kind in kinds), int)
+    return ["7"], kind("7")
+
+
+@pytest.mark.parametrize("section, name", ALL_FLAGS)
+def test_a_flag_of_training_reaches_the_configuration(section: str, name: str):
+    extra = NEEDS.get(name, [])
+    before, _ = parse_train(extra)
+    default = getattr(getattr(before, section), name)
+    if isinstance(default, bool):
+        arguments, wanted = [f"--{'no_' if default else ''}{name}"], not default
+    else:
+        values, wanted = other_value(name, default, typing.get_type_hints(type(getattr(before, section)))[name])
+        arguments = [f"--{name}", *values]
+    config, _ = parse_train([*extra, *arguments])
+    assert getattr(getattr(config, section), name) == wanted
+
+
+@pytest.mark.parametrize("name", sorted(hidden(ModelFlags) | {"warmup", "schedule", "weight_decay", "backbone_lr"}))
+def test_a_derived_setting_is_no_flag(name: str, capsys):
+    with pytest.raises(SystemExit):
+        parse_train([f"--{name}", "1"])
+    assert f"--{name}" in "".join(capsys.readouterr())
+
+
+def test_there_are_few_flags():
+    own = [name for _, name in ALL_FLAGS if name not in GUIDE_ONLY]
+    assert len(own) <= 60
+    assert len(dataclasses.fields(InferConfig)) - 1 <= 28 and len(dataclasses.fields(GuideInference)) == 16
+
+
+def test_a_help_text_that_names_a_default_names_the_one_that_holds():
+    text = flags_page().split("## infer.py")[0]
+    for stated, default in re.findall(r"default:? (\d[\d.]*)[^()]*\(default: ([^)]+)\)", text):
+        assert default == "None" or float(stated.rstrip(".")) == float(default)
+    assert "px want" not in text
+
+
+def test_the_page_of_flags_is_what_the_command_makes():
+    assert (ROOT / "docs" / "flags.md").read_text() == flags_page(), "run python -m gazepose flags"
+
+
+def test_a_prior_that_the_data_lacks_is_refused_with_the_command(index_of):
+    rows = np.arange(5)
+    without = index_of([range(5)])
+    for flag, column in (("prior_head", "head_pose"), ("prior_landmark", "landmarks")):
+        for model in ("GazePose", "GazeLSTM"):
+            config = ModelConfig(model=model, **{flag: True})
+            with pytest.raises(ValueError, match=f"--{flag}: .* -> bring it in with `python -m gazepose priors import "
+                                                 f"{column} FILE --data .*`, or add --allow_unknown_priors"):
+                check_priors(config, without, rows, False)
+            check_priors(config, without, rows, True)
+    known = index_of([range(5)], head_pose=[[0.0, 0.0, 0.0]] + [[np.nan] * 3] * 4)
+    check_priors(ModelConfig(prior_head=True), known, rows, False)
+
+
+@pytest.mark.parametrize("preset, line", [
+    ("tiny", "start: random weights; launch/demo.sh trains the backbone first"),
+    (None, "start: random weights, because this machine has no ImageNet weights of resnet18 -> give --checkpoint")])
+def test_random_weights_say_what_to_do_on_this_data(preset, line, monkeypatch, tmp_path):
+    monkeypatch.setattr(train, "start_from_imagenet", lambda model, backbone: None)
+    lines: list[str] = []
+    accelerator: Any = SimpleNamespace(print=lines.append, is_main_process=True)
+    config = train_defaults(TrainConfig(), embedded=preset is not None, gpu=False)
+    train.initial_weights(None, config, Source(tmp_path, preset), tmp_path, accelerator)   # type: ignore[arg-type]
+    assert lines[0].startswith(line)
+
+
+def test_help_on_ego4d_imports_no_wing(tmp_path):
+    (tmp_path / "data" / "json").mkdir(parents=True)
+    (tmp_path / "data" / "json" / "av_train.json").write_text("{}")
+    code = ("import sys; sys.argv = ['train.py', '--help']\nfrom gazepose.train import main\ntry: main()\n"
+            "except SystemExit: pass\n"
+            "print('IMPORTED', *[name for name in ('numba', 'pandas', 'matplotlib', 'sklearn', 'mediapipe') "
+            "if name in sys.modules])")
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120,
+                          env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert done.stdout.splitlines()[-1].split() == ["IMPORTED"], done.stdout[-300:] + done.stderr
+
+
+def test_the_list_of_verbs_needs_no_slow_import():
+    code = "import sys; sys.argv = ['gazepose', '--help']\nfrom gazepose.__main__ import main\nmain()\n" \
+           "assert 'torch' not in sys.modules and 'tyro' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60,
+                          env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert done.returncode == 0 and "doctor" in done.stdout, done.stderr
