@@ -97,7 +97,7 @@ def test_the_verb_takes_one_run_or_several(tmp_path, capsys):
     assert all(page.is_file() for page in pages) and (runs[1] / "report" / "report.html").is_file()
     assert 'href="../../runs/b/report/report.html"' in pages[2].read_text()
     for wrong, out in (((), None), (runs[:1], tmp_path / "elsewhere")):
-        with pytest.raises(ValueError, match="give a run's folder"):
+        with pytest.raises(ValueError, match="report needs at least one run folder"):
             report(wrong, out)
 
 
