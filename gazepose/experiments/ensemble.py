@@ -9,7 +9,7 @@ and so the mAP. They are used if they raise the likelihood of labels of clips th
 is not used is in the table and not in the submission, and the next step starts from the scores before it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,18 +19,8 @@ from gazepose.evaluation import submission
 from gazepose.evaluation.comparison import Entry, Row, between, compare, difference, markdown
 from gazepose.evaluation.metrics import calibration_error, evaluate, percent
 from gazepose.evaluation.submission import Face, read_test_csv
-from gazepose.experiments.postprocessing import (
-    Calibration,
-    Faces,
-    Scores,
-    boost,
-    calibrate,
-    cross_fitted_likelihood,
-    features,
-    folds_of,
-    likelihood,
-    smooth,
-)
+from gazepose.experiments import postprocessing
+from gazepose.experiments.postprocessing import Calibration, Faces, Scores, folds_of, likelihood
 from gazepose.io import read_arrays, write_json, writing
 
 SPLITS = ("val", "test")
@@ -46,19 +36,11 @@ WIDTHS = (3, 5, 7, 9, 13, 21, 31, 45, 61)     # frames, 30 a second
 
 # ---- the scores of the runs
 
-class Run(NamedTuple):
-    folder: Path
-    faces: Faces
-    plain: Scores
-    averaged: Scores | None
-    """mean with the mirrored face; None without infer.py --flip_average"""
-
-
 def record_of(folder: Path, split: str) -> Path:
     return folder / "pred" / f"{split}.npz"
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Path) -> Faces:
     """The records of a run's val and test.
 
     Raises:
@@ -80,19 +62,16 @@ def read_run(folder: Path) -> Run:
             if name in columns and not ((columns[name] >= 0) & (columns[name] <= 1)).all():      # false for NaN too
                 raise ValueError(f"{path}: scores that are no numbers from 0 to 1 -> {remedy}")
         faces[split] = columns
-    shown = {split: np.asarray(faces[split]["score"], np.float64) for split in SPLITS}
-    plain = {split: np.asarray(faces[split].get("score_plain", shown[split]), np.float64) for split in SPLITS}
-    flipped = all("score_plain" in faces[split] for split in SPLITS)
-    return Run(folder, faces, plain, shown if flipped else None)
+    return faces
 
 
-def read_runs(folders: Sequence[Path]) -> list[Run]:
+def read_runs(folders: Sequence[Path]) -> list[Faces]:
     """As `read_run`, of several. Raises ValueError naming a record whose faces are not those of the first run's."""
     runs = [read_run(folder) for folder in folders]
-    for run in runs[1:]:
+    for folder, run in zip(folders, runs, strict=True):
         for split in SPLITS:
-            ours, others = runs[0].faces[split], run.faces[split]
-            first, path = record_of(runs[0].folder, split), record_of(run.folder, split)
+            ours, others = runs[0][split], run[split]
+            first, path = record_of(folders[0], split), record_of(folder, split)
             if len(ours["row"]) != len(others["row"]):
                 raise ValueError(f"{path}: {len(others['row'])} faces, but {first} has {len(ours['row'])} -> {REMEDY}")
             for name in SAME:
@@ -103,17 +82,23 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
     return runs
 
 
-def names_of_test(run: Run) -> list[Face]:
+def scores_of(faces: Faces, flipped: bool) -> Scores:
+    """The scores of a run: of the plain face, or (flipped) their mean with those of the mirrored face, if recorded."""
+    names = {split: "score_plain" if "score_plain" in faces[split] and not flipped else "score" for split in SPLITS}
+    return {split: np.asarray(faces[split][name], np.float64) for split, name in names.items()}
+
+
+def names_of_test(folder: Path, faces: Faces) -> list[Face]:
     """Names of a run's test faces in the order of its record, from the pred.csv that infer.py wrote with it.
 
     Raises:
         ValueError: the scores in the table are not those in the record.
     """
-    path = run.folder / "pred" / "test" / "pred.csv"
+    path = folder / "pred" / "test" / "pred.csv"
     table = read_test_csv(path)
-    if [row[3] for row in table] != run.faces["test"]["score"].tolist():
-        raise ValueError(f"{path}: {len(table)} faces with other scores than {record_of(run.folder, 'test')} has -> "
-                         f"run `python infer.py --checkpoint {run.folder} --split test --flip_average`")
+    if [row[3] for row in table] != faces["test"]["score"].tolist():
+        raise ValueError(f"{path}: {len(table)} faces with other scores than {record_of(folder, 'test')} has -> "
+                         f"run `python infer.py --checkpoint {folder} --split test --flip_average`")
     return [row[:3] for row in table]
 
 
@@ -121,101 +106,107 @@ def names_of_test(run: Run) -> list[Face]:
 
 class Step(NamedTuple):
     name: str
-    scores: Scores | None = None
+    scores: Scores | None
     """None: it could not be tried, and `note` says why"""
-    against: str | None = None
+    against: str | None
     """name of the last step that is used before it; None: it is the first"""
-    use: bool = False
-    note: str = ""
+    use: bool
+    note: str
 
 
 class Ensemble:
     """The steps and their scores: `each` has one set per run, or one of their mean; the table shows number `best`."""
 
-    def __init__(self, runs: Sequence[Run], causal: bool) -> None:
-        self.faces, self.causal = runs[0].faces, causal
+    def __init__(self, folders: Sequence[Path], runs: Sequence[Faces]) -> None:
+        self.faces = runs[0]
         self.label, self.clip = self.faces["val"]["label"], self.faces["val"]["clip"]
-        self.each = [run.plain for run in runs]
+        self.each = [scores_of(run, flipped=False) for run in runs]
         self.best = int(np.argmax([self.mAP(scores) for scores in self.each]))
-        note = f"{runs[self.best].folder}" + (f", on val the best of {len(runs)}" if len(runs) > 1 else "")
-        self.steps = [Step("single run", self.each[self.best], use=True, note=note)]
+        note = f"{folders[self.best]}" + (f", on val the best of {len(runs)}" if len(runs) > 1 else "")
+        self.steps = [Step("single run", self.each[self.best], None, True, note)]
         self.width = 1
         self.calibration = [Calibration()] * len(runs)
-
-    @property
-    def now(self) -> Scores:
-        """Scores after the last step that is used."""
-        return self.each[self.best]
+        self.features: dict[str, list[str]] = {"names": [], "left_out": []}
 
     def mAP(self, scores: Scores) -> float:
         """On val."""
         return evaluate(self.label, scores["val"])["mAP"]
 
-    def attempt(self, name: str, each: list[Scores], note: str = "", better: bool | None = None) -> bool:
-        """Add a step and use it if it is better: by mAP, unless `better` says so."""
-        best = self.best if len(each) > 1 else 0
-        use = self.mAP(each[best]) > self.mAP(self.now) if better is None else better
+    def attempt(self, name: str, each: list[Scores] | None, note: str = "", better: bool | None = None) -> bool:
+        """Add a step and use it if it is better: by mAP, unless `better` says so. No scores: it is not tried."""
+        best = self.best if each and len(each) > 1 else 0
+        if each and better is None:
+            better = self.mAP(each[best]) > self.mAP(self.each[self.best])
         last = next(step.name for step in reversed(self.steps) if step.use)
-        self.steps.append(Step(name, each[best], last, use, note))
-        if use:
+        self.steps.append(Step(name, each[best] if each else None, last, bool(better), note))
+        if each and better:
             self.each, self.best = each, best
-        return use
+        return bool(better)
 
-    def skip(self, name: str, why: str) -> None:
-        self.steps.append(Step(name, note=why))
-
-    def flip(self, runs: Sequence[Run]) -> None:
-        averaged = [run.averaged for run in runs if run.averaged is not None]
-        if len(averaged) == len(runs):
-            self.attempt("flip averaging", averaged)
-        else:
-            without = next(run.folder for run in runs if run.averaged is None)
-            self.skip("flip averaging", f"{without} was scored without --flip_average")
-
-    def median(self) -> list[Scores]:
+    def median(self, causal: bool) -> list[Scores]:
         """Smooth with the width that is best for the mean over the runs; returns the smoothed scores, used or not.
 
         A stride thins the faces within a width. So val has to be scored at test's stride for the width to fit test.
         """
         def smoothed(width: int, splits: Sequence[str] = SPLITS) -> list[Scores]:
-            return [{split: smooth(scores[split], self.faces[split]["track"], self.faces[split]["frame"], width,
-                                   self.causal) for split in splits} for scores in self.each]
+            return [{split: postprocessing.smooth(scores[split], self.faces[split]["track"], self.faces[split]["frame"],
+                                                  width, causal) for split in splits} for scores in self.each]
         width = max(WIDTHS, key=lambda w: sum(self.mAP(scores) for scores in smoothed(w, ["val"])))
         each = smoothed(width)
-        frames = f"the last {width}" if self.causal else f"+- {width // 2}"
+        frames = f"the last {width}" if causal else f"+- {width // 2}"
         if self.attempt("median", each, f"{frames} frames of the track"):
             self.width = width
         return each
 
     def calibrate(self) -> None:
         """Try both forms on the same scores; each is compared with the scores in use, by the labels of other clips."""
-        start, score = self.each, self.now["val"]
+        start, score = self.each, self.each[self.best]["val"]
         now = likelihood(self.label, score)
         for name, bias in (("temperature", False), ("temperature and bias", True)):
-            fits = [calibrate(self.label, scores["val"], bias) for scores in start]
+            fits = [postprocessing.calibrate(self.label, scores["val"], bias) for scores in start]
             each = [{split: fit.apply(scores[split]) for split in SPLITS}
                     for fit, scores in zip(fits, start, strict=True)]
-            then = cross_fitted_likelihood(self.label, score, self.clip, bias)
+            then = postprocessing.cross_fitted_likelihood(self.label, score, self.clip, bias)
             shown = fits[self.best]
             note = f"T = {shown.temperature:.2f}" + (f", b = {shown.bias:+.2f}" if bias else "") + \
                 f"; -log likelihood of other clips {now:.3f} -> {then:.3f}"
             if self.attempt(name, each, note, better=then < now):
                 now, self.calibration = then, fits
 
-    def mean(self) -> None:
-        if len(self.each) == 1:
-            return self.skip("mean of the runs", "there is one run")
-        self.attempt("mean of the runs", [{split: np.mean([scores[split] for scores in self.each], 0)
-                                           for split in SPLITS}], f"of the probabilities of {len(self.each)} runs")
-
-    def boosting(self, unsmoothed: list[Scores], smoothed: list[Scores]) -> dict[str, list[str]]:
+    def boost(self, unsmoothed: list[Scores], smoothed: list[Scores]) -> None:
         """Trees over the scores of every run before and after the median, head pose, quality and size."""
         scores = {f"{name} {run}": each[run] for name, each in (("score", unsmoothed), ("median", smoothed))
                   for run in range(len(each))}
-        tables, left_out = features(scores, self.faces)
+        tables, left_out = postprocessing.features(scores, self.faces)
         note = f"known in one split only, so left out: {', '.join(left_out)}" if left_out else ""
-        self.attempt("boosting", [boost(tables, scores, self.label, self.clip)], note)
-        return {"names": list(tables["val"]), "left_out": left_out}
+        self.attempt("boosting", [postprocessing.boost(tables, scores, self.label, self.clip)], note)
+        self.features = {"names": list(tables["val"]), "left_out": left_out}
+
+
+def take_steps(folders: Sequence[Path], runs: Sequence[Faces], causal: bool) -> Ensemble:
+    """All steps, in their order; arguments as of `make_submission`."""
+    ensemble = Ensemble(folders, runs)
+    plain = [folder for folder, run in zip(folders, runs, strict=True)
+             if not all("score_plain" in run[split] for split in SPLITS)]
+    ensemble.attempt("flip averaging", None if plain else [scores_of(run, flipped=True) for run in runs],
+                     f"{plain[0]} was scored without --flip_average" if plain else "")
+    unsmoothed = ensemble.each
+    smoothed = ensemble.median(causal)
+    too_few = "" if folds_of(ensemble.label, ensemble.clip) else (
+        f"val's {len(np.unique(ensemble.clip))} clips are too few to fit anything: without a fold of them one class is "
+        "missing")
+    if too_few:
+        ensemble.attempt("temperature", None, too_few)
+    else:
+        ensemble.calibrate()
+    mean = {split: np.mean([scores[split] for scores in ensemble.each], 0) for split in SPLITS}
+    ensemble.attempt("mean of the runs", [mean] if len(runs) > 1 else None,
+                     f"of the probabilities of {len(runs)} runs" if len(runs) > 1 else "there is one run")
+    if too_few:
+        ensemble.attempt("boosting", None, too_few)
+    else:
+        ensemble.boost(unsmoothed, smoothed)
+    return ensemble
 
 
 def make_submission(folders: Sequence[Path], out: Path, causal: bool = False) -> str:
@@ -233,41 +224,25 @@ def make_submission(folders: Sequence[Path], out: Path, causal: bool = False) ->
             without labels of both classes; a submission that would be refused.
     """
     runs = read_runs(folders)
-    names = names_of_test(runs[0])
-    label = runs[0].faces["val"]["label"]
-    if evaluate(label, runs[0].plain["val"])["mAP"] is None:
+    names = names_of_test(folders[0], runs[0])
+    label = runs[0]["val"]["label"]
+    if not {0, 1} <= {*label.tolist()}:
         raise ValueError(f"{folders[0]}: val has {(label == 1).sum()} faces that look and {(label == 0).sum()} that do "
                          "not -> the steps are chosen on val, which needs labels of both")
-    ensemble = Ensemble(runs, causal)
-    ensemble.flip(runs)
-    unsmoothed = ensemble.each
-    smoothed = ensemble.median()
-    columns = {"names": [], "left_out": []}
-    if folds_of(label, ensemble.clip):
-        ensemble.calibrate()
-        ensemble.mean()
-        columns = ensemble.boosting(unsmoothed, smoothed)
-    else:
-        why = (f"val's {len(np.unique(ensemble.clip))} clips are too few to fit anything: without a fold of them one "
-               "class is missing")
-        ensemble.skip("temperature", why)
-        ensemble.mean()
-        ensemble.skip("boosting", why)
-
+    ensemble = take_steps(folders, runs, causal)
     table, results = out / "pred.csv", out / "submission.json"
-    submission.write_test_csv(table, [(*name, score) for name, score in
-                                      zip(names, ensemble.now["test"].tolist(), strict=True)])
+    submission.write_test_csv(table, [(*name, score) for name, score in zip(
+        names, ensemble.each[ensemble.best]["test"].tolist(), strict=True)])
     submission.csv_to_json(table, results)
     submission.check(results, names)
-    measured = measure(ensemble.steps, ensemble.faces)
-    text = as_text(ensemble, measured, results, len(names))
+    measured = {split: measure(ensemble.steps, ensemble.faces[split], split) for split in SPLITS}
+    steps = [{"name": step.name, "kept": step.use, "note": step.note,
+              **{split: as_json(step, split, measured, ensemble.faces) for split in SPLITS}} for step in ensemble.steps]
     write_json(out / "chain.json", {
-        "runs": [str(run.folder) for run in runs], "causal": causal, "width": ensemble.width,
-        "calibration": [fit._asdict() for fit in ensemble.calibration], "features": columns,
-        "kept": [step.name for step in ensemble.steps if step.use],
-        "steps": [{"name": step.name, "kept": step.use, "note": step.note,
-                   **{split: as_json(step, split, measured, ensemble.faces) for split in SPLITS}}
-                  for step in ensemble.steps]})
+        "runs": [str(folder) for folder in folders], "causal": causal, "width": ensemble.width,
+        "calibration": [fit._asdict() for fit in ensemble.calibration], "features": ensemble.features,
+        "kept": [step.name for step in ensemble.steps if step.use], "steps": steps})
+    text = as_text(ensemble, measured, steps, results)
     with writing(out / "chain.md") as file:
         file.write(text + "\n")
     return text
@@ -279,16 +254,12 @@ Measured = dict[str, dict[str, Row]]
 """split -> name of a step -> its metrics, and its gain over the step before it that is used"""
 
 
-def measure(steps: Sequence[Step], faces: Faces) -> Measured:
-    """Measure all steps that could be tried; a split without labels of both classes has none."""
-    measured: Measured = {}
-    for split in SPLITS:
-        label = faces[split]["label"]
-        entries = [Entry(step.name, {0: step.scores[split]}, step.against) for step in steps if step.scores]
-        if not {0, 1} <= set(label.tolist()):
-            entries = []
-        measured[split] = {row.name: row for row in compare(label, faces[split]["clip"], entries, COMPARED, DRAWS)}
-    return measured
+def measure(steps: Sequence[Step], columns: Mapping[str, np.ndarray], split: str) -> dict[str, Row]:
+    """By name, all steps that could be tried, on one split; without labels of both classes none can be measured."""
+    entries = [Entry(step.name, {0: step.scores[split]}, step.against) for step in steps if step.scores]
+    if not {0, 1} <= {*columns["label"].tolist()}:
+        return {}
+    return {row.name: row for row in compare(columns["label"], columns["clip"], entries, COMPARED, DRAWS)}
 
 
 def as_json(step: Step, split: str, measured: Measured, faces: Faces) -> dict[str, Any] | None:
@@ -305,29 +276,25 @@ def as_json(step: Step, split: str, measured: Measured, faces: Faces) -> dict[st
                     "nll": likelihood(label, step.scores[split]), "gain": gain or None}
 
 
-def as_text(ensemble: Ensemble, measured: Measured, results: Path, faces: int) -> str:
-    """The table of the steps and its notes, in Markdown that reads in a terminal too."""
+def as_text(ensemble: Ensemble, measured: Measured, facts: Sequence[dict[str, Any]], results: Path) -> str:
+    """The table of the steps and its notes, in Markdown that reads in a terminal too; facts: of each step, as JSON."""
     body, known = [], {}
-    for step in ensemble.steps:
+    for step, fact in zip(ensemble.steps, facts, strict=True):
         val, test = (measured[split].get(step.name) for split in SPLITS)
         cells = [step.name, *([""] * 2 if val is None else [percent(val.mean["mAP"]), difference(val.gain.get("mAP"))])]
         for metric in COMPARED:
             cells += [""] * 2 if test is None else [between(test, metric), difference(test.gain.get(metric))]
-        for split in SPLITS:
-            ece = ""
-            if step.scores and step.name in measured[split]:
-                ece = f"{calibration_error(ensemble.faces[split]['label'], step.scores[split]):.3f}"
-            cells.append(ece)
+        cells += [f"{fact[split]['ece']:.3f}" if fact[split] else "" for split in SPLITS]
         use = "yes" if step.use else "no"
         body.append([*cells, use if step.scores else "not tried"])
     for split in SPLITS:
-        first = measured[split].get(ensemble.steps[0].name)
         clips = len(np.unique(ensemble.faces[split]["clip"]))
-        known[split] = f"{first.results[0]['n']:,} labelled faces of {clips} clips" if first else "no labels"
+        first = facts[0][split]
+        known[split] = f"{first['n']:,} labelled faces of {clips} clips" if first else "no labels"
     return "\n".join([
         markdown(HEADER, body), "", f"val: {known['val']}; test: {known['test']}. Percent; gains in points.",
         "Gains are over the last step that is used; their intervals are paired, over clips. All is chosen on val;",
         "boosting scores val by trees that saw no face of the same clip.", "",
         *[f"- {step.name}: {step.note}" for step in ensemble.steps if step.note], "",
-        f"submission: {' -> '.join(step.name for step in ensemble.steps if step.use)}; {faces:,} faces, every one once "
-        f"-> {results}"])
+        f"submission: {' -> '.join(step.name for step in ensemble.steps if step.use)}; "
+        f"{len(ensemble.faces['test']['row']):,} faces, every one once -> {results}"])

@@ -24,7 +24,6 @@ Faces = Mapping[str, Mapping[str, np.ndarray]]
 """split -> columns of its record (evaluation/predictions.py)"""
 
 
-
 # ---- smoothing
 
 def smooth(score: np.ndarray, track: np.ndarray, frame: np.ndarray, width: int, causal: bool = False) -> np.ndarray:

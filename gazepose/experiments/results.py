@@ -147,13 +147,11 @@ def markdown(record: Mapping[str, Any]) -> str:
 def table_csv(record: Mapping[str, Any]) -> str:
     """One line per run."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    facts = ("seed", *METRICS, "seconds", "world_size", "device", "commit", "run")
-    writer.writerow(["experiment", "world", "split", "row", *facts])
-    for row in record["rows"]:
-        for run in row["runs"]:
-            writer.writerow([record["experiment"], record["world"] or "", record["split"], row["name"],
-                             *(run[name] for name in facts)])
+    names = ["experiment", "world", "split", "row", "seed", *METRICS, "seconds", "world_size", "device", "commit",
+             "run"]
+    writer = csv.DictWriter(text, names, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({**record, **run, "row": row["name"]} for row in record["rows"] for run in row["runs"])
     return text.getvalue()
 
 
@@ -193,21 +191,15 @@ def section(record: Mapping[str, Any]) -> str:
     """A record's section of the page; its plot is expected as results/NAME.png beside the page."""
     where = f"embedded world “{record['world']}”" if record["world"] else "the data set at hand"
     claim = f"The paper: {record['claim']}" if record["claim"] else ""
-    return (f"### {record['title']}, {where}\n\n{record['question']} {claim} {record['note']}\n\n"
-            f"![{record['title']}](results/{name_of(record)}.png)\n\n{markdown(record)}\n`{record['command']}`"
-            f"{_circumstances(record)}\n")
-
-
-def _circumstances(record: Mapping[str, Any]) -> str:
-    """Under which commits, on what, in how long."""
-    runs = [run for row in record["rows"] for run in row["runs"]]
-    if not runs:
-        return ""
-    commits = sorted({str(run["commit"]) for run in runs})
-    devices = sorted({f"{run['world_size']} process on {run['device']}" for run in runs})
-    seconds = sum({run["run"]: run["seconds"] or 0 for run in runs}.values())
-    return (f": {len(runs)} runs, {seconds / 60:.0f} minutes of training in all, {', '.join(devices)}, "
-            f"commit {', '.join(commits)}.")
+    text = (f"### {record['title']}, {where}\n\n{record['question']} {claim} {record['note']}\n\n"
+            f"![{record['title']}](results/{name_of(record)}.png)\n\n{markdown(record)}\n`{record['command']}`")
+    if runs := [run for row in record["rows"] for run in row["runs"]]:
+        commits = sorted({str(run["commit"]) for run in runs})
+        devices = sorted({f"{run['world_size']} process on {run['device']}" for run in runs})
+        seconds = sum({run["run"]: run["seconds"] or 0 for run in runs}.values())
+        text += (f": {len(runs)} runs, {seconds / 60:.0f} minutes of training in all, {', '.join(devices)}, "
+                 f"commit {', '.join(commits)}.")
+    return f"{text}\n"
 
 
 def write_results(folder: Path, page: Path) -> None:

@@ -39,27 +39,23 @@ one thread per core that it may use, whatever OMP_NUM_THREADS is."""
 Task = Run | Prediction
 
 
-def finished(run: Run) -> bool:
-    """Whether a run has been trained to its end, under this very configuration.
+def done(task: Task) -> bool:
+    """Whether a run is finished, or a prediction exists and is newer than the weights that it was made with.
 
     Raises:
-        ValueError: its folder holds another configuration.
+        ValueError: a run's folder holds another configuration.
     """
-    if not (run.folder / "status.json").is_file() or read_object(run.folder / "status.json").get("state") != "finished":
+    if isinstance(task, Prediction):
+        weights = weights_folder(task.run.folder) / WEIGHTS
+        return task.file.exists() and task.file.stat().st_mtime >= weights.stat().st_mtime
+    status = task.folder / "status.json"
+    if not status.is_file() or read_object(status).get("state") != "finished":
         return False
-    config = read_object(run.folder / "config.json")
-    if run.folder.name.rpartition("-")[2] != fingerprint(config, start_name(run.start))[:10]:
-        raise ValueError(f"{run.folder}: was trained with other flags than its name says -> remove it; it is trained "
+    config = read_object(task.folder / "config.json")
+    if task.folder.name.rpartition("-")[2] != fingerprint(config, start_name(task.start))[:10]:
+        raise ValueError(f"{task.folder}: was trained with other flags than its name says -> remove it; it is trained "
                          "again")
     return True
-
-
-def done(task: Task) -> bool:
-    """Whether a run is finished, or a prediction exists and is newer than the weights that it was made with."""
-    if isinstance(task, Run):
-        return finished(task)
-    weights = weights_folder(task.run.folder) / WEIGHTS
-    return task.file.exists() and task.file.stat().st_mtime >= weights.stat().st_mtime
 
 
 def share(predictions: Sequence[Prediction], part: tuple[int, int]) -> list[Prediction]:
