@@ -9,12 +9,12 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 
 from gazepose.data.chunks import Chunks
 from gazepose.data.index import COLUMNS, TABLES, Index, add_columns
+from gazepose.data.quality import fit_gaussian
 from gazepose.processes import Processes
 
 CHUNK = 2048                 # rows
@@ -51,10 +51,11 @@ def extract(index: Index, column: str, measure: Callable[[np.ndarray], np.ndarra
     return values
 
 
-def put_column(index: Index, column: str, values: np.ndarray, source: str, **facts: Any) -> None:
-    """Add or replace a column, and record in the index's facts where it came from, with other facts."""
+def put_column(index: Index, column: str, values: np.ndarray, source: str) -> None:
+    """Add or replace a column, and record in the index's facts where it came from; of quality also its fit."""
     newest = Index.open(index.folder).facts                            # another column may have come since
-    add_columns(index.folder, {column: values}, {"priors": {**newest.get("priors", {}), column: source}, **facts})
+    fit = {"quality_fit": fit_gaussian(values)} if column == "quality" else {}
+    add_columns(index.folder, {column: values}, {"priors": {**newest.get("priors", {}), column: source}, **fit})
 
 
 def batches_of_crops(index: Index, rows: np.ndarray, batch: int) -> Iterator[np.ndarray]:

@@ -12,15 +12,7 @@ import torch
 
 from gazepose.data.crops import published_crop
 from gazepose.data.index import Index
-from gazepose.data.quality import (
-    Scale,
-    drop_in_evaluation,
-    fit_gaussian,
-    fit_quality,
-    laplacian_variance,
-    quality_p,
-    scaled,
-)
+from gazepose.data.quality import Scale, drop_in_evaluation, fit_quality, laplacian_variance, quality_p, scaled
 from gazepose.io import sha256_of
 from gazepose.priors.chunked_column import batches_of_crops, extract, put_column
 from gazepose.priors.head_pose import estimate_head_pose, pose_from_landmarks, read_hopenet
@@ -47,8 +39,7 @@ def import_files(indexes: Sequence[Index], files: Sequence[Path], prior: Prior, 
     for index, column in zip(indexes, columns, strict=True):
         outcome = f"{index.folder}: not changed"
         if column.rows:
-            facts = {"quality_fit": fit_gaussian(column.values)} if prior == "quality" else {}
-            put_column(index, prior, column.values, f"imported from {', '.join(path.name for path in files)}", **facts)
+            put_column(index, prior, column.values, f"imported from {', '.join(path.name for path in files)}")
             outcome = _coverage(index, prior, column.values)
         print(f"{outcome}; {column.unknown} entries for faces it does not have, {column.twice} replaced by a later one")
 
@@ -67,8 +58,6 @@ def show_quality(indexes: Sequence[Index], *, measure: bool = False) -> None:
                 index, "quality", lambda rows, index=index: np.array(
                     [laplacian_variance(published_crop(index.crop(row))) for row in rows.tolist()]),
                 depends="Laplacian variance", source="measured on the stored crops")
-            put_column(index, "quality", quality[index.folder], "measured on the stored crops",
-                       quality_fit=fit_gaussian(quality[index.folder]))
     for index in indexes:
         variance, train = quality[index.folder], quality.get(index.folder.with_name("train"))
         print(_coverage(index, "quality", variance))

@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TextIO
 
@@ -18,7 +19,7 @@ import numpy as np
 
 from gazepose.data.head_angles import from_hopenet
 from gazepose.data.index import COLUMNS, Index
-from gazepose.data.join import Match, match
+from gazepose.data.join import match, place_numbers
 from gazepose.priors.landmarks import five_landmarks, from_eye_centred
 
 Prior = Literal["head_pose", "landmarks", "quality", "quality_p"]
@@ -54,23 +55,69 @@ class Key(NamedTuple):
     """frame number beside a unique id; -1: none"""
 
 
-@dataclass(frozen=True)
 class Entries:
-    """The good entries of some files.
+    """The good entries of some files. `add` gathers them as arrays, block by block; `finish` joins the blocks.
 
-    names: (clip, track); number int32 [n] into them; face bytes [n], frame int32 [n] as in Key; values float32
-    [n, ...] of the prior's column; example: a key; counts: entries, and how many each rule touched ("bad: ...": left
-    out).
+    names: (clip, track) -> its number; number int32 [n] of the entries; face bytes [n], frame int32 [n] as in Key;
+    values float32 [n, ...] of the prior's column; example: a key; counts: entries, and how many each rule touched
+    ("bad: ...": left out).
     """
 
-    prior: Prior
-    names: list[tuple[str, str]]
-    number: np.ndarray
-    face: np.ndarray
-    frame: np.ndarray
-    values: np.ndarray
-    example: str
-    counts: Counter[str]
+    def __init__(self, prior: Prior) -> None:
+        self.prior: Prior = prior
+        self.counts: Counter[str] = Counter()
+        self.example = ""
+        self.names: dict[tuple[str, str], int] = {}
+        self._blocks: list[tuple[np.ndarray, ...]] = []
+
+    def add(self, entries: Iterable[tuple[str, Any]], from_json: bool) -> None:
+        """Add the entries of a block: (key, JSON value), or (key, numbers in the column's form).
+
+        All NaN, null or [] means unknown. An entry of which only a part is NaN, or that has inf or a number out of
+        range, is bad.
+        """
+        keys, values = [], []
+        for text, value in entries:
+            self.counts["entries"] += 1
+            self.example = self.example or text
+            key = parse_key(text)
+            if key is None:
+                self.counts["bad: its key is not clip:track:frame"] += 1
+            else:
+                keys.append(key)
+                values.append(value)
+        numbers = np.full((len(keys), *COLUMNS[self.prior][1]), np.nan)
+        malformed = np.zeros(len(keys), bool)
+        if from_json:
+            known = [place for place, value in enumerate(values) if value is not None and value != []]
+            for places in chain([known], ([place] for place in known)):   # all at once; if that fails, one by one
+                block = _in_form(self.prior, [values[place] for place in places], self.counts)
+                malformed[places] = block is None
+                if block is not None:
+                    numbers[places] = block
+                    if places is known:                                   # nearly always
+                        break
+        elif values:
+            numbers[:] = values
+        flat = numbers.reshape(len(numbers), int(np.prod(numbers.shape[1:])))
+        unknown = np.isnan(flat).all(axis=1) & ~malformed
+        finite = np.isfinite(flat).all(axis=1)
+        least, most = RANGES[self.prior]
+        in_range = ((flat >= least) & (flat <= most)).all(axis=1)
+        self.counts["unknown"] += int(unknown.sum())
+        self.counts["bad: not finite"] += int((~finite & ~unknown & ~malformed).sum())
+        self.counts[f"bad: not {FORMS[self.prior]}"] += int((malformed | finite & ~in_range).sum())
+        good = np.flatnonzero(unknown | finite & in_range)
+        self._blocks.append((
+            np.array([self.names.setdefault(key[:2], len(self.names)) for key in keys], np.int32)[good],
+            np.array([key.face for key in keys], np.bytes_)[good],
+            np.array([key.frame for key in keys], np.int32)[good], numbers[good].astype(np.float32)))
+
+    def finish(self) -> None:
+        self.add([], from_json=True)                                      # so that there is a block
+        self.number, self.face, self.frame, self.values = map(np.concatenate, zip(*self._blocks, strict=True))
+        self._blocks.clear()
+        self.counts = +self.counts                                        # only rules that touched something
 
     def summary(self) -> str:
         counts = "; ".join(f"{rule}: {count}" for rule, count in sorted(self.counts.items()) if rule != "entries")
@@ -113,12 +160,12 @@ def read_priors(paths: Sequence[Path], prior: Prior, *, hopenet_signs: bool = Tr
     """
     if not paths:
         raise ValueError(f"no file of {prior} was named -> give one or more JSON or CSV files")
-    collector = _Collector(prior)
+    entries = Entries(prior)
     for path in paths:
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such file -> give the priors' JSON or CSV file")
-        (_read_csv if path.suffix.lower() == ".csv" else _read_json)(path, collector)
-    entries = collector.entries()
+        (_read_csv if path.suffix.lower() == ".csv" else _read_json)(path, entries)
+    entries.finish()
     files, counts = ", ".join(map(str, paths)), entries.counts
     bad = {rule: count for rule, count in counts.items() if rule.startswith("bad")}
     if sum(bad.values()) > max_bad_fraction * counts["entries"] or not counts["entries"]:
@@ -143,10 +190,17 @@ def join_entries(index: Index, entries: Entries) -> PriorColumn:
     Where the index has unique ids (test crops), the last part of a key is read as a unique id or as a frame number,
     whichever fits more entries. A frame number beside a unique id must be that crop's.
     """
+    names, number = list(entries.names), entries.number
     frame = np.where(entries.frame >= 0, entries.frame, _frame_numbers(entries.face))
-    matched = match(index, entries.names, entries.number, frame, index.frame)
+    matched = match(index, names, number, frame, index.frame)
     if index.unique_id is not None:
-        by_unique = _match_unique(index, entries, index.unique_id)
+        place, row_place = place_numbers(entries.face, index.unique_id)
+        by_unique = match(index, names, number, place, row_place)
+        frame = entries.frame[np.maximum(by_unique.entry, 0)]
+        wrong = (by_unique.entry >= 0) & (frame >= 0) & (index.frame >= 0) & (frame != index.frame)
+        if wrong.any():
+            place[by_unique.entry[wrong]] = -1
+            by_unique = match(index, names, number, place, row_place)     # once more without them
         if by_unique.known.sum() >= matched.known.sum():
             matched = by_unique
     rows = np.flatnonzero(matched.entry >= 0)
@@ -155,95 +209,12 @@ def join_entries(index: Index, entries: Entries) -> PriorColumn:
     return PriorColumn(values, len(rows), int((~matched.known).sum()), int(matched.twice.sum()))
 
 
-def _match_unique(index: Index, entries: Entries, unique_id: np.ndarray) -> Match:
-    ids, code = np.unique(unique_id, return_inverse=True)
-    at = np.minimum(np.searchsorted(ids, entries.face), len(ids) - 1) if len(ids) else np.zeros(0, np.int64)
-    place = np.where(ids[at] == entries.face, at, -1)
-    matched = match(index, entries.names, entries.number, place, code.astype(np.int64))
-    frame = entries.frame[np.maximum(matched.entry, 0)]
-    wrong = (matched.entry >= 0) & (frame >= 0) & (index.frame >= 0) & (frame != index.frame)
-    if not wrong.any():
-        return matched
-    place[matched.entry[wrong]] = -1                                      # once more without them
-    return match(index, entries.names, entries.number, place, code.astype(np.int64))
-
-
 def _frame_numbers(text: np.ndarray) -> np.ndarray:
     """ASCII digits to whole numbers, bytes [n] -> int64 [n]; -1 for anything else."""
     good = np.strings.isdigit(text) & (np.strings.str_len(text) <= FRAME_DIGITS)
     numbers = np.full(len(text), -1, np.int64)
     numbers[good] = text[good].astype(np.int64)
     return numbers
-
-
-class _Collector:
-    """Gathers entries as arrays, block by block."""
-
-    def __init__(self, prior: Prior) -> None:
-        self.prior: Prior = prior
-        self.counts: Counter[str] = Counter()
-        self.example = ""
-        self._tracks: dict[tuple[str, str], int] = {}
-        self._blocks: list[tuple[np.ndarray, ...]] = []
-
-    def add(self, entries: Iterable[tuple[str, Any]], from_json: bool) -> None:
-        """Add the entries of a block: (key, JSON value), or (key, numbers in the column's form)."""
-        keys, values = [], []
-        for text, value in entries:
-            self.counts["entries"] += 1
-            self.example = self.example or text
-            key = parse_key(text)
-            if key is None:
-                self.counts["bad: its key is not clip:track:frame"] += 1
-            else:
-                keys.append(key)
-                values.append(value)
-        if from_json:
-            numbers, bad = self._numbers(values)
-            keys = [key for place, key in enumerate(keys) if place not in bad]
-        else:
-            numbers = np.array(values, np.float64).reshape(-1, *COLUMNS[self.prior][1])
-        column, good = self._checked(numbers)
-        self._blocks.append((
-            np.array([self._tracks.setdefault(key[:2], len(self._tracks)) for key in keys], np.int32)[good],
-            np.array([key.face for key in keys], np.bytes_)[good],
-            np.array([key.frame for key in keys], np.int32)[good], column))
-
-    def _numbers(self, values: list[Any]) -> tuple[np.ndarray, set[int]]:
-        """JSON values -> (float64 [k, ...] in the column's form, places of the others); null, []: unknown."""
-        numbers = np.full((len(values), *COLUMNS[self.prior][1]), np.nan)
-        known = [place for place, value in enumerate(values) if value is not None and value != []]
-        block = _in_form(self.prior, [values[place] for place in known], self.counts)
-        if block is not None:                                             # nearly always
-            numbers[known] = block
-            return numbers, set()
-        each = {place: _in_form(self.prior, [values[place]], self.counts) for place in known}
-        bad = {place for place, number in each.items() if number is None}
-        for place in each.keys() - bad:
-            numbers[place] = each[place]
-        self.counts[f"bad: not {FORMS[self.prior]}"] += len(bad)
-        return np.delete(numbers, list(bad), axis=0), bad
-
-    def _checked(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Numbers [n, ...] in the column's form -> (column float32 [k, ...], the places of the good ones int64 [k]).
-
-        All NaN means unknown. An entry of which only a part is NaN, or that has inf or a number out of range, is bad.
-        """
-        flat = numbers.reshape(len(numbers), int(np.prod(numbers.shape[1:])))
-        unknown = np.isnan(flat).all(axis=1)
-        finite = np.isfinite(flat).all(axis=1)
-        least, most = RANGES[self.prior]
-        in_range = ((flat >= least) & (flat <= most)).all(axis=1)
-        self.counts["unknown"] += int(unknown.sum())
-        self.counts["bad: not finite"] += int((~finite & ~unknown).sum())
-        self.counts[f"bad: not {FORMS[self.prior]}"] += int((finite & ~in_range).sum())
-        good = np.flatnonzero(unknown | finite & in_range)
-        return numbers[good].astype(np.float32), good
-
-    def entries(self) -> Entries:
-        self.add([], from_json=True)                                      # so that there is a block
-        number, face, frame, values = (np.concatenate(parts) for parts in zip(*self._blocks, strict=True))
-        return Entries(self.prior, list(self._tracks), number, face, frame, values, self.example, +self.counts)
 
 
 def _in_form(prior: Prior, values: list[Any], counts: Counter[str]) -> np.ndarray | None:
@@ -280,13 +251,13 @@ AFTER = re.compile(r"[ \t\n\r]*[,}]")
 EMPTY_OBJECT = re.compile(r"\{\s*\}\s*")
 
 
-def _read_json(path: Path, collector: _Collector) -> None:
+def _read_json(path: Path, entries: Entries) -> None:
     collecting = gc.isenabled()
     gc.disable()                                                          # lists by the million, none of them a cycle
     try:
         with open(path, encoding="utf-8-sig") as file:
             for pairs in _top_level(file):
-                collector.add(_flat(pairs, "", 1), from_json=True)
+                entries.add(_flat(pairs, "", 1), from_json=True)
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}: near character {error.pos}: {error.msg}: not JSON, or cut short -> get the file "
                          "again") from error
@@ -358,10 +329,10 @@ def _read_entry(text: str, at: int) -> tuple[str, Any, int]:
 
 # ---- tables
 
-def _read_csv(path: Path, collector: _Collector) -> None:
+def _read_csv(path: Path, entries: Entries) -> None:
     """clip (or video_id), track (or track_id), frame and/or unique_id, and the columns of the prior; empty: unknown."""
     import pandas as pd  # half a second, which only tables need
-    columns = CSV_COLUMNS[collector.prior]
+    columns = CSV_COLUMNS[entries.prior]
     try:
         for table in pd.read_csv(path, dtype=str, keep_default_na=False, chunksize=CSV_ROWS, encoding="utf-8"):
             table = table.rename(columns={"video_id": "clip", "track_id": "track"})
@@ -374,7 +345,7 @@ def _read_csv(path: Path, collector: _Collector) -> None:
             parts = [table[name].str.replace(":", "?") for name in ("clip", "track", "unique_id", "frame")
                      if name in table]
             keys = [":".join(filter(None, key)) for key in zip(*parts, strict=True)]
-            collector.add(zip(keys, numbers.reshape(-1, *COLUMNS[collector.prior][1]), strict=True), from_json=False)
+            entries.add(zip(keys, numbers.reshape(-1, *COLUMNS[entries.prior][1]), strict=True), from_json=False)
     except (ValueError, UnicodeDecodeError) as error:                     # pandas' own errors are ValueErrors
         raise ValueError(f"{path}: {error} -> give a table with clip,track,frame,{','.join(columns)} (test crops: "
                          "unique_id beside or instead of frame)") from error
