@@ -11,19 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from gazepose.evaluation.examples import FRAMES_PER_SECOND
 from gazepose.evaluation.metrics import BASELINES, THRESHOLD, calibration_error, evaluate, percent
 from gazepose.report.records import Records, Track
-from gazepose.report.style import (
-    ACCENT,
-    INK,
-    MUTED,
-    PAPER,
-    RUNS,
-    WIDTH,
-    blank,
-    heading,
-    panels,
-    short,
-    thinned,
-)
+from gazepose.report.style import ACCENT, INK, MUTED, PAPER, RUNS, WIDTH
 
 DASHES = ("solid", (0, (5, 2)), (0, (1.5, 1.5)))  # one for each round of colours
 DASHED, DOTTED = (0, (4, 3)), (0, (2, 3))
@@ -33,6 +21,28 @@ LEFT, RIGHT = 0.09, 0.97  # of a timeline's axes; the page lines up the faces un
 def style_of(k: int) -> dict[str, Any]:
     """Colour and dashes of the k-th run."""
     return {"color": RUNS[k % len(RUNS)], "linestyle": DASHES[k // len(RUNS) % len(DASHES)]}
+
+
+def panels(height: float, rows: Sequence[float] = (1,), **space: float) -> tuple[Figure, list[Axes]]:
+    """A figure of the usual width with one panel below the other; rows: their heights in proportion."""
+    figure = Figure((WIDTH, height))
+    grid = figure.add_gridspec(len(rows), 1, height_ratios=rows, **space)
+    return figure, [figure.add_subplot(cell) for cell in grid]
+
+
+def heading(axes: Axes, text: str) -> None:
+    """Words above a panel, flush left."""
+    axes.text(0, 1.03, text, transform=axes.transAxes, fontsize=8.5, va="bottom")
+
+
+def short(name: str, most: int = 30) -> str:
+    """A name that fits into a picture: its middle is left out."""
+    return name if len(name) <= most else f"{name[:most // 2 - 1]}…{name[-(most // 2):]}"
+
+
+def thinned(values: np.ndarray, limit: int = 1500) -> np.ndarray:
+    """At most `limit` evenly spread places of values, ends included; more points than pixels cost and show nothing."""
+    return np.unique(np.linspace(0, len(values) - 1, min(len(values), limit)).astype(int))
 
 
 def _legend(axes: Axes, place: Literal["upper right", "lower left"]) -> None:
@@ -70,7 +80,8 @@ def draw_learning(runs: Sequence[Records], names: Sequence[str]) -> Figure:
                 loss.set_ylim(min(0.0, float(value.min())), max(1e-3, np.percentile(value, 99.5) * 1.1))
         rate.plot(train["step"], train["lr"], **style_of(k))
     if not loss.lines:
-        blank(loss, "no training loss was recorded")
+        loss.text(0.5, 0.5, "no training loss was recorded", transform=loss.transAxes, ha="center", color=MUTED)
+        loss.set_yticks([])
     elif len(runs) > 1:
         _legend(loss, "upper right")
     heading(loss, words)

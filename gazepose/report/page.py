@@ -7,6 +7,7 @@ import base64
 import io
 import json
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,10 +41,11 @@ class Picture(NamedTuple):
 
 
 def _picture(folder: Path, name: str, title: str, caption: str, draw: Callable[[], Figure]) -> Picture:
-    """Draw it, write it as name.svg, and return it for the page."""
+    """Draw it, write it as name.svg, which follows light and dark themes too, and return it for the page."""
     element = style.svg(draw, name)
-    (folder / f"{name}.svg").write_text(style.svg_file(element), encoding="utf-8")
-    return Picture(title, caption, Markup(style.svg_inline(element)))
+    (folder / f"{name}.svg").write_text(element.replace("<defs>", f"<style>{style.colours_css()}</style><defs>", 1),
+                                        encoding="utf-8")
+    return Picture(title, caption, Markup(re.sub(r' xmlns(:xlink)?="[^"]*"', "", element)))  # HTML has no namespaces
 
 
 def _write(path: Path, **content: Any) -> None:

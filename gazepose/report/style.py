@@ -6,12 +6,10 @@ picture is readable in a light and in a dark page.
 
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 from matplotlib import rc_context
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -40,34 +38,6 @@ def colours_css() -> str:
     return f":root {{ {light} }}\n@media (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}\n"
 
 
-def panels(height: float, rows: Sequence[float] = (1,), **space: float) -> tuple[Figure, list[Axes]]:
-    """A figure of the usual width with one panel below the other; rows: their heights in proportion."""
-    figure = Figure((WIDTH, height))
-    grid = figure.add_gridspec(len(rows), 1, height_ratios=rows, **space)
-    return figure, [figure.add_subplot(cell) for cell in grid]
-
-
-def heading(axes: Axes, text: str) -> None:
-    """Words above a panel, flush left."""
-    axes.text(0, 1.03, text, transform=axes.transAxes, fontsize=8.5, va="bottom")
-
-
-def blank(axes: Axes, reason: str) -> None:
-    """A panel that holds nothing but the reason why."""
-    axes.text(0.5, 0.5, reason, transform=axes.transAxes, ha="center", color=MUTED)
-    axes.set_yticks([])
-
-
-def short(name: str, most: int = 30) -> str:
-    """A name that fits into a picture: its middle is left out."""
-    return name if len(name) <= most else f"{name[:most // 2 - 1]}…{name[-(most // 2):]}"
-
-
-def thinned(values: np.ndarray, limit: int = 1500) -> np.ndarray:
-    """At most `limit` evenly spread places of values, ends included; more points than pixels cost and show nothing."""
-    return np.unique(np.linspace(0, len(values) - 1, min(len(values), limit)).astype(int))
-
-
 def svg(draw: Callable[[], Figure], name: str) -> str:
     """The drawn figure as one SVG element for a page with `colours_css`; ids of another `name` differ."""
     drawn = io.StringIO()
@@ -81,16 +51,6 @@ def svg(draw: Callable[[], Figure], name: str) -> str:
     for variable, (light, _) in COLOURS.items():
         text = text.replace(light, f"var(--{variable})")
     return text
-
-
-def svg_file(element: str) -> str:
-    """The element of `svg` as a file of its own, which follows the viewer's light or dark theme too."""
-    return element.replace("<defs>", f"<style>{colours_css()}</style><defs>", 1)
-
-
-def svg_inline(element: str) -> str:
-    """The element of `svg` as part of an HTML page, which needs no namespaces."""
-    return re.sub(r' xmlns(:xlink)?="[^"]*"', "", element)
 
 
 def png(draw: Callable[[], Figure], colours: int = 64) -> bytes:

@@ -1,7 +1,7 @@
 """Tables: a run's results beside the baselines, where it works, its facts; and several runs compared with the first."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -48,44 +48,36 @@ def results(records: Records) -> list[Result]:
 def facts(records: Records) -> list[tuple[str, str]]:
     """(name, value) of what is recorded of the run; the last line names what is not."""
     both = {"status": records.status, "config": records.config}
-    rows: list[tuple[str, str]] = []
-    absent: list[str] = []
 
-    def fact(title: str, name: str, form: Callable[[Any], str] = _flat, expected: bool = False) -> None:
+    def fact(name: str, form: Callable[[Any], str] = _flat) -> str | None:
         value = find(both, name)
-        if value is not None:
-            rows.append((title, form(value)))
-        elif expected:
-            absent.append(title)
+        return None if value is None else form(value)
 
-    fact("state", "state")
-    fact("reason", "reason")
-    fact("command", "command", expected=True)
+    values = {"state": fact("state"), "reason": fact("reason"), "command": fact("command")}
     model = records.config.get("model")
     if isinstance(model, dict):
         on = [name for name in ("prior_head", "prior_landmark", "gaze_head") if model.get(name)]
-        rows.append(("model", ", ".join([str(model.get("model", "?")), str(model.get("backbone", "?")), *on])))
-    fact("data", "root")
-    fact("annotation policy", "policy")
-    fact("data fingerprint", "fingerprint", _short)
-    fact("world size", "world_size", lambda count: f"{count} process{'es' if count != 1 else ''}", expected=True)
-    fact("device", "device_name" if find(both, "device_name") else "device", expected=True)
-    fact("mixed precision", "mixed_precision")
-    fact("time", "seconds", duration, expected=True)
+        values["model"] = ", ".join([str(model.get("model", "?")), str(model.get("backbone", "?")), *on])
+    values |= {"data": fact("root"), "annotation policy": fact("policy"),
+               "data fingerprint": fact("fingerprint", _short),
+               "world size": fact("world_size", lambda count: f"{count} process{'es' if count != 1 else ''}"),
+               "device": fact("device_name") or fact("device"), "mixed precision": fact("mixed_precision"),
+               "time": fact("seconds", duration)}
     if find(both, "device") == "cuda" and find(both, "seconds") is not None:
-        rows.append(("cost", f"{find(both, 'seconds') / 3600 * (find(both, 'world_size') or 1):.2f} GPU-hours"))
+        values["cost"] = f"{find(both, 'seconds') / 3600 * (find(both, 'world_size') or 1):.2f} GPU-hours"
     if (median := speed(records)) is not None:
         waited = records.train["waited"]
         idle = f", {100 * np.nanmean(waited):.0f} % of the time waiting for data" if np.isfinite(waited).any() else ""
-        rows.append(("speed", f"{median:,.0f} windows/s (median of the steps){idle}"))
+        values["speed"] = f"{median:,.0f} windows/s (median of the steps){idle}"
     if records.train:
-        rows.append(("steps", f"{int(records.train['step'][-1]):,}"))
+        values["steps"] = f"{int(records.train['step'][-1]):,}"
     if records.val and records.val[-1].get("gaze_degrees") is not None:
-        rows.append(("gaze error", f"{records.val[-1]['gaze_degrees']:.1f}° (median at the last validation)"))
-    fact("versions", "versions", expected=True)
+        values["gaze error"] = f"{records.val[-1]['gaze_degrees']:.1f}° (median at the last validation)"
+    values["versions"] = fact("versions")
+    absent = [name for name in ("command", "world size", "device", "time", "versions") if values[name] is None]
     if absent and (records.config or records.status):
-        rows.append(("not recorded", ", ".join(absent)))
-    return rows
+        values["not recorded"] = ", ".join(absent)
+    return [(name, value) for name, value in values.items() if value is not None]
 
 
 def speed(records: Records) -> float | None:
@@ -195,18 +187,19 @@ class Line:
 
 def compare_runs(runs: Sequence[Records]) -> tuple[list[Line], list[str]]:
     """One line per run, then the baselines that the first run with any recorded; and sentences on what is missing."""
-    names, first, notes = names_of(runs), runs[0], []
-    paired = [Entry(names[0], {0: first.scores["score"]})] if len(first.scores.get("label", ())) else []
+    names, first, notes, paired = names_of(runs), runs[0], [], []
     rows: dict[str, Row] = {}
     for name, records in zip(names, runs, strict=True):
         if not len(records.scores.get("label", ())):
             continue
-        if records is first or not (reason := reason_not_comparable(first, records)):
-            paired += [Entry(name, {0: records.scores["score"]}, names[0])] if records is not first else []
-        else:
+        alone = Entry(name, {0: records.scores["score"]})
+        if records is first:
+            paired.append(alone)
+        elif reason := reason_not_comparable(first, records):
             notes.append(f"{name} and {names[0]} cannot be compared: {reason}.")
-            rows[name] = compare(records.scores["label"], records.scores.get("clip"),
-                                 [Entry(name, {0: records.scores["score"]})])[0]
+            rows[name] = compare(records.scores["label"], records.scores.get("clip"), [alone])[0]
+        else:
+            paired.append(replace(alone, against=names[0]))
     if paired and first.head_pose is not None:
         paired.append(Entry(BASELINES["head_pose"], {0: first.head_pose}, names[0]))
     if paired:
