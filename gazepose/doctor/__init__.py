@@ -7,6 +7,7 @@ video's first picture, and nothing is written. Files are found by the functions 
 
 import sys
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -29,11 +30,6 @@ Names = dict[str, list[str]]         # clips by split
 Lists = dict[str, list[str] | None]  # the same; None: no list
 
 
-def to_stderr(line: str) -> None:
-    """Progress goes to stderr, so that stdout holds the report alone."""
-    print(line, file=sys.stderr, flush=True)
-
-
 def examine(data: str | Path, crops_from: CropsFrom | None = None, notify: Callable[[str], None] | None = None
             ) -> dict[str, Any]:
     """Facts of a data set in the Ego4D layout, or of one's own videos with tables of boxes.
@@ -50,7 +46,8 @@ def examine(data: str | Path, crops_from: CropsFrom | None = None, notify: Calla
         FileNotFoundError: no such folder.
     """
     root, findings = Path(data).resolve(), Findings()
-    notify = notify or (print if sys.stderr.isatty() else to_stderr)   # in a terminal it is a bar, on stderr too
+    # progress goes to stderr, so that stdout holds the report alone; in a terminal it is a bar, which goes there too
+    notify = notify or (print if sys.stderr.isatty() else partial(print, file=sys.stderr, flush=True))
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder -> give a data set in the Ego4D layout (json/, split/, "
                                 "videos/)")
@@ -83,7 +80,11 @@ def examine(data: str | Path, crops_from: CropsFrom | None = None, notify: Calla
     splits["test"], faces = check_crops(root, findings, notify)
     tables["test"] = {"priors": check_table(root, "priors", "test", faces, findings)} if faces else {}
     _compare_splits(root, source, lists, annotated, splits["test"].pop("names", []), findings)
-    _compare_tables(root, tables, findings)
+    for split, kinds in tables.items():
+        file = f"priors/{split}.npz"             # a table that cannot be used is named already
+        findings.add("priors_absent", bool(kinds) and not (root / file).is_file(), split=split, file=file)
+    if any(kinds.get("priors") for kinds in tables.values()):
+        findings.levels["priors_absent"] = "look"                      # since other splits have them
     prepared = _prepared(root, findings)
     entries = findings.facts()
     return {"format": FORMAT, "data": str(root), "crops_from": source, "splits": splits, "tables": tables,
@@ -199,15 +200,6 @@ def _compare_splits(root: Path, source: CropsFrom, lists: Lists, annotated: Name
         for uid in sorted(listed ^ {*test}):
             findings.add("list_differs", what="listed, but no crops" if uid in listed else "crops, but not listed",
                          split="test", clip=uid)
-
-
-def _compare_tables(root: Path, tables: dict[str, Any], findings: Findings) -> None:
-    """Splits without priors: worth a look where others have them. A table that cannot be used is named already."""
-    for split, kinds in tables.items():
-        file = f"priors/{split}.npz"
-        findings.add("priors_absent", bool(kinds) and not (root / file).is_file(), split=split, file=file)
-    if any(kinds.get("priors") for kinds in tables.values()):
-        findings.levels["priors_absent"] = "look"
 
 
 def _prepared(root: Path, findings: Findings) -> list[dict[str, Any]]:

@@ -13,22 +13,13 @@ from gazepose.data.tracks import FaceTrack, Policy, RawTrack, clean_records
 from gazepose.data.video import VideoFacts
 from gazepose.doctor.checks import Findings, Place
 from gazepose.doctor.media import ClipImages, Faces
-from gazepose.doctor.policies import (
-    BASELINE,
-    CLEAN,
-    SIDES,
-    Pictures,
-    PolicyClip,
-    PolicyTotals,
-    StoredClip,
-    compare_rows,
-    face_table,
-)
+from gazepose.doctor.policies import BASELINE, CLEAN, Pictures, PolicyClip, PolicyTotals, StoredClip
 from gazepose.io import is_id, read_object
 
 SMALL = 40                   # pixels of a box's shorter side below which a face shows little
 SAME_FACE = 0.5              # boxes that overlap so much (intersection over union) show one face
 GAP_LENGTHS = ("1", "2..5", "6..15", "over 15")      # classes of gaps: clean splits a track at those over 15
+SIDES = ["left", "top", "right", "bottom"]   # of a box, in pixels
 DIFFERENCES = ("both", "baseline_only", "clean_only", "other_label", "other_box")
 QUANTILES = {"least": 0, "5 %": .05, "25 %": .25, "median": .5, "75 %": .75, "95 %": .95, "greatest": 1}
 
@@ -207,6 +198,29 @@ def contradictions(raw: RawTrack) -> np.ndarray:
     rows = np.column_stack([raw.frames, raw.boxes])
     boxes = np.unique(rows[np.isfinite(rows).all(axis=1)], axis=0)
     return boxes[1:, 0][boxes[1:, 0] == boxes[:-1, 0]]
+
+
+def compare_rows(baseline: list[FaceTrack], clean: list[FaceTrack]) -> Counter[str]:
+    """How the rows of the two policies differ in one clip; a frame that baseline holds twice counts once."""
+    one, other = (face_table(tracks).drop_duplicates(["track", "frame"]) for tracks in (baseline, clean))
+    both = one.merge(other, on=["track", "frame"])
+    moved = [np.abs(both[f"{side}_x"] - both[f"{side}_y"]) > 1e-6 for side in SIDES]
+    return Counter(both=len(both), baseline_only=len(one) - len(both), clean_only=len(other) - len(both),
+                   other_label=int((both["label_x"] != both["label_y"]).sum()),
+                   other_box=int(np.logical_or.reduce(moved).sum()))
+
+
+def face_table(tracks: list[FaceTrack]) -> Any:
+    """The faces of one clip as a pandas table: track, person, frame, label, left, top, right, bottom."""
+    import pandas as pd
+    lengths = [len(track.frames) for track in tracks]
+    boxes = np.concatenate([np.zeros((0, 4)), *(track.boxes for track in tracks)])
+    return pd.DataFrame({
+        "track": np.repeat(np.array([track.track for track in tracks], object), lengths),
+        "person": np.repeat(np.array([track.person for track in tracks], object), lengths),
+        "frame": np.concatenate([np.zeros(0, np.int64), *(track.frames for track in tracks)]),
+        "label": np.concatenate([np.zeros(0, np.int8), *(track.labels for track in tracks)]),
+        **dict(zip(SIDES, boxes.T, strict=True))})
 
 
 def overlaps(tracks: list[FaceTrack]) -> list[dict[str, Any]]:

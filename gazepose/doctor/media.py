@@ -113,12 +113,11 @@ def check_images(source: Literal["images", "faces"], folder: Path, numbers_of: d
 def check_crops(root: Path, findings: Findings, notify: Callable[[str], None]) -> tuple[dict[str, Any], Faces]:
     """Facts of DATA/videos_challenge, and the frames of each video and track; empty where there is no test set."""
     folder = root / "videos_challenge"
-    faces: Faces = {}
     try:
         videos = list_videos(folder)
     except FileNotFoundError:
         findings.add("split_absent", what="test crops", split="test", file="videos_challenge")
-        return {}, faces
+        return {}, {}
     for entry in sorted(folder.iterdir()):
         findings.add("name_unusable", entry.is_dir() and not is_id(entry.name), what="folder of a video", split="test",
                      detail=entry.name)
@@ -142,10 +141,8 @@ def check_crops(root: Path, findings: Findings, notify: Callable[[str], None]) -
                 findings.add("crop_unusual", size not in (None, (PUBLISHED_SIZE, PUBLISHED_SIZE)), what="size",
                              **{**place, "detail": f"{path.name}, {size[1]} x {size[0]}" if size else ""})
             progress.add(1)
-    for key, numbers in frames.items():
-        faces[key] = [np.unique(np.array(numbers, np.int64))] * 2
-    crops = sum(map(len, frames.values()))
-    return {"videos": len(videos), "tracks": len(frames), "crops": crops, "names": videos}, faces
+    facts = {"videos": len(videos), "tracks": len(frames), "crops": sum(map(len, frames.values())), "names": videos}
+    return facts, {key: [np.unique(np.array(numbers, np.int64))] * 2 for key, numbers in frames.items()}
 
 
 def _jpeg_size(path: Path, folder: Path, kind: str, what: str, place: Place, findings: Findings

@@ -21,7 +21,6 @@ from gazepose.doctor.media import ClipImages
 BASELINE, CLEAN = POLICIES["baseline"], POLICIES["clean"]
 NO_PICTURE = {"videos": "row left out: past the end of the video", "images": "row left out: no extracted picture",
               "faces": "row left out: no face image"}
-SIDES = ["left", "top", "right", "bottom"]   # of a box, in pixels
 Pictures = VideoFacts | ClipImages | None    # None: unknown, or not usable
 
 
@@ -148,26 +147,3 @@ def without_picture(track: FaceTrack, pictures: Pictures, policy: Policy) -> tup
         if pictures.source == "faces":                                 # these are already cut: their boxes do not count
             return absent, nothing
     return absent, ~absent & outside(track.boxes, pictures.width, pictures.height)
-
-
-def compare_rows(baseline: list[FaceTrack], clean: list[FaceTrack]) -> Counter[str]:
-    """How the rows of the two policies differ in one clip; a frame that baseline holds twice counts once."""
-    one, other = (face_table(tracks).drop_duplicates(["track", "frame"]) for tracks in (baseline, clean))
-    both = one.merge(other, on=["track", "frame"])
-    moved = [np.abs(both[f"{side}_x"] - both[f"{side}_y"]) > 1e-6 for side in SIDES]
-    return Counter(both=len(both), baseline_only=len(one) - len(both), clean_only=len(other) - len(both),
-                   other_label=int((both["label_x"] != both["label_y"]).sum()),
-                   other_box=int(np.logical_or.reduce(moved).sum()))
-
-
-def face_table(tracks: list[FaceTrack]) -> Any:
-    """The faces of one clip as a pandas table: track, person, frame, label, left, top, right, bottom."""
-    import pandas as pd
-    lengths = [len(track.frames) for track in tracks]
-    boxes = np.concatenate([np.zeros((0, 4)), *(track.boxes for track in tracks)])
-    return pd.DataFrame({
-        "track": np.repeat(np.array([track.track for track in tracks], object), lengths),
-        "person": np.repeat(np.array([track.person for track in tracks], object), lengths),
-        "frame": np.concatenate([np.zeros(0, np.int64), *(track.frames for track in tracks)]),
-        "label": np.concatenate([np.zeros(0, np.int8), *(track.labels for track in tracks)]),
-        **dict(zip(SIDES, boxes.T, strict=True))})

@@ -40,8 +40,15 @@ class Picture(NamedTuple):
     missing: str = ""
 
 
-def _picture(folder: Path, name: str, title: str, caption: str, draw: Callable[[], Figure]) -> Picture:
-    """Draw it, write it as name.svg, which follows light and dark themes too, and return it for the page."""
+def _picture(folder: Path, name: str, title: str, caption: str, draw: Callable[[], Figure], missing: str = ""
+             ) -> Picture:
+    """Draw it, write it as name.svg, which follows light and dark themes too, and return it for the page.
+
+    Args:
+        missing: why it cannot be drawn; then nothing is written.
+    """
+    if missing:
+        return Picture(title, missing=missing)
     element = style.svg(draw, name)
     (folder / f"{name}.svg").write_text(element.replace("<defs>", f"<style>{style.colours_css()}</style><defs>", 1),
                                         encoding="utf-8")
@@ -91,24 +98,20 @@ def _missing_scores(records: Records) -> str:
 
 
 def _pictures(records: Records, folder: Path, missing: str) -> list[Picture]:
-    pose = records.head_pose is not None
-    pictures = [Picture("Learning", missing="metrics.jsonl has no lines, so there are no learning curves.")]
-    if records.train or records.val:
-        pictures = [_picture(folder, "learning", "Learning",
-                             "Training loss, validation mAP and learning rate over the run. Above the dashed lines the "
-                             "model knows more than where the head points.",
-                             lambda: figures.draw_learning([records], ["this run"]))]
-    if missing:
-        return [*pictures, Picture("Precision and recall", missing=missing), Picture("Calibration", missing=missing)]
-    return [*pictures,
+    pose = "" if records.head_pose is None else "Grey: head pose alone. "
+    no_lines = "" if records.train or records.val else "metrics.jsonl has no lines, so there are no learning curves."
+    return [_picture(folder, "learning", "Learning",
+                     "Training loss, validation mAP and learning rate over the run. Above the dashed lines the model "
+                     "knows more than where the head points.",
+                     lambda: figures.draw_learning([records], ["this run"]), no_lines),
             _picture(folder, "precision-recall", "Precision and recall",
                      "How many of the faces found are right (precision) while more and more are found (recall). AP is "
-                     f"the area under a curve; mAP is the mean of both classes. {'Grey: head pose alone. ' * pose}"
-                     "Dotted: guessing.", lambda: figures.draw_precision_recall([records], ["this run"])),
+                     f"the area under a curve; mAP is the mean of both classes. {pose}Dotted: guessing.",
+                     lambda: figures.draw_precision_recall([records], ["this run"]), missing),
             _picture(folder, "calibration", "Calibration",
-                     "On the dashed line, a score of 70 % is right for 70 of 100 faces. "
-                     f"{'Grey: head pose alone. ' * pose}Training with class weights moves scores away from "
-                     "it; the ranking, and so mAP, is not affected.", lambda: figures.draw_calibration(records))]
+                     f"On the dashed line, a score of 70 % is right for 70 of 100 faces. {pose}Training with class "
+                     "weights moves scores away from it; the ranking, and so mAP, is not affected.",
+                     lambda: figures.draw_calibration(records), missing)]
 
 
 def _size(records: Records, results: Sequence[tables.Result]) -> str:
@@ -194,16 +197,15 @@ def write_comparison(runs: Sequence[Records], pages: Sequence[Path], final: Path
     lines, notes = tables.compare_runs(runs)
     names = tables.names_of(runs)
     links = [quote(Path(os.path.relpath(page.resolve(), final.resolve())).as_posix()) for page in pages]
-    pictures = [Picture("Learning", missing="No run has a metrics.jsonl."),
-                Picture("Precision and recall", missing="No run has saved predictions of both classes.")]
-    if any(records.train or records.val for records in runs):
-        pictures[0] = _picture(folder, "learning", "Learning",
-                               "Losses can be compared only where their weights and labels are the same.",
-                               lambda: figures.draw_learning(runs, names))
-    if any(records.has_both_classes for records in runs):
-        pictures[1] = _picture(folder, "precision-recall", "Precision and recall",
-                               "AP is the area under a curve. Dotted: guessing.",
-                               lambda: figures.draw_precision_recall(runs, names))
+    no_lines = "" if any(records.train or records.val for records in runs) else "No run has a metrics.jsonl."
+    no_scores = ("" if any(records.has_both_classes for records in runs)
+                 else "No run has saved predictions of both classes.")
+    pictures = [_picture(folder, "learning", "Learning",
+                         "Losses can be compared only where their weights and labels are the same.",
+                         lambda: figures.draw_learning(runs, names), no_lines),
+                _picture(folder, "precision-recall", "Precision and recall",
+                         "AP is the area under a curve. Dotted: guessing.",
+                         lambda: figures.draw_precision_recall(runs, names), no_scores)]
     _write(folder / "comparison.html", title=f"{len(runs)} runs compared", runs=names, lines=lines, links=links,
            notes=notes, pictures=pictures, best=_best(lines), low=_low(lines), between=between, difference=difference,
            swatches=["accent", *(f"run{k}" for k in range(1, len(style.RUNS)))],
