@@ -278,7 +278,7 @@ def as_json(step: Step, split: str, measured: Measured, faces: Faces) -> dict[st
 
 def as_text(ensemble: Ensemble, measured: Measured, facts: Sequence[dict[str, Any]], results: Path) -> str:
     """The table of the steps and its notes, in Markdown that reads in a terminal too; facts: of each step, as JSON."""
-    body, known = [], {}
+    body, faces = [], {}
     for step, fact in zip(ensemble.steps, facts, strict=True):
         val, test = (measured[split].get(step.name) for split in SPLITS)
         cells = [step.name, *([""] * 2 if val is None else [percent(val.mean["mAP"]), difference(val.gain.get("mAP"))])]
@@ -290,9 +290,9 @@ def as_text(ensemble: Ensemble, measured: Measured, facts: Sequence[dict[str, An
     for split in SPLITS:
         clips = len(np.unique(ensemble.faces[split]["clip"]))
         first = facts[0][split]
-        known[split] = f"{first['n']:,} labelled faces of {clips} clips" if first else "no labels"
+        faces[split] = f"{first['n']:,} labelled faces of {clips} clips" if first else "no labels"
     return "\n".join([
-        markdown(HEADER, body), "", f"val: {known['val']}; test: {known['test']}. Percent; gains in points.",
+        markdown(HEADER, body), "", f"val: {faces['val']}; test: {faces['test']}. Percent; gains in points.",
         "Gains are over the last step that is used; their intervals are paired, over clips. All is chosen on val;",
         "boosting scores val by trees that saw no face of the same clip.", "",
         *[f"- {step.name}: {step.note}" for step in ensemble.steps if step.note], "",

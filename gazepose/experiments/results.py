@@ -164,18 +164,18 @@ def name_of(record: Mapping[str, Any]) -> str:
 
 def write_record(folder: Path, record: Mapping[str, Any]) -> Path:
     """Write <experiment>-<world>.json, .md, .csv and .png; the Markdown's path."""
-    path = folder / name_of(record)
+    name = name_of(record)
     for end, text in ((".md", markdown(record)), (".csv", table_csv(record))):
-        with writing(path.with_name(path.name + end)) as file:
+        with writing(folder / f"{name}{end}") as file:
             file.write(text)
     if rows := [row for row in rows_of(record) if row.results]:
         from gazepose.experiments.drawing import draw_rows
         from gazepose.report.style import png  # matplotlib is slow to import
 
-        with writing_path(path.with_name(path.name + ".png")) as part:
+        with writing_path(folder / f"{name}.png") as part:
             part.write_bytes(png(lambda: draw_rows(rows)))
-    write_json(path.with_name(path.name + ".json"), record)
-    return path.with_name(path.name + ".md")
+    write_json(folder / f"{name}.json", record)
+    return folder / f"{name}.md"
 
 
 def read_records(folder: Path) -> list[dict[str, Any]]:
