@@ -14,7 +14,8 @@ class Terminal(io.StringIO):
 
 
 @pytest.fixture
-def terminal(monkeypatch):
+def terminal(monkeypatch, capsys):
+    """After capsys, which sets a stderr of its own."""
     monkeypatch.setattr(sys, "stderr", Terminal())
     return sys.stderr
 
