@@ -3,21 +3,12 @@
 import io
 import sys
 
-import pytest
-
 from gazepose.progress import Progress
 
 
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
-
-
-@pytest.fixture
-def terminal(monkeypatch, capsys):
-    """After capsys, which sets a stderr of its own."""
-    monkeypatch.setattr(sys, "stderr", Terminal())
-    return sys.stderr
 
 
 def test_a_plain_line_says_how_much_is_done_and_what_is_left(capsys):
@@ -28,14 +19,18 @@ def test_a_plain_line_says_how_much_is_done_and_what_is_left(capsys):
     assert line.startswith("cutting: 1 of 2 clips, 50% of 10 crops, about ") and line.endswith(" left")
 
 
-def test_a_terminal_gets_a_bar_and_no_lines(terminal, capsys):
+def test_a_terminal_gets_a_bar_and_no_lines(monkeypatch, capsys):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
     with Progress("cutting", 10, "crops", seconds=0) as progress:
         progress.add(5)
         progress.bar.refresh()
     assert "cutting:  50%" in terminal.getvalue() and "crops" in terminal.getvalue() and not capsys.readouterr().out
 
 
-def test_only_the_first_process_shows_a_bar(terminal):
+def test_only_the_first_process_shows_a_bar(monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
     with Progress("cutting", 10, "crops", rank=1) as progress:
         progress.add(5)
     assert terminal.getvalue() == ""
