@@ -1,0 +1,79 @@
+"""Draw docs/figure.png: one rendered face followed for seconds, with its annotation and a run's scores.
+
+Usage: python docs/figure.py RUN WORK [CLIP TRACK]
+
+RUN is a trained run, such as runs/demo-0-clips. WORK is a folder for a small world with long tracks and its scores.
+Without CLIP and TRACK the longest track with looks in it is drawn.
+"""
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from gazepose.data.index import Index
+from gazepose.report.style import ACCENT, INK, MUTED, panels, png
+from gazepose.synthetic import presets, world
+
+FACES = 9
+FRAMES_PER_SECOND = 30
+
+
+def scored(run: Path, work: Path) -> tuple[Index, pd.DataFrame]:
+    """Render the world once, score every face of its val split with the run; the index and pred.csv."""
+    presets.PRESETS["figure"] = replace(presets.PRESETS["default"], name="figure", frames=(110, 130), shots=1,
+                                        clips=(1, 6, 1), people=(2, 3), stills=10, distance=(0.7, 1.2), occluder=0.0)
+    world.render_world(work / "world", "figure", 3)
+    (work / "world" / "world.json").unlink(missing_ok=True)            # a plain data set from here on
+    subprocess.run([sys.executable, "infer.py", "--checkpoint", str(run), "--data", str(work / "world"), "--split",
+                    "val", "--val_stride", "1", "--exp_path", str(work)], check=True)
+    index = Index.open(next((work / "world" / "prepared").glob("*/val")))
+    return index, pd.read_csv(work / "pred" / "val" / "pred.csv", dtype={"clip": str, "track": str})
+
+
+def choose(table: pd.DataFrame) -> tuple[str, str]:
+    """The longest track of which a third to two thirds are annotated as looking."""
+    tracks = table.groupby(["clip", "track"]).label.agg(["size", "mean"])
+    return tracks[tracks["mean"].between(1 / 3, 2 / 3)]["size"].idxmax()
+
+
+def draw(index: Index, track: pd.DataFrame):
+    seconds = (track.frame - track.frame.iloc[0]) / FRAMES_PER_SECOND
+    figure, (axes, faces) = panels(2.7, (2, 1), hspace=0.35)
+    axes.fill_between(seconds, 0, 100, where=track.label == 1, step="mid", color=ACCENT, alpha=0.16, linewidth=0)
+    axes.plot(seconds, 100 * track.score, color=ACCENT)
+    axes.axhline(50, color=MUTED, linewidth=0.8, linestyle=(0, (2, 3)))
+    axes.set(xlim=(0, seconds.iloc[-1]), ylim=(0, 100), yticks=(0, 50, 100))
+    axes.set_xlabel("seconds", loc="right")
+    axes.text(0, 1.04, "score of looking, %; shaded: annotated as looking", transform=axes.transAxes, color=INK)
+    at = np.linspace(0, len(track) - 1, FACES).round().astype(int)
+    size = index.crop(0).shape[0]
+    strip = np.concatenate([index.crop(int(row)) for row in track.row.iloc[at]], axis=1)
+    faces.imshow(strip)
+    faces.set(xticks=(np.arange(FACES) + 0.5) * size, yticks=[])
+    faces.set_xticklabels([f"{100 * track.score.iloc[k]:.0f}" for k in at])
+    for place, k in enumerate(at):
+        looking, right = track.label.iloc[k] == 1, (track.score.iloc[k] >= 0.5) == (track.label.iloc[k] == 1)
+        label = faces.get_xticklabels()[place]
+        label.set(color=ACCENT if looking else MUTED, fontweight="normal" if right else "bold")
+    faces.grid(False)
+    faces.spines["bottom"].set_visible(False)
+    return figure
+
+
+def main() -> None:
+    run, work = Path(sys.argv[1]), Path(sys.argv[2])
+    index, table = scored(run, work)
+    table["row"] = np.flatnonzero(index.position >= 0)[: len(table)]
+    clip, name = (sys.argv[3], sys.argv[4]) if len(sys.argv) > 4 else choose(table)
+    track = table[(table.clip == clip) & (table.track == name)]
+    print(f"clip {clip} track {name}: {len(track)} faces, {(track.label == 1).mean():.0%} looking, "
+          f"{((track.score >= 0.5) == (track.label == 1)).mean():.0%} scored right")
+    Path("docs/figure.png").write_bytes(png(lambda: draw(index, track)))
+
+
+if __name__ == "__main__":
+    main()
