@@ -46,8 +46,7 @@ def examine(data: str | Path, crops_from: CropsFrom | None = None, notify: Calla
         FileNotFoundError: no such folder.
     """
     root, findings = Path(data).resolve(), Findings()
-    # progress goes to stderr, so that stdout holds the report alone; in a terminal it is a bar, which goes there too
-    notify = notify or (print if sys.stderr.isatty() else partial(print, file=sys.stderr, flush=True))
+    notify = notify or partial(print, file=sys.stderr, flush=True)     # stdout holds the report alone
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder -> give a data set in the Ego4D layout (json/, split/, "
                                 "videos/)")
