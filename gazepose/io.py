@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO, TypeGuard
+from typing import TYPE_CHECKING, Any, BinaryIO, TextIO, TypeGuard
 
 import filelock
 import numpy as np
@@ -63,8 +63,8 @@ def _regular(path: str | Path, facts: os.stat_result, what: str, most: int) -> N
         raise ValueError(f"{path}: {facts.st_size >> 20} MiB; a {what} of at most {most >> 20} MiB is read")
 
 
-def plain_folder(path: Path, what: str) -> Path:
-    """The folder itself, if it is not a link.
+def plain_folder(path: Path, what: str) -> None:
+    """Check that a path is a folder and no link.
 
     Raises:
         FileNotFoundError, ValueError: naming it.
@@ -73,7 +73,6 @@ def plain_folder(path: Path, what: str) -> Path:
         raise FileNotFoundError(f"{path}: no such {what}")
     if path.is_symlink():
         raise ValueError(f"{path}: is a link -> link {path.parent.name} instead, or put the folder there")
-    return path
 
 
 # ---- JSON, arrays, tensors
@@ -155,7 +154,7 @@ def read_arrays(path: Path, names: Iterable[str] | None = None) -> dict[str, np.
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], compressed: bool = False) -> None:
     """Write an .npz; see `writing_path`."""
-    with writing_path(path) as part, open(part, "wb") as file:
+    with writing_bytes(path) as file:
         (np.savez_compressed if compressed else np.savez)(file, **arrays)      # type: ignore[arg-type]
 
 
@@ -229,6 +228,13 @@ def writing_path(path: Path) -> Iterator[Path]:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing_bytes(path: Path) -> Iterator[BinaryIO]:
+    """As `writing_path`: yields the open file."""
+    with writing_path(path) as part, open(part, "wb") as file:
+        yield file
 
 
 @contextmanager

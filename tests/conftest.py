@@ -9,7 +9,8 @@ import pytest
 from hypothesis import settings
 
 from gazepose.data.index import Index, write_index
-from gazepose.data.shards import ShardWriter, encode
+from gazepose.data.shards import encode
+from gazepose.io import writing_bytes
 
 # files that take longest come first, so that the processes of pytest end together
 SLOW = ["test_resume", "test_parity", "test_cli", "test_guide", "test_models", "test_published",
@@ -49,10 +50,10 @@ def index_of(tmp_path_factory):
         if key not in made:
             folder = tmp_path_factory.mktemp("index")
             frames = [frame for track in tracks for frame in track]
-            with ShardWriter(folder / "shard") as writer:
-                places = [writer.append(encode(
+            with writing_bytes(folder / "shard") as writer:
+                places = [(writer.tell(), writer.write(encode(
                     np.random.default_rng(row).integers(0, 256, (16, 16, 3), np.uint8) if noise else
-                    np.full((16, 16, 3), row % 256, np.uint8))) for row in range(len(frames))]
+                    np.full((16, 16, 3), row % 256, np.uint8)))) for row in range(len(frames))]
             offset, length = np.array(places).T
             starts = np.cumsum([0, *(len(track) for track in tracks)])
             made[key] = write_index(

@@ -476,7 +476,7 @@ def test_a_bomb_in_any_file_that_is_read_does_not_go_off(tmp_path):
         (world / "truth" / "train.npz", examined),
         (world / "boxes" / "train.csv", refuses(boxes.read_table)),
         (world / "split" / "train.list", refuses(annotations.read_split)),
-        (world / "av_train.json", refuses(annotations.read_json)),
+        (world / "av_train.json", refuses(annotations.read_object)),
         (world / "world.json", refuses(lambda path: find_source(world))),
         (world / "pose.json", refuses(lambda path: read_priors([path], "head_pose"))),
         (world / "pose.csv", refuses(lambda path: read_priors([path], "head_pose"))),
@@ -662,7 +662,7 @@ def test_ten_thousand_spoilt_annotations_are_read_or_counted(seed):
             content = copy.deepcopy(whole)
             for _ in range(chance.randint(1, 3)):
                 content = spoilt(content, chance)
-            patch.setattr(annotations, "read_json", lambda path, content=content, **how: content)
+            patch.setattr(annotations, "read_object", lambda path, content=content, **how: content)
             for policy in POLICIES.values():
                 (clip,) = annotations.read_clips("av.json", ["c"], policy)
                 assert clip.uid == "c"

@@ -101,7 +101,7 @@ def test_a_buffer_is_used_again_once_no_tensor_is_left_on_it():
     buffers = shared_buffers.SharedBuffers()
 
     def sent(value: int, count: int = 3) -> torch.Tensor:
-        buffers.empty((count, 4, 4, 3))[:] = value
+        buffers.empty((count, 4, 4, 3), np.uint8)[:] = value
         make, how = buffers.sent().__reduce__()
         return make(*how)
     first, second = sent(1), sent(2)

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from gazepose import __main__ as verbs
 from gazepose.data.index import Index, add_columns, write_index
 from gazepose.data.quality import fit_gaussian, laplacian_variance
-from gazepose.data.shards import ShardWriter, encode
+from gazepose.data.shards import encode
+from gazepose.io import writing_bytes
 from gazepose.models.queries import HeadPoseQueries, eye_centred
 from gazepose.priors import chunked_column as extract
 from gazepose.priors import commands
@@ -41,8 +42,9 @@ def make_index(tmp_path) -> Callable[..., Index]:
         folder = tmp_path / "data" / "prepared" / "clean-16" / name
         folder.parent.mkdir(parents=True, exist_ok=True)
         noise = np.random.default_rng(0).integers(0, 256, (16, 16, 3))
-        with ShardWriter(tmp_path / "shard") as writer:
-            places = [writer.append(encode((noise * n // len(frames)).astype(np.uint8))) for n in range(len(frames))]
+        with writing_bytes(tmp_path / "shard") as writer:
+            places = [(writer.tell(), writer.write(encode((noise * n // len(frames)).astype(np.uint8))))
+                      for n in range(len(frames))]
         offset, length = np.array(places).T
         extra = {} if unique is None else {"unique_id": np.array(unique, np.bytes_)}
         return write_index(

@@ -16,11 +16,10 @@ import numpy as np
 
 from gazepose.data.box_table import find_table, read_boxes
 from gazepose.data.tracks import MAX_FRAME, POLICIES, Clip, Policy, RawTrack, Segment, face_tracks
-from gazepose.io import is_id, read_json
+from gazepose.io import is_id, read_object
 
 NO_ANNOTATIONS = "download the official annotations, or make the embedded world with `python -m gazepose synthetic`"
 DAMAGED_ANNOTATIONS = "download or make it again"
-CORNERS = ("x", "y", "width", "height")
 
 
 def policy_named(name: str, rules: Sequence[str] = ()) -> Policy:
@@ -117,12 +116,9 @@ def read_clips(json_path: str | Path, clip_uids: Sequence[str], policy: Policy) 
     A clip without an annotation, or left out by a rule, has no tracks, and the reason is counted.
 
     Raises:
-        FileNotFoundError or ValueError naming the file (see io.read_json).
+        FileNotFoundError or ValueError naming the file (see io.read_object).
     """
-    document = read_json(json_path, missing=NO_ANNOTATIONS, remedy=DAMAGED_ANNOTATIONS)
-    if not isinstance(document, dict):
-        raise ValueError(f"{json_path}: wanted a JSON object with `videos`, got a {type(document).__name__} -> "
-                         f"{DAMAGED_ANNOTATIONS}")
+    document = read_object(json_path, missing=NO_ANNOTATIONS, remedy=DAMAGED_ANNOTATIONS)
     listed, clips = set(clip_uids), {}
     for video in objects_in(document.get("videos")):
         for annotated in objects_in(video.get("clips")):
@@ -219,7 +215,7 @@ def track_of_records(uid: str, records: list[dict[str, Any]], persons: list[str]
     Args:
         persons: of each record. frame: the key of the frame number.
     """
-    keys = (frame, *CORNERS)
+    keys = (frame, "x", "y", "width", "height")
     try:
         values = np.array(list(map(itemgetter(*keys), records)), np.float64)
         if records and values.ndim != 2:

@@ -12,13 +12,12 @@ import io
 import os
 import shutil
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gazepose.data.tracks import MAX_FRAME, POLICIES, Clip, FaceTrack, Policy, RawTrack, face_tracks
+from gazepose.data.tracks import MAX_FRAME, Clip, Policy, RawTrack, face_tracks
 from gazepose.data.video import SUFFIXES, find_video
 from gazepose.io import is_id, writing_path
 
@@ -28,16 +27,6 @@ SCHEMA = f"{','.join(COLUMNS)} and, if known, label"
 NUMBER = r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?"
 Table = Any                  # a pandas.DataFrame, whose index says where a row stands: "line 7", "row 7"
 LABELS = {"": -1, "-1": -1, "0": 0, "1": 1, "-1.0": -1, "0.0": 0, "1.0": 1}     # pandas writes 1.0 beside gaps
-
-
-@dataclass(frozen=True)
-class Boxes:
-    """The boxes of one track in the order of the table: frames int64 [n], boxes float64 [n, 4] (x, y, width, height),
-    labels int8 [n] (-1 unknown)."""
-
-    frames: np.ndarray
-    boxes: np.ndarray
-    labels: np.ndarray
 
 
 def find_table(root: Path, split: str) -> Path | None:
@@ -67,13 +56,13 @@ def read_boxes(path: Path, policy: Policy) -> list[Clip]:
     for uid, tracks in read_table(path).items():
         clip = Clip(uid)
         clips.append(clip)
-        for name, boxes in tracks.items():
-            clip.tracks += labelled_tracks(uid, raw_track(name, boxes), boxes, policy, clip.counts)
+        for raw in tracks:
+            clip.tracks += face_tracks(uid, raw, [], policy, clip.counts)
     return clips
 
 
-def read_table(path: Path) -> dict[str, dict[str, Boxes]]:
-    """The boxes of each clip and track of it, in the order in which they occur first; at least one.
+def read_table(path: Path) -> dict[str, list[RawTrack]]:
+    """The tracks of each clip, in the order in which they occur first; at least one. Their names stand for the persons.
 
     Raises:
         FileNotFoundError, ImportError (Parquet without pyarrow), or ValueError naming the file and its line: columns
@@ -84,26 +73,12 @@ def read_table(path: Path) -> dict[str, dict[str, Boxes]]:
     if not len(table):
         raise ValueError(f"{path}: holds no box -> one face a line is wanted: {SCHEMA}")
     values = _checked(path, table)
-    clips: dict[str, dict[str, Boxes]] = {}
+    clips: dict[str, list[RawTrack]] = {}
     for (clip, track), rows in values.groupby(["clip", "track"], sort=False):
-        clips.setdefault(clip, {})[track] = Boxes(
-            rows["frame"].to_numpy(np.int64), rows[["x", "y", "width", "height"]].to_numpy(np.float64),
-            rows["label"].to_numpy(np.int8))
+        clips.setdefault(clip, []).append(RawTrack(
+            track, [track] * len(rows), rows["frame"].to_numpy(np.float64),
+            rows[["x", "y", "width", "height"]].to_numpy(np.float64), labels=rows["label"].to_numpy(np.int8)))
     return clips
-
-
-def raw_track(name: str, boxes: Boxes) -> RawTrack:
-    """A track's boxes as records; the track's name stands for the person."""
-    return RawTrack(name, [name] * len(boxes.frames), boxes.frames.astype(np.float64), boxes.boxes)
-
-
-def labelled_tracks(clip: str, raw: RawTrack, boxes: Boxes, policy: Policy, counts: Counter[str]) -> list[FaceTrack]:
-    """As tracks.face_tracks, with the labels that the table gives in place of segments."""
-    label_of = dict(zip(boxes.frames.tolist(), boxes.labels.tolist(), strict=True))
-    tracks = face_tracks(clip, raw, [], policy, counts)
-    for track in tracks:
-        track.labels = np.array([label_of.get(frame, -1) for frame in track.frames.tolist()], np.int8)
-    return tracks
 
 
 def lay_out(table: Path, video: Path, out: Path, split: str) -> None:
@@ -116,7 +91,7 @@ def lay_out(table: Path, video: Path, out: Path, split: str) -> None:
             holds another video of that name, or another kind of split.
     """
     suffix = _suffix(table)
-    clips = [clip.uid for clip in read_boxes(table, POLICIES["clean"])]
+    clips = list(read_table(table))
     goal = out / "boxes" / f"{split}{suffix}"
     for other in (out / "split" / f"{split}.list", *(goal.with_suffix(end) for end in TABLES if end != suffix)):
         if other.exists():

@@ -17,8 +17,7 @@ from gazepose.data.index import Index
 from gazepose.data.join import match, number_names, place_numbers
 from gazepose.io import is_id, plain_folder
 
-FRAMED = re.compile(r"(\d{5})_(.+)\.jpg")
-UNFRAMED = re.compile(r"(.+)\.jpg")
+NAME = re.compile(r"(?:(\d{5})_)?(.+)\.jpg")
 
 
 @dataclass(frozen=True)
@@ -33,13 +32,10 @@ class CropFile:
 
 def parse_name(name: str) -> tuple[int, str] | None:
     """File name -> (frame or -1, unique id); None when it is no crop's name."""
-    if match := FRAMED.fullmatch(name):
-        frame, unique_id = int(match[1]), match[2]
-    elif match := UNFRAMED.fullmatch(name):
-        frame, unique_id = -1, match[1]
-    else:
+    parts = NAME.fullmatch(name)
+    if parts is None or not is_id(parts[2]):
         return None
-    return (frame, unique_id) if is_id(unique_id) else None
+    return int(parts[1] or -1), parts[2]
 
 
 def list_videos(root: Path) -> list[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gazepose.io import map_array, sha256_of, write_column
+from gazepose.io import map_array, write_column
 from gazepose.processes import Processes
 from gazepose.progress import Progress
 
@@ -99,8 +99,3 @@ class Chunks:
 
 def _name(span: range) -> str:
     return f"{span.start:010d}"
-
-
-def is_unchanged(file: Path) -> bool:
-    """Whether a file still has the checksum that its name carries; reads all of it."""
-    return sha256_of(file).startswith(file.stem.rpartition("-")[2])

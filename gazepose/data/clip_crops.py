@@ -10,6 +10,7 @@ import multiprocessing
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TypeVar
@@ -19,10 +20,10 @@ import numpy as np
 
 from gazepose.data.challenge import list_crops
 from gazepose.data.crops import cut_face, grown, jpeg_and_quality, outside, whole_corners
-from gazepose.data.images import existing, face_image, pictures_in_order, read_image
+from gazepose.data.images import FOLDER, face_path, pictures_in_order, read_image
 from gazepose.data.tracks import FaceTrack, Policy
 from gazepose.data.video import VideoFacts, frames_in_order, look_at, video_facts
-from gazepose.io import leftovers, plain_folder, read_arrays, write_arrays, writing, writing_path
+from gazepose.io import leftovers, plain_folder, read_arrays, write_arrays, writing, writing_bytes
 from gazepose.processes import hear_stop_signals
 
 VERSION = 4                  # a change here cuts all clips again
@@ -163,7 +164,7 @@ def cut_clip(clip: ClipCrops) -> None:
         clip.crops_from, _picture_rows)
 
     def write(decoder: str) -> None:
-        with writing_path(clip.shard) as part, open(part, "wb") as file:
+        with writing_bytes(clip.shard) as file:
             rows = cut(replace(clip, decoder=decoder, counts=Counter(clip.counts), notes=notes), file)
         rows.counts[BY_PYAV] += "decoder" in notes
         write_arrays(clip.table, {**rows.columns, "tracks": np.array(rows.tracks, str), "sizes": rows.sizes,
@@ -225,7 +226,7 @@ def _picture_rows(clip: ClipCrops, file: BinaryIO) -> ClipRows:
     columns, size = _faces(clip)
     crops, boxes = CropWriter(file, len(size), clip.crop_size), grown(columns["box"], clip.policy.box_scale)
     decoder = None if clip.crops_from == "images" else clip.decoder
-    for row, face, picture_size in faces_in_order(clip.source, _numbers(clip, columns), boxes, decoder):
+    for row, face, picture_size in faces_in_order(clip.source, columns["number"], boxes, decoder):
         size[row] = picture_size
         if face is not None or not clip.policy.drop_outside:
             crops.add(row, face)
@@ -236,7 +237,7 @@ def _listed_rows(clip: ClipCrops, file: BinaryIO) -> ClipRows:
     """The rows that `_picture_rows` would give, by the video's headers, with the corners of each crop in place of its
     bytes."""
     columns, size = _faces(clip)
-    numbers = _numbers(clip, columns)
+    numbers = columns["number"]
     if (numbers >= 0).any():
         facts = _facts_of_headers(clip.source, np.unique(numbers[numbers >= 0]).tolist(), clip.decoder)
         size[(numbers >= 0) & (numbers < facts.frames)] = facts.width, facts.height
@@ -267,16 +268,17 @@ def _face_rows(clip: ClipCrops, file: BinaryIO) -> ClipRows:
     """Take ready-made faces; one without an image has no row, but keeps its position in the track."""
     columns, size = _faces(clip)
     crops, names = CropWriter(file, len(size), clip.crop_size), [track.track for track in clip.tracks]
-    folder = existing(clip.source) if names else clip.source
+    if names:
+        plain_folder(clip.source, FOLDER)
     for name in set(names):
-        if (folder / name).is_dir():
-            plain_folder(folder / name, "folder of faces")
-    places = zip(columns["track"].tolist(), _numbers(clip, columns).tolist(), strict=True)
+        if (clip.source / name).is_dir():
+            plain_folder(clip.source / name, "folder of faces")
+    places = zip(columns["track"].tolist(), columns["number"].tolist(), strict=True)
     for row, (track, number) in enumerate(places):
         alive()
-        image = face_image(folder, names[track], number)
-        if image is not None:
-            crops.add(row, image[1], image[0])
+        with suppress(FileNotFoundError):                              # a row without an image has length 0
+            jpeg, face = read_image(face_path(clip.source, names[track], number))
+            crops.add(row, face, jpeg)
     has_crop = crops.columns["length"] > 0
     clip.counts["row left out: no face image"] += int((~has_crop).sum())
     return _rows(clip, {**columns, **crops.columns}, has_crop)
@@ -299,19 +301,16 @@ def _challenge_rows(clip: ClipCrops, file: BinaryIO) -> ClipRows:
 
 
 def _faces(clip: ClipCrops) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """(columns of all faces of the clip's tracks, float64 [n, 2] for the width and height of their pictures, NaN)."""
+    """(columns of all faces of the clip's tracks, and the numbers of their track and picture, float64 [n, 2] for the
+    width and height of their pictures, NaN)."""
     tracks, lengths = clip.tracks, np.array([len(track.frames) for track in clip.tracks], np.int64)
     columns = {"frame": np.concatenate([np.zeros(0, np.int64), *(track.frames for track in tracks)]),
                "box": np.concatenate([np.zeros((0, 4)), *(track.boxes for track in tracks)]),
                "label": np.concatenate([np.zeros(0, np.int8), *(track.labels for track in tracks)]),
                "position": np.concatenate([np.zeros(0, np.int64), *map(np.arange, lengths)]),
                "track": np.repeat(np.arange(len(tracks)), lengths)}
+    columns["number"] = columns["frame"] - clip.policy.first_number    # below 0: frame 0, where frames count from 1
     return columns, np.full((len(columns["frame"]), 2), np.nan)
-
-
-def _numbers(clip: ClipCrops, columns: dict[str, np.ndarray]) -> np.ndarray:
-    """Number of each face's decoded picture, from 0; below 0 where counting from 1 leaves none for frame 0."""
-    return columns["frame"] - clip.policy.first_number
 
 
 def _rows_with_picture(clip: ClipCrops, columns: dict[str, np.ndarray], size: np.ndarray) -> ClipRows:
@@ -320,7 +319,7 @@ def _rows_with_picture(clip: ClipCrops, columns: dict[str, np.ndarray], size: np
     Args:
         size: float64 [n, 2], width and height of each face's picture; NaN where there is none.
     """
-    numbers, policy, counts = _numbers(clip, columns), clip.policy, clip.counts
+    numbers, policy, counts = columns["number"], clip.policy, clip.counts
     early, late = numbers < 0, (numbers >= 0) & np.isnan(size[:, 0])
     counts["row left out: before the first picture"] += int(early.sum())
     missing = "no extracted picture" if clip.crops_from == "images" else "past the end of the video"
@@ -343,5 +342,5 @@ def _rows_with_picture(clip: ClipCrops, columns: dict[str, np.ndarray], size: np
 
 def _rows(clip: ClipCrops, columns: dict[str, np.ndarray], keep: np.ndarray) -> ClipRows:
     sizes = np.bincount(columns["track"][keep], minlength=len(clip.tracks))
-    chosen = {name: column[keep] for name, column in columns.items() if name != "track"}
+    chosen = {name: column[keep] for name, column in columns.items() if name not in ("track", "number")}
     return ClipRows(chosen, [track.track for track in clip.tracks], sizes, clip.counts, clip.notes)

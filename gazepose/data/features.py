@@ -11,18 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from gazepose.data.chunks import DIGITS, Chunks, is_unchanged
-from gazepose.io import map_array, read_object, sync_folder, write_column, write_json
+from gazepose.data.chunks import DIGITS, Chunks
+from gazepose.io import map_array, read_object, sha256_of, sync_folder, write_column, write_json
 
 FORMAT = 1
 CONTENTS = "features.json"
 CHUNKS, CHUNK_ROWS = 256, 512    # at most so many chunks, of at least so many rows
 REMEDY = "delete the folder {}; it is made again"
-
-
-def empty_array(shape: tuple[int, ...], dtype: type = np.uint8) -> np.ndarray:
-    """A new array; data/shared_buffers.py has the same for a loader's worker."""
-    return np.empty(shape, dtype)
 
 
 class Features:
@@ -63,12 +58,12 @@ class Features:
     def __reduce__(self) -> tuple[type["Features"], tuple[Path]]:      # to a spawned worker: the folder, not the pages
         return Features, (self.folder,)
 
-    def read(self, rows: np.ndarray, empty: Callable[..., np.ndarray] = empty_array) -> np.ndarray:
+    def read(self, rows: np.ndarray, empty: Callable[..., np.ndarray] = np.empty) -> np.ndarray:
         """Maps of these rows, float16 [F, C, h, w].
 
         Args:
             rows: int64 [F]; windows.BLACK: what a black frame gives.
-            empty: allocates the array of a shape and dtype that they are written into.
+            empty: allocates the array of a shape and dtype that they are written into, as SharedBuffers.empty does.
 
         Raises:
             ValueError: a row that the folder does not have.
@@ -90,7 +85,7 @@ class Features:
             ValueError: naming the first whose SHA-256 is not the one it was written with.
         """
         for path in self.files[rank::world_size]:
-            if not is_unchanged(path):
+            if not sha256_of(path).startswith(path.stem.rpartition("-")[2]):       # write_column
                 raise ValueError(f"{path}: its bytes changed since it was written (SHA-256 differs) -> "
                                  f"{REMEDY.format(self.folder)}")
 

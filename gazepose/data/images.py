@@ -14,6 +14,7 @@ from gazepose.data.shards import decode, jpeg_size
 from gazepose.io import plain_file, plain_folder
 
 MAX_BYTES = 64 << 20
+FOLDER = "folder of images"  # of one clip, in messages
 JPEG_END = b"\xff\xd9"       # cannot occur inside: a byte of 255 is followed by a 0 there
 HEADER_BYTES, END_BYTES = 4096, 64               # read of each image to check it
 
@@ -76,22 +77,9 @@ def pictures_in_order(folder: Path, numbers: Sequence[int]) -> Iterator[tuple[in
     Raises:
         FileNotFoundError: no such folder. ValueError: a picture is damaged.
     """
-    folder = existing(folder)
+    plain_folder(folder, FOLDER)
     for number in numbers:
         try:
             yield number, read_image(picture_path(folder, number))[1]
         except FileNotFoundError:
             continue
-
-
-def face_image(folder: Path, track: str, number: int) -> tuple[bytes, np.ndarray] | None:
-    """The face of decoded picture `number`, as read_image; None when there is no image of it."""
-    try:
-        return read_image(face_path(folder, track, number))
-    except FileNotFoundError:
-        return None
-
-
-def existing(folder: Path) -> Path:
-    """The folder; FileNotFoundError when it is missing, ValueError when it is a link."""
-    return plain_folder(folder, "folder of images")

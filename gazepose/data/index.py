@@ -186,12 +186,11 @@ class Index:
 
 def write_index(folder: Path, *, columns: Mapping[str, np.ndarray], clips: Sequence[str], track_name: Sequence[str],
                 track_clip: np.ndarray, track_start: np.ndarray, clip_shard: np.ndarray, clip_base: np.ndarray,
-                shards: Sequence[Path], facts: Mapping[str, Any], sha256: Sequence[str] | None = None) -> Index:
+                shards: Sequence[Path], facts: Mapping[str, Any]) -> Index:
     """Write an index folder atomically. The shard files are moved into it.
 
     Args:
         columns: at least REQUIRED, each [n, ...] as in COLUMNS; rows of a track are neighbours, ascending in frame.
-        sha256: of the shards, if known (ShardWriter has it); else they are read once.
 
     Raises:
         FileExistsError: the folder is there. ValueError: tables and columns do not fit together.
@@ -201,15 +200,18 @@ def write_index(folder: Path, *, columns: Mapping[str, np.ndarray], clips: Seque
         raise FileExistsError(f"{folder}: there is an index already -> delete it to make it again")
     tables = {"track_clip": np.asarray(track_clip, np.int32), "track_start": np.asarray(track_start, np.int64),
               "clip_shard": np.asarray(clip_shard, np.int32), "clip_base": np.asarray(clip_base, np.int64)}
-    typed = {name: _typed(name, values) for name, values in columns.items()}
-    rows = _check(folder, typed, tables, clips, track_name, shards)
+    missing = [name for name in REQUIRED if name not in columns]
+    if missing:
+        raise ValueError(f"{folder}: columns missing: {', '.join(missing)}")
+    rows = len(columns["frame"])
+    typed = {name: _typed(folder, rows, name, values) for name, values in columns.items()}
+    _check(folder, rows, typed, tables, clips, track_name, shards)
     with writing_folder(folder) as part:
         contents: dict[str, Any] = {
             "format": FORMAT, "rows": rows, "facts": dict(facts), "clips": list(clips), "track_name": list(track_name),
             "files": {name: _save(part, name, values) for name, values in {**tables, **typed}.items()}, "shards": []}
         for number, path in enumerate(shards):
-            digest = sha256[number] if sha256 is not None else sha256_of(path)
-            entry = {"file": f"shard-{number:05d}.bin", "bytes": Path(path).stat().st_size, "sha256": digest}
+            entry = {"file": f"shard-{number:05d}.bin", "bytes": path.stat().st_size, "sha256": sha256_of(path)}
             shutil.move(path, part / entry["file"])
             contents["shards"].append(entry)
         _write_contents(part, contents)
@@ -230,20 +232,20 @@ def add_columns(folder: str | Path, columns: Mapping[str, np.ndarray], facts: Ma
     contents["facts"].update(facts or {})
     old = [contents["files"][name]["file"] for name in columns if name in contents["files"]]
     for name, values in columns.items():
-        column = _typed(name, values)
-        if column.shape != (contents["rows"], *COLUMNS[name][1]):
-            raise ValueError(f"{folder}: {name}: shape {column.shape}, wanted {(contents['rows'], *COLUMNS[name][1])}")
-        contents["files"][name] = _save(folder, name, column)
+        contents["files"][name] = _save(folder, name, _typed(folder, contents["rows"], name, values))
     _write_contents(folder, contents)
     for file in set(old) - {entry["file"] for entry in contents["files"].values()}:
         (folder / file).unlink()
 
 
-def _typed(name: str, values: np.ndarray) -> np.ndarray:
+def _typed(folder: Path, rows: int, name: str, values: np.ndarray) -> np.ndarray:
+    """A column of so many rows, in the type of COLUMNS."""
     if name not in COLUMNS:
         raise ValueError(f"column {name} is unknown: columns are {', '.join(COLUMNS)}")
     values = np.asarray(values)
-    dtype = COLUMNS[name][0]
+    dtype, tail = COLUMNS[name]
+    if values.shape != (rows, *tail):
+        raise ValueError(f"{folder}: {name}: shape {values.shape}, wanted {(rows, *tail)}")
     if name == "unique_id":
         return values.astype(np.bytes_)                                # as wide as the longest, never cut
     if np.issubdtype(dtype, np.integer) and len(values) and (
@@ -258,18 +260,12 @@ def _typed(name: str, values: np.ndarray) -> np.ndarray:
     return typed
 
 
-def _check(folder: Path, columns: dict[str, np.ndarray], tables: dict[str, np.ndarray], clips: Sequence[str],
-           track_name: Sequence[str], shards: Sequence[Path]) -> int:
-    """Check what every reader relies on; returns the number of rows."""
-    missing = [name for name in REQUIRED if name not in columns]
-    if missing:
-        raise ValueError(f"{folder}: columns missing: {', '.join(missing)}")
-    rows, start = len(columns["frame"]), tables["track_start"]
+def _check(folder: Path, rows: int, columns: dict[str, np.ndarray], tables: dict[str, np.ndarray], clips: Sequence[str],
+           track_name: Sequence[str], shards: Sequence[Path]) -> None:
+    """Check what every reader relies on, besides the columns' types."""
+    start = tables["track_start"]
     if fault := _table_fault(tables, rows, len(clips), len(track_name), len(shards)):
         raise ValueError(f"{folder}: {fault}")
-    for name, values in columns.items():
-        if values.shape != (rows, *COLUMNS[name][1]):
-            raise ValueError(f"{folder}: {name}: shape {values.shape}, wanted {(rows, *COLUMNS[name][1])}")
     if len(set(clips)) != len(clips):
         raise ValueError(f"{folder}: a clip occurs twice")
     inside = np.ones(rows, bool)
@@ -285,7 +281,6 @@ def _check(folder: Path, columns: dict[str, np.ndarray], tables: dict[str, np.nd
         beyond = np.flatnonzero(ends > sizes[tables["clip_shard"][clip]])
         if len(beyond):
             raise ValueError(f"{folder}: row {beyond[0]}: its crop ends at byte {ends[beyond[0]]}, past its shard")
-    return rows
 
 
 def _table_fault(tables: Mapping[str, np.ndarray], rows: int, clips: int, tracks: int, shards: int) -> str:

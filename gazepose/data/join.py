@@ -71,19 +71,12 @@ def face_keys(track: np.ndarray, place: np.ndarray) -> np.ndarray:
 
 def match_keys(key: np.ndarray, row_key: np.ndarray) -> Match:
     """Join by one number per face, as `face_keys` gives them: int64 [n] of the entries, int64 [rows] of the rows."""
-    if not len(key):
-        return Match(np.full(len(row_key), -1, np.int64), np.zeros(0, bool), np.zeros(0, bool))
-    order = np.argsort(key, kind="stable")
-    ascending = key[order]
-    at = np.searchsorted(ascending, row_key, side="right") - 1         # the last of equal ones
-    found = (at >= 0) & (ascending[at] == row_key) & (row_key >= 0)
-    last = np.searchsorted(ascending, ascending, side="right") - 1
-    has_row = np.zeros(len(key), bool)
-    has_row[at[found]] = True
-    known, twice = np.zeros(len(key), bool), np.zeros(len(key), bool)
-    known[order] = has_row[last]
-    twice[order] = has_row[last] & (last > np.arange(len(key)))
-    return Match(np.where(found, order[at], -1), known, twice)
+    import pandas as pd
+    known = np.isin(key, row_key[row_key >= 0])
+    later = pd.Series(key).duplicated(keep="last").to_numpy()
+    last = np.flatnonzero(known & ~later)
+    at = pd.Index(key[last]).get_indexer(pd.Index(row_key))            # -1: none
+    return Match(np.append(last, -1)[at], known, known & later)
 
 
 def join(index: Index, table: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

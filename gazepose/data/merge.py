@@ -14,7 +14,7 @@ from gazepose.data.clip_crops import ClipCrops
 from gazepose.data.index import PRIORS, Index, add_columns, write_index
 from gazepose.data.join import join
 from gazepose.data.quality import fit_gaussian
-from gazepose.data.shards import QUALITY, SUBSAMPLING, ShardWriter
+from gazepose.data.shards import QUALITY, SUBSAMPLING
 from gazepose.io import read_arrays
 
 SHARD_BYTES = 256 << 20
@@ -41,42 +41,36 @@ def merge(folder: Path, root: Path, clips: Sequence[ClipCrops], facts: Mapping[s
     names = np.array([name for rows in used for name in rows.tracks], str)
     clip_of = np.repeat(np.arange(len(used)), [len(rows.sizes) for rows in used])
     filled = sizes > 0
-    shards, digests, clip_shard, clip_base = [], [], [0] * len(clips), [0] * len(clips)
+    shards, clip_shard, clip_base = [], [0] * len(clips), [0] * len(clips)
     if clips[0].crops_from == "streamed":
         sources = {clip.uid: clip.source.stat().st_size for clip in clips}
         facts = {**facts, "quality_fit": None, "bytes": sources}
     else:
         facts = {**facts, "quality_fit": fit_gaussian(columns["quality"]), "encoder": f"JPEG q{QUALITY} {SUBSAMPLING}"}
-        shards, digests, clip_shard, clip_base = _write_shards(clips, workplace / ".shards")
+        shards, clip_shard, clip_base = _write_shards(clips, workplace / ".shards")
     index = write_index(folder, columns=columns, clips=[clip.uid for clip in clips], track_name=names[filled].tolist(),
                         track_clip=clip_of[filled], track_start=np.r_[0, np.cumsum(sizes[filled])],
-                        clip_shard=np.array(clip_shard), clip_base=np.array(clip_base), shards=shards, sha256=digests,
-                        facts=facts)
+                        clip_shard=np.array(clip_shard), clip_base=np.array(clip_base), shards=shards, facts=facts)
     _join_columns(index, root / "priors" / f"{facts['split']}.npz", *PRIORS)
     if facts["split"] != "test":
         _join_columns(index, root / "truth" / f"{facts['split']}.npz", "gaze")
 
 
-def _write_shards(clips: Sequence[ClipCrops], folder: Path) -> tuple[list[Path], list[str], list[int], list[int]]:
-    """Write clips one after another; returns paths, SHA-256, and per clip its shard and the byte it starts at."""
+def _write_shards(clips: Sequence[ClipCrops], folder: Path) -> tuple[list[Path], list[int], list[int]]:
+    """Write clips one after another; returns paths, and per clip its shard and the byte it starts at."""
     shutil.rmtree(folder, ignore_errors=True)                          # of a run that was killed here
     folder.mkdir()
     shards: list[Path] = []
-    digests: list[str] = []
     clip_shard: list[int] = []
     clip_base: list[int] = []
-    rest = list(clips)
-    while rest:
-        shards.append(folder / f"{len(shards):05d}.bin")
-        with ShardWriter(shards[-1]) as writer:
-            while rest and (not writer.size or writer.size + rest[0].shard.stat().st_size <= SHARD_BYTES):
-                clip_shard.append(len(shards) - 1)
-                clip_base.append(writer.size)
-                with open(rest.pop(0).shard, "rb") as crops:
-                    while chunk := crops.read(8 << 20):
-                        writer.append(chunk)
-        digests.append(writer.sha256)
-    return shards, digests, clip_shard, clip_base
+    for clip in clips:
+        if not shards or shards[-1].stat().st_size + clip.shard.stat().st_size > SHARD_BYTES:
+            shards.append(folder / f"{len(shards):05d}.bin")
+        with open(shards[-1], "ab") as shard, open(clip.shard, "rb") as crops:
+            clip_shard.append(len(shards) - 1)
+            clip_base.append(shard.tell())
+            shutil.copyfileobj(crops, shard)
+    return shards, clip_shard, clip_base
 
 
 def _join_columns(index: Index, path: Path, *names: str) -> None:

@@ -130,7 +130,7 @@ def prepare(data: str | Path, split: str, config: PrepareConfig, processes: Proc
         raise
     processes.barrier()                                                # every rank has read the tables
     if rank == 0:
-        facts = outcome.index_facts()
+        facts = {**outcome.facts, "bad_clips": outcome.bad, "counts": dict(sorted((+outcome.counts).items()))}
         if source == "streamed":
             facts |= {"damaged": damaged, "listed": len(clips), "max_bad_fraction": config.max_bad_fraction}
         with writing_folder(folder, replace=bool(damaged)) as part:
@@ -315,10 +315,6 @@ class Outcome:
             raise ValueError(f"{folder}: the split is empty, none of its {len(self.clips)} clips has a usable face "
                              f"({reasons or 'no record at all'}) -> check that split list and annotations belong "
                              "together, or try the other policy")
-
-    def index_facts(self) -> dict[str, Any]:
-        """The facts of the index that is made of them."""
-        return {**self.facts, "bad_clips": self.bad, "counts": dict(sorted((+self.counts).items()))}
 
     def write(self, folder: Path, state: str) -> None:
         """Write FOLDER/report.json."""

@@ -5,18 +5,12 @@ The encoder's setting (quality 90, chroma halved both ways) was chosen by measur
 44.8 dB, and the fastest decoder of all formats tried.
 """
 
-import hashlib
 import os
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 import simplejpeg
-
-from gazepose.io import writing_path
 
 QUALITY = 90
 SUBSAMPLING = "420"
@@ -56,40 +50,6 @@ def jpeg_size(jpeg: bytes) -> tuple[int, int]:
     return height, width
 
 
-class ShardWriter:
-    """Context manager that writes a shard atomically (io.writing_path).
-
-    After the block `size` is the length in bytes and `sha256` the checksum of the whole file.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = Path(path)
-        self.size = 0
-        self._digest = hashlib.sha256()
-        self._stack = ExitStack()
-
-    def __enter__(self) -> Self:
-        part = self._stack.enter_context(writing_path(self.path))
-        self._file = self._stack.enter_context(open(part, "wb"))
-        return self
-
-    def append(self, jpeg: bytes | memoryview) -> tuple[int, int]:
-        """Add bytes at the end; returns (offset, length)."""
-        offset = self.size
-        self._file.write(jpeg)
-        self._digest.update(jpeg)
-        self.size += len(jpeg)
-        return offset, len(jpeg)
-
-    @property
-    def sha256(self) -> str:
-        return self._digest.hexdigest()
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
-        self._stack.__exit__(kind, error, trace)
-
-
 class Shards:
     """Read side: opens each file on its first read, in the process that reads.
 
@@ -108,29 +68,22 @@ class Shards:
             FileNotFoundError: the shard is gone.
             EOFError: the shard ends inside the crop.
         """
-        descriptor = self._descriptors.get(shard)
+        path, descriptor = self.paths[shard], self._descriptors.get(shard)
         if descriptor is None:
-            path = self.paths[shard]
             if not path.is_file():
                 raise FileNotFoundError(f"{path}: this shard of the index is gone -> delete {path.parent} and run "
                                         "`python -m gazepose prepare` again")
             descriptor = self._descriptors[shard] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         data = os.pread(descriptor, length, offset)
         if len(data) != length:
-            path = self.paths[shard]
             raise EOFError(f"{path} ends inside the crop at byte {offset}: wanted {length} bytes, got {len(data)}. "
                            "The shard and the index are from different runs, or the copy was cut short -> delete "
                            f"{path.parent} and run `python -m gazepose prepare` again")
         return data
 
-    def close(self) -> None:
-        """Close what was opened; a later read opens it again."""
-        while self._descriptors:
-            os.close(self._descriptors.popitem()[1])
-
     def __reduce__(self) -> tuple[type["Shards"], tuple[list[Path]]]:      # to a spawned worker: paths, not descriptors
         return Shards, (self.paths,)
 
     def __del__(self) -> None:
-        if hasattr(self, "_descriptors"):
-            self.close()
+        for descriptor in getattr(self, "_descriptors", {}).values():
+            os.close(descriptor)

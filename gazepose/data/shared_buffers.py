@@ -23,7 +23,7 @@ class SharedBuffers:
         self._buffers: list[torch.Tensor] = []
         self._current: tuple[torch.Tensor, tuple[int, ...], type] | None = None
 
-    def empty(self, shape: tuple[int, ...], dtype: type = np.uint8) -> np.ndarray:
+    def empty(self, shape: tuple[int, ...], dtype: type) -> np.ndarray:
         """An array of that shape in a free buffer, with whatever it contains."""
         size = _HEADER + math.prod(shape) * np.dtype(dtype).itemsize
         free = [buffer for buffer in self._buffers if not buffer[0]]
@@ -50,7 +50,7 @@ class SharedBuffers:
 class SentFrames:
     """Frames to be pickled; they arrive as a tensor, uint8 [F, 3, S, S] (NHWC in memory) or float16 [F, C, h, w]."""
 
-    def __init__(self, buffer: torch.Tensor, shape: tuple[int, ...], dtype: type = np.uint8) -> None:
+    def __init__(self, buffer: torch.Tensor, shape: tuple[int, ...], dtype: type) -> None:
         self.buffer, self.shape, self.dtype = buffer, shape, dtype
 
     def __reduce__(self) -> tuple[Callable[[torch.Tensor, tuple[int, ...], type], torch.Tensor], tuple]:

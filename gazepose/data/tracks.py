@@ -75,6 +75,8 @@ class RawTrack:
     boxes: np.ndarray
     suspect: bool = False
     unmapped: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    labels: np.ndarray | None = None
+    """int8 [n], -1 unknown, as a table of boxes gives them in place of segments"""
 
 
 @dataclass
@@ -153,14 +155,14 @@ def clean_records(raw: RawTrack, policy: Policy, counts: Counter[str]) -> tuple[
     order = kept[np.argsort(raw.frames[kept], kind="stable")]
     frames, corners = raw.frames[order].astype(np.int64), raw.boxes[order].copy()
     negative = frames[(corners[:, :2] < 0).any(axis=1)]
+    inside = np.maximum(corners[:, :2], 0)
     if policy.negative_corner == "move":
         _count(counts, "box moved: x or y negative", negative)
-        corners[:, :2] = np.maximum(corners[:, :2], 0)
-        corners[:, 2:] += corners[:, :2]
+        corners[:, 2:] += inside
     else:
         _count(counts, "box cut: x or y negative", negative)
         corners[:, 2:] += corners[:, :2]
-        corners[:, :2] = np.maximum(corners[:, :2], 0)
+    corners[:, :2] = inside
     if not policy.keep_repeats and len(frames):
         first = np.ones(len(frames), bool)
         first[1:] = frames[1:] != frames[:-1]
@@ -206,15 +208,9 @@ def fill(frames: np.ndarray, corners: np.ndarray, policy: Policy, unmapped: np.n
 
 
 def label_frames(frames: np.ndarray, person: str, segments: Sequence[Segment], policy: Policy) -> np.ndarray:
-    """int8 [n]: 1 where the frame lies in any segment of the person (ids are compared as text), else 0.
-
-    Raises:
-        TypeError: a segment's person is not text.
-    """
+    """int8 [n]: 1 where the frame lies in any segment of the person (ids are compared as text), else 0."""
     labels = np.zeros(len(frames), np.int8)
     for segment in segments:
-        if not isinstance(segment.person, str):
-            raise TypeError(f"segment {segment.start}..{segment.end}: person {segment.person!r} is not text")
         if segment.person == person:
             end = frames <= segment.end if policy.end_inclusive else frames < segment.end
             labels[(frames >= segment.start) & end] = 1
@@ -236,5 +232,13 @@ def face_tracks(clip: str, raw: RawTrack, segments: Sequence[Segment], policy: P
         counts["track dropped: no usable record"] += 1
         return []
     person = raw.persons[int(np.argmin(np.where(np.isnan(raw.frames), np.inf, raw.frames)))]
-    return [FaceTrack(clip, raw.track, person, numbers, boxes, label_frames(numbers, person, segments, policy))
+    return [FaceTrack(clip, raw.track, person, numbers, boxes, _labels(raw, numbers, person, segments, policy))
             for numbers, boxes in fill(frames, corners, policy, raw.unmapped, counts)]
+
+
+def _labels(raw: RawTrack, frames: np.ndarray, person: str, segments: Sequence[Segment], policy: Policy) -> np.ndarray:
+    """int8 [n]: the track's own labels, unknown (-1) in frames between its records; else by the segments."""
+    if raw.labels is None:
+        return label_frames(frames, person, segments, policy)
+    label_of = dict(zip(raw.frames.tolist(), raw.labels.tolist(), strict=True))
+    return np.array([label_of.get(frame, -1) for frame in frames.tolist()], np.int8)

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import torch
 
-from gazepose.data.features import Features, empty_array
+from gazepose.data.features import Features
 from gazepose.data.index import PRIORS, Index
 from gazepose.data.quality import Scale, drop_in_evaluation, drop_in_training, fit_quality, quality_p, scaled
 from gazepose.keyed_random import uniform
@@ -264,10 +264,10 @@ def pool_of(index: Index, rule: WindowRule, centre: np.ndarray, shown: np.ndarra
     return pool % len(index), window.reshape(shown.shape), name, name
 
 
-def read_pool(index: Index, pool: np.ndarray, crop_size: int, empty: Callable[..., np.ndarray] = empty_array
+def read_pool(index: Index, pool: np.ndarray, crop_size: int, empty: Callable[..., np.ndarray] = np.empty
               ) -> np.ndarray:
     """The crops of some rows (BLACK: a black one), uint8 [F, S, S, 3]; resized when stored at another size."""
-    frames = empty((len(pool), crop_size, crop_size, 3))
+    frames = empty((len(pool), crop_size, crop_size, 3), np.uint8)
     same_size = index.facts.get("crop_size") == crop_size
     for crop, row in zip(frames, pool.tolist(), strict=True):
         if row == BLACK:
@@ -282,7 +282,7 @@ def read_pool(index: Index, pool: np.ndarray, crop_size: int, empty: Callable[..
 
 
 def make_batch(index: Index, rule: WindowRule, rows: np.ndarray, epoch: int, crop_size: int,
-               empty: Callable[..., np.ndarray] = empty_array, features: Features | None = None
+               empty: Callable[..., np.ndarray] = np.empty, features: Features | None = None
                ) -> dict[str, torch.Tensor]:
     """The batch of some centre rows (architecture: a window is seven indices into a pool of frames).
 
@@ -290,7 +290,7 @@ def make_batch(index: Index, rule: WindowRule, rows: np.ndarray, epoch: int, cro
         rows: int64 [B]; a bitwise complement (below zero) is a filler. Its label is -1 and `row` keeps the complement,
             so that it is neither learnt from nor scored.
         crop_size: pixels per side; crops stored at another size are resized.
-        empty: allocates the array of a shape (and dtype, if not uint8) that the frames are written into.
+        empty: allocates the array of a shape and dtype that the frames are written into.
         features: of the frames, instead of their pixels; without pixels nothing is flipped or cut.
 
     Returns:

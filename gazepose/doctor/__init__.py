@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any, get_args
 
 from gazepose.data.annotations import official_json, read_split
-from gazepose.data.box_table import Boxes, find_table, read_table
+from gazepose.data.box_table import find_table, read_table
 from gazepose.data.clip_crops import CropsFrom
 from gazepose.data.index import Index
 from gazepose.data.prepare import FOLDERS, PrepareConfig, has_pictures
+from gazepose.data.tracks import RawTrack
 from gazepose.data.video import SUFFIXES
 from gazepose.doctor.annotations import SplitExam, stored_clips
 from gazepose.doctor.checks import BAD_CLIP, Findings, remedies
@@ -150,7 +151,7 @@ def _judge_split(exam: SplitExam, has_clips: bool) -> None:
         findings.add("split_unusable", what="one label", **place, detail=f"all {totals['labelled']} faces are {state}")
 
 
-def _read_boxes(root: Path, split: str, findings: Findings) -> dict[str, dict[str, Boxes]] | None:
+def _read_boxes(root: Path, split: str, findings: Findings) -> dict[str, list[RawTrack]] | None:
     """A split's table of boxes, empty where it cannot be read; None where its annotations lie elsewhere."""
     with findings.catching("file_unusable", "table of boxes", root, "split_absent", split=split,
                            file=f"boxes/{split}.csv"):

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from gazepose.data.annotations import looking_segments, original_segments, original_tracks, raw_tracks
-from gazepose.data.box_table import Boxes, labelled_tracks, raw_track
 from gazepose.data.crops import outside
 from gazepose.data.tracks import POLICIES, FaceTrack, Policy, RawTrack, RuleCounts, Segment, face_tracks
 from gazepose.data.video import VideoFacts
@@ -26,12 +25,12 @@ Pictures = VideoFacts | ClipImages | None    # None: unknown, or not usable
 
 @dataclass
 class StoredClip:
-    """One clip of an annotation file, of a table of boxes (by track), or of the original scripts' folders in `root`."""
+    """One clip of an annotation file, of a table of boxes, or of the original scripts' folders in `root`."""
 
     uid: str
     root: Path
     annotated: dict[str, Any] | None = None
-    table: dict[str, Boxes] | None = None
+    table: list[RawTrack] | None = None
 
 
 @dataclass
@@ -56,7 +55,7 @@ def apply_policy(clip: StoredClip, policy: Policy) -> PolicyClip:
     reading, of_tracks = Counter[str](), Counter[str]()
     segments: list[Segment] | None = []
     if clip.table is not None:
-        raw_of_clip = [raw_track(name, boxes) for name, boxes in clip.table.items()]
+        raw_of_clip = clip.table
     elif clip.annotated is not None:
         segments = looking_segments(clip.annotated, policy, reading)
         raw_of_clip = raw_tracks(clip.annotated, policy, of_tracks)
@@ -69,8 +68,7 @@ def apply_policy(clip: StoredClip, policy: Policy) -> PolicyClip:
         reading += of_tracks
         for raw in raw_of_clip:
             counts = RuleCounts()
-            result.faces += (face_tracks(clip.uid, raw, segments, policy, counts) if clip.table is None
-                           else labelled_tracks(clip.uid, raw, clip.table[raw.track], policy, counts))
+            result.faces += face_tracks(clip.uid, raw, segments, policy, counts)
             result.rules += [(rule, number, {"clip": clip.uid, "track": raw.track, **(
                 {"frame": frame_number(counts.first[rule])} if rule in counts.first else {})})
                 for rule, number in counts.items() if number]

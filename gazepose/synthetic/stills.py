@@ -12,8 +12,8 @@ import simplejpeg
 from gazepose.data.crops import published_crop
 from gazepose.data.index import Index, write_index
 from gazepose.data.quality import fit_gaussian, laplacian_variance
-from gazepose.data.shards import ShardWriter, encode
-from gazepose.io import read_arrays, write_arrays
+from gazepose.data.shards import encode
+from gazepose.io import read_arrays, write_arrays, writing_bytes
 from gazepose.progress import Progress
 from gazepose.synthetic import camera, scene
 from gazepose.synthetic.plan import estimate_priors, measure_truth
@@ -58,15 +58,16 @@ def render_stills(root: Path, preset: str, seed: int, count: int, crop_size: int
                   jobs, progress)
     tables = [read_arrays(pieces / f"{n:04d}.npz") for n in batches]
     shard = pieces / "shard.bin"
-    with ShardWriter(shard) as writer:
-        base = [writer.append((pieces / f"{n:04d}.bin").read_bytes())[0] for n in batches]
+    with writing_bytes(shard) as file:
+        sizes = [file.write((pieces / f"{n:04d}.bin").read_bytes()) for n in batches]
     columns = {k: np.concatenate([table[k] for table in tables]) for k in tables[0]}
     write_index(folder, columns=columns, clips=[f"stills{n:04d}" for n in batches],
                 track_name=[f"still{i}" for table in tables for i in range(len(table["frame"]))],
                 track_clip=np.repeat(np.arange(len(tables)), [len(table["frame"]) for table in tables]),
-                track_start=np.arange(count + 1), clip_shard=np.zeros(len(tables), np.int32), clip_base=np.array(base),
-                shards=[shard], facts={**facts, "split": "stills", "policy": "clean", "decoder": "none",
-                                       "quality_fit": fit_gaussian(columns["quality"])})
+                track_start=np.arange(count + 1), clip_shard=np.zeros(len(tables), np.int32),
+                clip_base=np.cumsum(sizes) - sizes, shards=[shard],
+                facts={**facts, "split": "stills", "policy": "clean", "decoder": "none",
+                       "quality_fit": fit_gaussian(columns["quality"])})
     shutil.rmtree(pieces)
     return folder
 
@@ -76,14 +77,14 @@ def _render_batch(pieces: Path, preset: WorldPreset, seed: int, number: int, cou
     rng = generator(seed, "stills", number, 0)
     first_person = SPLITS.index("stills") * PEOPLE_PER_SPLIT + number * 1000
     rows: list[dict[str, np.ndarray]] = []
-    with ShardWriter(pieces / f"{number:04d}.bin") as writer:
+    with writing_bytes(pieces / f"{number:04d}.bin") as file:
         while len(rows) < count:
             still = _draw_still(rng, preset, seed, first_person + len(rows) // PER_PERSON)
             if still is None:
                 continue
             crop, truth = still
             shrinks = min(crop.shape[:2]) > 2 * crop_size
-            offset, length = writer.append(encode(cv2.resize(
+            offset, length = file.tell(), file.write(encode(cv2.resize(
                 crop, (crop_size, crop_size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)))
             rows.append({"frame": np.zeros(1, np.int32), "box": truth["crop_box"], "label": truth["label"],
                          "offset": np.array([offset]), "length": np.array([length]), "gaze": truth["gaze"],

@@ -116,9 +116,12 @@ def _compute(encoder: FrameEncoder, index: Index, rows: np.ndarray, crop_size: i
     chunks = chunks_of(folder, len(rows), shape)
     crops = sum(len(span) for span, file in zip(chunks.spans(), chunks.files(), strict=True) if file is None)
     bytes_each = 2 * math.prod(shape)
-    _check_room(folder, crops * bytes_each)
+    size, free = crops * bytes_each, shutil.disk_usage(folder.parent).free
+    if size > free:
+        raise OSError(f"{folder}: needs {size / 1e6:,.1f} MB, and {free / 1e6:,.1f} MB are free there -> make room "
+                      "(features of other backbones beside it may be deleted), or leave out --cache_features")
     processes.notify(f"features: {crops} crops of {split} go once, whole and unmirrored, through the frozen "
-                     f"{encoder.name}, {bytes_each} bytes each, {crops * bytes_each / 1e6:,.1f} MB -> {folder}")
+                     f"{encoder.name}, {bytes_each} bytes each, {size / 1e6:,.1f} MB -> {folder}")
 
     def blocks(spans: list[range]) -> Iterator[np.ndarray]:
         """One loader for all chunks, so that its workers decode the next chunk while this one is computed."""
@@ -148,11 +151,3 @@ def _maps(encoder: FrameEncoder, index: Index, pools: list[np.ndarray], crop_siz
             raise ValueError(f"{index.folder}: row {row}: {encoder.name} gives what float16 cannot hold (beyond "
                              "65504, or not a number) -> leave out --cache_features")
         yield maps.contiguous().cpu().numpy()
-
-
-def _check_room(folder: Path, size: int) -> None:
-    """Raises OSError where the disk has not so many bytes left."""
-    free = shutil.disk_usage(folder.parent).free
-    if size > free:
-        raise OSError(f"{folder}: needs {size / 1e6:,.1f} MB, and {free / 1e6:,.1f} MB are free there -> make room "
-                      "(features of other backbones beside it may be deleted), or leave out --cache_features")

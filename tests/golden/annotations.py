@@ -21,9 +21,9 @@ from gazepose.data.annotations import (
     segments_of,  # read_clips and read_original show its result in labels only
 )
 from gazepose.data.index import Index, write_index
-from gazepose.data.shards import ShardWriter
 from gazepose.data.tracks import POLICIES, Clip
 from gazepose.data.windows import centre_rows
+from gazepose.io import writing_bytes
 from golden import Result, apart, read, same, some
 
 BOX = 1e-6
@@ -100,8 +100,8 @@ def index_of(clips: list[Clip], folder: Path) -> Index:
     """The tracks as an index of crops that are never looked at."""
     tracks = [track for clip in clips for track in clip.tracks]
     frames = np.concatenate([track.frames for track in tracks])
-    with ShardWriter(folder / "shard") as writer:
-        places = np.array([writer.append(b"crop") for _ in frames])
+    with writing_bytes(folder / "shard") as writer:
+        places = np.array([(writer.tell(), writer.write(b"crop")) for _ in frames])
     uids = [clip.uid for clip in clips]
     return write_index(
         folder / "index", columns={"frame": frames, "box": np.concatenate([track.boxes for track in tracks]),

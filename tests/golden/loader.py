@@ -26,10 +26,11 @@ from gazepose.data.index import Index, add_columns, write_index
 from gazepose.data.join import join
 from gazepose.data.loader import make_loader
 from gazepose.data.quality import quality_p
-from gazepose.data.shards import ShardWriter, encode
+from gazepose.data.shards import encode
 from gazepose.data.tracks import POLICIES
 from gazepose.data.windows import BEHAVIOURS, WindowRule, centre_rows
 from gazepose.evaluation.metrics import class_weights
+from gazepose.io import writing_bytes
 from gazepose.models.queries import HeadPoseQueries, eye_centred
 from gazepose.training.augment import normalise
 
@@ -89,11 +90,11 @@ def clips_index(given: dict[str, Any], clip_uids: list[str], root: Path) -> Inde
     columns: dict[str, list[Any]] = {name: [] for name in ("frame", "label", "position", "offset", "length")}
     tracks = [track for clip in clips for track in clip.tracks]
     sizes = []
-    with ShardWriter(root / "shard") as writer:
+    with writing_bytes(root / "shard") as writer:
         for track in tracks:
             images = set(given["faces"][f"{track.clip}/{track.track}"])
             there = [place for place, frame in enumerate(track.frames.tolist()) if frame in images]
-            places = [writer.append(crop(int(track.frames[place]))) for place in there]
+            places = [(writer.tell(), writer.write(crop(int(track.frames[place])))) for place in there]
             sizes.append(len(there))
             columns["frame"] += track.frames[there].tolist()
             columns["label"] += track.labels[there].tolist()
