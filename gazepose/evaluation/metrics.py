@@ -80,13 +80,18 @@ class Scored:
         return {"tp": tp, "fp": fp, "fn": positives - tp, "tn": len(self.score) - positives - fp}
 
     @cached_property
+    def best_first(self) -> np.ndarray:
+        """Row numbers by falling score, ties in row order: int64 [N]."""
+        return _best_first(self.score)
+
+    @cached_property
     def ap_looking(self) -> float:
-        return average_precision(self.looking, self.score)
+        return _precision_at_hits(self.looking[self.best_first])
 
     @cached_property
     def ap_not_looking(self) -> float:
         # ranked by 1 - score, as published: subtraction rounds, so scores that differ by 1e-17 become ties
-        return average_precision(~self.looking, 1.0 - self.score)
+        return _precision_at_hits(~self.looking[_best_first(1.0 - self.score)])
 
 
 class Metric(NamedTuple):
@@ -109,9 +114,12 @@ def _balanced_accuracy(faces: Scored) -> float:
 
 
 def _auroc(faces: Scored) -> float:
-    from sklearn.metrics import roc_auc_score  # a second to import, so only when a metric is needed
-
-    return float(roc_auc_score(faces.looking, faces.score))
+    """Part of all pairs of a looking and another face whose scores are in that order; ties count half."""
+    hit, ranked = faces.looking[faces.best_first], faces.score[faces.best_first]
+    last = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))  # a threshold takes all rows of one score
+    above = np.concatenate([[0], np.cumsum(hit)[last]])
+    below = np.concatenate([[0], last + 1]) - above
+    return float((np.diff(below) * (above[1:] + above[:-1])).sum() / (2.0 * above[-1] * below[-1]))
 
 
 METRICS = {
