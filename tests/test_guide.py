@@ -187,8 +187,8 @@ def test_a_key_that_accelerate_does_not_know_fails(tmp_path):
         load_config_from_file(str(tmp_path / "bad.yaml"))
 
 
-@pytest.mark.parametrize("name", ["posetrain", "basetrain", "poseval", "baseval", "demo", "test", "hosts", "slurm",
-                                  "slurm_array", "slurm_sweep", "submit"])
+@pytest.mark.parametrize("name", ["train", "eval", "demo", "test", "hosts", "slurm", "slurm_array",
+                                  "slurm_sweep", "submit"])
 def test_a_script_says_first_what_it_does_how_long_and_what_to_expect(name: str):
     lines = (ROOT / "launch" / f"{name}.sh").read_text().splitlines()
     said = [line.split(":")[0] for line in lines[1:8] if re.match(r"# \w+( \w+)?:", line)]
