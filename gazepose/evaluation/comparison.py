@@ -146,8 +146,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def _sd(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return float(np.std(known, ddof=1)) if len(values) > 1 and len(known) == len(values) else None
+    return float(np.std(values, ddof=1)) if len(values) > 1 and None not in values else None  # type: ignore[arg-type]
 
 
 def resampled(label: np.ndarray, sets: Sequence[np.ndarray], clip: np.ndarray, metrics: Sequence[str] = ("mAP",),

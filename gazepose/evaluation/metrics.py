@@ -54,7 +54,7 @@ def average_precision(positive: np.ndarray, score: np.ndarray) -> float:
 def _finite(score: np.ndarray, rows: int) -> np.ndarray:
     score = np.asarray(score, np.float64)
     if score.shape != (rows,):
-        raise ValueError(f"scores: wanted one per label, shape ({rows},), got {score.shape}")
+        raise ValueError(f"scores: one per label was expected, shape ({rows},), not {score.shape}")
     if not np.isfinite(score).all():
         bad = np.flatnonzero(~np.isfinite(score))
         raise ValueError(f"scores: {len(bad)} of {rows} are not finite, the first is row {bad[0]}: {score[bad[0]]} "
@@ -91,7 +91,7 @@ class Scored:
     @cached_property
     def ap_not_looking(self) -> float:
         # ranked by 1 - score, as published: subtraction rounds, so scores that differ by 1e-17 become ties
-        return _precision_at_hits(~self.looking[_best_first(1.0 - self.score)])
+        return average_precision(~self.looking, 1.0 - self.score)
 
 
 class Metric(NamedTuple):
@@ -251,7 +251,7 @@ def head_pose_scores(fit: Sequence[float] | np.ndarray, pose: np.ndarray) -> np.
     x = _pose_features(pose)
     weight = np.array(fit, np.float64)
     if weight.shape != (x.shape[1],) or not np.isfinite(weight).all():
-        raise ValueError(f"head pose baseline: wanted {x.shape[1]} finite weights, got {fit!r:.80} -> the run's "
+        raise ValueError(f"head pose baseline: expected {x.shape[1]} finite weights, not {fit!r:.80} -> the run's "
                          "config.json was altered (head_pose_fit)")
     return 1.0 / (1.0 + np.exp(-np.clip(x @ weight, -30, 30)))
 
