@@ -50,11 +50,8 @@ def main() -> None:
     processes = share_preparation(accelerator, preparation.data_disk)
     source = find_source(config.data or data.data, data.preset).ready(processes)
     index = source.split(split, preparation, processes)
-    stride = config.stride
-    if stride is None and split == "test":
-        stride = config.guide.test_stride or data.test_stride
-    elif stride is None:
-        stride = config.guide.val_stride or data.val_stride
+    strides = {"test": config.guide.test_stride or data.test_stride, "val": config.guide.val_stride or data.val_stride}
+    stride = config.stride or strides[split]
     rows = chosen_rows(index, stride, config.limit)
     check_priors(network, index, rows, config.allow_unknown_priors)
     behaviour, scale, fit = BEHAVIOURS[network.behaviour], data.quality_scale, trained["quality_fit"]

@@ -62,7 +62,7 @@ def test_every_flag_of_the_guide_lands_in_its_field(kind, table, spelt):
 @pytest.mark.parametrize("flags, name, value", [
     (["--model", "GazeLSTM"], "model", "GazeLSTM"), (["--model", "BaselineLSTM"], "model", "BaselineLSTM"),
     (["--gaussian_drop"], "gaussian_drop", True), (["--exp_path", "out"], "exp_path", Path("out")),
-    (["--lr=3e-4"], "lr", 3e-4)])
+    (["--lr=3e-4"], "lr", 3e-4), (["--no_prior_head"], "prior_head", False)])
 def test_training_takes_the_other_spellings_too(flags, name, value):
     assert field(parse_train(flags)[0], name) == value
 

@@ -21,7 +21,6 @@ import numpy as np
 from gazepose.evaluation.metrics import METRICS, Scored, evaluate, known_faces, percent
 
 FEWEST_CLIPS = 5  # fewer have no interval
-INTERVAL = (2.5, 97.5)
 Interval = tuple[float, float]
 
 
@@ -137,7 +136,7 @@ def _gain(results: Sequence[Mapping[str, Any]], pairs: Sequence[tuple[int, int]]
 
 def _interval(drawn: np.ndarray) -> Interval:
     """Of the mean over the columns of [draws, sets]."""
-    low, high = np.percentile(drawn.mean(1), INTERVAL).tolist()
+    low, high = np.percentile(drawn.mean(1), (2.5, 97.5)).tolist()
     return low, high
 
 

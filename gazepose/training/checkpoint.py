@@ -116,11 +116,7 @@ def save_weights(folder: Path, model: nn.Module, config: Mapping[str, Any],
 
 
 def save_best(run: Path, model: nn.Module, config: Mapping[str, Any], step: int) -> Path:
-    """Write the weights of the best validation so far, under a new name in RUN/best; then remove older ones.
-
-    Raises:
-        ValueError: a weight is not finite; such a model is never saved.
-    """
+    """`save_weights` of the best validation so far, under a new name in RUN/best; then remove older ones."""
     folder = _new_name(run / BEST, step)
     save_weights(folder, model, config)
     _remove_others(folder.parent, {folder})
@@ -152,11 +148,7 @@ def save_training(run: Path, model: nn.Module, optimizer: torch.optim.Optimizer,
 
 
 def _finite_state(model: nn.Module) -> dict[str, torch.Tensor]:
-    """A model's entries on the CPU.
-
-    Raises:
-        ValueError: one is not finite, by name.
-    """
+    """A model's entries on the CPU, or a ValueError that names one which is not finite."""
     state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     for key, value in state.items():
         if not torch.isfinite(value).all():
