@@ -17,17 +17,18 @@ class Progress:
     Args:
         what: the job, such as "preparing train".
         total: of all units, those of an earlier run too; done: of that earlier run.
-        unit: one of them, such as "crop".
-        notify: gets the plain lines; where it is not `print`, the lines go there even in a terminal.
+        units: what they are, in the plural: "crops".
+        notify: prints the plain lines.
+        rank: only the first process shows a bar.
     """
 
-    def __init__(self, what: str, total: int, unit: str, notify: Callable[[str], None] = print, *, done: int = 0,
-                 seconds: float = SECONDS) -> None:
-        self.what, self.total, self.unit, self.notify, self.seconds = what, total, unit, notify, seconds
+    def __init__(self, what: str, total: int, units: str, notify: Callable[[str], None] = print, *, done: int = 0,
+                 rank: int = 0, seconds: float = SECONDS) -> None:
+        self.what, self.total, self.units, self.notify, self.seconds = what, total, units, notify, seconds
         self.done, self.fresh = done, 0
         self.began = self.last = time.monotonic()
-        self.bar = tqdm(total=total, initial=done, desc=what, unit=unit, leave=False,
-                        disable=notify is not print or not sys.stderr.isatty())
+        self.bar = tqdm(total=total, initial=done, desc=what, unit=f" {units}", leave=False,
+                        disable=rank > 0 or not sys.stderr.isatty())
 
     def __enter__(self) -> Self:
         return self
@@ -40,7 +41,7 @@ class Progress:
             self.last = now
             left = (now - self.began) / self.fresh * (self.total - self.done)
             self.notify(f"{self.what}: {note + ', ' if note else ''}{self.done / self.total:.0%} of {self.total} "
-                        f"{self.unit}s, about {duration(left)} left")
+                        f"{self.units}, about {duration(left)} left")
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:

@@ -286,9 +286,9 @@ def test_a_video_of_ones_own_is_scored_from_end_to_end(tmp_path, monkeypatch, ca
 
 
 @pytest.mark.parametrize(("flags", "message"), [
-    (["--video", "c.mp4", "--out", "other"], "error: your own videos need more flags -> give --video, --boxes and --out"),
-    (["--video", "c.mp4", "--boxes", "b.csv", "--out", "o", "--split", "test"], "error: your own videos need more flags -> give"),
-    ([], "error: --split is missing -> give train, val, test or stills")])
+    (["--video", "c.mp4", "--out", "other"], "your own videos need more flags -> give --video, --boxes"),
+    (["--video", "c.mp4", "--boxes", "b.csv", "--out", "o", "--split", "test"], "your own videos need more flags"),
+    ([], "--split is missing -> give train, val, test or stills")])
 def test_half_a_command_says_what_is_missing(monkeypatch, flags, message):
     with pytest.raises(SystemExit, match=message):
         typed(monkeypatch, "prepare", *flags)

@@ -4,6 +4,7 @@ import ast
 from pathlib import Path
 
 import pytest
+from sizes import lines, longest_function, package
 
 ROOT = Path(__file__).resolve().parents[1]
 BASE = ["io", "keyed_random", "processes", "progress"]
@@ -94,3 +95,9 @@ def test_a_package_has_one_door(package: str):
     users = [module for module, file in ALL.items() if any(name.split(".")[0] == package for name in imports(file))]
     inside = ONLY_HERE[package]
     assert users and all(any(user == door or user.startswith(door + ".") for door in inside) for user in users), users
+
+
+def test_files_and_functions_stay_short():
+    assert not {name: lines([file]) for name, file in ALL.items() if lines([file]) > 380}
+    length, function = longest_function(package())
+    assert length <= 100, f"{function} has {length} lines"

@@ -39,14 +39,14 @@ class Chunks:
                  if self._is_whole(path)}
         return [whole.get(_name(span)) for span in self.spans()]
 
-    def compute(self, blocks: Callable[[list[range]], Iterator[np.ndarray]], job: str, unit: str,
+    def compute(self, blocks: Callable[[list[range]], Iterator[np.ndarray]], job: str, units: str,
                 processes: Processes) -> None:
         """Compute the missing chunks. The processes share them out and wait for each other.
 
         Args:
             blocks: yields the values of the given chunks in order, as blocks [n, *shape]. A block never crosses the
                 end of its chunk. The same rows must give the same values.
-            job, unit: for the progress line, such as "head_pose" and "face".
+            job, units: for the progress line, such as "head_pose" and "faces".
         """
         spans = self.spans()
         missing = [span for span, file in zip(spans, self.files(), strict=True) if file is None]
@@ -56,7 +56,7 @@ class Chunks:
         self.folder.mkdir(parents=True, exist_ok=True)
         share = missing[processes.rank::processes.world_size]
         stream = blocks(share)
-        with Progress(job, sum(map(len, share)), unit, processes.notify) as progress:
+        with Progress(job, sum(map(len, share)), units, processes.notify, rank=processes.rank) as progress:
             for span in share:
                 write_column(self.folder, _name(span), self.dtype, (len(span), *self.shape),
                             self._blocks_of(span, stream, progress), DIGITS)

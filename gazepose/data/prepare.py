@@ -211,7 +211,8 @@ def _cut(clips: list[ClipCrops], split: str, jobs: int | None, processes: Proces
     """Cut this rank's clips; progress counts faces, because clips differ and the longest come first."""
     jobs_of_rank = jobs or max((os.cpu_count() or 1) // processes.world_size, 1)
     cutting = _in_this_process(clips) if jobs == 1 else _in_processes(clips, jobs_of_rank)
-    with Progress(f"preparing {split}", sum(clip.faces for clip in clips), "face", processes.notify) as progress:
+    with Progress(f"preparing {split}", sum(clip.faces for clip in clips), "faces", processes.notify,
+                  rank=processes.rank) as progress:
         for done, clip in enumerate(cutting, 1):
             progress.add(clip.faces, f"{done} of {len(clips)} clips")
 

@@ -96,7 +96,7 @@ def _examine_clips(root: Path, source: CropsFrom, clips: Iterable[StoredClip], u
     """Examine the listed clips (all, where there is no list); returns which clips the split's file annotates."""
     split, uids_of_file, bad = exam.split, set[str](), 0
     listed = set(uids or ())
-    with Progress(f"reading {split}", len(listed), "clip", notify) as progress:
+    with Progress(f"reading {split}", len(listed), "clips", notify) as progress:
         for clip in clips:
             is_listed = uids is None or clip.uid in listed
             if clip.uid in uids_of_file:

@@ -123,7 +123,7 @@ def check_crops(root: Path, findings: Findings, notify: Callable[[str], None]) -
         findings.add("name_unusable", entry.is_dir() and not is_id(entry.name), what="folder of a video", split="test",
                      detail=entry.name)
     frames: dict[tuple[str, str], list[int]] = {}
-    with Progress("reading the test crops", len(videos), "video", notify) as progress:
+    with Progress("reading the test crops", len(videos), "videos", notify) as progress:
         for video in videos:
             seen: set[tuple[str, str]] = set()
             for path, crop, _ in walk_crops(folder, video):

@@ -44,7 +44,7 @@ def extract(index: Index, column: str, measure: Callable[[np.ndarray], np.ndarra
     key = hashlib.sha256(json.dumps([column, depends, chunk, checksums]).encode()).hexdigest()[:16]
     chunks = Chunks(index.folder.with_name(f"{index.folder.name}.{column}-{key}"), len(index), chunk, shape, dtype)
     chunks.compute(lambda spans: (measure(np.arange(span.start, span.stop)) for span in spans),
-                   f"{index.folder}: {column}", "face", Processes())
+                   f"{index.folder}: {column}", "faces", Processes())
     values = chunks.values()
     put_column(index, column, values, source)
     shutil.rmtree(chunks.folder)

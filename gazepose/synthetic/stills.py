@@ -52,7 +52,7 @@ def render_stills(root: Path, preset: str, seed: int, count: int, crop_size: int
     batches = range(-(-count // BATCH))
     todo = [n for n in batches if not (pieces / f"{n:04d}.npz").exists()]
     notify(f"embedded world: {count} stills of {crop_size} pixels, into {folder}")
-    with Progress(f"rendering stills, {BATCH} at a time", len(batches), "batch", notify,
+    with Progress(f"rendering stills, {BATCH} at a time", len(batches), "batches", notify,
                   done=len(batches) - len(todo)) as progress:
         run_tasks(_render_batch, [(pieces, chosen, seed, n, min(BATCH, count - n * BATCH), crop_size) for n in todo],
                   jobs, progress)

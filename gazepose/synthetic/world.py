@@ -83,7 +83,7 @@ def render_world(root: Path, preset: str = "default", seed: int = 0, jobs: int |
     frames = len(clips) * chosen.shots * sum(chosen.frames) // 2
     notify(f"embedded world: {len(clips)} clips of preset {preset!r}, about {frames} frames of "
            f"{chosen.size[0]} x {chosen.size[1]}, into {root}" + (f"; {done} are done already" if done else ""))
-    with Progress("rendering the embedded world", len(clips), "clip", notify, done=done) as progress:
+    with Progress("rendering the embedded world", len(clips), "clips", notify, done=done) as progress:
         run_tasks(_render_clip, [(root, chosen, seed, *clip) for clip in todo], jobs, progress)
     _finish(root, chosen, seed, clips)
     return root

@@ -125,7 +125,7 @@ def _compute(encoder: FrameEncoder, index: Index, rows: np.ndarray, crop_size: i
         pools = [rows[at:min(at + FRAMES, span.stop)] for span in spans for at in span[::FRAMES]]
         return _maps(encoder, index, pools, crop_size, num_workers)
 
-    chunks.compute(blocks, f"features of {split}", "crop", processes)
+    chunks.compute(blocks, f"features of {split}", "crops", processes)
     if processes.rank == 0:
         seconds = time.monotonic() - began
         finish(folder, chunks, rows, {
