@@ -283,11 +283,11 @@ class InferConfig:
         return replace(trained, **given, rule=(*rules, *self.rule), crops_from=crops_from)
 
 
-def train_defaults(asked: TrainConfig, embedded: bool, gpu: bool) -> TrainConfig:
+def train_defaults(first: TrainConfig, embedded: bool, gpu: bool) -> TrainConfig:
     """Defaults that depend on the data, the device, the task, the model and its behaviour (README, Defaults)."""
-    gaze = asked.run.task == "gaze"
-    name: ModelName = "FaceGaze" if gaze and asked.model.model == "GazePose" else asked.model.model
-    lr, published, pixels = LEARNING_RATES[name], asked.model.behaviour == "published", not asked.data.cache_features
+    gaze = first.run.task == "gaze"
+    name: ModelName = "FaceGaze" if gaze and first.model.model == "GazePose" else first.model.model
+    lr, published, pixels = LEARNING_RATES[name], first.model.behaviour == "published", not first.data.cache_features
     schedule = "epoch" if published else "step"
     model, data = ModelFlags(model=name), DataConfig(flip=pixels, random_crop=pixels)
     if not embedded:
@@ -315,33 +315,31 @@ def readable_errors() -> Iterator[None]:
         raise SystemExit(f"error: {error}") from None
 
 
+@readable_errors()
 def parse(kind: type[Config], args: Sequence[str] | None = None, default: Config | None = None) -> Config:
     """Flags to a configuration; a mistyped flag ends the program with the nearest names."""
-    try:
-        args, notes = translate(sys.argv[1:] if args is None else args, "infer" if kind is InferConfig else "train")
-        if os.environ.get("RANK", "0") == "0":
-            for line in notes:
-                print(line, file=sys.stderr)
-        parsed = tyro.cli(kind, args=args, default=default, config=PLAIN_FLAGS, use_underscores=True)
-    except ValueError as error:
-        raise SystemExit(f"error: {error}") from None
+    args, notes = translate(sys.argv[1:] if args is None else args, "infer" if kind is InferConfig else "train")
+    if os.environ.get("RANK", "0") == "0":
+        for line in notes:
+            print(line, file=sys.stderr)
+    parsed = tyro.cli(kind, args=args, default=default, config=PLAIN_FLAGS, use_underscores=True)
     assert parsed is not None
     return parsed
 
 
+@readable_errors()
 def parse_train(args: Sequence[str] | None = None) -> tuple[TrainConfig, Source]:
     """Flags of training and the data set they mean; --help shows the defaults that hold here and now."""
     args = list(sys.argv[1:] if args is None else args)
     # read twice: the data set, the model and the task decide the defaults of the other flags
-    asked = parse(TrainConfig, [arg for arg in args if arg not in ("-h", "--help")])
-    with readable_errors():
-        source = find_source(asked.data.data, asked.data.preset)
-        args, _ = translate(args, "train")                           # its notes are on the terminal already
-    config = parse(TrainConfig, args, train_defaults(asked, source.preset is not None, torch.cuda.is_available()))
+    first = parse(TrainConfig, [arg for arg in args if arg not in ("-h", "--help")])
+    source = find_source(first.data.data, first.data.preset)
+    args, _ = translate(args, "train")                               # its notes are on the terminal already
+    config = parse(TrainConfig, args, train_defaults(first, source.preset is not None, torch.cuda.is_available()))
     data = config.data
     if data.cache_features and (data.flip or data.random_crop):
-        raise SystemExit("error: --cache_features with --flip or --random_crop: features are of whole, unmirrored "
-                         "crops -> leave one of them out")
+        raise ValueError("--cache_features with --flip or --random_crop: features are of whole, unmirrored crops -> "
+                         "leave one of them out")
     model = replace(config.model, gaze_head=config.run.gaze_weight > 0, image_size=config.prepare.crop_size)
     return replace(config, model=model), source
 
@@ -352,9 +350,9 @@ def check_priors(model: ModelConfig, index: Index, rows: np.ndarray, allow_unkno
     Raises:
         ValueError: `rows` have no known head pose with --prior_head, or no known landmark with --prior_landmark.
     """
-    wanted = (("head_pose", model.prior_head, index.head_pose, "--prior_head"),
-              ("landmarks", model.prior_landmark, index.landmarks, "--prior_landmark"))
-    for name, queried, column, flag in wanted:
+    queries = (("head_pose", model.prior_head, index.head_pose, "--prior_head"),
+               ("landmarks", model.prior_landmark, index.landmarks, "--prior_landmark"))
+    for name, queried, column, flag in queries:
         if queried and len(rows) and not allow_unknown and not np.isfinite(column[rows]).any():
             raise ValueError(f"{flag}: {index.folder} has no {name.replace('_', ' ')} of these faces -> bring it in "
                              f"with `python -m gazepose priors import {name} FILE --data {index.folder}`, or add "
@@ -363,12 +361,5 @@ def check_priors(model: ModelConfig, index: Index, rows: np.ndarray, allow_unkno
 
 def asdict(config: Any) -> dict[str, Any]:
     """A configuration as JSON values, without the guide's section: its flags change nothing."""
-    values = {}
-    for item in dataclasses.fields(config):
-        value = getattr(config, item.name)
-        if item.name == "guide":
-            continue
-        if dataclasses.is_dataclass(value):
-            value = asdict(value)
-        values[item.name] = str(value) if isinstance(value, Path) else value
-    return values
+    return dataclasses.asdict(config, dict_factory=lambda items: {
+        name: str(value) if isinstance(value, Path) else value for name, value in items if name != "guide"})

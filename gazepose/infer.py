@@ -40,22 +40,18 @@ def main() -> None:
     # ---- weights, and the configuration they were trained with
     start = config.checkpoint or checkpoint.newest_finished(Path("runs"))
     model, trained = checkpoint.read_model(start)
-    network = checkpoint.built(ModelConfig, trained["model"], start)
-    data = checkpoint.built(DataConfig, trained.get("data"), start)
-    preparation = config.preparation(checkpoint.built(PrepareConfig, trained.get("prepare"), start))
+    network = checkpoint.from_json(ModelConfig, trained["model"], start)
+    data = checkpoint.from_json(DataConfig, trained.get("data"), start)
+    preparation = config.preparation(checkpoint.from_json(PrepareConfig, trained.get("prepare"), start))
     config.guide.must_agree(vars(network), start, config.split)
     accelerator.print(f"model: {network.model} from {start}")
 
     # ---- data
     processes = share_preparation(accelerator, preparation.data_disk)
-    root = config.data or (Path(data.data) if data.data else None)
-    source = find_source(root, data.preset).ready(processes)
+    source = find_source(config.data or data.data, data.preset).ready(processes)
     index = source.split(split, preparation, processes)
-    stride = config.stride
-    if stride is None and split == "test":
-        stride = config.guide.test_stride or data.test_stride
-    elif stride is None:
-        stride = config.guide.val_stride or data.val_stride
+    strides = {"test": config.guide.test_stride or data.test_stride, "val": config.guide.val_stride or data.val_stride}
+    stride = config.stride or strides[split]
     rows = chosen_rows(index, stride, config.limit)
     check_priors(network, index, rows, config.allow_unknown_priors)
     behaviour, scale, fit = BEHAVIOURS[network.behaviour], data.quality_scale, trained["quality_fit"]

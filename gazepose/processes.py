@@ -1,4 +1,4 @@
-"""What a process owes the machine: it ends with its launcher, stops when asked to, and shares work with others.
+"""How a process ends with its launcher, stops when it is asked to, starts workers, and shares work with others.
 
 The standard library only, so that train.py can call it before the slow imports.
 """
@@ -21,7 +21,7 @@ from typing import Any
 
 EXIT_PREEMPTED = 75              # EX_TEMPFAIL of sysexits.h: the same command with --resume goes on
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
-LAUNCHED = {"ACCELERATE_MIXED_PRECISION", "TORCHELASTIC_RUN_ID"}     # what accelerate's two launchers and torchrun set
+LAUNCHED = {"ACCELERATE_MIXED_PRECISION", "TORCHELASTIC_RUN_ID"}     # set by accelerate's two launchers and torchrun
 _PR_SET_PDEATHSIG = 1            # prctl(2)
 
 
@@ -39,7 +39,7 @@ class Processes:
 
 
 class Preempted(BaseException):
-    """A stop was asked for. No Exception, so that nothing between the signal and the run's end takes it for one."""
+    """A signal asked for a stop. A BaseException, so that no `except Exception` before the run's end catches it."""
 
 
 class StopRequest:
@@ -49,16 +49,16 @@ class StopRequest:
     """
 
     def __init__(self) -> None:
-        self.asked = False
+        self.stopping = False
         self.at_once = True
         for number in STOP_SIGNALS:
             signal.signal(number, self._note)
 
     def __call__(self) -> bool:
-        return self.asked
+        return self.stopping
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        first, self.asked = not self.asked, True
+        first, self.stopping = not self.stopping, True
         if first and self.at_once:
             raise Preempted(f"{signal.Signals(number).name}, with nothing to save")
 
@@ -70,12 +70,12 @@ def end_with_parent(number: int) -> None:
     parent = os.getppid()
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
-    if os.getppid() != parent:                   # it died in between
+    if os.getppid() != parent:                   # the parent died before prctl
         os.kill(os.getpid(), number)
 
 
 def end_with_launcher() -> None:
-    """Take the death of the launcher for a SIGTERM: neither a signal to it nor its end leaves a process behind.
+    """Treat the death of the launcher as a SIGTERM, so that it leaves no process behind.
 
     A process that no launcher started may outlive its parent, as under nohup.
     """
@@ -85,15 +85,14 @@ def end_with_launcher() -> None:
 
 @contextmanager
 def without_main_script() -> Iterator[None]:
-    """Processes started in this block do not import the main script anew, which is of no use to them and takes seconds.
-    """
+    """Processes started in this block do not import the main script: they do not need it, and it takes seconds."""
     main = sys.modules["__main__"]
-    kept = {name: main.__dict__.pop(name, None) for name in ("__file__", "__spec__")}
+    before = {name: main.__dict__.pop(name, None) for name in ("__file__", "__spec__")}
     main.__spec__ = None
     try:
         yield
     finally:
-        main.__dict__.update({name: value for name, value in kept.items() if name == "__spec__" or value})
+        main.__dict__.update({name: value for name, value in before.items() if name == "__spec__" or value})
 
 
 class _Worker(ForkServerProcess):
@@ -108,17 +107,17 @@ class _WorkerContext(ForkServerContext):
 
 
 WORKERS = _WorkerContext()
-"""how workers are started that load batches or cut clips"""
+"""starts the workers that load batches or cut clips"""
 
 
 @functools.cache
 def shield_workers() -> None:
-    """Start the process that loader workers are forked from so that it, and they, never see a stop signal.
+    """Start the process that loader workers are forked from; it and its workers block the stop signals.
 
-    A scheduler signals all processes of a job, and a batch that is being loaded is still needed for the step that is
-    saved. What hears no SIGTERM is killed at the end of the program, where multiprocessing would wait for it.
+    A scheduler signals all processes of a job, but the batch that a worker loads is needed for the step that is saved.
+    A worker that blocks SIGTERM is killed at the end of the program, where multiprocessing would wait for it.
 
-    That process imports in the background what workers need, once for all of them.
+    The process imports the modules of the workers in the background, once for all of them.
     """
     multiprocessing.set_forkserver_preload(["gazepose.data.loader"])
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
@@ -132,7 +131,7 @@ def shield_workers() -> None:
 
 
 def hear_stop_signals() -> None:
-    """For a child of the shielded process that is to end on SIGTERM all the same."""
+    """Unblock the stop signals, in a child of that process which SIGTERM should end."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
 

@@ -85,10 +85,10 @@ def train(config: TrainConfig, source: Source, accelerator: Accelerator, log: Ru
                       f"windows, class weights {weights[0]:.3f} {weights[1]:.3f}")
 
     # ---- model
-    found = find_checkpoint(log.folder, accelerator) if run.resume else None
+    resumed = find_checkpoint(log.folder, accelerator) if run.resume else None
     torch.manual_seed(run.seed)
     model = build_model(config.model).to(memory_format=torch.channels_last)
-    if found is None:
+    if resumed is None:
         initial_weights(model, config, source, log.folder, accelerator)
     if run.sync_batchnorm:
         model = sync_batchnorm(model)
@@ -103,14 +103,14 @@ def train(config: TrainConfig, source: Source, accelerator: Accelerator, log: Ru
 
     # ---- resume, also mid-epoch
     progress = Progress(world_size=accelerator.num_processes)
-    if found is not None:
-        progress = checkpoint.resume(found, model, optimizer, accelerator.scaler, accelerator.num_processes,
+    if resumed is not None:
+        progress = checkpoint.resume(resumed, model, optimizer, accelerator.scaler, accelerator.num_processes,
                                      run.elastic)
         data.order.epoch = progress.epoch
         if progress.consumed and progress.order != data.order.fingerprint():
-            raise ValueError(f"{found}: stopped within an epoch of other windows, or in another order -> resume with "
+            raise ValueError(f"{resumed}: stopped within an epoch of other windows, or in another order -> resume with "
                              f"the data, --seed, --train_stride, ... of {log.folder / 'config.json'}")
-        accelerator.print(f"resume: {found}, epoch {progress.epoch + 1}, step {progress.step}, "
+        accelerator.print(f"resume: {resumed}, epoch {progress.epoch + 1}, step {progress.step}, "
                           f"best mAP {progress.best_mAP:.3f}")
     if config.data.cache_features:
         accelerator.print("features: of whole, unmirrored crops, so --flip and --random_crop are off")
@@ -208,13 +208,13 @@ def open_splits(config: TrainConfig, source: Source, accelerator: Accelerator, p
 
 
 def find_checkpoint(folder: Path, accelerator: Accelerator) -> Path | None:
-    """The newest whole checkpoint of a run, or None, with a line for what was found."""
-    found, damaged = from_main(accelerator, lambda: checkpoint.newest_whole(folder))
+    """The newest whole checkpoint of a run, or None; prints a line about each that was skipped."""
+    newest, damaged = from_main(accelerator, lambda: checkpoint.newest_whole(folder))
     for reason in damaged:
         accelerator.print(f"resume: skipped a damaged checkpoint: {reason}")
-    if found is None:
+    if newest is None:
         accelerator.print(f"resume: {folder} has no checkpoint yet, so the run starts anew")
-    return found
+    return newest
 
 
 def initial_weights(model: nn.Module, config: TrainConfig, source: Source, folder: Path, accelerator: Accelerator

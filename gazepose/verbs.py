@@ -98,13 +98,13 @@ def submit(csv: Path, /, index: Path | None = None, json: Path | None = None) ->
     """
     from gazepose.evaluation import submission
     from gazepose.evaluation.predictions import faces
-    made = csv
+    handed_in = csv
     if csv.suffix != ".json":
-        made = json or csv.with_name("submission.json")
-        print(f"{submission.csv_to_json(csv, made)} faces -> {made}")
+        handed_in = json or csv.with_name("submission.json")
+        print(f"{submission.csv_to_json(csv, handed_in)} faces -> {handed_in}")
     if index is not None:
         opened = Index.open(index)
-        count = submission.check(made, faces(opened, np.arange(len(opened))))
+        count = submission.check(handed_in, faces(opened, np.arange(len(opened))))
         print(f"checked: {count} faces, every one once")
 
 

@@ -61,7 +61,7 @@ def test_a_best_state_that_dies_leaves_the_one_before(tmp_path, model, monkeypat
         checkpoint.save_best(tmp_path, model, {}, 9)
     again = folder.with_name("step-00000009-2")
     assert checkpoint.steps_in(tmp_path / "best") == [folder, again]
-    assert checkpoint.weights_folder(tmp_path) == checkpoint.verified(again)
+    assert checkpoint.weights_folder(tmp_path) == checkpoint.verify(again)
     monkeypatch.undo()
     checkpoint.save_best(tmp_path, model, {}, 12)
     assert [path.name for path in (tmp_path / "best").iterdir()] == ["step-00000012"]
@@ -91,7 +91,7 @@ def test_an_altered_file_is_named(tmp_path, model, name):
 def test_a_missing_file_is_named(tmp_path, model):
     (saved(tmp_path / "best", model) / checkpoint.CONFIG).unlink()
     with pytest.raises(FileNotFoundError, match="config.json: missing, though the manifest names it"):
-        checkpoint.verified(tmp_path / "best")
+        checkpoint.verify(tmp_path / "best")
 
 
 def test_a_checkpoint_of_another_model_names_the_difference(tmp_path, model):

@@ -161,16 +161,6 @@ def test_a_wrong_flag_says_what_was_meant(flags, wanted, capsys):
     assert wanted in capsys.readouterr().err + str(ended.value)
 
 
-def test_the_guides_spellings():
-    config, _ = parse_train(["--model", "GazePose", "--prior_head", "--prior_landmark", "--mesh", "--Gaussiandrop",
-                             "--split", "3", "--dsplit", "0.2", "--csplit", "0.5", "--weights", "0.1", "0.9",
-                             "--train_path", "here", "--num_encoder_layers", "3", "--nheads", "4"])
-    assert config.model.prior_head and config.model.prior_landmark and config.data.gaussian_drop
-    assert (config.model.split, config.model.dsplit, config.model.csplit) == (3, 0.2, 0.5)
-    assert config.run.weights == (0.1, 0.9) and config.run.exp_path == Path("here") and config.model.nheads == 4
-    assert not parse_train(["--no_prior_head"])[0].model.prior_head
-
-
 @pytest.mark.parametrize("flags, split", [
     ([], "val"), (["--split", "test"], "test"), (["--val"], "val"), (["--eval", "--split", "1"], "test"),
     (["--val", "--split", "3"], "val")])

@@ -100,6 +100,12 @@ def grey_rows(index_of):
     return index_of([range(100)], label=[0] * 50 + [1] * 50)
 
 
+def loader_of(accelerator: Accelerator, index, count: int, batch_size: int = 10):
+    """A prepared loader of the first rows of an index."""
+    return accelerator.prepare(
+        make_loader(index, WindowRule(), np.arange(count), batch_size=batch_size, crop_size=16))
+
+
 def trained(index, accumulation: int = 1, batch_size: int = 20, poison: bool = False, epochs: int = 1,
             save_every: int | None = None):
     torch.manual_seed(0)
@@ -177,9 +183,8 @@ def test_records_of_steps_that_come_again_are_cut(tmp_path):
 
 
 def test_a_stop_is_said_with_the_step_and_between_two_batches_of_a_prediction(grey_rows):
-    accelerator = Accelerator(cpu=True)
-    loader = accelerator.prepare(make_loader(grey_rows, WindowRule(), np.arange(100), batch_size=10, crop_size=16))
-    model = Grey()
+    accelerator, model = Accelerator(cpu=True), Grey()
+    loader = loader_of(accelerator, grey_rows, 100)
     asked = iter([False, True])
     steps = train_steps(accelerator, model, make_optimizer(model, OptimConfig()), loader, step=0, total=5, seed=0,
                         loss=LossRule(), optim=OptimConfig(), stop=lambda: next(asked))
@@ -189,10 +194,8 @@ def test_a_stop_is_said_with_the_step_and_between_two_batches_of_a_prediction(gr
 
 
 def test_every_row_is_scored_once_and_in_order(index_of):
-    index = index_of([range(37)])
-    accelerator = Accelerator(cpu=True)
-    loader = accelerator.prepare(make_loader(index, WindowRule(), np.arange(37), batch_size=10, crop_size=16))
-    model = Grey()
+    accelerator, model = Accelerator(cpu=True), Grey()
+    loader = loader_of(accelerator, index_of([range(37)]), 37)
     nn.init.constant_(model.head.weight, 0)
     model.head.weight.data[1] = 1.0                     # brighter, that is later, rows score higher
     said = predict(accelerator, model, loader, np.arange(37))
@@ -215,8 +218,7 @@ def test_flip_averaging_is_the_mean_over_a_picture_and_its_mirror(index_of):
     flipped.forward = lambda frames, *others: forward(frames.flip(3), *others)          # sees each picture mirrored
 
     def said(index, model, **how):
-        loader = accelerator.prepare(make_loader(index, WindowRule(), np.arange(7), batch_size=3, crop_size=16))
-        return predict(accelerator, model, loader, np.arange(7), **how)
+        return predict(accelerator, model, loader_of(accelerator, index, 7, 3), np.arange(7), **how)
 
     noise = index_of([range(7)], noise=True)
     plain, mirrored, both = said(noise, model), said(noise, flipped), said(noise, model, flip_average=True)
@@ -231,9 +233,8 @@ def test_flip_averaging_is_the_mean_over_a_picture_and_its_mirror(index_of):
 
 
 def test_a_missing_row_is_an_error(index_of):
-    index = index_of([range(37)])
     accelerator = Accelerator(cpu=True)
-    loader = accelerator.prepare(make_loader(index, WindowRule(), np.arange(36), batch_size=10, crop_size=16))
+    loader = loader_of(accelerator, index_of([range(37)]), 36)
     with pytest.raises(RuntimeError, match="predicted 36 rows, 36 of them distinct, for 37 windows"):
         predict(accelerator, Grey(), loader, np.arange(37))
 
@@ -241,7 +242,5 @@ def test_a_missing_row_is_an_error(index_of):
 def test_scores_that_are_not_finite_are_an_error(index_of):
     accelerator, model = Accelerator(cpu=True), Grey()
     nn.init.constant_(model.head.weight, math.nan)
-    loader = make_loader(index_of([range(5)]), WindowRule(), np.arange(5), batch_size=5, crop_size=16)
-    loader = accelerator.prepare(loader)
     with pytest.raises(RuntimeError, match="5 of 5 scores are not finite"):
-        predict(accelerator, model, loader, np.arange(5))
+        predict(accelerator, model, loader_of(accelerator, index_of([range(5)]), 5), np.arange(5))

@@ -383,7 +383,7 @@ def test_no_name_leads_out_of_its_folder(tmp_path):
 
     def of_manifest(text: str) -> Any:
         (weights / checkpoint.MANIFEST).write_text(json.dumps({text: "0" * 64}))
-        return checkpoint.verified(weights)
+        return checkpoint.verify(weights)
 
     def of_original(text: str) -> Any:
         folder = tmp_path / "original" / "c"
@@ -724,7 +724,7 @@ def test_two_thousand_spoilt_settings_are_refused_or_right(seed):
         kind = kinds[number % 3]
         facts = spoilt(copy.deepcopy(whole[kind]), chance)
         try:
-            made_of = checkpoint.built(kind, facts, Path("config.json"))
+            made_of = checkpoint.from_json(kind, facts, Path("config.json"))
         except ValueError as error:
             assert str(error).startswith(f"config.json: {kind.__name__}: ") and "->" in str(error)
         else:

@@ -102,7 +102,6 @@ def test_a_help_text_that_names_a_default_names_the_one_that_holds():
     text = flags_page().split("## infer.py")[0]
     for stated, default in re.findall(r"default:? (\d[\d.]*)[^()]*\(default: ([^)]+)\)", text):
         assert default == "None" or float(stated.rstrip(".")) == float(default)
-    assert "px want" not in text
 
 
 def test_the_page_of_flags_is_what_the_command_makes():

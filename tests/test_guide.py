@@ -62,7 +62,7 @@ def test_every_flag_of_the_guide_lands_in_its_field(kind, table, spelt):
 @pytest.mark.parametrize("flags, name, value", [
     (["--model", "GazeLSTM"], "model", "GazeLSTM"), (["--model", "BaselineLSTM"], "model", "BaselineLSTM"),
     (["--gaussian_drop"], "gaussian_drop", True), (["--exp_path", "out"], "exp_path", Path("out")),
-    (["--lr=3e-4"], "lr", 3e-4)])
+    (["--lr=3e-4"], "lr", 3e-4), (["--no_prior_head"], "prior_head", False)])
 def test_training_takes_the_other_spellings_too(flags, name, value):
     assert field(parse_train(flags)[0], name) == value
 
@@ -187,8 +187,8 @@ def test_a_key_that_accelerate_does_not_know_fails(tmp_path):
         load_config_from_file(str(tmp_path / "bad.yaml"))
 
 
-@pytest.mark.parametrize("name", ["posetrain", "basetrain", "poseval", "baseval", "demo", "test", "hosts", "slurm",
-                                  "slurm_array", "slurm_sweep", "submit"])
+@pytest.mark.parametrize("name", ["train", "eval", "demo", "test", "hosts", "slurm", "slurm_array",
+                                  "slurm_sweep", "submit"])
 def test_a_script_says_first_what_it_does_how_long_and_what_to_expect(name: str):
     lines = (ROOT / "launch" / f"{name}.sh").read_text().splitlines()
     said = [line.split(":")[0] for line in lines[1:8] if re.match(r"# \w+( \w+)?:", line)]

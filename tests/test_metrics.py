@@ -111,7 +111,7 @@ def test_head_pose_baseline_survives_classes_that_separate_and_classes_that_lack
     assert head_pose_scores(fit_head_pose(pose, np.zeros(100, int)), pose).max() < 0.1
     assert fit_head_pose(pose, np.full(100, -1)) is None and fit_head_pose(pose * np.nan, np.ones(100)) is None
     for altered in ([0.0] * 10, [np.nan] * 11):
-        with pytest.raises(ValueError, match="wanted 11 finite weights"):
+        with pytest.raises(ValueError, match="expected 11 finite weights"):
             head_pose_scores(altered, pose)
 
 

@@ -81,6 +81,10 @@ def records(run: Run) -> list[dict]:
     return [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
 
 
+def has_records(run: Run, count: int) -> bool:
+    return (run.folder / "metrics.jsonl").exists() and len(records(run)) >= count
+
+
 def rows(run: Run) -> list[int]:
     files = run.folder.parent.glob(f"{run.folder.name}.rows.*")
     return [int(row) for file in files for row in file.read_text().split()]
@@ -112,7 +116,7 @@ def test_a_signal_is_heard_once_and_a_save_is_finished(rig, fault):
 
 def test_a_folder_is_held_by_one_training(rig):
     run = rig.start("held", fault=("after_step", 2, "sleep"))
-    run.until(lambda: run.folder.exists() and (run.folder / "metrics.jsonl").exists() and len(records(run)) == 2)
+    run.until(lambda: has_records(run, 2))
     second = rig.run("held", "--resume", ends=1)
     assert f"process {run.pids[0]} on " in second.log() and "give another --exp_path" in second.log()
     assert run.status()["state"] == "running"
@@ -127,7 +131,7 @@ def test_a_folder_is_held_by_one_training(rig):
 @pytest.mark.parametrize("fault, reason", [("fail", "ZeroDivisionError: on purpose"), ("hit", "gloo")])
 def test_a_process_that_ends_ends_the_job_with_a_reason(rig, fault, reason):
     run = rig.start(f"ends-{fault}", world=2, fault=("after_step", 2, fault, signal.SIGKILL, 1))
-    run.until(lambda: len(records(run)) >= 2 if (run.folder / "metrics.jsonl").exists() else False)
+    run.until(lambda: has_records(run, 2))
     codes = run.wait(10)
     assert codes[0] == 1 and codes[1] in (1, -9)
     assert run.status()["state"] == "failed" and reason in run.status()["reason"]
@@ -135,7 +139,7 @@ def test_a_process_that_ends_ends_the_job_with_a_reason(rig, fault, reason):
 
 def test_a_launcher_that_is_killed_leaves_a_checkpoint_and_no_process(rig):
     run = rig.start("orphan", world=2, launcher=True, fault=("after_step", 2, "sleep", 0.3, 1))
-    run.until(lambda: len(records(run)) >= 1 if (run.folder / "metrics.jsonl").exists() else False)
+    run.until(lambda: has_records(run, 1))
     os.kill(run.pids[0], signal.SIGKILL)
     run.until(lambda: not any(alive(pid) for pid in run.pids[1:]), 10)
     assert run.status()["state"] == "preempted" and newest_whole(run.folder)[0]

@@ -85,7 +85,7 @@ def test_json_of_another_form_is_refused(tmp_path):
     path = tmp_path / "s.json"
     entry = {"video_id": "v2", "unique_id": "u3", "track_id": "k1", "label": 1, "score": 0.5}
     whole = {"version": "1.0", "challenge": "ego4d_looking_at_me", "results": [entry]}
-    for change, message in [({"version": "2"}, "version is '2', wanted '1.0'"),
+    for change, message in [({"version": "2"}, "version is '2', not '1.0'"),
                             ({"results": [entry | {"track_id": 7}]}, "1 ids that are not text .*entry 1: .*7"),
                             ({"results": [entry | {"label": 0}]}, "1 labels other than 1: entry 1: 0"),
                             ({"results": [entry | {"score": "0.5"}]}, "1 scores not finite"),
@@ -99,7 +99,7 @@ def test_json_of_another_form_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(("text", "message"), [
-    ("clip,track,frame,x1,y1,x2,y2,label,score\n", "line 1: .* got 9 columns -> give the pred.csv of the test split"),
+    ("clip,track,frame,x1,y1,x2,y2,label,score\n", "line 1: .* not 9 columns -> give the pred.csv of the test split"),
     ("v,u,t,1,0.5\nv,u,t,1,high\n", "line 2: label '1' or score 'high' is not a number"),
     ("v,u,t,0,0.5\n", "line 1: label is 0 -> it must be 1"),
 ])

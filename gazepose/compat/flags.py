@@ -33,8 +33,6 @@ INSTEAD = {
 }
 """what to write instead; the program ends"""
 ONLY_TRAINING = ("train_path", "train_stride", "epochs", "lr", "weights")
-
-
 RULES = {rule.name: rule.type for rule in fields(Policy) if rule.name != "name"}
 """rules of a policy: --max_gap 30 becomes --rule max_gap=30"""
 
@@ -96,19 +94,16 @@ class GuideInference:
         Raises:
             ValueError: another split, or two that contradict each other.
         """
-        flags = {"val": ("--val", self.val), "test": ("--eval", self.eval)}
-        names = [name for name, (_, on) in flags.items() if on]
-        spelt = [flag for flag, on in flags.values() if on]
-        if bins_of(split) is not None and not names:
+        named = {flag: name for flag, name, on in (("--val", "val", self.val), ("--eval", "test", self.eval)) if on}
+        if bins_of(split) is not None and not named:
             raise ValueError(f"--split {split} -> give val or test, or --val or --eval beside the number")
         if split is not None and bins_of(split) is None:
-            if split not in flags:
+            if split not in ("val", "test"):
                 raise ValueError(f"--split {split} -> give val or test")
-            names.append(split)
-            spelt.append(f"--split {split}")
-        if len(set(names)) > 1:
-            raise ValueError(f"{' and '.join(spelt)} contradict each other -> give one split (--eval is the test set)")
-        return names[0] if names else "val"
+            named[f"--split {split}"] = split
+        if len(set(named.values())) > 1:
+            raise ValueError(f"{' and '.join(named)} contradict each other -> give one split (--eval is the test set)")
+        return next(iter(named.values()), "val")
 
     def must_agree(self, trained: Mapping[str, Any], start: Path, split: str | None = None) -> None:
         """Compare the model options that were given with those of the checkpoint.

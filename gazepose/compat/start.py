@@ -14,22 +14,18 @@ from torch import nn
 from gazepose.compat.checkpoints import Published, cached_imagenet, load_into, read_published
 from gazepose.io import read_tensors, sha256_of
 from gazepose.models import build_model
-from gazepose.training.checkpoint import MANIFEST, WEIGHTS, save_weights, verified, weights_folder
+from gazepose.training.checkpoint import MANIFEST, WEIGHTS, save_weights, verify, weights_folder
 
 IMPORTED = "imported.json"
-"""which entry of a published file became which of ours, and which were left"""
+"""which entry of a published file became which of ours, and which were not used"""
 
 
-def read_published_model(path: Path) -> tuple[nn.Module, dict[str, Any]]:
-    """A published file as a model with its weights, and the configuration it was trained with.
+def model_of(path: Path, published: Published) -> tuple[nn.Module, dict[str, Any]]:
+    """The content of a published file as a model with its weights, and the configuration it was trained with.
 
     Raises:
-        ValueError: not a published file, or Gaze360's, which has no head for looking.
+        ValueError: Gaze360's file, which has no head for looking.
     """
-    return _model_of(path, read_published(path))
-
-
-def _model_of(path: Path, published: Published) -> tuple[nn.Module, dict[str, Any]]:
     if published.kind == "Gaze360":
         raise ValueError(f"{path}: Gaze360's network says where a face looks, not whether at the camera -> start a "
                          f"training from it: accelerate launch train.py --checkpoint {path}")
@@ -50,9 +46,9 @@ def import_published(path: Path, folder: Path) -> dict[str, Any]:
         FileExistsError: `folder` is something else than a checkpoint.
     """
     if folder.exists() and not (folder / MANIFEST).is_file() and (folder.is_file() or any(folder.iterdir())):
-        raise FileExistsError(f"{folder}: exists and is no checkpoint -> give --out a folder that is not there yet")
+        raise FileExistsError(f"{folder}: exists and is no checkpoint -> give --out a folder that does not exist yet")
     published = read_published(path)
-    model, config = _model_of(path, published)
+    model, config = model_of(path, published)
     facts = {"file": str(path), "sha256": sha256_of(path), "kind": published.kind, "taken": published.taken,
              "left": published.left}
     save_weights(folder, model, config, {IMPORTED: facts})
@@ -97,7 +93,7 @@ def start_from(model: nn.Module, path: Path) -> Start:
         kind, state, unknown = published.kind, published.state, published.left
         theirs = {ours: name for name, ours in published.taken.items()}
     else:
-        kind, state, unknown, theirs = "one of ours", read_tensors(verified(weights_folder(path)) / WEIGHTS), [], {}
+        kind, state, unknown, theirs = "one of ours", read_tensors(verify(weights_folder(path)) / WEIGHTS), [], {}
     try:
         taken, left = load_into(model, state)
     except ValueError as error:

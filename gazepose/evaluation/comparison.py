@@ -21,7 +21,6 @@ import numpy as np
 from gazepose.evaluation.metrics import METRICS, Scored, evaluate, known_faces, percent
 
 FEWEST_CLIPS = 5  # fewer have no interval
-INTERVAL = (2.5, 97.5)
 Interval = tuple[float, float]
 
 
@@ -137,7 +136,7 @@ def _gain(results: Sequence[Mapping[str, Any]], pairs: Sequence[tuple[int, int]]
 
 def _interval(drawn: np.ndarray) -> Interval:
     """Of the mean over the columns of [draws, sets]."""
-    low, high = np.percentile(drawn.mean(1), INTERVAL).tolist()
+    low, high = np.percentile(drawn.mean(1), (2.5, 97.5)).tolist()
     return low, high
 
 
@@ -146,8 +145,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def _sd(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return float(np.std(known, ddof=1)) if len(values) > 1 and len(known) == len(values) else None
+    return float(np.std(values, ddof=1)) if len(values) > 1 and None not in values else None  # type: ignore[arg-type]
 
 
 def resampled(label: np.ndarray, sets: Sequence[np.ndarray], clip: np.ndarray, metrics: Sequence[str] = ("mAP",),

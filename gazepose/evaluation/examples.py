@@ -1,6 +1,6 @@
 """Examples: which tracks and mistakes of a split the report shows, and their crops and names.
 
-The choice needs a table of scores only. The crops come from the index; the few that are shown are kept in
+The choice needs a table of scores only. The crops come from the index; the few that are shown are copied to
 val.faces.npz beside the table, so that a run's folder can be copied to a machine without the data set.
 """
 

@@ -54,7 +54,7 @@ def average_precision(positive: np.ndarray, score: np.ndarray) -> float:
 def _finite(score: np.ndarray, rows: int) -> np.ndarray:
     score = np.asarray(score, np.float64)
     if score.shape != (rows,):
-        raise ValueError(f"scores: wanted one per label, shape ({rows},), got {score.shape}")
+        raise ValueError(f"scores: one per label was expected, shape ({rows},), not {score.shape}")
     if not np.isfinite(score).all():
         bad = np.flatnonzero(~np.isfinite(score))
         raise ValueError(f"scores: {len(bad)} of {rows} are not finite, the first is row {bad[0]}: {score[bad[0]]} "
@@ -80,8 +80,13 @@ class Scored:
         return {"tp": tp, "fp": fp, "fn": positives - tp, "tn": len(self.score) - positives - fp}
 
     @cached_property
+    def best_first(self) -> np.ndarray:
+        """Row numbers by falling score, ties in row order: int64 [N]."""
+        return _best_first(self.score)
+
+    @cached_property
     def ap_looking(self) -> float:
-        return average_precision(self.looking, self.score)
+        return _precision_at_hits(self.looking[self.best_first])
 
     @cached_property
     def ap_not_looking(self) -> float:
@@ -109,9 +114,12 @@ def _balanced_accuracy(faces: Scored) -> float:
 
 
 def _auroc(faces: Scored) -> float:
-    from sklearn.metrics import roc_auc_score  # a second to import, so only when a metric is needed
-
-    return float(roc_auc_score(faces.looking, faces.score))
+    """Part of all pairs of a looking and another face whose scores are in that order; ties count half."""
+    hit, ranked = faces.looking[faces.best_first], faces.score[faces.best_first]
+    last = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))  # a threshold takes all rows of one score
+    above = np.concatenate([[0], np.cumsum(hit)[last]])
+    below = np.concatenate([[0], last + 1]) - above
+    return float((np.diff(below) * (above[1:] + above[:-1])).sum() / (2.0 * above[-1] * below[-1]))
 
 
 METRICS = {
@@ -243,7 +251,7 @@ def head_pose_scores(fit: Sequence[float] | np.ndarray, pose: np.ndarray) -> np.
     x = _pose_features(pose)
     weight = np.array(fit, np.float64)
     if weight.shape != (x.shape[1],) or not np.isfinite(weight).all():
-        raise ValueError(f"head pose baseline: wanted {x.shape[1]} finite weights, got {fit!r:.80} -> the run's "
+        raise ValueError(f"head pose baseline: expected {x.shape[1]} finite weights, not {fit!r:.80} -> the run's "
                          "config.json was altered (head_pose_fit)")
     return 1.0 / (1.0 + np.exp(-np.clip(x @ weight, -30, 30)))
 

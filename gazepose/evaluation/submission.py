@@ -51,8 +51,8 @@ def read_test_csv(path: Path | str) -> list[TestRow]:
             if not row:
                 continue
             if len(row) != 5:
-                raise ValueError(f"{path}: line {number}: wanted video_id,unique_id,track_id,1,score, got {len(row)} "
-                                 "columns -> give the pred.csv of the test split, not of val")
+                raise ValueError(f"{path}: line {number}: expected video_id,unique_id,track_id,1,score, not "
+                                 f"{len(row)} columns -> give the pred.csv of the test split, not of val")
             video, unique, track, label, score = row
             try:
                 rows.append((video, unique, track, float(score)))
@@ -95,7 +95,7 @@ def _read_submission(path: Path) -> tuple[list[TestRow], list[str]]:
     results = document.get("results") if isinstance(document, dict) else None
     if not isinstance(results, list) or any(not isinstance(entry, dict) for entry in results):
         raise ValueError(f"{path}: no list of entries under \"results\" -> {REBUILD}")
-    faults = [f"{key} is {document.get(key)!r}, wanted {value!r}" for key, value in CHALLENGE.items()
+    faults = [f"{key} is {document.get(key)!r}, not {value!r}" for key, value in CHALLENGE.items()
               if document.get(key) != value]
     keys = ("video_id", "unique_id", "track_id")
     rows: list[TestRow] = []

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gazepose.io import sha256_of
-from gazepose.training.checkpoint import WEIGHTS, built, weights_folder
+from gazepose.training.checkpoint import WEIGHTS, from_json, weights_folder
 
 POOL = Path("runs/sweep")
 NOT_COUNTED = {"run": ("exp_path", "resume", "elastic", "save_every", "save_minutes", "log_with", "expect_world",
@@ -121,7 +121,7 @@ def _built(kind: type, facts: Mapping[str, Any], path: Path) -> Any:
     if kind is Experiment:
         values["row"] = tuple(_built(Row, row, path) for row in facts.get("row", ()))
         values |= {key: _built(Setting, facts.get(key, {}), path) for key in ("embedded", "ego4d")}
-    return built(kind, values, path, "see launch/experiments/ for examples")
+    return from_json(kind, values, path, "see launch/experiments/ for examples")
 
 
 def plan(experiment: Experiment, setting: Setting, world: str | None, extra: Sequence[str] = (),

@@ -1,6 +1,6 @@
 """Checkpoints of a run: weights and optimiser in safetensors, progress and configuration in JSON.
 
-RUN/checkpoints/step-*/ holds what `resume` needs, the last KEPT of them; RUN/best/step-*/ the weights of the best
+RUN/checkpoints/step-*/ holds what `resume` needs, the last KEEP of them; RUN/best/step-*/ the weights of the best
 validation. Each is written atomically under a new name, and older ones are removed last. Readers never write.
 """
 
@@ -28,9 +28,9 @@ WEIGHTS, OPTIMIZER, PROGRESS, CONFIG = "model.safetensors", "optimizer.safetenso
 MANIFEST = "manifest.json"
 """SHA-256 of each other file of the folder"""
 CHECKPOINTS, BEST = "checkpoints", "best"
-KEPT = 2                         # checkpoints of a run, so that one remains if the newest turns out damaged
+KEEP = 2                         # checkpoints of a run, so that one remains if the newest is damaged
 STEP = re.compile(r"step-(\d{8})(?:-(\d+))?")       # -2, -3, ...: the same step, saved again
-Built = TypeVar("Built")
+Config = TypeVar("Config")
 
 
 @dataclass
@@ -50,8 +50,8 @@ class Progress:
     skipped: int = 0
 
 
-def built(kind: type[Built], facts: Any, path: Path,
-          remedy: str = "written by another version, or damaged; use another checkpoint") -> Built:
+def from_json(kind: type[Config], facts: Any, path: Path,
+              remedy: str = "written by another version, or damaged; use another checkpoint") -> Config:
     """Build a dataclass from a JSON object: every name known, every value of its type, every number finite.
 
     Raises:
@@ -66,15 +66,12 @@ def built(kind: type[Built], facts: Any, path: Path,
                 raise TypeError(f"{name[:40]!r} is unknown")
             if isinstance(value, list) and get_origin(hints[name]) is tuple:     # JSON has no tuples
                 value = tuple(value)
-            if isinstance(value, str) and hints[name] == Path | None:
-                check_type(Path(value), hints[name])
-            else:
-                check_type(value, hints[name])
-            if isinstance(value, float) and not math.isfinite(value):
+            elif isinstance(value, str) and hints[name] == Path | None:
+                value = Path(value)
+            values[name] = check_type(value, hints[name])
+            infinite = isinstance(value, float) and not math.isfinite(value)
+            if infinite or (isinstance(value, bool) and hints[name] in (int, float)):
                 raise TypeError(f"{name} {value}")
-            if isinstance(value, bool) and hints[name] in (int, float):
-                raise TypeError(f"{name} {value}")
-            values[name] = value
         return kind(**values)
     except (TypeCheckError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: {kind.__name__}: {error} -> {remedy}") from None
@@ -90,7 +87,7 @@ def checkpoint_folder(folder: Path, replace: bool = False) -> Iterator[Path]:
         replace: an older folder of that name is removed last; without it, that is an error.
 
     Raises:
-        OSError: it cannot be written (the disk is full); what was there is untouched.
+        OSError: it cannot be written (the disk is full); an older folder stays as it is.
     """
     try:
         with writing_folder(folder, replace=replace) as part:
@@ -119,11 +116,7 @@ def save_weights(folder: Path, model: nn.Module, config: Mapping[str, Any],
 
 
 def save_best(run: Path, model: nn.Module, config: Mapping[str, Any], step: int) -> Path:
-    """Write the weights of the best validation so far, under a new name in RUN/best; then remove older ones.
-
-    Raises:
-        ValueError: a weight is not finite; such a model is never saved.
-    """
+    """`save_weights` of the best validation so far, under a new name in RUN/best; then remove older ones."""
     folder = _new_name(run / BEST, step)
     save_weights(folder, model, config)
     _remove_others(folder.parent, {folder})
@@ -132,7 +125,7 @@ def save_best(run: Path, model: nn.Module, config: Mapping[str, Any], step: int)
 
 def save_training(run: Path, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: Any,
                   progress: Progress, config: Mapping[str, Any]) -> Path:
-    """Write what `resume` needs, under a new name in RUN/checkpoints; then remove all but the last KEPT whole ones.
+    """Write what `resume` needs, under a new name in RUN/checkpoints; then remove all but the last KEEP whole ones.
 
     The optimiser's state goes by position: `3.exp_avg` belongs to parameter 3.
 
@@ -148,18 +141,14 @@ def save_training(run: Path, model: nn.Module, optimizer: torch.optim.Optimizer,
                    for number, entry in state.items() for key, value in entry.items()}, part / OPTIMIZER)
         write_json(part / PROGRESS, {**asdict(progress), "scaler": scaler.state_dict() if scaler else None})
         write_json(part / CONFIG, config)
-    # the run was resumed before any of later steps, which were damaged
+    # checkpoints of later steps were damaged: the run was resumed from one before them
     older = (old for old in reversed(steps_in(folder.parent)) if _order(old) < _order(folder) and _is_whole(old))
-    _remove_others(folder.parent, {folder, *islice(older, KEPT - 1)})
+    _remove_others(folder.parent, {folder, *islice(older, KEEP - 1)})
     return folder
 
 
 def _finite_state(model: nn.Module) -> dict[str, torch.Tensor]:
-    """A model's entries on the CPU.
-
-    Raises:
-        ValueError: one is not finite, by name.
-    """
+    """A model's entries on the CPU, or a ValueError that names one which is not finite."""
     state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     for key, value in state.items():
         if not torch.isfinite(value).all():
@@ -177,7 +166,7 @@ def _order(folder: Path) -> tuple[int, int]:
 
 
 def steps_in(folder: Path) -> list[Path]:
-    """Checkpoint folders in RUN/checkpoints or RUN/best, the oldest first; `verified` says whether one is whole."""
+    """Checkpoint folders in RUN/checkpoints or RUN/best, the oldest first; `verify` says whether one is whole."""
     return sorted((path for path in folder.glob("step-*") if STEP.fullmatch(path.name)), key=_order)
 
 
@@ -188,14 +177,14 @@ def _new_name(parent: Path, step: int) -> Path:
 
 
 def _remove_others(parent: Path, keep: set[Path]) -> None:
-    """Remove checkpoints and what killed saves left of them; nothing else in the folder is ours."""
+    """Remove checkpoints and the unfinished ones of killed saves; nothing else in the folder is ours."""
     for folder in {*steps_in(parent), *leftovers(parent, "step-*")} - keep:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 # ---- reading
 
-def verified(folder: Path) -> Path:
+def verify(folder: Path) -> Path:
     """Check every file of the manifest against its checksum and return the folder.
 
     Raises:
@@ -219,7 +208,7 @@ def verified(folder: Path) -> Path:
 
 def _is_whole(folder: Path) -> bool:
     try:
-        return bool(verified(folder))
+        return bool(verify(folder))
     except (ValueError, FileNotFoundError):
         return False
 
@@ -233,7 +222,7 @@ def newest_whole(run: Path) -> tuple[Path | None, list[str]]:
     damaged = []
     for folder in reversed(steps_in(run / CHECKPOINTS)):
         try:
-            return verified(folder), damaged
+            return verify(folder), damaged
         except (ValueError, FileNotFoundError) as error:
             damaged.append(str(error))
     if damaged:
@@ -247,7 +236,7 @@ def resume(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, sca
     """Load what `save_training` wrote into a model and an optimiser of the same configuration.
 
     Args:
-        folder: a checkpoint that was `verified`.
+        folder: a checkpoint that `verify` has accepted.
         elastic: accept another world size.
 
     Raises:
@@ -255,7 +244,7 @@ def resume(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, sca
     """
     facts = read_object(folder / PROGRESS)
     scaler_state = facts.pop("scaler", None)
-    progress = built(Progress, facts, folder / PROGRESS)
+    progress = from_json(Progress, facts, folder / PROGRESS)
     if progress.world_size != world_size and not elastic:
         raise ValueError(f"{folder}: saved by {progress.world_size} processes, this run has {world_size} -> start "
                          f"{progress.world_size}, so that the run continues exactly, or add --elastic: sums differ, "
@@ -264,8 +253,7 @@ def resume(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, sca
     load_weights(folder, model)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     entries: dict[int, dict[str, torch.Tensor]] = {}
-    state = read_tensors(folder / OPTIMIZER)
-    for name, value in state.items():
+    for name, value in read_tensors(folder / OPTIMIZER).items():
         if not re.fullmatch(r"\d{1,6}\.\w+", name):
             raise ValueError(f"{folder / OPTIMIZER}: {name[:80]!r} is no parameter's -> use another checkpoint")
         number, key = name.split(".", 1)
@@ -335,14 +323,14 @@ def read_model(path: Path) -> tuple[nn.Module, dict[str, Any]]:
         ValueError: Gaze360's file, which has no head for looking.
     """
     if path.is_file():
-        from gazepose.compat.start import read_published_model
-        return read_published_model(path)
-    folder = verified(weights_folder(path))
+        from gazepose.compat.start import model_of, read_published
+        return model_of(path, read_published(path))
+    folder = verify(weights_folder(path))
     config = read_object(folder / CONFIG)
-    model = build_model(built(ModelConfig, config.get("model"), folder / CONFIG))
+    model = build_model(from_json(ModelConfig, config.get("model"), folder / CONFIG))
     load_weights(folder, model)
     fit = config.setdefault("quality_fit", None)
-    if fit is not None and not (isinstance(fit, list) and [*map(type, fit)] == [float] * 2
+    if fit is not None and not (isinstance(fit, list) and list(map(type, fit)) == [float, float]
                                 and all(map(math.isfinite, fit))):
         raise ValueError(f"{folder / CONFIG}: quality_fit {fit!r:.80} is no mean and standard deviation -> use another "
                          "checkpoint")

@@ -1,4 +1,4 @@
-"""Several processes: starting Accelerate, sharing preparation, and sending the main process's findings to all."""
+"""Several processes: starting Accelerate, sharing preparation, and sending the main process's values to all."""
 
 import os
 from collections.abc import Callable
@@ -92,25 +92,23 @@ def share_preparation(state: Accelerator | PartialState, disk: Disk) -> Processe
     if state.num_processes == 1:
         return Processes(notify=partial(print, flush=True))                # progress, also into a pipe
     everyone: Any = dist.new_group(backend="gloo", timeout=PREPARING)
-    first = state.process_index - state.local_process_index             # rank of this machine's first process
-    firsts: list[Any] = [None] * state.num_processes
-    dist.all_gather_object(firsts, first, group=everyone)
-    ranks, mates = list(range(state.num_processes)), everyone        # of one disk
-    if disk == "local":
-        ranks = [rank for rank, other in enumerate(firsts) if other == first]
-        machines = [[rank for rank, other in enumerate(firsts) if other == machine] for machine in sorted(set(firsts))]
-        mates, _ = dist.new_subgroups_by_enumeration(machines, timeout=PREPARING, backend="gloo")
-
-    def barrier() -> None:
-        dist.barrier(group=mates)                                        # type: ignore[arg-type]
-
-    def notify(line: str) -> None:
-        if state.process_index == ranks[0]:
-            print(line if len(ranks) == state.num_processes else f"[machine of process {first}] {line}", flush=True)
 
     def gather(value: Any) -> list[Any]:
         values: list[Any] = [None] * state.num_processes
         dist.all_gather_object(values, value, group=everyone)
         return values
 
+    first = state.process_index - state.local_process_index             # rank of this machine's first process
+    firsts = gather(first)
+    ranks, mates = list(range(state.num_processes)), everyone        # of one disk
+    if disk == "local":
+        ranks = [rank for rank, other in enumerate(firsts) if other == first]
+        machines = [[rank for rank, other in enumerate(firsts) if other == machine] for machine in sorted(set(firsts))]
+        mates, _ = dist.new_subgroups_by_enumeration(machines, timeout=PREPARING, backend="gloo")
+
+    def notify(line: str) -> None:
+        if state.process_index == ranks[0]:
+            print(line if len(ranks) == state.num_processes else f"[machine of process {first}] {line}", flush=True)
+
+    barrier: Any = partial(dist.barrier, group=mates)                    # type: ignore[arg-type]
     return Processes(ranks.index(state.process_index), len(ranks), barrier, notify, gather)

@@ -1,4 +1,4 @@
-"""A run's records: config.json, metrics.jsonl, status.json, trackers, and what is seen on the terminal."""
+"""A run's records: config.json, metrics.jsonl, status.json, trackers, and the lines on the terminal."""
 
 import json
 import os
@@ -29,26 +29,24 @@ MAX_SKIPPED = 20                 # skipped steps in a row that end a training; f
 LOCK = ".lock"                   # of a run's folder
 
 
-def git_commit() -> str | None:
-    """Commit of the running code, with `-dirty` where it was changed; None outside a repository."""
-    done = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=12"], capture_output=True, text=True,
-                          cwd=Path(__file__).parent, check=False)
-    return done.stdout.strip() or None
-
-
 def versions() -> dict[str, str | None]:
-    """Versions of what the numbers of a run depend on, and the code's commit."""
-    found: dict[str, str | None] = {"python": sys.version.split()[0], "commit": git_commit()}
+    """Versions of the packages that the numbers of a run depend on, and the commit of the code.
+
+    The commit ends in `-dirty` where the code was changed, and is None outside a repository.
+    """
+    git = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=12"], capture_output=True, text=True,
+                         cwd=Path(__file__).parent, check=False)
+    numbers: dict[str, str | None] = {"python": sys.version.split()[0], "commit": git.stdout.strip() or None}
     for name in PACKAGES:
         try:
-            found[name] = version(name)
+            numbers[name] = version(name)
         except PackageNotFoundError:             # decord has no wheel for some machines
-            found[name] = None
-    return found
+            numbers[name] = None
+    return numbers
 
 
 def world_line(accelerator: Accelerator, batch_size: int) -> str:
-    """How many processes really run, and on what; printed before anything else."""
+    """The number of processes that really run, and their device; printed before anything else."""
     count = accelerator.num_processes
     return (f"world: {count} process{'es' if count > 1 else ''} on {accelerator.device.type}, mixed precision "
             f"{accelerator.mixed_precision}, {batch_size} windows per process and step, {batch_size * count} in all")
@@ -59,8 +57,6 @@ def device_name(accelerator: Accelerator) -> str:
     if accelerator.device.type == "cuda":
         return torch.cuda.get_device_name(accelerator.device)
     return f"{accelerator.device.type.upper()}, {len(os.sched_getaffinity(0))} cores"
-
-
 
 
 class RunLog:
@@ -78,7 +74,7 @@ class RunLog:
         self.bar = tqdm(unit="step", disable=not (self.main and sys.stderr.isatty()))
 
     def _take(self, resume: bool) -> None:
-        """Lock the folder and make it that of a run which is running; nothing is changed where that is refused."""
+        """Lock the folder and write that a run is running in it; a refusal changes nothing."""
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
             self.lock = lock(self.folder / LOCK)
@@ -92,27 +88,27 @@ class RunLog:
             if any((self.folder / name).exists() for name in (CHECKPOINTS, BEST)):
                 raise ValueError(f"{self.folder}: holds a training already -> add --resume to continue it, or give "
                                  "another --exp_path")
-            for record in records:               # of one that has left nothing to continue from
+            for record in records:               # of a run without a checkpoint
                 record.unlink(missing_ok=True)
         self.status("running")
 
     def start(self, progress: Progress, total_steps: int, config: Mapping[str, Any]) -> None:
-        """Begin, or go on, at `progress`: what was recorded of later steps is cut, they come again."""
+        """Begin or continue at `progress`. Records of later steps are removed, because these steps come again."""
         self.progress, self.total, self.bar.total = progress, total_steps, total_steps
         self.bar.update(progress.step)
         if not self.main:
             return
         write_json(self.folder / "config.json", config)
-        records, kept = self.folder / "metrics.jsonl", []
+        records, valid = self.folder / "metrics.jsonl", []
         for line in records.read_text(encoding="utf-8").splitlines(keepends=True) if records.exists() else ():
             try:
                 entry = json.loads(line)
-            except ValueError:                   # the last one, of a process that was killed
+            except ValueError:                   # the last line, of a process that was killed while it wrote
                 break
             if entry["step"] <= progress.step and (entry["kind"] != "val" or entry["epoch"] <= progress.epoch):
-                kept.append(line)
+                valid.append(line)
         with writing(records) as file:
-            file.writelines(kept)
+            file.writelines(valid)
 
     def notify(self, line: str) -> None:
         """One line on the terminal, beside the progress bar."""
@@ -121,7 +117,7 @@ class RunLog:
             sys.stdout.flush()
 
     def record(self, kind: str, values: Mapping[str, Any]) -> None:
-        """One line of metrics.jsonl, and to the trackers what is a number."""
+        """Write one line of metrics.jsonl, and send the numbers in it to the trackers."""
         if self.main:
             with open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as file:
                 file.write(json.dumps({"kind": kind, **values}) + "\n")
@@ -129,10 +125,10 @@ class RunLog:
                                   if isinstance(value, int | float)}, step=values["step"])
 
     def step(self, step: Step, epoch: int) -> None:
-        """Record an optimiser step, count it in the progress and show where the run stands.
+        """Record an optimiser step, count it in the progress and show it.
 
         Raises:
-            ValueError: it is the last of MAX_SKIPPED skipped ones in a row.
+            ValueError: it is the last of MAX_SKIPPED skipped steps in a row.
         """
         if self.progress:
             self.progress.samples += step.samples
@@ -146,14 +142,14 @@ class RunLog:
         if self.bar.disable and (now - self.last_line > PLAIN_LINE_SECONDS or step.step + 1 == self.total):
             self.last_line = now
             self.notify(f"step {step.step + 1}/{self.total}  loss {step.loss:.3f}  lr {step.lr:.1e}  "
-                     f"{step.samples / step.seconds:.0f} windows/s")
+                        f"{step.samples / step.seconds:.0f} windows/s")
         self.skipped = self.skipped + 1 if step.skipped else 0
         if self.skipped == MAX_SKIPPED:
             raise ValueError(f"step {step.step + 1}: the gradient was not finite for {MAX_SKIPPED} steps in a row -> "
                              "lower --lr or set --clip 1, and --resume from the last checkpoint")
 
     def validation(self, step: int, epoch: int, result: Mapping[str, Any], baselines: Mapping[str, Any]) -> None:
-        """Record a validation after so many steps and epochs, beside what needs no model."""
+        """Record a validation after so many steps and epochs, with the baselines that need no model."""
         seconds = round(time.perf_counter() - self.began, 1)
         self.record("val", {"step": step, "epoch": epoch, "seconds": seconds, **result, "baselines": baselines})
         trivial = "  ".join(f"{name.replace('_', ' ')} {entry['mAP']:.3f}" for name, entry in baselines.items()
@@ -165,24 +161,24 @@ class RunLog:
             self.notify(f"         without a model: mAP {trivial}")
 
     def status(self, state: str, **facts: Any) -> None:
-        """running, finished, preempted or failed; launch scripts and infer.py read it."""
+        """Write status.json, which launch scripts and infer.py read: running, finished, preempted or failed."""
         write_json(self.folder / "status.json", {
             "state": state, "world_size": self.accelerator.num_processes, "device": self.accelerator.device.type,
             "seconds": round(time.perf_counter() - self.began, 1),
             **(asdict(self.progress) if self.progress else {}), **facts})
 
     def _ended(self, state: str, reason: str) -> None:
-        """The first process to end early knows why; the others only see that it is gone."""
-        path = self.folder / "status.json"       # which a machine with a disk of its own does not have
+        """Only the first process that ends early writes the reason; the others would write that it is gone."""
+        path = self.folder / "status.json"       # a machine with a disk of its own has none
         if path.is_file() and read_object(path)["state"] == "running":
             self.status(state, reason=reason, process=self.accelerator.process_index)
 
     @contextmanager
     def running(self, resume: bool) -> Iterator[StopRequest]:
-        """Hold the run's folder; say in status.json how the block ended. SIGTERM and SIGUSR1 ask it to stop.
+        """Hold the run's folder; write to status.json how the block ended. SIGTERM and SIGUSR1 ask it to stop.
 
         Raises:
-            ValueError: another training holds the folder, or one that may be continued has left checkpoints there.
+            ValueError: another training holds the folder, or it has checkpoints and `resume` is False.
             SystemExit: with EXIT_PREEMPTED, where the block ended with Preempted.
         """
         from_main(self.accelerator, lambda: self._take(resume))

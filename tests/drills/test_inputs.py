@@ -171,7 +171,7 @@ def test_saving_on_a_full_disk_says_so_and_keeps_the_old_checkpoint(small_disk, 
         big = nn.Linear(1000, 1000)
         with pytest.raises(Exception, match="(?i)no space|os error 28"):
             checkpoint.save_weights(folder, big, {})
-        checkpoint.verified(folder)
+        checkpoint.verify(folder)
         kept += {path.name: path.read_bytes() for path in folder.iterdir()} == old
     assert [path.name for path in small_disk.iterdir()] == ["best"]    # nothing half written is left
     checkpoint.load_weights(folder, model)
