@@ -50,7 +50,7 @@ def import_published(path: Path, folder: Path) -> dict[str, Any]:
         FileExistsError: `folder` is something else than a checkpoint.
     """
     if folder.exists() and not (folder / MANIFEST).is_file() and (folder.is_file() or any(folder.iterdir())):
-        raise FileExistsError(f"{folder}: exists and is no checkpoint -> give --out a folder that is not there yet")
+        raise FileExistsError(f"{folder}: exists and is not a checkpoint -> give --out a new folder")
     published = read_published(path)
     model, config = _model_of(path, published)
     facts = {"file": str(path), "sha256": sha256_of(path), "kind": published.kind, "taken": published.taken,
@@ -74,7 +74,7 @@ class Start:
 
     def __str__(self) -> str:
         return (f"{len(self.taken)} of the model's {len(self.taken) + len(self.random)} entries from {self.file} "
-                f"({self.kind}); left in the file: {_by_layer(self.left)}; at random: {_by_layer(self.random)}")
+                f"({self.kind}); not used: {_by_layer(self.left)}; random: {_by_layer(self.random)}")
 
 
 def _by_layer(names: Iterable[str]) -> str:
