@@ -6,15 +6,15 @@ import sys
 VERBS = {
     "prepare": ("prepare", "cut the faces of a split out of its videos"),
     "synthetic": ("synthetic", "render an embedded world"),
-    "import": ("import_checkpoint", "turn a published checkpoint into one of ours"),
+    "import": ("import_checkpoint", "convert a published checkpoint"),
     "submit": ("submit", "build or check the evaluation server's JSON"),
-    "chain": ("chain", "from the scores of several runs to one submission"),
-    "report": ("report", "pictures and an HTML page of a run, or of several"),
+    "chain": ("chain", "combine the scores of several runs into one submission"),
+    "report": ("report", "write pictures and an HTML page of a run, or of several"),
     "sweep": ("sweep", "run an experiment and write a table of its results"),
     "results": ("results", "write the page of all results"),
     "doctor": ("doctor", "list what is wrong with a data set, and what to do"),
     "flags": ("write_flags", "write docs/flags.md, the page of all flags"),
-    "priors import": ("import_priors", "bring in head pose, landmarks or quality from files"),
+    "priors import": ("import_priors", "import head pose, landmarks or quality from files"),
     "priors quality": ("quality", "show the quality of each split"),
     "priors head_pose": ("head_pose", "estimate the head pose with Hopenet"),
     "priors landmarks": ("landmarks", "find landmarks with MediaPipe"),
@@ -38,7 +38,7 @@ def main() -> None:
         print(usage())
         return
     if verb not in VERBS:
-        raise SystemExit(f"error: {verb!r} is no verb\n{usage()}")
+        raise SystemExit(f"error: the verb {verb!r} is unknown\n{usage()}")
     import tyro
 
     from gazepose.config import PLAIN_FLAGS, readable_errors

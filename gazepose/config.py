@@ -53,21 +53,21 @@ class DataConfig:
     test_stride: int = 1
     """score every n-th crop of a test track; inference takes it from the checkpoint"""
     windows_per_segment: int = 8
-    """number of neighbouring training windows that share decoded frames, flip and crop; 1: none, as always with
-    --behaviour published"""
+    """how many neighbouring training windows share decoded frames, flip and crop; 1: windows share nothing, as always
+    with --behaviour published"""
     gaussian_drop: Annotated[bool, tyro.conf.arg(aliases=["--Gaussiandrop"])] = False
     """Gaussian Temporal Dropout: drop neighbouring frames of low quality"""
     quality_scale: Scale = "variance"
-    """fit the Gaussian to the Laplacian variance (as published) or to its log; given: use imported p, fit nothing"""
+    """fit the Gaussian to the Laplacian variance (as published) or to its log; given: no fit, use the imported p"""
     quality_from: Literal["train", "split"] = "train"
-    """fit that turns quality into p in validation and test: the training split's, or the scored split's own"""
+    """whose Gaussian fit turns quality into p in validation and test: of train, or of the split that is scored"""
     flip: bool = True
     """mirror half of the training segments, with their priors"""
     random_crop: bool = True
-    """cut training segments at random (80 to 100 % of the area), with their landmarks"""
+    """crop training segments at random (80 to 100 % of the area), together with their landmarks"""
     cache_features: bool = False
-    """with --freeze_backbone: compute the backbone's features of each crop once, keep them beside the prepared crops
-    (in features/, which may be deleted), and train and score from there. Features are of whole, unmirrored crops, so
+    """with --freeze_backbone: compute the backbone's features of each crop once and store them in the prepared folder's
+    features/ (you may delete it), and train and score from them. Features are made from whole, unmirrored crops, so
     --flip and --random_crop are off"""
     limit: int | None = None
     """use only this many rows of each split, evenly spread"""
@@ -76,7 +76,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         if min(self.train_stride, self.val_stride, self.test_stride, self.windows_per_segment) < 1:
-            raise ValueError("strides and --windows_per_segment -> give 1 or more")
+            raise ValueError("a stride or --windows_per_segment is below 1 -> give 1 or more")
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"--limit {self.limit} -> give 1 or more rows")
 
@@ -90,11 +90,11 @@ class RunConfig:
     gaze_loss: float | None = None
     """weight of the gaze loss, over rows whose gaze is known; default: 0 for lam, 1 for gaze"""
     label_loss: float | None = None
-    """weight of the loss on the label; default: 1 for lam, 0 for gaze"""
+    """weight of the label loss; default: 1 for lam, 0 for gaze"""
     train_on: Literal["train", "stills"] | None = None
     """rows to train on; default: stills (embedded world) for gaze, else the training clips"""
     allow_unknown_priors: bool = False
-    """train with --prior_head or --prior_landmark on data without that prior: it is unknown for every face"""
+    """train with --prior_head or --prior_landmark on data without this prior; it is then unknown for every face"""
     weights: tuple[float, float] | None = None
     """class weights of not looking and looking; default: from the training labels"""
     epochs: int = 10
@@ -108,21 +108,21 @@ class RunConfig:
     exp_path: Annotated[Path | None, tyro.conf.arg(aliases=["--train_path"])] = None
     """run folder; default: runs/<model>-<time>"""
     resume: bool = False
-    """resume the run of --exp_path from its newest whole checkpoint, also mid-epoch"""
+    """resume the run of --exp_path from its newest undamaged checkpoint, also mid-epoch"""
     elastic: bool = False
-    """resume on another number of processes: every window is still used once per epoch, sums differ"""
+    """resume on another number of processes; each window is still used once per epoch, but results differ slightly"""
     save_every: int | None = None
     """also save after every so many steps"""
     save_minutes: float = 15.0
     """also save after so many minutes; 0: only at the end of an epoch and on a stop signal"""
     seed: int = 0
-    """seed of everything random"""
+    """seed of all random numbers"""
     mixed_precision: Literal["no", "fp16", "bf16"] | None = None
     """precision of the model; default: that of `accelerate launch`"""
     compile: bool = False
     """torch.compile the model"""
     sync_batchnorm: bool = False
-    """BatchNorm over the windows of all processes (GPUs only); off: each process takes its own"""
+    """BatchNorm over the windows of all processes (GPUs only); off: each process uses its own windows"""
     log_with: Literal["tensorboard", "wandb", "trackio"] | None = None
     """also log to this tracker; metrics.jsonl is always written"""
     expect_world: int | None = None
@@ -135,9 +135,9 @@ class RunConfig:
         if not 0 <= self.seed < 1 << 63:
             raise ValueError(f"--seed {self.seed} -> give 0 to 2**63 - 1")
         if not all(math.isfinite(weight) for weight in (self.gaze_weight, self.label_weight, *(self.weights or ()))):
-            raise ValueError("--gaze_loss, --label_loss, --weights -> give finite weights")
+            raise ValueError("--gaze_loss, --label_loss or --weights is not a finite number -> give finite numbers")
         if self.label_weight <= 0 and self.gaze_weight <= 0:
-            raise ValueError("--label_loss 0 --gaze_loss 0: there is nothing to learn -> give one of them a weight")
+            raise ValueError("--label_loss 0 --gaze_loss 0: nothing can be learned -> give one a weight above 0")
         if self.weights is not None and min(self.weights) < 0:
             raise ValueError(f"--weights {self.weights} -> give two weights of 0 or more")
         if self.save_every is not None and self.save_every < 1:
@@ -145,9 +145,9 @@ class RunConfig:
         if self.save_minutes < 0:
             raise ValueError(f"--save_minutes {self.save_minutes} -> give minutes, or 0")
         if self.resume and self.exp_path is None:
-            raise ValueError("--resume -> name the run's folder with --exp_path")
+            raise ValueError("--resume needs a run -> name its folder with --exp_path")
         if self.elastic and not self.resume:
-            raise ValueError("--elastic only makes sense with --resume -> add --resume, or leave it out")
+            raise ValueError("--elastic works only with --resume -> add --resume, or leave --elastic out")
 
     @property
     def gaze_weight(self) -> float:
@@ -201,7 +201,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         if self.data.cache_features and not self.optim.freeze_backbone:
-            raise ValueError("--cache_features: a backbone that learns gives other features each step -> add "
+            raise ValueError("--cache_features: the features change when the backbone is trained -> add "
                              "--freeze_backbone")
         if self.data.cache_features and self.prepare.crops == "video":
             raise ValueError("--cache_features needs prepared crops -> give --crops shards")
@@ -212,40 +212,40 @@ class InferConfig:
     """Score every face of a split with a trained model; write pred.csv and the submission JSON."""
 
     split: str | None = None
-    """val (the default) or test; with --val or --eval also the guide's degrees per head pose bin"""
+    """val (the default) or test; with --val or --eval it may be the guide's number of degrees per head pose bin"""
     to_json: bool = False
     """also write the evaluation server's JSON (test)"""
     checkpoint: Path | None = None
     """a run, one of its checkpoints, or a published file; default: the newest finished run under runs/"""
     exp_path: Path | None = None
-    """where pred/ goes; default: the run's folder"""
+    """folder in which pred/ is written; default: the run's folder"""
     data: Path | None = None
     """data set; default: the one the checkpoint was trained on"""
     policy: Literal["clean", "baseline"] | None = None
-    """annotation policy; default: the checkpoint's, with the rules it was trained under"""
+    """annotation policy; default: the checkpoint's, with the rules of its training"""
     rule: tuple[str, ...] = ()
     """NAME=VALUE: change one rule of the policy; may be given several times"""
     crops_from: CropsFrom | None = None
-    """faces from videos/, video_imgs/ or face_imgs/; default: as in training, with --data the first that exists"""
+    """videos/, video_imgs/ or face_imgs/; default: as in training, or with --data the first of them that exists"""
     crops: Literal["shards", "video"] | None = None
     """shards: prepared crops; video: cut out of the clips while they are scored; default: as in training"""
     decoder: Literal["decord", "pyav"] | None = None
-    """what reads the videos; default: as in training"""
+    """library that reads the videos; default: as in training"""
     gaussian_drop: Annotated[bool, tyro.conf.arg(aliases=["--Gaussiandrop"])] = False
     """Gaussian Temporal Dropout, also if the checkpoint was trained without it"""
     allow_unknown_priors: bool = False
-    """score with a model of priors on data without them: they are unknown for every face"""
+    """score with a model that uses priors on data without them; they are then unknown for every face"""
     stride: int | None = None
     """score every n-th position of a track; default: the checkpoint's for that split"""
     batch_size: int = 64
     """windows per batch and process"""
     quality_from: Literal["train", "split"] | None = None
-    """fit that turns quality into p: the training split's or the scored split's own; default: the checkpoint's"""
+    """whose Gaussian fit turns quality into p: of train, or of the split that is scored; default: the checkpoint's"""
     num_workers: int | None = None
     """loader processes; default: the checkpoint's"""
     cache_features: bool = False
-    """compute the backbone's features of these faces once and keep them; without the flag, cached ones are used if the
-    checkpoint was trained on features"""
+    """compute the backbone's features of these faces once and store them; without the flag, stored features are used if
+    the checkpoint was trained on features"""
     data_disk: Disk | None = None
     """shared: all machines see one disk; local: each has its own; default: the checkpoint's"""
     max_bad_fraction: float | None = None
@@ -253,11 +253,11 @@ class InferConfig:
     limit: int | None = None
     """score only this many rows; outputs are marked partial"""
     flip_average: bool = False
-    """average the score over each picture and its mirror; costs twice the model's time"""
+    """average the scores of each picture and its mirror image; the model takes twice the time"""
     mixed_precision: Literal["no", "fp16", "bf16"] | None = None
     """precision of the model; default: that of `accelerate launch`"""
     report: bool = False
-    """also write the run's report: curves, precision-recall, a timeline of one track"""
+    """also write the report of the run: curves, precision and recall, a timeline of one track"""
 
     guide: tyro.conf.FlagCreatePairsOff[GuideInference] = field(default_factory=GuideInference)
 
@@ -267,7 +267,8 @@ class InferConfig:
             if value is not None and value < 1:
                 raise ValueError(f"--{name} {value} -> give 1 or more")
         if self.cache_features and self.flip_average:
-            raise ValueError("--cache_features --flip_average -> give one of them: features have no mirror")
+            raise ValueError("--cache_features --flip_average: features of mirrored crops are not stored -> leave one "
+                             "of the flags out")
         if not 0 <= (self.max_bad_fraction or 0) <= 1:
             raise ValueError(f"--max_bad_fraction {self.max_bad_fraction} -> give 0 to 1")
 
@@ -338,8 +339,8 @@ def parse_train(args: Sequence[str] | None = None) -> tuple[TrainConfig, Source]
     config = parse(TrainConfig, args, train_defaults(first, source.preset is not None, torch.cuda.is_available()))
     data = config.data
     if data.cache_features and (data.flip or data.random_crop):
-        raise ValueError("--cache_features with --flip or --random_crop: features are of whole, unmirrored crops -> "
-                         "leave one of them out")
+        raise ValueError("--cache_features with --flip or --random_crop: features are made from whole, "
+                         "unmirrored crops -> leave --flip and --random_crop out")
     model = replace(config.model, gaze_head=config.run.gaze_weight > 0, image_size=config.prepare.crop_size)
     return replace(config, model=model), source
 
@@ -354,7 +355,7 @@ def check_priors(model: ModelConfig, index: Index, rows: np.ndarray, allow_unkno
                ("landmarks", model.prior_landmark, index.landmarks, "--prior_landmark"))
     for name, queried, column, flag in queries:
         if queried and len(rows) and not allow_unknown and not np.isfinite(column[rows]).any():
-            raise ValueError(f"{flag}: {index.folder} has no {name.replace('_', ' ')} of these faces -> bring it in "
+            raise ValueError(f"{flag}: {index.folder} has no {name.replace('_', ' ')} of these faces -> import it "
                              f"with `python -m gazepose priors import {name} FILE --data {index.folder}`, or add "
                              "--allow_unknown_priors")
 

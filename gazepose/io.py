@@ -353,7 +353,7 @@ def lock(path: Path, notify: Callable[[str], None] | None = None) -> filelock.Ba
         holder = _holder(path)
         if notify is None:
             raise BlockingIOError(holder) from None
-        notify(f"{path.parent}: waiting for {holder}, which is at work there")
+        notify(f"{path.parent}: waiting for {holder}, which works in this folder")
         held.acquire()
     except OSError as error:                     # some network file systems have no locks
         if notify is not None:

@@ -108,7 +108,7 @@ def train(config: TrainConfig, source: Source, accelerator: Accelerator, log: Ru
                                      run.elastic)
         data.order.epoch = progress.epoch
         if progress.consumed and progress.order != data.order.fingerprint():
-            raise ValueError(f"{resumed}: stopped within an epoch of other windows, or in another order -> resume with "
+            raise ValueError(f"{resumed}: it stopped in an epoch with other windows or another order -> resume with "
                              f"the data, --seed, --train_stride, ... of {log.folder / 'config.json'}")
         accelerator.print(f"resume: {resumed}, epoch {progress.epoch + 1}, step {progress.step}, "
                           f"best mAP {progress.best_mAP:.3f}")

@@ -1,6 +1,7 @@
-"""The verbs of python -m gazepose, one function each: their parameters are the flags, their docstrings the help.
+"""The verbs of python -m gazepose, one function each. Their parameters are the flags, their docstrings the help.
 
-Each imports its wing when it is called. Positional-only parameters are positional on the command line.
+Each function imports its part of the package when it is called. Positional-only parameters are positional on the
+command line too.
 """
 
 import shlex
@@ -36,17 +37,18 @@ def prepare(config: PrepareConfig = PrepareConfig(), *,                         
     and train.py take as --data FOLDER.
 
     Args:
-        split: which split; of your own videos val by default.
+        split: which split; default for your own videos: val.
         data: data set in the Ego4D layout; default: data/ if Ego4D is there, else the embedded world.
         video: your own video, or a folder of several, each named by its clip.
         boxes: table of their faces, CSV or Parquet: clip,track,frame,x,y,width,height and, if known, label.
-        out: data set folder to make of them.
-        preset: which embedded world.
+        out: data set folder to create from them.
+        preset: which embedded world, if there is no other data.
     """
     from gazepose.data.box_table import lay_out
     own = video is not None or boxes is not None or out is not None
     if own and (video is None or boxes is None or out is None or data is not None or split in ("test", "stills")):
-        raise ValueError("your own videos need more flags -> give --video, --boxes and --out, and --split train or val")
+        raise ValueError("your own videos need more flags -> give --video, --boxes and --out, and "
+                         "--split train or val")
     if split is None and not own:
         raise ValueError("--split is missing -> give train, val, test or stills")
     split = split or "val"
@@ -66,17 +68,17 @@ def synthetic(out: Path, preset: Preset = "default", seed: int = 0, jobs: int | 
     """Render an embedded world into a folder, in the layout of Ego4D.
 
     Args:
-        out: where the world goes.
-        preset: which world.
-        seed: seed of everything random in it.
-        jobs: processes; default: one per core.
+        out: folder of the world.
+        preset: which kind of world.
+        seed: seed of all random numbers in it.
+        jobs: how many processes render; default: one per core.
     """
     from gazepose.synthetic.world import render_world
     print(f"world -> {render_world(out, preset, seed, jobs)}")
 
 
 def import_checkpoint(checkpoint_file: Path, /, out: Path) -> None:
-    """Turn a published checkpoint into model.safetensors and config.json, which inference takes as any other.
+    """Convert a published checkpoint to model.safetensors and config.json, for infer.py and train.py.
 
     Args:
         checkpoint_file: the published file.
@@ -84,8 +86,8 @@ def import_checkpoint(checkpoint_file: Path, /, out: Path) -> None:
     """
     from gazepose.compat.start import IMPORTED, import_published
     facts = import_published(checkpoint_file, out)
-    print(f"{facts['kind']}: {len(facts['taken'])} entries taken, {len(facts['left'])} left -> {out}\n"
-          f"left: {', '.join(facts['left']) or 'nothing'}; each by name in {out / IMPORTED}")
+    print(f"{facts['kind']}: {len(facts['taken'])} entries used, {len(facts['left'])} not used -> {out}\n"
+          f"not used: {', '.join(facts['left']) or 'nothing'}; {out / IMPORTED} lists all names")
 
 
 def submit(csv: Path, /, index: Path | None = None, json: Path | None = None) -> None:
@@ -93,8 +95,8 @@ def submit(csv: Path, /, index: Path | None = None, json: Path | None = None) ->
 
     Args:
         csv: pred.csv of the test split, or a submission's JSON to check.
-        index: prepared test set to check against: every face once.
-        json: where the JSON goes; default: beside the CSV.
+        index: folder of the prepared test set; checks that every face of it is there once.
+        json: file of the JSON; default: submission.json beside the CSV.
     """
     from gazepose.evaluation import submission
     from gazepose.evaluation.predictions import faces
@@ -105,15 +107,16 @@ def submit(csv: Path, /, index: Path | None = None, json: Path | None = None) ->
     if index is not None:
         opened = Index.open(index)
         count = submission.check(handed_in, faces(opened, np.arange(len(opened))))
-        print(f"checked: {count} faces, every one once")
+        print(f"checked: {count} faces, each exactly once")
 
 
 def chain(runs: tuple[Path, ...], /, out: Path = Path("runs/chain"), causal: bool = False) -> None:
     """Make an ensemble of one or more runs and its submission, in steps with their gains: flip averaging, median over
-    the track, calibration, mean of the runs, boosting. All is chosen on val; launch/submit.sh scores the runs first.
+    the track, calibration, mean of the runs, boosting. All settings are chosen on val. launch/submit.sh scores the runs
+    first.
 
     Args:
-        runs: run folders, scored by infer.py --split val and --split test, best with --flip_average.
+        runs: run folders that infer.py has scored with --split val and --split test, best with --flip_average too.
         out: folder of chain.md, chain.json, pred.csv and submission.json.
         causal: the median uses past frames only.
     """
@@ -125,7 +128,7 @@ def chain(runs: tuple[Path, ...], /, out: Path = Path("runs/chain"), causal: boo
 
 
 def report(run: tuple[Path, ...], /, out: Path | None = None) -> None:
-    """Write a run's report, pictures and one self-contained HTML page; for several runs also a comparison.
+    """Write the report of a run: pictures and one self-contained HTML page; for several runs also a comparison.
 
     Args:
         run: a run's folder, or several; differences are against the first.
@@ -150,21 +153,21 @@ def sweep(file: Path, /, *, data: Path | None = None, worlds: tuple[Preset, ...]
         file: the experiment, such as launch/experiments/modules.toml.
         data: data set; default: data/ if Ego4D is there, else the embedded worlds of the experiment.
         worlds: presets of the embedded world; default: the experiment's.
-        seeds: default: the experiment's.
+        seeds: seeds of the runs; default: the experiment's.
         start: weights that all rows start from, such as a Gaze360 file; default: the experiment's pre-training.
-        flags: of train.py, for all runs, in one string: "--limit 64 --epochs 1".
+        flags: flags of train.py for all runs, in one string: "--limit 64 --epochs 1".
         launch: options of accelerate launch for each training, in one string: "--config_file FILE".
-        jobs: runs at a time, each on its share of the cores and GPUs; default: one per GPU, on a CPU one.
-        part: only this part of the predictions, as 3/8, for an array of jobs that share a disk. The part that ends last
-            writes the table.
-        collect: run nothing, write the table of the predictions that exist.
+        jobs: how many runs train at a time, each on its share of the cores and GPUs; default: one per GPU, or one.
+        part: run only this part of the predictions, such as 3/8, as one of several jobs on a shared disk. The part that
+            ends last writes the table.
+        collect: train nothing; write the table of the existing predictions.
         out: folder of <experiment>-<world>.json, .md, .csv and .png.
     """
     from gazepose.experiments.plan import read_experiment
     from gazepose.experiments.sweep import run_sweep
     number, _, parts = part.partition("/")
     if not (number.isdigit() and parts.isdigit()):
-        raise ValueError(f"--part {part} -> give the part's number and how many there are, as 3/8")
+        raise ValueError(f"--part {part} -> give its number and the number of parts, such as 3/8")
     StopRequest()                                # SIGTERM raises Preempted below, after the runs have saved
     try:
         command = f"python -m gazepose sweep {shlex.join(sys.argv[2:])}"
@@ -197,9 +200,9 @@ def doctor(data: Path, /, crops_from: CropsFrom | None = None, json: bool = Fals
     The exit code is 0 if nothing prevents training or a submission, and 1 if something must be repaired (marked MUST).
 
     Args:
-        data: folder of a data set in the Ego4D layout, of one's own videos with tables, or of an embedded world.
+        data: folder of a data set in the Ego4D layout, of your own videos with tables, or of an embedded world.
         crops_from: read videos/, video_imgs/ or face_imgs/; default: the first that exists.
-        json: print the same facts for programs.
+        json: print the same facts as JSON, for programs.
     """
     from gazepose.doctor import examine
     from gazepose.doctor.text import as_text
@@ -211,14 +214,14 @@ def doctor(data: Path, /, crops_from: CropsFrom | None = None, json: bool = Fals
 
 @dataclass(frozen=True, kw_only=True)
 class Where:
-    """Which indexes get a column."""
+    """Which prepared data."""
 
     data: Path | None = None
     """a data set, or one index folder; default: data/ if Ego4D is there, else the embedded world"""
     split: tuple[Literal["train", "val", "test"], ...] | None = None
     """which of its splits; default: all that are prepared"""
     prepared: str | None = None
-    """which of its prepared folders, as clean-224; default: all"""
+    """which of its prepared folders, such as clean-224; default: all"""
 
     def indexes(self) -> list[Index]:
         return prepared_indexes(self.data, self.split, self.prepared)
@@ -227,15 +230,15 @@ class Where:
 def import_priors(prior: Prior, files: tuple[Path, ...], /,
                   where: Where = Where(), yaw: Literal["hopenet", "index"] = "hopenet",     # noqa: B008
                   max_bad_fraction: float = 0.01) -> None:
-    """Bring in a prior from the published JSON files, or from tables whose names end in .csv.
+    """Import a prior from the published JSON files, or from tables whose names end in .csv.
 
     Keys of the JSON: clip:track:frame, clip:track:unique_id:frame, or nested. Columns of a table: clip,track,frame (of
     test crops unique_id) and yaw,pitch,roll or nose_x,nose_y,nose_confidence,left_eye_x,... (left_eye, right_eye,
     left_mouth, right_mouth) or quality or quality_p.
 
     Args:
-        prior: what the files hold; quality is the Laplacian variance, quality_p a probability of its own.
-        files: one or more; of two entries for a face the later one counts.
+        prior: what the files hold; quality is the Laplacian variance, quality_p is p, computed by you.
+        files: one or more files; if a face has two entries, the later one is used.
         yaw: sign of the yaw in the files: Hopenet's (and 6DRepNet's), or the index's, positive to the picture's right.
         max_bad_fraction: stop if more than this part of the entries cannot be used.
     """
@@ -249,7 +252,7 @@ def quality(where: Where = Where(), measure: bool = False) -> None:             
     The fit of a run is chosen by --quality_scale and --quality_from of train.py.
 
     Args:
-        measure: measure the Laplacian variance of all stored crops again; off: only where it is unknown.
+        measure: measure the quality of all stored crops again; off: only of crops whose quality is unknown.
     """
     from gazepose.priors.commands import show_quality
     show_quality(where.indexes(), measure=measure)
@@ -260,7 +263,7 @@ def head_pose(model: Path, where: Where = Where(), batch_size: int = 64) -> None
 
     Args:
         model: Hopenet's snapshot (ResNet50, three heads of 66 bins), a torch.save or safetensors file.
-        batch_size: crops at a time.
+        batch_size: how many crops are computed at a time.
     """
     from gazepose.priors.commands import estimate_poses
     estimate_poses(where.indexes(), model, batch_size=batch_size)
@@ -286,7 +289,7 @@ def write_flags(page: Path = Path("docs/flags.md")) -> None:
     """Write the page of all flags from the code.
 
     Args:
-        page: where the page goes.
+        page: file of the page.
     """
     from gazepose.flags_page import flags_page
     page.write_text(flags_page(), encoding="utf-8")

@@ -1,6 +1,6 @@
 # Sourced by the other scripts: makes .venv with the exact versions of constraints.txt and puts it first on the PATH.
-# Needs Python >= 3.11 and git. Uses uv where it can be had (a minute), else pip (a few minutes). Does nothing twice.
-# With VENV=none in the environment it makes nothing: the Python that is active has what is needed (a cluster's, conda's).
+# Needs Python >= 3.11 and git. Uses uv if it is available (a minute), else pip (a few minutes). Does nothing if it is done.
+# With VENV=none it creates nothing and uses the active Python (of a cluster or conda), which must have the packages.
 # Usage: . launch/environment.sh [extra of pyproject.toml, such as test]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What: a training on several machines, the same command on each. HEAD=HOST[:PORT] MACHINES=2 hosts.sh FLAG ...
-#       HEAD is one of them; PROCESSES=N beside it: on each (default: its GPUs). torchrun's c10d rendezvous.
+#       HEAD is one of them. PROCESSES=N starts N processes on each (default: one per GPU). torchrun's c10d rendezvous.
 # How long: as train.py, after a rendezvous that waits 10 minutes for the last machine.
 # Expect: "world: N processes on ..." with the N of all machines together; more in docs/cluster.md.
 . "$(dirname "${BASH_SOURCE[0]}")/environment.sh"

@@ -75,7 +75,7 @@ def test_boxes_obey_the_policy_and_are_counted(tmp_path):
     (["c,t,1,0,0,9,9,1"], HEADER + ",labels", r"column 'labels' is unknown -> the columns are clip,track,"),
     (["c,t,1,0,0,9,9,1"], HEADER + ",x", r"column 'x' occurs twice"),
     (["c;t;1;0;0;9;9"], HEADER.replace(",", ";"), r"no column 'clip' -> the columns are .*with commas between"),
-    ([], HEADER, r"holds no box -> one face a line"), ([], "", r"no column 'clip'"),
+    ([], HEADER, r"holds no box -> give one face per line"), ([], "", r"no column 'clip'"),
     (['"c,t,1,0,0,9,9'], HEADER, r"not CSV: .*inside string starting at row 1")])
 def test_what_is_wrong_is_named_by_file_and_line(tmp_path, lines, header, message):
     with pytest.raises(ValueError, match=rf"boxes\.csv: {message}"):
@@ -85,7 +85,7 @@ def test_what_is_wrong_is_named_by_file_and_line(tmp_path, lines, header, messag
 def test_a_table_that_is_none_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"gone\.csv: no such table of boxes -> clip,track,frame"):
         read_boxes(tmp_path / "gone.csv", CLEAN)
-    with pytest.raises(ValueError, match=r"b\.xlsx: a table of boxes is \.csv or \.parquet"):
+    with pytest.raises(ValueError, match=r"b\.xlsx: a table of boxes must be \.csv or \.parquet"):
         read_boxes(tmp_path / "b.xlsx", CLEAN)
     (tmp_path / "b.csv").write_bytes((HEADER + "\nc,t,1,0,0,9,9\n").encode("utf-16"))
     with pytest.raises(ValueError, match=r"b\.csv: line 1: not UTF-8 text -> save it as UTF-8"):
@@ -236,7 +236,7 @@ def test_what_does_not_fit_together_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"gone\.mp4: no such video"):
         lay_out(one, tmp_path / "gone.mp4", out, "val")
     (tmp_path / "c.txt").write_text("no video")
-    with pytest.raises(ValueError, match=r"c\.txt: \.mp4, \.mov, \.mkv, \.avi are read"):
+    with pytest.raises(ValueError, match=r"c\.txt: only \.mp4, \.mov, \.mkv, \.avi can be read"):
         lay_out(one, tmp_path / "c.txt", out, "val")
     assert not out.exists()                                            # nothing half made
     lay_out(one, video, out, "val")
@@ -246,7 +246,7 @@ def test_what_does_not_fit_together_is_refused(tmp_path):
         prepare(out, "train", jobs=1, notify=quiet)
     (out / "split").mkdir()
     (out / "split" / "train.list").write_text("c")
-    with pytest.raises(FileExistsError, match=r"train\.list: is of this split already -> name another folder"):
+    with pytest.raises(FileExistsError, match=r"train\.list: belongs to this split already -> name another folder"):
         lay_out(one, video, out, "train")
 
 

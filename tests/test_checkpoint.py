@@ -84,7 +84,7 @@ def test_an_altered_file_is_named(tmp_path, model, name):
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
-    with pytest.raises(ValueError, match=f"{name}: its SHA-256 is not the manifest's.*use another checkpoint"):
+    with pytest.raises(ValueError, match=f"{name}: its SHA-256 differs from the manifest.*use another checkpoint"):
         checkpoint.read_model(tmp_path / "best")
 
 
@@ -179,7 +179,7 @@ def test_a_damaged_checkpoint_is_passed_over_with_its_reason(run, name, damage):
 def test_a_run_without_a_whole_checkpoint_is_not_started_anew(run):
     for folder in checkpoint.steps_in(run / "checkpoints"):
         (folder / checkpoint.WEIGHTS).unlink()
-    with pytest.raises(ValueError, match="no checkpoint is whole -> start anew.*--checkpoint"):
+    with pytest.raises(ValueError, match="every checkpoint is damaged -> start a new run.*--checkpoint"):
         checkpoint.newest_whole(run)
     assert checkpoint.newest_whole(run / "elsewhere") == (None, [])
 

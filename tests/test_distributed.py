@@ -168,5 +168,5 @@ def test_machines_with_other_rows_are_refused(disks):
 
 def test_sharding_is_refused(monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    with pytest.raises(ValueError, match="FSDP: weights are never sharded here.* -> use a configuration without FSDP"):
+    with pytest.raises(ValueError, match="FSDP is not supported.* -> use a configuration without FSDP"):
         start_accelerator()

@@ -217,7 +217,7 @@ def test_what_float16_cannot_hold_is_an_error(index):
     model = network()
     maps_of = model.frames.maps_of
     model.frames.maps_of = lambda frames: maps_of(frames) + (1e5 if len(frames) > 1 else 0)
-    with pytest.raises(ValueError, match=r"row -1: test_resnet gives what float16 cannot hold"):
+    with pytest.raises(ValueError, match=r"row -1: test_resnet gives values that float16 cannot hold"):
         made(model, index)
 
 
@@ -286,9 +286,9 @@ def test_flags_that_contradict_cached_features_are_refused_or_switched_off(capsy
     assert "--cache_features needs prepared crops" in "".join(capsys.readouterr())
     with pytest.raises(SystemExit):
         parse(InferConfig, ["--cache_features", "--flip_average"])
-    assert "features have no mirror" in "".join(capsys.readouterr())
+    assert "mirrored crops are not stored" in "".join(capsys.readouterr())
     for flag in ("--flip", "--random_crop"):
-        with pytest.raises(SystemExit, match="features are of whole, unmirrored crops -> leave one of them out"):
+        with pytest.raises(SystemExit, match="features are made from whole, unmirrored crops -> leave --flip"):
             parse_train(["--cache_features", "--freeze_backbone", flag])
     config, _ = parse_train(["--cache_features", "--freeze_backbone"])
     assert not config.data.flip and not config.data.random_crop

@@ -114,7 +114,7 @@ def test_a_prior_that_the_data_lacks_is_refused_with_the_command(index_of):
     for flag, column in (("prior_head", "head_pose"), ("prior_landmark", "landmarks")):
         for model in ("GazePose", "GazeLSTM"):
             config = ModelConfig(model=model, **{flag: True})
-            with pytest.raises(ValueError, match=f"--{flag}: .* -> bring it in with `python -m gazepose priors import "
+            with pytest.raises(ValueError, match=f"--{flag}: .* -> import it with `python -m gazepose priors import "
                                                  f"{column} FILE --data .*`, or add --allow_unknown_priors"):
                 check_priors(config, without, rows, False)
             check_priors(config, without, rows, True)

@@ -74,7 +74,7 @@ GUIDE = ("--Gaussiandrop --mesh --prior_head --prior_landmark --backbone resnet1
 def test_the_guides_training_line_as_a_whole(capsys):
     config, _ = parse_train([*GUIDE, "--lr", "1e-4", "--dsplit", "0.1", "--train_path", "trainlog"])
     assert config.run.exp_path == Path("out") and config.model.prior_landmark and config.optim.lr == 1e-4
-    assert capsys.readouterr().err == "--train_path is left out: a run has one folder, that of --exp_path\n"
+    assert capsys.readouterr().err == "--train_path is ignored: a run has one folder, that of --exp_path\n"
 
 
 def test_the_guides_inference_line_as_a_whole(capsys):
@@ -83,7 +83,7 @@ def test_the_guides_inference_line_as_a_whole(capsys):
     assert (config.guide.test_stride, config.guide.val_stride) == (None, 13)      # the test set is never thinned by it
     assert config.guide == GuideInference(eval=True, val_stride=13, model="GazePose", backbone="resnet18", mesh=True,
                                           prior_head=True, prior_landmark=True)
-    assert capsys.readouterr().err == "--train_stride is left out: it has no part in inference\n"
+    assert capsys.readouterr().err == "--train_stride is ignored: inference does not use it\n"
 
 
 @pytest.mark.parametrize("program", ["train", "infer"])
@@ -91,7 +91,7 @@ def test_the_guides_inference_line_as_a_whole(capsys):
 def test_what_the_published_code_never_read_is_left_out_with_a_line(name: str, program: Any):
     for flags in ([f"--{name}", "7", "--limit", "3"], [f"--{name.replace('_', '-')}=7", "--limit", "3"],
                   ["--limit", "3", f"--{name}"]):
-        assert translate(flags, program) == (["--limit", "3"], [f"--{name} is left out: {LEFT_OUT[name]}"])
+        assert translate(flags, program) == (["--limit", "3"], [f"--{name} is ignored: {LEFT_OUT[name]}"])
 
 
 def test_help_is_no_value_of_what_is_left_out():
@@ -101,7 +101,7 @@ def test_help_is_no_value_of_what_is_left_out():
 @pytest.mark.parametrize("name", ONLY_TRAINING)
 def test_what_only_trains_is_left_out_of_inference(name: str):
     kept, said = translate([f"--{name}", "0.1", "0.9", "--limit", "5"], "infer")
-    assert kept == ["--limit", "5"] and said == [f"--{name} is left out: it has no part in inference"]
+    assert kept == ["--limit", "5"] and said == [f"--{name} is ignored: inference does not use it"]
 
 
 @pytest.mark.parametrize("flags, wanted", [
@@ -243,7 +243,7 @@ def test_the_guides_runs_reach_their_end(kind, tmp_path, world, typed):
                  "--checkpoint", str(tmp_path / "gaze360.pth.tar"))
     entries = {"pose": 188, "base": 142}[kind]                        # with one layer each of the transformer
     assert (f"start: 140 of the model's {entries} entries from {tmp_path}/gaze360.pth.tar (Gaze360); "
-            "left in the file: last_layer (2); at random: ") in said
+            "not used: last_layer (2); random: ") in said
     start = json.loads((run / "start.json").read_text())
     assert len(start["taken"]) == 140 and start["left"] == ["last_layer.weight", "last_layer.bias"]
     assert len(start["random"]) == entries - 140 and "last_layer.weight" in start["random"]

@@ -148,7 +148,7 @@ def test_a_hopenet_file_makes_the_column(snapshot, tmp_path, capsys):
     got = Index.open(index.folder).head_pose
     np.testing.assert_allclose(got, wanted, atol=2e-3)
     assert np.ptp(got, axis=0).min() > 0.05
-    assert "not used of it: fc_finetune.weight, fc_finetune.bias" in capsys.readouterr().out
+    assert "unused entries: fc_finetune.weight, fc_finetune.bias" in capsys.readouterr().out
 
 
 def test_a_hopenet_file_may_be_safetensors_under_any_name(snapshot, tmp_path):
@@ -177,7 +177,7 @@ def test_a_file_that_is_not_hopenet_says_why(snapshot, tmp_path, capfd):
             read_hopenet(tmp_path / name)
     for content in (b"", b"PK\x03\x04 cut", b"\x08\0\0\0\0\0\0\0{", b"text"):
         (tmp_path / "broken").write_bytes(content)
-        with pytest.raises(ValueError, match=r"broken: not a checkpoint of tensors.* -> save its state_dict"):
+        with pytest.raises(ValueError, match=r"broken: not a checkpoint of tensors.* -> save only its state_dict"):
             read_hopenet(tmp_path / "broken")
     with pytest.raises(FileNotFoundError, match="gone: no such checkpoint -> .*none is downloaded"):
         read_hopenet(tmp_path / "gone")

@@ -168,12 +168,12 @@ def test_any_backbone_with_a_map_will_do_and_all_of_it_is_trained(backbone, widt
 
 @pytest.mark.parametrize(("options", "message"), [
     ({"backbone": "vit_tiny_patch16_224"}, r"vit_tiny_patch16_224 gives \[1, 197, 192\], not a feature map"),
-    ({"backbone": "resnet81"}, "timm has no 'resnet81' -> resnet18"),
-    ({"backbone": "mobilenetv3_small_050", "output_stride": 8}, "mobilenetv3_small_050 does not do output_stride 8"),
-    ({"model": "GazePos"}, "model: 'GazePos' is unknown -> one of GazePose, GazeLSTM, BaselineLSTM"),
-    ({"output_stride": 7}, "output_stride: 7 is unknown -> one of 8, 16, 32"),
+    ({"backbone": "resnet81"}, "timm has no 'resnet81' -> use resnet18"),
+    ({"backbone": "mobilenetv3_small_050", "output_stride": 8}, "mobilenetv3_small_050 cannot do output_stride 8"),
+    ({"model": "GazePos"}, "model: 'GazePos' is unknown -> give one of GazePose, GazeLSTM, BaselineLSTM"),
+    ({"output_stride": 7}, "output_stride: 7 is unknown -> give one of 8, 16, 32"),
     ({"split": 0}, "split: 0 is out of range"),
-    ({"dmodel": 100}, "dmodel: 100 does not divide into 4 parts and 8 heads"),
+    ({"dmodel": 100}, "dmodel: 100 cannot be divided by 4 and by 8 heads"),
 ])
 def test_what_cannot_be_built_says_why(options, message):
     with pytest.raises(ValueError, match=message):

@@ -88,7 +88,7 @@ def test_a_published_gazepose_scores_the_same_imported_direct_and_built_by_hand(
     expected = expected.logits.softmax(1)[:, 1].numpy()
 
     verbs.import_checkpoint(file, work / "imported")
-    assert "GazePose: 338 entries taken, 0 left -> " in capsys.readouterr().out
+    assert "GazePose: 338 entries used, 0 not used -> " in capsys.readouterr().out
     facts = json.loads((work / "imported" / IMPORTED).read_text())
     assert len(facts["taken"]) == 338 and facts["taken"]["headpos_emeb"] == "contents"
     guide = ["--val", "--split", "1", "--Gaussiandrop", "--prior_head", "--prior_landmark", "--limit", str(LIMIT)]
@@ -108,8 +108,8 @@ def test_gazepose_with_both_priors_starts_with_140_of_338_entries_of_gaze360(gol
     assert (len(start.taken), len(start.taken) + len(start.random)) == (140, 338)
     assert start.left == ["last_layer.weight", "last_layer.bias"]         # by the file's own names
     assert {name.split(".")[0] for name in start.taken} == {"frames", "lstm"}
-    assert str(start).startswith(f"140 of the model's 338 entries from {file} (Gaze360); left in the file: "
-                                 "last_layer (2); at random: combine_layer (2), contents (1), ")
+    assert str(start).startswith(f"140 of the model's 338 entries from {file} (Gaze360); not used: "
+                                 "last_layer (2); random: combine_layer (2), contents (1), ")
 
 
 def test_gaze360_alone_cannot_score(golden, work):
@@ -179,7 +179,7 @@ def test_import_never_replaces_what_is_no_checkpoint(golden, tmp_path, monkeypat
     file = file_of(golden, "gazelstm_gazepose", tmp_path / "w.pth")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("a")
-    with pytest.raises(FileExistsError, match="mine: exists and is no checkpoint -> give --out a folder"):
+    with pytest.raises(FileExistsError, match="mine: exists and is not a checkpoint -> give --out a new folder"):
         verbs.import_checkpoint(file, tmp_path / "mine")
     assert (tmp_path / "mine" / "thesis.tex").read_text() == "a"
     for _ in range(2):                                                    # a checkpoint it may replace

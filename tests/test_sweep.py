@@ -99,7 +99,7 @@ def test_a_shipped_experiment_can_be_planned_and_describes_itself(file):
 
 @pytest.mark.parametrize("text, fault", [
     ("title = ", "not TOML"), ('titel = "x"', "'titel' is unknown"),
-    ('title="t"\nquestion="q"\nagainst="c"\n[[row]]\nname="a"', "against = 'c' is no row -> one of a"),
+    ('title="t"\nquestion="q"\nagainst="c"\n[[row]]\nname="a"', "against = 'c' is not a row -> give one of a"),
     ('title="t"\nquestion="q"\nagainst="a"\n[[row]]\nname="a"\n[[row]]\nname="a"', "several rows are named a"),
     ('title="t"\nquestion="q"\nagainst="a"\n[embedded]\nseeds=["x"]\n[[row]]\nname="a"', "Setting"),
     ('title="t"\nquestion="q"\nagainst="a"\n[[row]]\nnaem="a"', "Row: 'naem' is unknown")])

@@ -30,9 +30,9 @@ def test_a_vit_is_a_backbone_of_every_model_and_all_of_it_is_trained(model):
 
 @pytest.mark.parametrize(("options", "message"), [
     ({"image_size": 72}, r"vit_tiny_patch16_224 cannot be made for crops of 72 pixels \(its patches are 16 pixels\) -> "
-                         r"a --crop_size that is a multiple"),
+                         r"use a --crop_size that is a multiple"),
     ({"image_size": 64, "output_stride": 8},
-     "vit_tiny_patch16_224 does not do output_stride 8: its cells are 16 pixels -> output_stride 32"),
+     "vit_tiny_patch16_224 cannot do output_stride 8: its cells are 16 pixels -> use output_stride 32"),
     ({}, r"vit_tiny_patch16_224 gives \[1, 197, 192\], not a feature map -> .* for a ViT give image_size"),
     ({"image_size": 64, "backbone": "mixer_s32_224"}, r"mixer_s32_224 gives \[1, 4, 512\], not a feature map"),
     ({"image_size": 64, "backbone": "crossvit_tiny_240"}, "crossvit_tiny_240 cannot be made for crops of 64 pixels"),

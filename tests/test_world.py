@@ -430,7 +430,7 @@ def test_other_data_is_not_written_over(tmp_path):
     (tmp_path / "json").mkdir()
     with pytest.raises(ValueError, match="not an embedded world -> name another folder"):
         world.render_world(tmp_path, "tiny")
-    with pytest.raises(ValueError, match="preset 'huge': there is none of that name -> give one of tiny, default"):
+    with pytest.raises(ValueError, match="preset 'huge' is unknown -> give one of tiny, default"):
         world.render_world(tmp_path, "huge")
     with pytest.raises(ValueError, match="seed -1: must not be negative"):
         world.render_world(tmp_path, "tiny", -1)

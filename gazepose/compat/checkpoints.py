@@ -113,7 +113,7 @@ def load_into(model: nn.Module, state: Mapping[str, Tensor]) -> tuple[list[str],
     taken = [name for name in state if name.rpartition(".")[0] not in misfits]
     if not taken:
         raise ValueError(f"state: none of its {len(state)} entries ({', '.join(list(state)[:3])}, ...) fits "
-                         f"{type(model).__name__} -> weights of the same backbone")
+                         f"{type(model).__name__} -> give weights of the same backbone")
     model.load_state_dict({name: state[name] for name in taken}, strict=False)
     return taken, [name for name in state if name not in set(taken)]
 
@@ -145,7 +145,7 @@ def _read(path: Path) -> dict[str, Tensor]:
     except pickle.UnpicklingError as error:
         match = re.search(r"GLOBAL (\S+)", str(error))
         detail = f"it names {match[1]}, which could run code" if match else "its pickle holds more than tensors"
-        raise ValueError(f"{path}: not read, {detail} -> where you trust it, save its state_dict alone") from error
+        raise ValueError(f"{path}: not read, {detail} -> if you trust the file, save only its state_dict") from error
     except Exception as error:                                            # damaged bytes make a reader raise anything
         detail = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{path}: not a checkpoint of tensors ({detail}) -> the file is damaged, or of another "

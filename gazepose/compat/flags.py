@@ -14,8 +14,8 @@ from gazepose.models.gazepose import ModelName
 
 _LAUNCHER = "accelerate launch starts the processes (accelerate_configs/)"
 _ONE_FOLDER = "the data set is one folder with json/, split/ and videos/ -> --data DIR"
-_UNREAD = "the published code read it nowhere"
-_TRAINING = "it has no part in inference"
+_UNREAD = "the published code does not use it"
+_TRAINING = "inference does not use it"
 _INFERENCE = "is a flag of inference -> accelerate launch infer.py --{} --checkpoint RUN"
 
 LEFT_OUT = {
@@ -28,8 +28,8 @@ LEFT_OUT = {
 INSTEAD = {
     "source_path": _ONE_FOLDER, "json_path": _ONE_FOLDER, "gt_path": _ONE_FOLDER, "train_file": _ONE_FOLDER,
     "val_file": _ONE_FOLDER, "test_file": _ONE_FOLDER,
-    "test_path": "the test crops lie under the data set as videos_challenge/ -> --data DIR",
-    "prior_path": "priors are columns of the prepared data, not files given at the start -> see docs/migration.md",
+    "test_path": "the test crops are in the data set's folder videos_challenge/ -> --data DIR",
+    "prior_path": "priors are columns of the prepared data; no flag names their files -> see docs/migration.md",
 }
 """what to write instead; the program ends"""
 ONLY_TRAINING = ("train_path", "train_stride", "epochs", "lr", "weights")
@@ -47,16 +47,16 @@ class GuideTraining:
 
 @dataclass(frozen=True, kw_only=True)
 class GuideInference:
-    """Flags of the original guide. The checkpoint knows its model: model options must agree with it."""
+    """Flags of the original guide. The checkpoint stores its model: flags of the model must agree with it."""
 
     val: bool = False
     """the same as --split val"""
     eval: bool = False
     """the same as --split test"""
     val_stride: int | None = None
-    """--stride where val is scored"""
+    """the same as --stride, when val is scored"""
     test_stride: int | None = None
-    """--stride where test is scored; above 1 the outputs are marked partial"""
+    """the same as --stride, when test is scored; above 1, the outputs are marked partial"""
     model: ModelName | None = None
     """the network"""
     backbone: str | None = None
@@ -123,8 +123,8 @@ class GuideInference:
         if differing:
             flags = " ".join(f"--{name}" if value is True else f"--{name} {value}" for name, value in differing.items())
             has = ", ".join(f"{name} {trained[name]}" for name in differing)
-            raise ValueError(f"{flags}, but {start} has {has} -> leave the flags out: the checkpoint knows its model; "
-                             "or give another --checkpoint")
+            raise ValueError(f"{flags}, but {start} has {has} -> leave the flags out, because the checkpoint stores "
+                             "its model; or give another --checkpoint")
 
 
 def bins_of(split: str | None) -> float | None:
@@ -159,7 +159,7 @@ def translate(args: Sequence[str], program: Literal["train", "infer"]) -> tuple[
         reason = None if name is None else left_out.get(name)
         dropping = reason is not None
         if dropping:
-            notes.append(f"--{name} is left out: {reason}")
+            notes.append(f"--{name} is ignored: {reason}")
         else:
             rest.append(arg)
     return rest, notes

@@ -46,7 +46,7 @@ def import_published(path: Path, folder: Path) -> dict[str, Any]:
         FileExistsError: `folder` is something else than a checkpoint.
     """
     if folder.exists() and not (folder / MANIFEST).is_file() and (folder.is_file() or any(folder.iterdir())):
-        raise FileExistsError(f"{folder}: exists and is no checkpoint -> give --out a folder that does not exist yet")
+        raise FileExistsError(f"{folder}: exists and is not a checkpoint -> give --out a new folder")
     published = read_published(path)
     model, config = model_of(path, published)
     facts = {"file": str(path), "sha256": sha256_of(path), "kind": published.kind, "taken": published.taken,
@@ -70,7 +70,7 @@ class Start:
 
     def __str__(self) -> str:
         return (f"{len(self.taken)} of the model's {len(self.taken) + len(self.random)} entries from {self.file} "
-                f"({self.kind}); left in the file: {_by_layer(self.left)}; at random: {_by_layer(self.random)}")
+                f"({self.kind}); not used: {_by_layer(self.left)}; random: {_by_layer(self.random)}")
 
 
 def _by_layer(names: Iterable[str]) -> str:

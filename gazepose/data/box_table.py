@@ -71,7 +71,7 @@ def read_table(path: Path) -> dict[str, list[RawTrack]]:
     path = Path(path)
     table = _read_parquet(path) if _suffix(path) == ".parquet" else _read_csv(path)
     if not len(table):
-        raise ValueError(f"{path}: holds no box -> one face a line is wanted: {SCHEMA}")
+        raise ValueError(f"{path}: holds no box -> give one face per line: {SCHEMA}")
     values = _checked(path, table)
     clips: dict[str, list[RawTrack]] = {}
     for (clip, track), rows in values.groupby(["clip", "track"], sort=False):
@@ -95,7 +95,7 @@ def lay_out(table: Path, video: Path, out: Path, split: str) -> None:
     goal = out / "boxes" / f"{split}{suffix}"
     for other in (out / "split" / f"{split}.list", *(goal.with_suffix(end) for end in TABLES if end != suffix)):
         if other.exists():
-            raise FileExistsError(f"{other}: is of this split already -> name another folder")
+            raise FileExistsError(f"{other}: belongs to this split already -> name another folder")
     if video.is_dir():
         videos = {clip: find_video(video, clip) for clip in clips}
     elif len(clips) == 1:
@@ -107,7 +107,7 @@ def lay_out(table: Path, video: Path, out: Path, split: str) -> None:
         if not source.is_file():
             raise FileNotFoundError(f"{source}: no such video, but {table} has boxes of clip {clip} -> put it there")
         if source.suffix.lower() not in SUFFIXES:
-            raise ValueError(f"{source}: {', '.join(SUFFIXES)} are read -> convert it")
+            raise ValueError(f"{source}: only {', '.join(SUFFIXES)} can be read -> convert it")
         present = find_video(out / "videos", clip)
         if present.exists() and not present.samefile(source) and not filecmp.cmp(present, source, shallow=False):
             raise FileExistsError(f"{present}: is another video than {source} -> delete it, or name another folder")
@@ -131,7 +131,7 @@ def _link_or_copy(source: Path, goal: Path) -> None:
 def _suffix(path: Path) -> str:
     suffix = path.suffix.lower()
     if suffix not in TABLES:
-        raise ValueError(f"{path}: a table of boxes is .csv or .parquet -> name it so")
+        raise ValueError(f"{path}: a table of boxes must be .csv or .parquet -> rename or convert it")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such table of boxes -> {SCHEMA}")
     return suffix

@@ -51,13 +51,13 @@ class PrepareConfig:
     crops_from: CropsFrom | None = None
     """source of the faces: videos/, video_imgs/ or face_imgs/; default: the first of them that exists"""
     crops: Literal["shards", "video"] = "shards"
-    """shards: cut once, then reuse; video: cut out of the clips in every epoch, for a first look or a small disk"""
+    """shards: cut crops once and store them; video: cut them again in every epoch, for a first look or a small disk"""
     crop_size: int = 224
     """pixels per side of a face crop"""
     decoder: Literal["decord", "pyav"] = "decord"
-    """what reads the videos; a clip that decord cannot read is read by pyav, and counted"""
+    """library that reads the videos; if decord cannot read a clip, pyav reads it, and it is counted"""
     data_disk: Disk = "shared"
-    """local: each machine has its own disk with the data set on it, and prepares it by itself"""
+    """shared: all machines see one disk; local: each machine has the data set on its own disk and prepares it itself"""
     max_bad_fraction: float = 0.01
     """stop if more than this part of a split's clips is missing, damaged or cut short"""
 
@@ -266,8 +266,8 @@ def _alone(clip: ClipCrops) -> None:
             continue
     for part in clip.unfinished():
         part.unlink()
-    clip.mark_bad(f"{clip.source}: the decoder's process died (by a fault of its own, for memory, or after {STALL_S} s "
-                  "without a picture) -> download it again")
+    clip.mark_bad(f"{clip.source}: the decoder's process died (it crashed, lacked memory, or gave no picture for "
+                  f"{STALL_S} s) -> download the video again")
 
 
 def _pool(jobs: int) -> ProcessPoolExecutor:
@@ -338,8 +338,8 @@ def check_bad_clips(folder: Path, bad: Mapping[str, str], clips: int, most: floa
     if len(bad) > most * clips:
         reasons = "\n  ".join(list(bad.values())[:5])
         raise ValueError(f"{folder}: {len(bad)} of {clips} clips cannot be used, more than {most:.1%}:\n  {reasons}\n"
-                         "-> put them there, take the clips off the split list, or go on without them by "
-                         f"--max_bad_fraction; {details}")
+                         "-> add the missing files, remove the clips from the split list, or continue without them by "
+                         f"a larger --max_bad_fraction; {details}")
 
 
 def skipped(index: Index) -> str:

@@ -108,7 +108,8 @@ class VideoIndex(Index):
             alive(0)
         offset, length = columns["offset"], columns["length"]
         if missing := int((length == 0).sum()):
-            raise ValueError(f"{path}: {missing} of {len(rows)} faces are past its end, which its headers do not say")
+            raise ValueError(f"{path}: {missing} of {len(rows)} faces are after its end: it is shorter than its header "
+                             "says")
         self.black[rows] = columns["black"]
         self.quality[rows] = np.where(np.isnan(self.quality[rows]), columns["quality"], self.quality[rows])
         self.held[clip] = {row: jpegs[start:end] for row, start, end in

@@ -68,7 +68,7 @@ KINDS: dict[str, Kind] = {
         "rate with ffmpeg -i IN.mp4 -r 30 OUT.mp4 (annotations count 30 frames per second)", listing=True),
     "face_without_picture": Kind(
         "look", "faces past the end of their video, or without an image",
-        "they are left out; if there are many, the video is another cut than the annotated one, or the images are not "
+        "they are left out; if there are many, the video is not the annotated version, or the images are not "
         "numbered from 1 as the original scripts number them"),
     "list_differs": Kind(
         "look", "clips whose split list and data disagree",
@@ -78,7 +78,7 @@ KINDS: dict[str, Kind] = {
         "they are left out; rename them: letters, digits, _ . - only, and a crop is <frame:05d>_<unique_id>.jpg"),
     "name_twice": Kind(
         "look", "clips or tracks that are annotated twice",
-        "the first is used: rename or delete the other in {data}/json/", listing=True),
+        "the first one is used: rename or delete the others in {data}/json/", listing=True),
     "clip_without_segments": Kind(
         "look", "clips without a list of looking segments",
         "they are left out, because it is unknown who looks: remove them from the list in {data}/split/, or add "
@@ -98,7 +98,8 @@ KINDS: dict[str, Kind] = {
         "check the units (degrees; 0 to 1 of the crop) and make the table again, or set these values to NaN (unknown)"),
     "prior_without_face": Kind(
         "look", "priors of faces that do not exist",
-        "they are ignored; if there are many, the table names clips, tracks or frames otherwise than {data}/json/"),
+        "they are ignored; if there are many, the table has other names of clips or tracks, or other frame numbers "
+        "than {data}/json/"),
     "priors_absent": Kind(
         "note", "splits without priors (only --prior_head and --prior_landmark need them)",
         "make the missing {data}/priors/<split>.npz"),
@@ -107,7 +108,7 @@ KINDS: dict[str, Kind] = {
         "download these files again: a damaged crop costs the score of its whole video, and the submission is refused"),
     "crop_unusual": Kind(
         "look", "test crops of another size than 224 x 224, or without a frame number in their name",
-        "they are used all the same: another size is stretched, and a crop without a frame number has no neighbours; "
+        "they are still used: another size is stretched, and a crop without a frame number has no neighbours; "
         "compare them with the official crops"),
     # good to know
     "clip_unused": Kind("note", "clips with annotations or pictures that are in no split"),

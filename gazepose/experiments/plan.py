@@ -109,9 +109,9 @@ def read_experiment(path: Path) -> Experiment:
         raise ValueError(f"{path}: not TOML ({error}) -> see launch/experiments/ for examples") from None
     names = [row.name for row in experiment.row]
     if repeated := {name for name in names if names.count(name) > 1}:
-        raise ValueError(f"{path}: several rows are named {', '.join(sorted(repeated))} -> a name of its own for each")
+        raise ValueError(f"{path}: several rows are named {', '.join(sorted(repeated))} -> give each row its own name")
     if experiment.against not in names:
-        raise ValueError(f"{path}: against = {experiment.against!r} is no row -> one of {', '.join(names)}")
+        raise ValueError(f"{path}: against = {experiment.against!r} is not a row -> give one of {', '.join(names)}")
     return experiment
 
 

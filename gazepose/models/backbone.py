@@ -33,19 +33,20 @@ def create_backbone(name: str, output_stride: int = 32, image_size: int | None =
     """
     if not timm.is_model(name):
         near = difflib.get_close_matches(name, timm.list_models(), n=3)
-        raise ValueError(f"backbone: timm has no {name!r} -> {' or '.join(near) or 'a name from timm.list_models()'}")
+        raise ValueError(f"backbone: timm has no {name!r} -> use "
+                         f"{' or '.join(near) or 'a name from timm.list_models()'}")
     fixed = image_size if getattr(timm.get_pretrained_cfg(name), "fixed_input_size", False) else None
     network, features, unused = _any_size(name, output_stride) if fixed is None else _fixed_size(name, fixed)
     layout = map_layout(network, features)
     # without its image size a ViT would be made for another number of patches than the crops have
     if layout is None or (fixed is None and isinstance(layout[0], PatchMap)):
         shape = list(features.shape) if isinstance(features, Tensor) else type(features).__name__
-        raise ValueError(f"backbone: {name} gives {shape}, not a feature map -> a network such as resnet18"
+        raise ValueError(f"backbone: {name} gives {shape}, not a feature map -> use a network such as resnet18"
                          + ("; for a ViT give image_size, as train.py does" if image_size is None else ""))
     to_map, grid = layout
     if fixed is not None and output_stride not in (32, fixed // grid[0]):
-        raise ValueError(f"backbone: {name} does not do output_stride {output_stride}: its cells are "
-                         f"{fixed // grid[0]} pixels -> output_stride 32, which leaves it as it is")
+        raise ValueError(f"backbone: {name} cannot do output_stride {output_stride}: its cells are "
+                         f"{fixed // grid[0]} pixels -> use output_stride 32, which changes nothing")
     for child in unused:
         setattr(network, child, nn.Identity())
     return network, to_map
@@ -107,8 +108,8 @@ def _any_size(name: str, output_stride: int) -> tuple[Any, Any, list[str]]:
     try:
         network: Any = timm.create_model(name, pretrained=False, num_classes=0, **stride)
     except UNSUPPORTED as error:
-        raise ValueError(f"backbone: {name} does not do output_stride {output_stride} ({error}) "
-                         "-> output_stride 32 or a network such as resnet18") from error
+        raise ValueError(f"backbone: {name} cannot do output_stride {output_stride} ({error}) "
+                         "-> use output_stride 32 or a network such as resnet18") from error
     return network, *trace(network, network.pretrained_cfg.get("input_size", (3, 224, 224)))
 
 
@@ -122,5 +123,5 @@ def _fixed_size(name: str, side: int) -> tuple[Any, Any, list[str]]:
             raise ValueError(f"its patches are {patch} pixels")
         return network, *trace(network, (3, side, side))
     except (*UNSUPPORTED, RuntimeError, ValueError) as error:
-        raise ValueError(f"backbone: {name} cannot be made for crops of {side} pixels ({error}) -> a --crop_size that "
-                         "is a multiple of its patches, or a network such as resnet18") from error
+        raise ValueError(f"backbone: {name} cannot be made for crops of {side} pixels ({error}) -> use a --crop_size "
+                         "that is a multiple of its patches, or a network such as resnet18") from error

@@ -76,7 +76,7 @@ def estimate_poses(indexes: Sequence[Index], model: Path, *, batch_size: int = 6
     """Head pose by a Hopenet file, on the accelerator if there is one."""
     network, unused = read_hopenet(model)
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
-    print(f"{model}: Hopenet on {device}; not used of it: {', '.join(unused) or 'nothing'}")
+    print(f"{model}: Hopenet on {device}; unused entries: {', '.join(unused) or 'nothing'}")
     network.to(device)
     for index in indexes:
         poses = extract(index, "head_pose", lambda rows, index=index: np.concatenate(

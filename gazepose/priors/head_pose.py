@@ -78,7 +78,7 @@ def _read_state(path: Path) -> dict[str, Tensor]:
         content = read_tensors(path) if is_safetensors else torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:                                            # damaged bytes make a reader raise anything
         detail = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{path}: not a checkpoint of tensors ({detail}) -> save its state_dict alone") from error
+        raise ValueError(f"{path}: not a checkpoint of tensors ({detail}) -> save only its state_dict") from error
     state = content.get("state_dict", content) if isinstance(content, dict) else content
     if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"{path}: no state_dict of tensors inside -> save one with torch.save")

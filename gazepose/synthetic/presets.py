@@ -89,7 +89,7 @@ PRESETS: dict[str, WorldPreset] = {preset.name: preset for preset in (
 def find_preset(name: str) -> WorldPreset:
     """The preset of a name; ValueError when there is none."""
     if name not in PRESETS:
-        raise ValueError(f"preset {name!r}: there is none of that name -> give one of {', '.join(PRESETS)}")
+        raise ValueError(f"preset {name!r} is unknown -> give one of {', '.join(PRESETS)}")
     return PRESETS[name]
 
 

@@ -39,7 +39,8 @@ def render_stills(root: Path, preset: str, seed: int, count: int, crop_size: int
     root, chosen = Path(root), find_preset(preset)
     folder = root / "stills" / str(crop_size)
     if count < 1 or crop_size < 8:
-        raise ValueError(f"{count} stills of {crop_size} pixels: wanted at least 1 of at least 8 -> ask for more")
+        raise ValueError(f"{count} stills of {crop_size} pixels: too few or too small -> give 1 or more, of 8 or more "
+                         "pixels")
     facts = {"preset": preset, "seed": seed, "version": VERSION, "count": count, "crop_size": crop_size}
     if folder.exists():
         index = Index.open(folder)

@@ -195,13 +195,13 @@ def verify(folder: Path) -> Path:
         raise ValueError(f"{folder / MANIFEST}: names no {WEIGHTS} -> the file is damaged; use another checkpoint")
     for name, digest in manifest.items():
         if not is_id(name) or not isinstance(digest, str):
-            raise ValueError(f"{folder / MANIFEST}: {name[:140]!r} is no file with its checksum -> use another "
+            raise ValueError(f"{folder / MANIFEST}: {name[:140]!r} is not a file name with a checksum -> use another "
                              "checkpoint")
         file = folder / name
         if not file.is_file():
             raise FileNotFoundError(f"{file}: missing, though the manifest names it -> use another checkpoint")
         if sha256_of(file) != digest:
-            raise ValueError(f"{file}: its SHA-256 is not the manifest's -> the file was altered; "
+            raise ValueError(f"{file}: its SHA-256 differs from the manifest -> the file was changed; "
                              "use another checkpoint")
     return folder
 
@@ -226,8 +226,8 @@ def newest_whole(run: Path) -> tuple[Path | None, list[str]]:
         except (ValueError, FileNotFoundError) as error:
             damaged.append(str(error))
     if damaged:
-        raise ValueError(f"{run}: no checkpoint is whole -> start anew with another --exp_path, from the best weights "
-                         f"so far: --checkpoint {run / BEST}\n  " + "\n  ".join(damaged))
+        raise ValueError(f"{run}: every checkpoint is damaged -> start a new run with another --exp_path, from the "
+                         f"best weights so far: --checkpoint {run / BEST}\n  " + "\n  ".join(damaged))
     return None, []
 
 
@@ -247,15 +247,15 @@ def resume(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, sca
     progress = from_json(Progress, facts, folder / PROGRESS)
     if progress.world_size != world_size and not elastic:
         raise ValueError(f"{folder}: saved by {progress.world_size} processes, this run has {world_size} -> start "
-                         f"{progress.world_size}, so that the run continues exactly, or add --elastic: sums differ, "
-                         "and every window is still used once per epoch")
+                         f"{progress.world_size} processes for bit-identical results, or add --elastic: results differ "
+                         "slightly, and every window is still used once per epoch")
     progress.world_size = world_size
     load_weights(folder, model)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     entries: dict[int, dict[str, torch.Tensor]] = {}
     for name, value in read_tensors(folder / OPTIMIZER).items():
         if not re.fullmatch(r"\d{1,6}\.\w+", name):
-            raise ValueError(f"{folder / OPTIMIZER}: {name[:80]!r} is no parameter's -> use another checkpoint")
+            raise ValueError(f"{folder / OPTIMIZER}: {name[:80]!r} belongs to no parameter -> use another checkpoint")
         number, key = name.split(".", 1)
         if int(number) >= len(parameters) or (value.ndim and value.shape != parameters[int(number)].shape):
             raise ValueError(f"{folder / OPTIMIZER}: {name} fits no parameter -> resume with the flags of the run, "
@@ -300,8 +300,8 @@ def weights_folder(path: Path) -> Path:
             return folder
         if steps := steps_in(folder):
             return steps[-1]
-    raise FileNotFoundError(f"{path}: neither a checkpoint ({WEIGHTS}) nor a run with a best one -> name a run under "
-                            "runs/, a checkpoint folder, or a published .pth file")
+    raise FileNotFoundError(f"{path}: neither a checkpoint ({WEIGHTS}) nor a run with a best checkpoint -> name a run "
+                            "under runs/, a checkpoint folder, or a published .pth file")
 
 
 def run_folder(path: Path) -> Path:
@@ -332,8 +332,8 @@ def read_model(path: Path) -> tuple[nn.Module, dict[str, Any]]:
     fit = config.setdefault("quality_fit", None)
     if fit is not None and not (isinstance(fit, list) and list(map(type, fit)) == [float, float]
                                 and all(map(math.isfinite, fit))):
-        raise ValueError(f"{folder / CONFIG}: quality_fit {fit!r:.80} is no mean and standard deviation -> use another "
-                         "checkpoint")
+        raise ValueError(f"{folder / CONFIG}: quality_fit {fit!r:.80} is not a mean and a standard deviation -> use "
+                         "another checkpoint")
     return model, config
 
 

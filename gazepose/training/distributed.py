@@ -32,7 +32,7 @@ def start_accelerator(**options: Any) -> Accelerator:
         ValueError: the launcher was configured for FSDP.
     """
     if os.environ.get("ACCELERATE_USE_FSDP") == "true":
-        raise ValueError("FSDP: weights are never sharded here, a model has 45 MB -> use a configuration without FSDP, "
+        raise ValueError("FSDP is not supported, because a model has only 45 MB -> use a configuration without FSDP, "
                          "such as accelerate_configs/gpu4.yaml")
     accelerator = Accelerator(cpu=not torch.accelerator.is_available(),
                               dataloader_config=DataLoaderConfiguration(non_blocking=True),
@@ -60,7 +60,7 @@ def check_processes(accelerator: Accelerator, expect_world: int | None, sync_bat
                          "choose a file of accelerate_configs/ that starts that many")
     if sync_batchnorm and accelerator.device.type == "cpu":
         raise ValueError("--sync_batchnorm: torch's SyncBatchNorm works on GPUs only, and these processes are on cpu "
-                         "-> leave it out; the weights are the same, BatchNorm takes each process's own windows")
+                         "-> leave it out; then BatchNorm uses the windows of each process alone")
     if sync_batchnorm and accelerator.num_processes == 1:
         accelerator.print("--sync_batchnorm changes nothing: there is one process")
 

@@ -182,7 +182,7 @@ def predict(accelerator: Accelerator, model: nn.Module, loader: DataLoader, rows
     order = np.argsort(met, kind="stable")
     if not np.array_equal(met[order], rows):
         raise RuntimeError(f"predicted {len(met)} rows, {len(np.unique(met))} of them distinct, for {len(rows)} "
-                           "windows: every row must be met exactly once -> this is a fault of the loader")
+                           "windows: every row must be predicted exactly once -> this is a fault of the loader")
     if not np.isfinite(outputs).all():
         raise RuntimeError(f"{np.count_nonzero(~np.isfinite(outputs).all(1))} of {len(rows)} scores are not finite -> "
                            "the checkpoint's weights are damaged, or the precision is too low (try --mixed_precision "

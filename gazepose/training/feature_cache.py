@@ -63,7 +63,7 @@ def features_of(encoder: FrameEncoder, index: Index, rows: np.ndarray, crop_size
         FileNotFoundError: a file is gone. OSError: too little room on the disk.
     """
     if index.corners is not None:
-        raise ValueError(f"{index.folder}: --cache_features wants crops that are there -> give --crops shards")
+        raise ValueError(f"{index.folder}: --cache_features needs prepared crops -> give --crops shards")
     folder = index.folder / FOLDER / folder_name(encoder, index, rows, crop_size)
     if all(processes.gather(folder.exists())):
         features = Features(folder)
@@ -148,6 +148,6 @@ def _maps(encoder: FrameEncoder, index: Index, pools: list[np.ndarray], crop_siz
         finite = maps.isfinite().flatten(1).all(1)
         if not finite.all():
             row = int(rows[int(finite.int().argmin())])
-            raise ValueError(f"{index.folder}: row {row}: {encoder.name} gives what float16 cannot hold (beyond "
+            raise ValueError(f"{index.folder}: row {row}: {encoder.name} gives values that float16 cannot hold (beyond "
                              "65504, or not a number) -> leave out --cache_features")
         yield maps.contiguous().cpu().numpy()

@@ -25,11 +25,11 @@ class OptimConfig:
     weight_decay: float = 0.0
     """decoupled weight decay of matrices and kernels; biases, norms and queries have none"""
     clip: float = 0.0
-    """largest norm of the gradient; 0: not clipped"""
+    """clip the gradient to this norm; 0: no clipping"""
     backbone_lr: float = 1.0
     """the backbone's learning rate as a multiple of the others'"""
     freeze_backbone: bool = False
-    """keep the backbone's weights and BatchNorm statistics; a step costs a third"""
+    """do not train the backbone, and keep its BatchNorm statistics; a step then takes a third of the time"""
 
     def __post_init__(self) -> None:
         if not 0 < self.lr < 10:
@@ -39,7 +39,7 @@ class OptimConfig:
         if self.warmup and self.schedule == "epoch":
             raise ValueError(f"--warmup {self.warmup}: --schedule epoch has none -> give --warmup 0")
         if not all(0 <= value < math.inf for value in (self.min_lr, self.weight_decay, self.clip, self.backbone_lr)):
-            raise ValueError("--min_lr, --weight_decay, --clip and --backbone_lr -> give 0 or more")
+            raise ValueError("--min_lr, --weight_decay, --clip or --backbone_lr is out of range -> give 0 or more")
 
 
 def learning_rate(step: int, total: int, config: OptimConfig, epoch: int = 0) -> float:

@@ -83,7 +83,7 @@ class RunLog:
                              "--exp_path") from None
         records = [self.folder / name for name in ("status.json", "metrics.jsonl", "start.json")]
         if resume and not records[0].exists():
-            raise ValueError(f"{self.folder}: no run to --resume -> look at --exp_path, or start without --resume")
+            raise ValueError(f"{self.folder}: there is no run to resume -> check --exp_path, or leave --resume out")
         if not resume:
             if any((self.folder / name).exists() for name in (CHECKPOINTS, BEST)):
                 raise ValueError(f"{self.folder}: holds a training already -> add --resume to continue it, or give "
