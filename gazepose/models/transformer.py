@@ -45,14 +45,10 @@ class Attention(nn.MultiheadAttention):
     def __init__(self, dim: int, heads: int, dropout: float):
         super().__init__(dim, heads, dropout, batch_first=True)
 
-    # torch's own forward puts the batch second and back; that changes the last bits of every trained weight
     def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:                # type: ignore[override]
         """query [B, Q, d], key and value [B, K, d] -> [B, Q, d]."""
-        parts = zip((query, key, value), self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3), strict=True)
-        q, k, v = (F.linear(x, weight, bias).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-                   for x, weight, bias in parts)                          # [B, heads, Q or K, d/heads]
-        mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout if self.training else 0.0)
-        return self.out_proj(mixed.transpose(1, 2).flatten(2))            # [B, Q, d]
+        # contiguous, or dropout would draw its mask in another order
+        return super().forward(query, key, value, need_weights=False)[0].contiguous()
 
 
 class EncoderLayer(nn.Module):
