@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -118,3 +119,8 @@ def test_the_end_frame_looks_under_baseline_and_not_under_clean(start, end, fram
     half_open = label_frames(numbers, "1", segments, CLEAN)
     assert inclusive.tolist() == [int(start <= n <= end) for n in numbers]
     assert half_open.tolist() == [int(start <= n < end) for n in numbers]
+
+
+def test_a_segment_of_a_person_that_is_not_text_is_an_error():
+    with pytest.raises(TypeError, match=r"segment 1\.\.2: person 7 is not text"):
+        label_frames(np.arange(3), "7", [Segment(7, 1, 2)], CLEAN)                    # type: ignore[arg-type]

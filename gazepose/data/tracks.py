@@ -208,9 +208,15 @@ def fill(frames: np.ndarray, corners: np.ndarray, policy: Policy, unmapped: np.n
 
 
 def label_frames(frames: np.ndarray, person: str, segments: Sequence[Segment], policy: Policy) -> np.ndarray:
-    """int8 [n]: 1 where the frame lies in any segment of the person (ids are compared as text), else 0."""
+    """int8 [n]: 1 where the frame lies in any segment of the person (ids are compared as text), else 0.
+
+    Raises:
+        TypeError: a segment's person is not text.
+    """
     labels = np.zeros(len(frames), np.int8)
     for segment in segments:
+        if not isinstance(segment.person, str):
+            raise TypeError(f"segment {segment.start}..{segment.end}: person {segment.person!r} is not text")
         if segment.person == person:
             end = frames <= segment.end if policy.end_inclusive else frames < segment.end
             labels[(frames >= segment.start) & end] = 1
