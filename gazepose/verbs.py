@@ -16,7 +16,7 @@ import torch
 from accelerate import PartialState
 
 from gazepose.config import Preset
-from gazepose.data.clip_crops import CropsFrom
+from gazepose.data.clip_files import CropsFrom
 from gazepose.data.index import Index
 from gazepose.data.prepare import PrepareConfig
 from gazepose.processes import EXIT_PREEMPTED, Preempted, StopRequest
@@ -95,9 +95,11 @@ def submit(csv: Path, /, index: Path | None = None, json: Path | None = None) ->
 
     Args:
         csv: pred.csv of the test split, or a submission's JSON to check.
-        index: folder of the prepared test set; checks that every face of it is there once.
+        index: folder of the prepared test set; checks that every face of it, or of the data set's crops on the disk,
+            is there once.
         json: file of the JSON; default: submission.json beside the CSV.
     """
+    from gazepose.data.challenge import faces_on_disk
     from gazepose.evaluation import submission
     from gazepose.evaluation.predictions import faces
     handed_in = csv
@@ -105,8 +107,10 @@ def submit(csv: Path, /, index: Path | None = None, json: Path | None = None) ->
         handed_in = json or csv.with_name("submission.json")
         print(f"{submission.csv_to_json(csv, handed_in)} faces -> {handed_in}")
     if index is not None:
-        opened = Index.open(index)
-        count = submission.check(handed_in, faces(opened, np.arange(len(opened))))
+        opened, root = Index.open(index), index.resolve().parents[2]
+        prepared = faces(opened, np.arange(len(opened)))
+        on_disk = (root / "videos_challenge").is_dir()
+        count = submission.check(handed_in, faces_on_disk(root) if on_disk else prepared)
         print(f"checked: {count} faces, each exactly once")
 
 

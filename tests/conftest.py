@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hypothesis import settings
+from making import shards_of
 
-from gazepose.data.index import Index, write_index
+from gazepose.data.index import Index
+from gazepose.data.index_writer import write_index
 from gazepose.data.shards import encode
-from gazepose.io import writing_bytes
 
 # files that take longest come first, so that the processes of pytest end together
 SLOW = ["test_resume", "test_parity", "test_cli", "test_guide", "test_models", "test_published",
@@ -50,20 +51,17 @@ def index_of(tmp_path_factory):
         if key not in made:
             folder = tmp_path_factory.mktemp("index")
             frames = [frame for track in tracks for frame in track]
-            with writing_bytes(folder / "shard") as writer:
-                places = [(writer.tell(), writer.write(encode(
-                    np.random.default_rng(row).integers(0, 256, (16, 16, 3), np.uint8) if noise else
-                    np.full((16, 16, 3), row % 256, np.uint8)))) for row in range(len(frames))]
-            offset, length = np.array(places).T
+            places, shards = shards_of(folder / "made", ["clip"], np.zeros(len(frames)), [encode(
+                np.random.default_rng(row).integers(0, 256, (16, 16, 3), np.uint8) if noise else
+                np.full((16, 16, 3), row % 256, np.uint8)) for row in range(len(frames))])
             starts = np.cumsum([0, *(len(track) for track in tracks)])
             made[key] = write_index(
                 folder / "made", columns={
                     "frame": np.array(frames, np.int32), "box": np.tile(np.float32([0, 0, 9, 9]), (len(frames), 1)),
-                    "label": np.zeros(len(frames), np.int8), "offset": offset, "length": length,
+                    "label": np.zeros(len(frames), np.int8), **places,
                     **{name: np.array(values) for name, values in columns.items()}},
                 clips=["clip"], track_name=[f"track{n}" for n in range(len(tracks))],
-                track_clip=np.zeros(len(tracks), np.int32), track_start=starts, clip_shard=np.zeros(1, np.int32),
-                clip_base=np.zeros(1, np.int64), shards=[folder / "shard"],
+                track_clip=np.zeros(len(tracks), np.int32), track_start=starts, shards=shards,
                 facts={"split": "train", "policy": "clean", "crop_size": 16})
         return made[key]
 

@@ -1,16 +1,39 @@
 """Prepared data for tests: the same calls with settings by name, quiet and with small crops."""
 
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from gazepose.data import prepare as prepare_module
+from gazepose.data.index import SHARDS
 from gazepose.data.prepare import PrepareConfig
+from gazepose.io import writing_by_checksum
 from gazepose.processes import Processes
 
 
 def quiet(line: str) -> None:
     """A message that nobody reads."""
+
+
+def shards_of(folder: Path, clips: Sequence[str], clip_of: np.ndarray, crops: Sequence[bytes]
+              ) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
+    """Write the crops of an index folder, a shard for each clip; returns their columns, and the shards' entries.
+
+    Args:
+        clip_of: int [rows], the number of each crop's clip.
+    """
+    columns = {name: np.zeros(len(crops), np.int64) for name in ("offset", "length", "checksum")}
+    shards = []
+    for number, clip in enumerate(clips):
+        with writing_by_checksum(folder / SHARDS, f"{clip}.bin") as (file, entry):
+            for row in np.flatnonzero(np.asarray(clip_of) == number).tolist():
+                columns["offset"][row], columns["length"][row] = file.tell(), file.write(crops[row])
+                columns["checksum"][row] = zlib.crc32(crops[row])
+        shards.append(entry)
+    return columns, shards
 
 
 def settings_of(rules: dict[str, Any] | None = None, crop_size: int = 64, **settings: Any) -> PrepareConfig:

@@ -47,8 +47,10 @@ from gazepose.data import box_table as boxes
 from gazepose.data import prepare as door
 from gazepose.data.challenge import list_videos, parse_name
 from gazepose.data.chunks import Chunks
-from gazepose.data.clip_crops import ClipCrops, cut_clip
-from gazepose.data.index import Index, add_columns
+from gazepose.data.clip_crops import cut_clip
+from gazepose.data.clip_files import ClipCrops
+from gazepose.data.index import Index
+from gazepose.data.index_writer import add_columns
 from gazepose.data.loader import make_loader
 from gazepose.data.order import BatchOrder
 from gazepose.data.prepare import PrepareConfig, skipped
@@ -752,7 +754,7 @@ def test_infinite_priors_never_reach_a_model(index_of, tmp_path):
     poses = np.zeros((5, 3), np.float32)
     poses[1], poses[3] = np.nan, (0, np.inf, 0)
     with pytest.raises(ValueError, match=r"column head_pose: row 3 is not finite"):
-        add_columns(made(tmp_path / "train").folder, {"head_pose": poses})
+        add_columns(made(tmp_path / "train"), {"head_pose": poses})
     for name, tail in (("head_pose", (3,)), ("landmarks", (5, 3)), ("gaze", (2,))):
         index = copy.copy(index_of([range(5)]))
         values = np.full((5, *tail), np.nan, np.float32)

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import timm
 import torch
+from making import shards_of
 from safetensors.torch import save_file
 
 from gazepose.data.head_angles import from_hopenet, head_angles
-from gazepose.data.index import Index, write_index
+from gazepose.data.index import Index
+from gazepose.data.index_writer import write_index
 from gazepose.data.shards import encode
-from gazepose.io import writing_bytes
 from gazepose.priors import commands
 from gazepose.priors.head_pose import FACE, expected_angle, pose_from_landmarks, read_hopenet
 from gazepose.priors.landmarks import detected_landmarks, open_landmarker
@@ -126,13 +127,12 @@ def snapshot(tmp_path_factory):
 def index_of_colours(folder: Path, count: int) -> Index:
     """One track of solid crops of 16 pixels, each of a colour of its own."""
     colours = np.random.default_rng(0).integers(0, 256, (count, 1, 1, 3), dtype=np.uint8)
-    with writing_bytes(folder / "shard") as writer:
-        places = [(writer.tell(), writer.write(encode(np.tile(colour, (16, 16, 1))))) for colour in colours]
-    offset, length = np.array(places).T
+    places, shards = shards_of(folder / "index", ["c"], np.zeros(count),
+                               [encode(np.tile(colour, (16, 16, 1))) for colour in colours])
     return write_index(folder / "index", columns={
-        "frame": np.arange(count), "box": np.zeros((count, 4)), "label": np.zeros(count, np.int8), "offset": offset,
-        "length": length}, clips=["c"], track_name=["t"], track_clip=np.zeros(1), track_start=np.array([0, count]),
-        clip_shard=np.zeros(1), clip_base=np.zeros(1), shards=[folder / "shard"], facts={"split": "train"})
+        "frame": np.arange(count), "box": np.zeros((count, 4)), "label": np.zeros(count, np.int8), **places},
+        clips=["c"], track_name=["t"], track_clip=np.zeros(1), track_start=np.array([0, count]), shards=shards,
+        facts={"split": "train"})
 
 
 def test_a_hopenet_file_makes_the_column(snapshot, tmp_path, capsys):

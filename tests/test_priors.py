@@ -15,12 +15,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from making import shards_of
 
 from gazepose import __main__ as verbs
-from gazepose.data.index import Index, add_columns, write_index
+from gazepose.data.index import Index
+from gazepose.data.index_writer import add_columns, write_index
 from gazepose.data.quality import fit_gaussian, laplacian_variance
 from gazepose.data.shards import encode
-from gazepose.io import writing_bytes
 from gazepose.models.queries import HeadPoseQueries, eye_centred
 from gazepose.priors import chunked_column as extract
 from gazepose.priors import commands
@@ -40,19 +41,16 @@ def make_index(tmp_path) -> Callable[..., Index]:
         clips = list(dict.fromkeys(clip for clip, _ in tracks))
         frames = np.array([frame for track in tracks.values() for frame in track])
         folder = tmp_path / "data" / "prepared" / "clean-16" / name
-        folder.parent.mkdir(parents=True, exist_ok=True)
         noise = np.random.default_rng(0).integers(0, 256, (16, 16, 3))
-        with writing_bytes(tmp_path / "shard") as writer:
-            places = [(writer.tell(), writer.write(encode((noise * n // len(frames)).astype(np.uint8))))
-                      for n in range(len(frames))]
-        offset, length = np.array(places).T
+        track_clip = np.array([clips.index(clip) for clip, _ in tracks])
+        places, shards = shards_of(folder, clips, np.repeat(track_clip, list(map(len, tracks.values()))),
+                                   [encode((noise * n // len(frames)).astype(np.uint8)) for n in range(len(frames))])
         extra = {} if unique is None else {"unique_id": np.array(unique, np.bytes_)}
         return write_index(
-            folder, columns={"frame": frames, "box": np.tile([0, 0, 8, 10], (len(frames), 1)), "offset": offset,
-                             "label": np.zeros(len(frames), np.int8), "length": length, **extra},
-            clips=clips, track_name=[track for _, track in tracks], clip_shard=np.zeros(len(clips)),
-            track_clip=np.array([clips.index(clip) for clip, _ in tracks]), clip_base=np.zeros(len(clips)),
-            track_start=np.cumsum([0, *map(len, tracks.values())]), shards=[tmp_path / "shard"],
+            folder, columns={"frame": frames, "box": np.tile([0, 0, 8, 10], (len(frames), 1)),
+                             "label": np.zeros(len(frames), np.int8), **places, **extra},
+            clips=clips, track_name=[track for _, track in tracks], track_clip=track_clip,
+            track_start=np.cumsum([0, *map(len, tracks.values())]), shards=shards,
             facts={"split": name, "policy": "clean", "crop_size": 16})
     return make
 
@@ -81,10 +79,10 @@ def test_all_key_styles_give_the_column_that_is_written_directly(tmp_path, make_
         "labelled": {f"{c}:{t}:{f}": pose for (c, t, f), pose in zip(keys, labelled, strict=True)},
         "unique": {f"{c}:{t}:id{f}:{f:05d}": pose for (c, t, f), pose in zip(keys, POSES.tolist(), strict=True)},
         "nested": nested(keys, POSES.tolist())}
-    add_columns(index.folder, {"head_pose": POSES * [-1, 1, 1]})          # Hopenet counts yaw the other way round
+    add_columns(index, {"head_pose": POSES * [-1, 1, 1]})          # Hopenet counts yaw the other way round
     written = Index.open(index.folder).contents["files"]["head_pose"]
     for name, content in forms.items():
-        add_columns(index.folder, {"head_pose": np.zeros((8, 3))})
+        add_columns(index, {"head_pose": np.zeros((8, 3))})
         commands.import_files([index], [write_json(tmp_path / f"{name}.json", content)], "head_pose")
         assert Index.open(index.folder).contents["files"]["head_pose"] == written, name
     table = tmp_path / "poses.csv"

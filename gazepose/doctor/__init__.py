@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 from gazepose.data.annotations import official_json, read_split
 from gazepose.data.box_table import find_table, read_table
-from gazepose.data.clip_crops import CropsFrom
+from gazepose.data.clip_files import CropsFrom
 from gazepose.data.index import Index
 from gazepose.data.prepare import FOLDERS, PrepareConfig, has_pictures
 from gazepose.data.tracks import RawTrack

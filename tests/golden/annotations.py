@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+from making import shards_of
 
 from gazepose.compat.folders import read_original
 from gazepose.data.annotations import (
@@ -20,10 +21,10 @@ from gazepose.data.annotations import (
     read_split,
     segments_of,  # read_clips and read_original show its result in labels only
 )
-from gazepose.data.index import Index, write_index
+from gazepose.data.index import Index
+from gazepose.data.index_writer import write_index
 from gazepose.data.tracks import POLICIES, Clip
 from gazepose.data.windows import centre_rows
-from gazepose.io import writing_bytes
 from golden import Result, apart, read, same, some
 
 BOX = 1e-6
@@ -100,17 +101,15 @@ def index_of(clips: list[Clip], folder: Path) -> Index:
     """The tracks as an index of crops that are never looked at."""
     tracks = [track for clip in clips for track in clip.tracks]
     frames = np.concatenate([track.frames for track in tracks])
-    with writing_bytes(folder / "shard") as writer:
-        places = np.array([(writer.tell(), writer.write(b"crop")) for _ in frames])
     uids = [clip.uid for clip in clips]
+    track_clip = np.array([uids.index(track.clip) for track in tracks])
+    places, shards = shards_of(folder / "index", uids, np.repeat(track_clip, [len(track.frames) for track in tracks]),
+                               [b"crop"] * len(frames))
     return write_index(
         folder / "index", columns={"frame": frames, "box": np.concatenate([track.boxes for track in tracks]),
-                                   "label": np.concatenate([track.labels for track in tracks]),
-                                   "offset": places[:, 0], "length": places[:, 1]},
-        clips=uids, track_name=[track.track for track in tracks],
-        track_clip=np.array([uids.index(track.clip) for track in tracks]),
-        track_start=np.cumsum([0, *(len(track.frames) for track in tracks)]), clip_shard=np.zeros(len(uids)),
-        clip_base=np.zeros(len(uids)), shards=[folder / "shard"],
+                                   "label": np.concatenate([track.labels for track in tracks]), **places},
+        clips=uids, track_name=[track.track for track in tracks], track_clip=track_clip,
+        track_start=np.cumsum([0, *(len(track.frames) for track in tracks)]), shards=shards,
         facts={"split": "val", "policy": BASELINE.name, "crop_size": 16})
 
 

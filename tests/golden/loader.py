@@ -18,11 +18,12 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
-from making import prepare
+from making import prepare, shards_of
 
 from gazepose.compat.folders import read_original
 from gazepose.data import windows
-from gazepose.data.index import Index, add_columns, write_index
+from gazepose.data.index import Index
+from gazepose.data.index_writer import add_columns, write_index
 from gazepose.data.join import join
 from gazepose.data.loader import make_loader
 from gazepose.data.quality import quality_p
@@ -30,7 +31,6 @@ from gazepose.data.shards import encode
 from gazepose.data.tracks import POLICIES
 from gazepose.data.windows import BEHAVIOURS, WindowRule, centre_rows
 from gazepose.evaluation.metrics import class_weights
-from gazepose.io import writing_bytes
 from gazepose.models.queries import HeadPoseQueries, eye_centred
 from gazepose.training.augment import normalise
 
@@ -87,26 +87,24 @@ def clips_index(given: dict[str, Any], clip_uids: list[str], root: Path) -> Inde
     for clip, segments in given["segments"].items():
         (root / "result_LAM" / f"{clip}.json").write_text(json.dumps(segments))
     clips = read_original(root / "json_original", root / "result_LAM", clip_uids, POLICIES["baseline"])
-    columns: dict[str, list[Any]] = {name: [] for name in ("frame", "label", "position", "offset", "length")}
+    columns: dict[str, list[Any]] = {name: [] for name in ("frame", "label", "position")}
     tracks = [track for clip in clips for track in clip.tracks]
     sizes = []
-    with writing_bytes(root / "shard") as writer:
-        for track in tracks:
-            images = set(given["faces"][f"{track.clip}/{track.track}"])
-            there = [place for place, frame in enumerate(track.frames.tolist()) if frame in images]
-            places = [(writer.tell(), writer.write(crop(int(track.frames[place])))) for place in there]
-            sizes.append(len(there))
-            columns["frame"] += track.frames[there].tolist()
-            columns["label"] += track.labels[there].tolist()
-            columns["position"] += there
-            columns["offset"] += [offset for offset, _ in places]
-            columns["length"] += [length for _, length in places]
+    for track in tracks:
+        images = set(given["faces"][f"{track.clip}/{track.track}"])
+        there = [place for place, frame in enumerate(track.frames.tolist()) if frame in images]
+        sizes.append(len(there))
+        columns["frame"] += track.frames[there].tolist()
+        columns["label"] += track.labels[there].tolist()
+        columns["position"] += there
     uids = [clip.uid for clip in clips]
+    track_clip = np.array([uids.index(track.clip) for track in tracks])
+    places, shards = shards_of(root / "index", uids, np.repeat(track_clip, sizes), [crop(n) for n in columns["frame"]])
     index = write_index(
-        root / "index", columns={"box": np.zeros((sum(sizes), 4)), **{k: np.array(v) for k, v in columns.items()}},
-        clips=uids, track_name=[track.track for track in tracks],
-        track_clip=np.array([uids.index(track.clip) for track in tracks]), track_start=np.cumsum([0, *sizes]),
-        clip_shard=np.zeros(len(uids)), clip_base=np.zeros(len(uids)), shards=[root / "shard"],
+        root / "index", columns={"box": np.zeros((sum(sizes), 4)), **places,
+                                 **{k: np.array(v) for k, v in columns.items()}},
+        clips=uids, track_name=[track.track for track in tracks], track_clip=track_clip,
+        track_start=np.cumsum([0, *sizes]), shards=shards,
         facts={"split": "val", "policy": "baseline", "crop_size": SIZE})
     return with_priors(index, named(given["p"]), named(given["mesh"]),
                        {parts(name): pose[:3] for name, pose in given["head_pose"].items()})
@@ -152,7 +150,7 @@ def with_priors(index: Index, p: Table, mesh: Table, head_pose: Table) -> Index:
         if not table:
             continue                                                   # an absent column is unknown everywhere
         clip, track, frame = zip(*table, strict=True)
-        add_columns(index.folder, join(index, {"clip": np.array(clip), "track": np.array(track),
+        add_columns(index, join(index, {"clip": np.array(clip), "track": np.array(track),
                                                "frame": np.array(frame), column: np.array(list(table.values()))}))
     return Index.open(index.folder)
 
