@@ -1,4 +1,4 @@
-"""Prepared data knows what it was made from: changed sources are noticed, and only what depends on them is made again."""
+"""Prepared data knows what it was made from: what has changed is noticed, and what depends on it is made again."""
 
 import json
 import os
