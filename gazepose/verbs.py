@@ -198,7 +198,7 @@ def results(records: Path = Path("docs/results"), page: Path = Path("docs/result
     print(f"results -> {page}")
 
 
-def doctor(data: Path, /, crops_from: CropsFrom | None = None, json: bool = False) -> None:
+def doctor(data: Path, /, crops_from: CropsFrom | None = None, json: bool = False, verify: bool = False) -> None:
     """Read a whole data set and list what is wrong with it, where, and what to do.
 
     The exit code is 0 if nothing prevents training or a submission, and 1 if something must be repaired (marked MUST).
@@ -207,10 +207,11 @@ def doctor(data: Path, /, crops_from: CropsFrom | None = None, json: bool = Fals
         data: folder of a data set in the Ego4D layout, of your own videos with tables, or of an embedded world.
         crops_from: read videos/, video_imgs/ or face_imgs/; default: the first that exists.
         json: print the same facts as JSON, for programs.
+        verify: also read every prepared crop, and every file that faces were prepared from, and compare checksums.
     """
     from gazepose.doctor import examine
     from gazepose.doctor.text import as_text
-    facts = examine(data, crops_from=crops_from)
+    facts = examine(data, crops_from=crops_from, verify=verify)
     print(dumps(facts, indent=1, allow_nan=False) if json else as_text(facts))
     if not facts["healthy"]:
         raise SystemExit(1)

@@ -20,6 +20,7 @@ from gazepose.data.index_writer import add_columns
 from gazepose.data.prepare import changed_sources
 from gazepose.data.shards import encode
 from gazepose.data.streaming import VideoIndex
+from gazepose.doctor import examine
 from gazepose.io import write_arrays
 
 
@@ -195,6 +196,9 @@ def test_a_full_look_finds_what_sizes_and_times_do_not_show(tmp_path):
     path.write_bytes(content)
     os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
     assert changed_sources(folder, root) == [] and changed_sources(folder, root, full=True) == ["videos/c0.mp4"]
+    looks = [examine(root, notify=quiet, verify=verify)["findings"] for verify in (False, True)]
+    assert "prepared_stale" not in looks[0]
+    assert looks[1]["prepared_stale"]["examples"] == [{"what": "", "split": "train", "file": "videos/c0.mp4"}]
 
 
 def test_a_second_run_waits_and_uses_what_the_first_made(tmp_path, cut):
