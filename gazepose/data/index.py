@@ -23,6 +23,7 @@ from gazepose.io import is_id, map_array, read_object, sha256_of
 
 FORMAT = 2
 SHARDS = "clips"             # the folder of the shards
+PIECE = 16 << 20             # bytes of a column that have a checksum
 Columns = dict[str, tuple[type, tuple[int, ...]]]                     # name -> dtype, shape of one row
 PRIORS: Columns = {"head_pose": (np.float32, (3,)), "landmarks": (np.float32, (5, 3))}  # models.queries.Priors
 COLUMNS: Columns = {
@@ -180,21 +181,33 @@ class Index:
         Raises:
             ValueError: naming the first file whose SHA-256 is not the recorded one.
         """
-        verify_columns(self.folder, self.contents)
-        for shard in self.contents["shards"]:
-            _verify(self.folder / SHARDS / shard["file"], shard)
+        files = [(self.folder / entry["file"], entry) for entry in self.contents["files"].values()]
+        files += [(self.folder / SHARDS / shard["file"], shard) for shard in self.contents["shards"]]
+        for path, entry in files:
+            if sha256_of(path) != entry["sha256"]:
+                raise ValueError(f"{path}: its bytes changed since it was written (SHA-256 differs) -> {REMEDY}")
 
 
 def verify_columns(folder: Path, contents: Mapping[str, Any]) -> None:
     """Compare the columns' checksums; raises ValueError."""
-    entries = list(contents["files"].values())
-    with ThreadPoolExecutor() as threads:                              # hashing lets other threads run
-        list(threads.map(_verify, [folder / entry["file"] for entry in entries], entries))
+    for entry in contents["files"].values():
+        path = folder / entry["file"]
+        if path.is_file() and checksums_of(path) != entry.get("crc32"):
+            raise ValueError(f"{path}: its bytes changed since it was written (CRC-32 differs) -> {REMEDY}")
 
 
-def _verify(path: Path, entry: Entry) -> None:
-    if path.is_file() and sha256_of(path) != entry["sha256"]:
-        raise ValueError(f"{path}: its bytes changed since it was written (SHA-256 differs) -> {REMEDY}")
+def checksums_of(path: Path) -> list[int]:
+    """CRC-32 of each PIECE bytes of a file, by several threads: faster than SHA-256, and as good against damage."""
+    def checksum(at: int) -> int:
+        with open(path, "rb") as file:
+            file.seek(at)
+            return zlib.crc32(file.read(PIECE))
+
+    starts = range(0, path.stat().st_size, PIECE)
+    if len(starts) < 2:
+        return list(map(checksum, starts))
+    with ThreadPoolExecutor() as threads:
+        return list(threads.map(checksum, starts))
 
 
 def table_fault(tables: Mapping[str, np.ndarray], rows: int, clips: int, tracks: int) -> str:

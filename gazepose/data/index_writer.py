@@ -21,6 +21,7 @@ from gazepose.data.index import (
     TABLES,
     Entry,
     Index,
+    checksums_of,
     digest_of,
     read_contents,
     table_fault,
@@ -55,8 +56,7 @@ def write_index(folder: Path, *, columns: Mapping[str, np.ndarray], clips: Seque
     before = read_contents(folder) if (folder / "index.json").is_file() else None
     contents = {"format": FORMAT, "rows": rows, "facts": dict(facts), "clips": list(clips),
                 "track_name": list(track_name), "shards": list(shards), "superseded": {},
-                "files": {name: write_column(folder, name, values.dtype, values.shape, [values])
-                          for name, values in {**tables, **typed}.items()}}
+                "files": {name: _column(folder, name, values) for name, values in {**tables, **typed}.items()}}
     if beside is not None:
         more, found = beside(Index(folder, contents))
         _put(folder, contents, more)
@@ -100,8 +100,12 @@ def rows_of(contents: Mapping[str, Any]) -> list[Any]:
 def _put(folder: Path, contents: dict[str, Any], columns: Mapping[str, np.ndarray]) -> None:
     """Write the files of columns and list them."""
     for name, values in columns.items():
-        values = _typed(folder, contents["rows"], name, values)
-        contents["files"][name] = write_column(folder, name, values.dtype, values.shape, [values])
+        contents["files"][name] = _column(folder, name, _typed(folder, contents["rows"], name, values))
+
+
+def _column(folder: Path, name: str, values: np.ndarray) -> Entry:
+    entry = write_column(folder, name, values.dtype, values.shape, [values])
+    return {**entry, "crc32": checksums_of(folder / entry["file"])}
 
 
 def _typed(folder: Path, rows: int, name: str, values: np.ndarray) -> np.ndarray:
