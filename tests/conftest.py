@@ -14,7 +14,7 @@ from gazepose.io import writing_bytes
 
 # files that take longest come first, so that the processes of pytest end together
 SLOW = ["test_resume", "test_parity", "test_cli", "test_guide", "test_models", "test_published",
-        "test_doctor", "test_world", "test_streaming", "test_faults"]
+        "test_doctor", "test_world", "test_streaming", "test_media"]
 PARITY = Path(__file__).resolve().parents[2] / "shared" / "parity"
 
 settings.register_profile("gazepose", deadline=None)     # how long an example takes says nothing on a shared machine

@@ -14,11 +14,9 @@ import pytest
 import warm
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from making import prepare
-from test_prepare import HEIGHT, WIDTH, number_in, quiet, write_video
+from making import HEIGHT, WIDTH, number_in, prepare, prepared_index, write_video
 
 from gazepose.data.box_table import COLUMNS, lay_out, read_boxes
-from gazepose.data.index import Index
 from gazepose.data.tracks import POLICIES
 from gazepose.data.windows import WindowRule, centre_rows, window_rows
 
@@ -201,7 +199,7 @@ def test_a_folder_of_videos_and_a_table_become_a_split(tmp_path):
     lay_out(boxes, tmp_path / "mine", out, "train")                    # again: nothing changes
     assert sorted(path.relative_to(out).as_posix() for path in out.rglob("*.*")) == [
         "boxes/train.csv", "videos/a.mp4", "videos/b.mkv"]
-    index = Index.open(prepare(out, "train", crop_size=64, jobs=1, notify=quiet))
+    index = prepared_index(out)
     assert index.clips == ["b", "a"] and index.track_name == ["t", "001"] and set(index.label.tolist()) == {-1}
     assert [number_in(index.crop(row)) for row in range(len(index))] == index.frame.tolist() == [*range(2, 12), 5, 6, 7]
     rows = centre_rows(index, 4)
@@ -212,17 +210,17 @@ def test_a_folder_of_videos_and_a_table_become_a_split(tmp_path):
 def test_one_video_may_have_any_name(tmp_path):
     video = write_video(tmp_path / "holiday.mp4", 9)
     lay_out(table(tmp_path / "boxes.csv", *whole("c", "t", 3)), video, tmp_path / "set", "val")
-    assert number_in(Index.open(prepare(tmp_path / "set", "val", jobs=1, notify=quiet)).crop(0)) == 3
+    assert number_in(prepared_index(tmp_path / "set", "val").crop(0)) == 3
 
 
 def test_a_table_that_changed_is_not_taken_for_the_old_one(tmp_path):
     video, out = write_video(tmp_path / "c.mp4", 9), tmp_path / "set"
     lay_out(table(tmp_path / "boxes.csv", *whole("c", "t", 3)), video, out, "val")
-    folder = prepare(out, "val", jobs=1, notify=quiet)
-    assert prepare(out, "val", jobs=1, notify=quiet) == folder
+    folder = prepare(out, "val")
+    assert prepare(out, "val") == folder
     lay_out(table(tmp_path / "boxes.csv", *whole("c", "t", 3, 4)), video, out, "val")
     with pytest.raises(ValueError, match=r"val: was made with table .*-> delete the folder; it is made again"):
-        prepare(out, "val", jobs=1, notify=quiet)
+        prepare(out, "val")
 
 
 def test_what_does_not_fit_together_is_refused(tmp_path):
@@ -243,7 +241,7 @@ def test_what_does_not_fit_together_is_refused(tmp_path):
     with pytest.raises(FileExistsError, match=r"c\.mp4: is another video than .*other\.mp4 -> delete it"):
         lay_out(one, write_video(tmp_path / "other.mp4", 12), out, "val")
     with pytest.raises(FileNotFoundError, match=r"boxes/train\.csv: no such table of boxes, the folder holds val\.csv"):
-        prepare(out, "train", jobs=1, notify=quiet)
+        prepare(out, "train")
     (out / "split").mkdir()
     (out / "split" / "train.list").write_text("c")
     with pytest.raises(FileExistsError, match=r"train\.list: belongs to this split already -> name another folder"):

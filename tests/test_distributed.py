@@ -16,9 +16,8 @@ import timm
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState, PartialState
-from making import settings_of
+from making import data_set, settings_of
 from test_engine import Grey
-from test_prepare import data_set
 from torch import nn
 
 from gazepose import source as sources

@@ -9,7 +9,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from test_prepare import write_video
+from making import write_video
 
 from gazepose.data.shards import encode
 from gazepose.doctor import examine

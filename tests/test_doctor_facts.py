@@ -12,7 +12,7 @@ import pytest
 import warm
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from making import prepare, quiet
+from making import data_set, prepare, prepared_index, write_video
 from test_doctor import (
     FIRST,
     NAN,
@@ -33,14 +33,12 @@ from test_doctor import (
     track_fields,
     video,
 )
-from test_prepare import data_set, write_video
 
 from gazepose.__main__ import main
 from gazepose.compat.folders import read_original
 from gazepose.data.annotations import read_clips, read_split
 from gazepose.data.crops import cut_face, outside
 from gazepose.data.images import size_by_header
-from gazepose.data.index import Index
 from gazepose.data.shards import encode
 from gazepose.data.tracks import POLICIES, FaceTrack, RawTrack
 from gazepose.data.video import VideoFacts, look_at
@@ -107,8 +105,8 @@ def test_rules_are_counted_as_reading_and_preparation_count_them(world):
         for policy in POLICIES:
             known = facts["splits"][split]["policies"][policy]
             counted = {rule: entry["count"] for rule, entry in known["rules"].items()}
-            index = Index.open(prepare(world, split, policy=policy, crop_size=16, jobs=1, notify=quiet,
-                                       max_bad_fraction=1.0))
+            index = prepared_index(world, split, policy=policy, crop_size=16,
+                                       max_bad_fraction=1.0)
             assert counted == index.facts["counts"] and not index.facts["bad_clips"]
             assert known["rows_with_picture"] == known["rows"] == len(index)
             assert known["looking"] == int(index.label.sum()) and known["tracks"] == len(index.track_name)
@@ -129,7 +127,7 @@ def test_a_video_is_judged_as_preparation_judges_it(world):
     facts = examine(world)
     listed = {clip for kind in ("pictures_missing", "pictures_damaged") for clip in facts["findings"][kind]["clips"]}
     with pytest.raises(ValueError, match="3 of 3 clips cannot be used"):
-        prepare(world, "train", crop_size=16, jobs=1, notify=quiet)
+        prepare(world, "train", crop_size=16)
     assert listed == {FIRST, SECOND, THIRD} and not facts["healthy"]
     assert facts["splits"]["train"]["policies"]["clean"]["rows_with_picture"] == 0
 

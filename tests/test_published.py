@@ -14,12 +14,11 @@ import warm
 from golden.rules import filled
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from making import prepare
+from making import prepared_index
 
 from gazepose import verbs
 from gazepose.compat.checkpoints import KINDS, read_published
 from gazepose.compat.start import IMPORTED, import_published, start_from
-from gazepose.data.index import Index
 from gazepose.data.windows import BEHAVIOURS, WindowRule, make_batch
 from gazepose.models import ModelConfig, Priors, build_model
 from gazepose.source import chosen_rows
@@ -71,7 +70,7 @@ def test_a_published_gazepose_scores_the_same_imported_direct_and_built_by_hand(
     """The whole road: file -> import -> infer.py, file -> infer.py, and the model on the same windows."""
     file = file_of(golden, "gazepose_head1lm1", work / "best.pth", prefix="module.")
     world = work / "world"
-    index = Index.open(prepare(world, "val", policy="baseline", crop_size=224, notify=lambda line: None))
+    index = prepared_index(world, "val", policy="baseline", crop_size=224)
     rows = chosen_rows(index, 13, LIMIT)
     fit = index.facts["quality_fit"]
     rule = WindowRule(stride=13, gaussian_drop=True, quality_fit=(fit["mean"], fit["std"]),

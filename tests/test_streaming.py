@@ -14,9 +14,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from making import list_faces, prepare, settings_of
+from making import data_set, list_faces, number_in, prepare, prepared_index, quiet, settings_of
 from test_doctor import fast_start
-from test_prepare import data_set, number_in, quiet
 
 from gazepose import infer
 from gazepose.config import TrainConfig, asdict, parse
@@ -38,8 +37,8 @@ CLIPS, TRACK = 7, 40
 
 def both(root: Path, split: str, **wanted: Any) -> tuple[Index, VideoIndex]:
     """A split from shards and from videos."""
-    return (Index.open(prepare(root, split, jobs=1, notify=quiet, **wanted)),
-            VideoIndex.open(list_faces(root, split, notify=quiet, **wanted)))
+    return (prepared_index(root, split, **wanted),
+            VideoIndex.open(list_faces(root, split, **wanted)))
 
 
 @pytest.fixture(scope="module")
@@ -215,10 +214,10 @@ def test_a_video_cut_short_is_left_out_and_reported_as_in_preparation(tmp_path):
     whole = fast_start(root / "videos" / "c1.mp4", 40)
     (root / "videos" / "c0.mp4").write_bytes(whole[:len(whole) // 2])
     with pytest.raises(ValueError, match=r"1 of 2 clips cannot be used, more than 1\.0%:\n.*c0\.mp4: .*pyav"):
-        list_faces(root, "train", notify=quiet)
+        list_faces(root, "train")
     said: list[str] = []
     video = VideoIndex.open(list_faces(root, "train", notify=said.append, max_bad_fraction=0.5))
-    shards = Index.open(prepare(root, "train", jobs=1, notify=quiet, max_bad_fraction=0.5))
+    shards = prepared_index(root, max_bad_fraction=0.5)
     assert video.clips == shards.clips == ["c1"] and video.facts["bad_clips"].keys() == {"c0"}
     assert "left out: 1 clips, see " in said[0] and "cut while they are used" in said[0]
     told, theirs = (json.loads((index.folder / "report.json").read_text()) for index in (video, shards))
@@ -255,7 +254,7 @@ def test_damage_met_while_reading_is_counted_and_bounded(tmp_path, capfd):
     with pytest.raises(ValueError, match=r"c1\.mp4: .*\n-> every face must be scored, so run again: from now on clip"):
         list(make_loader(index, WindowRule(), centre_rows(index, 3), **loading))
     index = VideoIndex.open(list_faces(root, "train", **wanted))       # the next run
-    shards = Index.open(prepare(root, "train", jobs=1, **wanted))
+    shards = prepared_index(root, **wanted)
     assert index.clips == shards.clips == ["c0", "c2"] and len(index) == len(shards)
     assert VideoIndex.open(list_faces(root, "train", **wanted)).facts["fingerprint"] == index.facts["fingerprint"]
     damage(root / "videos" / "c2.mp4")
@@ -265,7 +264,7 @@ def test_damage_met_while_reading_is_counted_and_bounded(tmp_path, capfd):
 
 def test_a_video_that_changed_since_is_named(tmp_path):
     root = data_set(tmp_path, {"c": [("t", [1, 2])]})
-    index = VideoIndex.open(list_faces(root, "train", notify=quiet))
+    index = VideoIndex.open(list_faces(root, "train"))
     assert number_in(index.crop(1)) == 2
     index.held.clear()
     with open(root / "videos" / "c.mp4", "ab") as file:

@@ -18,12 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from making import clip_of, data_set, number_in, quiet, write_video  # noqa: E402
+from test_annotations import document  # noqa: E402
+from test_bad_values import spoilt  # noqa: E402
+from test_media import VIDEOS  # noqa: E402
 
 TESTS = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(TESTS))
 
-from test_faults import VIDEOS, clip_of, document, spoilt  # noqa: E402
-from test_prepare import data_set, number_in, quiet, write_video  # noqa: E402
 from torch import nn  # noqa: E402
 
 from gazepose.data import annotations, video  # noqa: E402
