@@ -1,7 +1,7 @@
 """Prepared data for tests: the same calls with settings by name, quiet and with small crops."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from gazepose.data.shards import encode
 from gazepose.data.tracks import POLICIES, FaceTrack
 from gazepose.io import writing_bytes
 from gazepose.processes import Processes
+
+Track = tuple[str, str, Sequence[int]]                                 # clip, track, frames
 
 
 def quiet(line: str) -> None:
@@ -61,6 +63,11 @@ def faces(index: Index) -> dict[tuple[str, str, int], int]:
 # videos whose pictures show their own number, and data sets of them
 
 WIDTH, HEIGHT, BITS = 320, 128, 8
+VIDEOS: dict[str, dict[str, str]] = {
+    "plain.mp4": {}, "long.mp4": {"g": "300", "bf": "3"}, "intra.mkv": {"g": "1"}, "plain.mov": {},
+    "open.mp4": {"x264-params": "open-gop=1:keyint=8:bframes=3"}, "old.avi": {"codec": "mpeg4"},
+    "refresh.mkv": {"x264-params": "intra-refresh=1:keyint=10"},
+    "hevc.mp4": {"codec": "libx265", "x265-params": "log-level=0"}}
 
 
 def barcode(number: int) -> np.ndarray:
@@ -125,17 +132,25 @@ def face(level: int, size: int = 32) -> np.ndarray:
                     ).astype(np.uint8)
 
 
-def small_index(folder: Path, tracks: Sequence[tuple[str, str, Sequence[int]]] = (
-        ("a", "t", (1, 2, 3)), ("b", "u", (7, 9)))) -> Index:
+def small_index(folder: Path, tracks: Sequence[Track] = (("a", "t", (1, 2, 3)), ("b", "u", (7, 9)))) -> Index:
     """An index of (clip, track, frames) with crop n of level 10 n."""
-    frames = [frame for _, _, numbers in tracks for frame in numbers]
-    clips = list(dict.fromkeys(clip for clip, _, _ in tracks))
+    rows = sum(len(frames) for _, _, frames in tracks)
+    return write_tracks(folder, tracks, [face(10 * row % 256) for row in range(rows)], label=[1] * rows)
+
+
+def write_tracks(folder: Path, tracks: Sequence[Track], crops: Iterable[np.ndarray | bytes],
+                 facts: dict[str, Any] | None = None, **columns: Any) -> Index:
+    """An index of (clip, track, frames) with a crop for each frame; one clip's tracks are neighbours."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with writing_bytes(folder.parent / "shard") as writer:
-        places = np.array([(writer.tell(), writer.write(encode(face(10 * row % 256)))) for row in range(len(frames))])
-    return write_index(folder, columns={
-        "frame": np.array(frames), "box": np.zeros((len(frames), 4)), "label": np.ones(len(frames), int),
-        "offset": places[:, 0], "length": places[:, 1]}, clips=clips, track_name=[track for _, track, _ in tracks],
-        track_clip=np.array([clips.index(clip) for clip, _, _ in tracks]),
-        track_start=np.cumsum([0, *(len(numbers) for _, _, numbers in tracks)]), clip_shard=np.zeros(len(clips)),
-        clip_base=np.zeros(len(clips)), shards=[folder.parent / "shard"], facts={"split": "train"})
+    clips, sizes = list(dict.fromkeys(clip for clip, _, _ in tracks)), [len(frames) for _, _, frames in tracks]
+    shard = folder.with_name(f"{folder.name}.shard")
+    with writing_bytes(shard) as writer:
+        places = np.array([(writer.tell(), writer.write(crop if isinstance(crop, bytes) else encode(crop)))
+                           for crop in crops])
+    plain = {"frame": [frame for _, _, frames in tracks for frame in frames], "box": np.zeros((sum(sizes), 4)),
+             "label": np.zeros(sum(sizes), np.int8), "offset": places[:, 0], "length": places[:, 1]}
+    return write_index(
+        folder, columns={name: np.array(values) for name, values in {**plain, **columns}.items()}, clips=clips,
+        track_name=[track for _, track, _ in tracks], track_start=np.cumsum([0, *sizes]),
+        track_clip=np.array([clips.index(clip) for clip, _, _ in tracks]), clip_shard=np.zeros(len(clips)),
+        clip_base=np.zeros(len(clips)), shards=[shard], facts={"split": "train", **(facts or {})})

@@ -197,9 +197,9 @@ def test_a_planted_fault_is_named_with_its_place(tmp_path, make, plant, kind, le
     root = make(tmp_path)
     place = plant(root)
     facts = examine(root)
-    found = facts["findings"][kind]
-    assert (found["count"], found["level"]) == (1, level) and facts["healthy"] == (level != "must")
-    assert place.items() <= found["examples"][0].items(), found["examples"]
+    finding = facts["findings"][kind]
+    assert (finding["count"], finding["level"]) == (1, level) and facts["healthy"] == (level != "must")
+    assert place.items() <= finding["examples"][0].items(), finding["examples"]
     if level != "must":
         agrees(root, facts, ("val",) if kind == "name_unusable" else ("train", "val"))
     elif kind not in ("clip_in_two_splits", "split_unlabelled"):

@@ -104,18 +104,18 @@ def test_no_name_leads_out_of_its_folder(tmp_path):
         if "\x00" in name or len(name.encode()) > 255:
             return None                                                # no file system has such a name
         (folder / name).write_text("[]")
-        found = annotations.original_tracks(tmp_path / "original", "c", annotations.Counter())
+        tracks_found = annotations.original_tracks(tmp_path / "original", "c", annotations.Counter())
         (folder / name).unlink()
-        return [raw for raw in found if not annotations.is_id(raw.track)]
+        return [raw for raw in tracks_found if not annotations.is_id(raw.track)]
 
-    doors = {"split list": of_list, "annotation": of_annotation, "boxes: clip": of_table(0),
+    readers = {"split list": of_list, "annotation": of_annotation, "boxes: clip": of_table(0),
              "boxes: track": of_table(1),
              "priors": lambda text: parse_key(f"{text}:t:1") or parse_key(f"c:{text}:1") or parse_key(f"c:t:{text}:1"),
              "test crop": lambda text: parse_name(f"00001_{text}.jpg"), "index": of_index("files"),
              "shard": of_index("shards"), "manifest": of_manifest, "json_original": of_original}
     count = {name: sum(refused(lambda read=read, text=text: read(text)) for text in ESCAPES)
-             for name, read in doors.items()}
-    assert len(set(ESCAPES)) == 160 and count == dict.fromkeys(doors, 160)
+             for name, read in readers.items()}
+    assert len(set(ESCAPES)) == 160 and count == dict.fromkeys(readers, 160)
     assert of_list("a-1") and of_annotation("a-1") and of_table(1)("a-1") and parse_name("00001_a-1.jpg")  # a good one
 
 
@@ -177,7 +177,7 @@ def test_a_bomb_in_any_file_that_is_read_does_not_go_off(tmp_path):
         return resumes
 
     opens = refuses(lambda path: Index.open(index.folder))
-    doors: list[tuple[Path, Callable[[Path], None]]] = [
+    readers: list[tuple[Path, Callable[[Path], None]]] = [
         (tmp_path / "w.pth", refuses(read_published)), (tmp_path / "w.pth", refuses(checkpoint.read_model)),
         (tmp_path / "w.pth", refuses(lambda path: start_from(nn.Linear(1, 1), path))),
         (tmp_path / "hopenet.pkl", refuses(read_hopenet)), (tmp_path / "t.safetensors", refuses(read_tensors)),
@@ -203,16 +203,16 @@ def test_a_bomb_in_any_file_that_is_read_does_not_go_off(tmp_path):
         (tmp_path / "0000000000-0.npy", lambda path: pytest.fail("made") if Chunks(
             tmp_path, 2, 2, (3,), np.float32).files() != [None] else None)]
     tried = 0
-    for path, read in doors:
-        kept = path.read_bytes() if path.exists() else None
+    for path, read in readers:
+        original = path.read_bytes() if path.exists() else None
         for content in forms.values():
             path.write_bytes(content)
             read(path)
             tried += 1
         path.unlink()
-        if kept is not None:
-            path.write_bytes(kept)
-    assert tried == len(doors) * len(forms) >= 150 and not fired.exists()
+        if original is not None:
+            path.write_bytes(original)
+    assert tried == len(readers) * len(forms) >= 150 and not fired.exists()
     for content in (raw, pickle.dumps(objects)):                       # and they were live ones
         pickle.loads(content)
         fired.rmdir()
@@ -298,12 +298,13 @@ def test_a_trap_in_any_json_is_a_named_error(tmp_path, trap):
         model = nn.Linear(1, 1)
         checkpoint.resume(weights, model, torch.optim.SGD(model.parameters()), None, 1)
 
-    doors = [(weights / checkpoint.PROGRESS, resumes), (index.folder / "index.json", lambda: Index.open(index.folder)),
-             (weights / checkpoint.CONFIG, lambda: (manifest_anew(), checkpoint.read_model(weights))),
-             (tmp_path / "world.json", lambda: find_source(tmp_path)),
-             (tmp_path / "submission.json", lambda: check(tmp_path / "submission.json", [("v", "u", "t")])),
-             (weights / checkpoint.MANIFEST, lambda: checkpoint.read_model(weights))]
-    for path, read in doors:
+    readers = [(weights / checkpoint.PROGRESS, resumes),
+               (index.folder / "index.json", lambda: Index.open(index.folder)),
+               (weights / checkpoint.CONFIG, lambda: (manifest_anew(), checkpoint.read_model(weights))),
+               (tmp_path / "world.json", lambda: find_source(tmp_path)),
+               (tmp_path / "submission.json", lambda: check(tmp_path / "submission.json", [("v", "u", "t")])),
+               (weights / checkpoint.MANIFEST, lambda: checkpoint.read_model(weights))]
+    for path, read in readers:
         path.write_bytes(content)
         with pytest.raises(ValueError) as error:
             read()

@@ -15,10 +15,10 @@ import av
 import numpy as np
 import pytest
 import simplejpeg
-from making import challenge, clip_of, data_set, number_in, prepare, prepared_index, write_video
+from making import VIDEOS, challenge, clip_of, data_set, number_in, prepare, prepared_index, write_video
 
 from gazepose.config import InferConfig, TrainConfig, parse
-from gazepose.data import prepare as door
+from gazepose.data import prepare as prepare_module
 from gazepose.data import video
 from gazepose.data.clip_crops import ClipCrops, cut_clip
 from gazepose.data.index import Index
@@ -39,8 +39,8 @@ def test_what_was_left_out_is_told_in_the_report(tmp_path):
     (root / "json" / "av_train.json").write_text(json.dumps(annotated))
     (root / "videos" / "gone.mp4").unlink()
     write_video(root / "videos" / "av1.mp4", 10, "libsvtav1", preset="6", crf="15")
-    said = []
-    folder = prepare(root, "train", notify=said.append, max_bad_fraction=0.25)
+    messages = []
+    folder = prepare(root, "train", notify=messages.append, max_bad_fraction=0.25)
     report, facts = json.loads((folder / "report.json").read_text()), Index.open(folder).facts
     assert report["state"] == "prepared" and report["policy"] == "clean" and report["split"] == "train"
     assert report["clips"] == {"listed": 4, "used": 3, "bad": 1, "max_bad_fraction": 0.25}
@@ -49,18 +49,18 @@ def test_what_was_left_out_is_told_in_the_report(tmp_path):
     assert {rule: entry["count"] for rule, entry in report["counts"].items()} == facts["counts"]
     assert report["counts"]["row left out: past the end of the video"] == {"count": 3, "clips": {"late": 3}}
     assert report["rows"] == {"wanted": 18, "made": 15} and report["cut_short"] == {}
-    assert f"left out: 1 clips, 3 records, rows or tracks, see {folder / 'report.json'}" in said[-1]
+    assert f"left out: 1 clips, 3 records, rows or tracks, see {folder / 'report.json'}" in messages[-1]
     index = Index.open(folder)
-    assert skipped(index) in said[-1]
+    assert skipped(index) in messages[-1]
     av1 = index.clips.index("av1")
     rows = np.flatnonzero(index.track_clip[index.track_of(np.arange(len(index)))] == av1)
     assert [number_in(index.crop(row)) for row in rows.tolist()] == [1, 2, 3]
 
 
 def test_nothing_left_out_is_nothing_said(tmp_path):
-    said = []
-    folder = prepare(data_set(tmp_path, {"c": [("t", [1, 2])]}), "train", notify=said.append)
-    assert "left out" not in said[-1].split(".")[0] and skipped(Index.open(folder)) == ""
+    messages = []
+    folder = prepare(data_set(tmp_path, {"c": [("t", [1, 2])]}), "train", notify=messages.append)
+    assert "left out" not in messages[-1].split(".")[0] and skipped(Index.open(folder)) == ""
     assert json.loads((folder / "report.json").read_text())["bad_clips"] == {}
 
 
@@ -105,11 +105,6 @@ KINDS: dict[str, Callable[[bytes], bytes]] = {
     "no head": lambda whole: bytes(400) + whole[400:],
     "another's head": lambda whole: (b"\x1a\x45\xdf\xa3" * 3 if whole[:4] == b"RIFF" else b"RIFF\0\0\0\0AVI "
                                      ) + whole[12:]}
-VIDEOS: dict[str, dict[str, str]] = {
-    "plain.mp4": {}, "long.mp4": {"g": "300", "bf": "3"}, "intra.mkv": {"g": "1"}, "plain.mov": {},
-    "open.mp4": {"x264-params": "open-gop=1:keyint=8:bframes=3"}, "old.avi": {"codec": "mpeg4"},
-    "refresh.mkv": {"x264-params": "intra-refresh=1:keyint=10"},
-    "hevc.mp4": {"codec": "libx265", "x265-params": "log-level=0"}}
 MORE = {"vp9.mkv": {"codec": "libvpx-vp9", "deadline": "realtime"},
         "av1.mp4": {"codec": "libsvtav1", "preset": "6", "crf": "15"},
         "b.avi": {"codec": "mpeg4", "bf": "2"},
@@ -178,13 +173,14 @@ def test_a_clip_that_takes_its_process_along_is_bad_and_the_others_are_cut(tmp_p
     good = [clip_of(write_video(tmp_path / f"{name}.mp4", 5), tmp_path, [1, 2]) for name in "ab"]
     deadly = Deadly(**{**vars(clip_of(tmp_path / "deadly.mp4", tmp_path, [1])), "decoder": "pyav"})
     deadly.shard.with_name(f".{deadly.shard.name}.part-1").touch()      # it had begun
-    assert {clip.uid for clip in door._in_processes([good[0], deadly, good[1]], 2)} == {"a", "b", "deadly"}
+    assert {clip.uid for clip in prepare_module._in_processes([good[0], deadly, good[1]], 2)} == {"a", "b", "deadly"}
     assert all(clip.is_finished() for clip in good) and not deadly.unfinished()
     assert "deadly.mp4: the decoder's process died" in deadly.bad.read_text()
 
 
-def test_what_could_open_something_else_is_refused_without_a_connection(tmp_path):
+def test_what_could_open_something_else_is_refused_without_a_connection(tmp_path, monkeypatch):
     whole = write_video(tmp_path / "v.mp4", 5)
+    monkeypatch.chdir(tmp_path)
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(0.2)
         address = f"127.0.0.1:{server.getsockname()[1]}"
@@ -193,19 +189,22 @@ def test_what_could_open_something_else_is_refused_without_a_connection(tmp_path
         script.write_text(f"ffconcat version 1.0\nfile http://{address}/a.mp4\n")
         link.symlink_to(whole)
         os.mkfifo(pipe)
-        refused = 0
-        for name in (playlist, script, link, pipe, f"http://{address}/v.mp4", f"tcp://{address}",
-                     f"concat:{whole}|{whole}", f"subfile,,start,0,end,0,,:{whole}"):
+        refused = {playlist: "not an mp4", script: "not an mp4", link: "is a link", pipe: "not a regular file",
+                   tmp_path: "not a regular file", "v.mp4": "absolute path", f"http://{address}/v.mp4": "absolute path",
+                   f"tcp://{address}": "absolute path", f"concat:{whole}|{whole}": "absolute path",
+                   f"subfile,,start,0,end,0,,:{whole}": "absolute path"}
+        for name, message in refused.items():
             for decoder in video.DECODERS:
-                with pytest.raises(ValueError):
+                with pytest.raises(ValueError, match=message):
                     list(frames_in_order(name, [0], decoder))
-            refused += 1
         with pytest.raises(TimeoutError):
             server.accept()
         with pytest.raises(av.error.FFmpegError):
             av.open(f"http://{address}/v.mp4", timeout=0.2)
-        server.accept()[0].close()                                     # past the gate there would have been one
-    assert refused == 8 and container_of(str(whole)) == "mov"
+        server.accept()[0].close()                                     # without the refusal there would have been one
+    assert container_of(str(whole)) == "mov"
+    with pytest.raises(FileNotFoundError, match=r"gone\.mp4: no such video"):
+        frames_in_order(tmp_path / "gone.mp4", [0])
 
 
 def test_an_image_that_is_none_is_refused_before_it_is_read(tmp_path):
@@ -219,13 +218,13 @@ def test_an_image_that_is_none_is_refused_before_it_is_read(tmp_path):
     crops = {"00001_u1.jpg": ("is a link", lambda path: path.symlink_to(folder / "00000_u0.jpg")),
              "00002_u2.jpg": ("65500 x 65500 pixels", lambda path: path.write_bytes(jpeg))}
     for name, (message, plant) in crops.items():
-        kept = (folder / name).read_bytes()
+        jpeg_bytes = (folder / name).read_bytes()
         (folder / name).unlink()
         plant(folder / name)
         with pytest.raises(ValueError, match=rf"1 of 1 clips.*\n.*{name}.*{message}"):
             prepare(root, "test")
         (folder / name).unlink()
-        (folder / name).write_bytes(kept)
+        (folder / name).write_bytes(jpeg_bytes)
     (folder / "00003_u3.jpg").unlink()
     os.mkfifo(folder / "00003_u3.jpg")
     (folder.parent / "out").symlink_to(folder)

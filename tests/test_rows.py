@@ -35,10 +35,10 @@ def golden_videos(parity, tmp_path_factory) -> Path:
         with av.open(str(folder / f"{uid}.mp4"), "w") as container:
             stream: Any = container.add_stream("libx264", rate=30)
             stream.width, stream.height, stream.pix_fmt, stream.options = 968, 808, "yuv420p", {"preset": "ultrafast"}
-            shown = {sample[2] - 1 for sample in samples if sample[0] == uid}
-            for number in range(1 + max(shown)):                       # black where no face is, to be quick
+            window_frames = {sample[2] - 1 for sample in samples if sample[0] == uid}
+            for number in range(1 + max(window_frames)):                       # black where no face is, to be quick
                 grey = black
-                if number in shown:
+                if number in window_frames:
                     grey = ((across + down) // 8 * 3 + number * 5).astype(np.uint8).repeat(8, 0).repeat(8, 1)
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(grey, format="gray")))
             container.mux(stream.encode())
@@ -81,10 +81,10 @@ def test_the_original_scripts_folders_give_the_index_of_the_official_json(parity
     same(index, prepared_index(merged, split, policy="baseline"))
     samples = json.loads((parity / "annotations/expected/samples.json").read_text())["samples"]
     mine = [sample for sample in samples if sample[0] in (official / "split" / f"{split}.list").read_text()]
-    found = faces(index)
-    assert found.keys() == {tuple(sample[:3]) for sample in mine} and len(index) == len(mine) > 0
+    row_of = faces(index)
+    assert row_of.keys() == {tuple(sample[:3]) for sample in mine} and len(index) == len(mine) > 0
     for clip, track, frame, box, label in mine:
-        row = found[clip, track, frame]
+        row = row_of[clip, track, frame]
         np.testing.assert_array_equal(index.box[row], np.float32(box))
         assert index.label[row] == label
 
@@ -232,18 +232,18 @@ def test_a_face_without_an_image_counts_for_strides_and_is_missing_in_windows(tm
 
 def test_the_published_loader_shows_the_same_windows_of_a_face_folder(parity, tmp_path):
     recorded = json.loads((parity / "loader.json").read_text())["train_val"]
-    given = recorded["given"]
-    for name, track in given["tracks"].items():
+    inputs = recorded["given"]
+    for name, track in inputs["tracks"].items():
         clip, uid = name.split("/")
         (tmp_path / "json_original" / clip).mkdir(parents=True, exist_ok=True)
         (tmp_path / "json_original" / clip / f"{uid}.json").write_text(json.dumps(track))
         folder = tmp_path / "face_imgs" / clip / uid
         folder.mkdir(parents=True)
-        for number in given["faces"][name]:
+        for number in inputs["faces"][name]:
             (folder / f"face_{number:05d}.jpg").write_bytes(encode(np.full((224, 224, 3), number, np.uint8)))
     for folder in ("result_LAM", "split"):
         (tmp_path / folder).mkdir()
-    for clip, segments in given["segments"].items():
+    for clip, segments in inputs["segments"].items():
         (tmp_path / "result_LAM" / f"{clip}.json").write_text(json.dumps(segments))
     (tmp_path / "split" / "val.list").write_text("\n".join(recorded["split_list"]))
     index = prepared_index(tmp_path, "val", policy="baseline", crop_size=224)
@@ -258,8 +258,8 @@ def test_the_published_loader_shows_the_same_windows_of_a_face_folder(parity, tm
         assert [[*name_of[row], int(index.label[row])] for row in rows.tolist()] == samples
         assert int((index.label[rows] == 1).sum()) == run["positives"]
         if run["stride"] == 1 and not run["quality_drop"]:
-            shown = index.frame[window_rows(index, WindowRule(), rows)]
-            assert shown.tolist() == [sample["slots"] for sample in run["samples"]]
+            window_frames = index.frame[window_rows(index, WindowRule(), rows)]
+            assert window_frames.tolist() == [sample["slots"] for sample in run["samples"]]
             assert [round(index.crop(row).mean()) for row in rows.tolist()] == index.frame[rows].tolist()
             compared += len(rows)
     assert compared == 56
@@ -278,8 +278,8 @@ def test_what_is_there_is_used_unless_a_flag_says_otherwise(tmp_path):
     video = prepared_index(root, policy="baseline", crop_size=224)
     face_folder(root, video)
     extract(root)
-    for asked, made in [(None, "videos"), ("faces", "faces"), ("images", "images"), ("videos", "videos")]:
-        assert prepared_index(root, policy="baseline", crops_from=asked).facts["crops_from"] == made
+    for flag, read_from in [(None, "videos"), ("faces", "faces"), ("images", "images"), ("videos", "videos")]:
+        assert prepared_index(root, policy="baseline", crops_from=flag).facts["crops_from"] == read_from
     shutil.rmtree(root / "videos")
     assert prepared_index(root, policy="baseline").facts["crops_from"] == "videos"   # prepared before
     assert prepared_index(root, policy="baseline", crop_size=48).facts["crops_from"] == "images"
@@ -307,11 +307,11 @@ def test_a_damaged_face_is_named(tmp_path):
 
 
 def test_faces_that_came_after_an_interruption_are_read(tmp_path, monkeypatch):
-    from gazepose.data import prepare as door
+    from gazepose.data import prepare as prepare_module
     root = data_set(tmp_path / "videos", {"c": [("t", [1, 2, 3])]})
     video = prepared_index(root, policy="baseline", crop_size=224)
     other = face_folder(data_set(tmp_path / "faces", {"c": [("t", [1, 2, 3])]}, videos=False), video, {("t", 2)})
-    monkeypatch.setattr(door, "merge", None)
+    monkeypatch.setattr(prepare_module, "merge", None)
     with pytest.raises(TypeError):
         prepared_index(other, policy="baseline")   # stopped before the index
     monkeypatch.undo()
@@ -330,10 +330,10 @@ def golden_rows(document: dict, uids: list[str]) -> dict[tuple[str, str, int], i
                    if s["person"] is not None]
         for person in annotated["persons"][1:]:                        # the first of the list is the wearer
             for path in person["tracking_paths"]:
-                kept = [r["frame"] for r in path["track"]
+                numbers = [r["frame"] for r in path["track"]
                         if r["width"] > 0 and r["height"] > 0 and r["frame"] != 0 and person["person_id"] != ""]
-                for frame in range(min(kept), max(kept) + 1) if kept else ():             # gaps are filled
-                    label = any(who == person["person_id"] and start <= frame <= end for who, start, end in looking)
+                for frame in range(min(numbers), max(numbers) + 1) if numbers else ():             # gaps are filled
+                    label = any(name == person["person_id"] and start <= frame <= end for name, start, end in looking)
                     rows[annotated["clip_uid"], path["track_id"], frame] = int(label)
     return rows
 

@@ -194,12 +194,12 @@ def test_a_join_is_a_dictionary_lookup(tmp_path_factory, data):
     table = {"clip": np.array([face[0] for face in faces], str), "track": np.array([face[1] for face in faces], str),
              "frame": np.array([face[2] for face in faces], np.int32), "quality": np.arange(len(faces), dtype=float)}
     known = {face: float(number) for number, face in enumerate(faces)}
-    wanted = []
+    expected = []
     for row in range(len(index)):
         track = int(index.track_of(row))
         name = (index.clips[index.track_clip[track]], index.track_name[track], int(index.frame[row]))
-        wanted.append(known.get(name, np.nan))
-    np.testing.assert_array_equal(join(index, table)["quality"], np.array(wanted, np.float32))
+        expected.append(known.get(name, np.nan))
+    np.testing.assert_array_equal(join(index, table)["quality"], np.array(expected, np.float32))
 
 
 def test_a_join_with_a_face_twice_is_ambiguous(tmp_path):

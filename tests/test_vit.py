@@ -15,9 +15,9 @@ def test_patches_become_the_map_that_timm_itself_makes_of_them(backbone, side, c
     pictures = batch(size=side)[0]
     with torch.no_grad():
         maps, vectors = frames(pictures)
-        wanted = frames.backbone.forward_intermediates(pictures, indices=1, norm=True, intermediates_only=True)[0]
+        expected = frames.backbone.forward_intermediates(pictures, indices=1, norm=True, intermediates_only=True)[0]
     assert maps.shape == (8, frames.width, cells, cells) and vectors.shape == (8, 256)
-    torch.testing.assert_close(maps, wanted)
+    torch.testing.assert_close(maps, expected)
 
 
 @pytest.mark.parametrize("model", ["GazePose", "GazeLSTM", "BaselineLSTM", "FaceGaze"])
