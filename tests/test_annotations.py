@@ -47,7 +47,7 @@ def test_clean_keeps_frame_zero_and_leaves_out_the_end_frame(tmp_path):
     assert track.frames.tolist() == [0, 1, 2, 3] and track.labels.tolist() == [0, 1, 0, 0]
 
 
-def test_only_looks_at_me_when_asked(tmp_path):
+def test_at_me_only_drops_other_looks(tmp_path):
     clip = read(tmp_path, document(), replace(CLEAN, at_me_only=True))
     assert not clip.tracks[0].labels.any() and clip.counts["segment dropped: not at me"] == 1
 

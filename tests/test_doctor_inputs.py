@@ -246,7 +246,7 @@ def test_a_video_at_any_rate_is_right_where_frames_are_numbered_as_decoded(tmp_p
     assert set(examine(root)["findings"]) <= HARMLESS
 
 
-def test_what_crops_are_taken_from_may_be_asked_for(tmp_path):
+def test_the_source_of_crops_may_be_chosen(tmp_path):
     root = images(tmp_path)
     for clips in SPLITS.values():
         for clip in clips:

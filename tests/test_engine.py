@@ -183,7 +183,7 @@ def test_records_of_steps_that_come_again_are_cut(tmp_path):
     assert (tmp_path / "metrics.jsonl").read_text() == "".join(lines[:2])
 
 
-def test_a_stop_is_said_with_the_step_and_between_two_batches_of_a_prediction(grey_rows):
+def test_a_stop_comes_with_the_step_and_between_two_batches_of_a_prediction(grey_rows):
     accelerator, model = Accelerator(cpu=True), Grey()
     loader = loader_of(accelerator, grey_rows, 100)
     stops = iter([False, True])

@@ -207,7 +207,7 @@ def test_an_interruption_loses_the_part_that_was_being_computed(index, monkeypat
     assert whole.folder == again.folder
 
 
-def test_a_full_disk_is_said_before_anything_is_computed(index, monkeypatch):
+def test_a_full_disk_is_refused_before_anything_is_computed(index, monkeypatch):
     monkeypatch.setattr(feature_cache.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
     with pytest.raises(OSError, match=r"features/\w+-\w+: needs 0\.0 MB, and 0\.0 MB are free there -> make room"):
         computed(network(), index)

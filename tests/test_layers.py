@@ -91,7 +91,7 @@ def test_a_room_imports_only_rooms_before_it(module: str):
 
 
 @pytest.mark.parametrize("package", sorted(ONLY_HERE))
-def test_a_package_has_one_door(package: str):
+def test_a_package_is_imported_in_one_room_only(package: str):
     users = [module for module, file in ALL.items() if any(name.split(".")[0] == package for name in imports(file))]
     inside = ONLY_HERE[package]
     assert users and all(any(f"{user}.".startswith(f"{room}.") for room in inside) for user in users), users

@@ -31,7 +31,7 @@ CLEAN = POLICIES["clean"]
 
 # What was left out
 
-def test_what_was_left_out_is_told_in_the_report(tmp_path):
+def test_the_report_lists_what_was_left_out(tmp_path):
     root = data_set(tmp_path, {name: [("t", [1, 2, 3])] for name in ("whole", "late", "gone", "av1")}, frames=10)
     content = (root / "json" / "av_train.json").read_text()
     annotated = json.loads(content)
@@ -57,7 +57,7 @@ def test_what_was_left_out_is_told_in_the_report(tmp_path):
     assert [number_in(index.crop(row)) for row in rows.tolist()] == [1, 2, 3]
 
 
-def test_nothing_left_out_is_nothing_said(tmp_path):
+def test_without_omissions_the_message_names_none(tmp_path):
     messages = []
     folder = prepare(data_set(tmp_path, {"c": [("t", [1, 2])]}), "train", notify=messages.append)
     assert "left out" not in messages[-1].split(".")[0] and skipped(Index.open(folder)) == ""

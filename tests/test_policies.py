@@ -151,13 +151,13 @@ def test_a_folder_made_under_other_rules_is_refused(ruled, tmp_path):
     (["--rule", "max_gpa=3"], "no rule 'max_gpa' -> the rules are drop_frame_zero,"),
     (["--rule", "max_gap=few"], "--rule max_gap=few -> give a whole number or None"),
     (["--rule", "drop_outside=maybe"], "-> give True or False"), (["--max_gap"], "--rule max_gap=")])
-def test_a_rule_that_cannot_be_is_said_at_once(flags, message, capsys):
+def test_an_impossible_rule_is_refused_at_once(flags, message, capsys):
     with pytest.raises(SystemExit) as ended:
         parse_train(flags)
     assert message in " ".join(capsys.readouterr().err.split()) + str(ended.value)
 
 
-def test_inference_takes_the_checkpoints_rules_unless_told():
+def test_inference_takes_the_checkpoints_rules_unless_a_flag_is_given():
     trained = PrepareConfig(policy="clean", rule=("max_gap=30",), crops_from="faces", max_bad_fraction=0.05)
 
     def preparation(*flags: str) -> PrepareConfig:

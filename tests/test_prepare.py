@@ -28,7 +28,7 @@ from gazepose.synthetic.camera import write_mp4
 
 @pytest.mark.parametrize("decoder", DECODERS)
 @pytest.mark.parametrize("name", ["plain.mp4", "long.mp4", "intra.mkv", "open.mp4", "refresh.mkv", "old.avi"])
-def test_every_wanted_frame_is_the_right_one(tmp_path, name, decoder):
+def test_every_requested_frame_is_the_right_one(tmp_path, name, decoder):
     path = write_video(tmp_path / name, 50, **VIDEOS[name])
     wanted = [0, 1, 7, 8, 9, 23, 48, 49, 50, 60]
     got = list(frames_in_order(path, wanted, decoder))
@@ -228,7 +228,7 @@ def test_decord_is_given_up_when_it_decodes_ahead_without_end(tmp_path, monkeypa
     assert index.facts["counts"]["clip decoded by pyav: decord could not"] == 1 and number_in(index.crop(1)) == 36
 
 
-def test_progress_says_how_much_is_left(tmp_path, monkeypatch):
+def test_progress_prints_the_remaining_time(tmp_path, monkeypatch):
     root = data_set(tmp_path, {"long": [("t", list(range(1, 31)))], "short": [("t", list(range(1, 11)))]})
     monkeypatch.setattr(prepare_module, "Progress", partial(Progress, seconds=-1))
     messages = []
@@ -243,7 +243,7 @@ def test_an_empty_split_names_folder_and_reasons(tmp_path):
         prepare(root, "train")
 
 
-def test_what_cannot_be_asked_for_is_said_at_once(tmp_path):
+def test_impossible_settings_are_refused_at_once(tmp_path):
     for wanted, message in [({"policy": "tidy"}, "policy 'tidy' is unknown -> use baseline or clean"),
                             ({"crop_size": 7}, "--crop_size 7 -> give 16 to 1024 pixels")]:
         with pytest.raises(ValueError, match=message):
@@ -292,7 +292,7 @@ def test_test_crops_become_rows_without_labels(tmp_path):
     assert np.isnan(index.box).all() and index.facts["quality_fit"] is not None
 
 
-def test_a_test_crop_of_the_wanted_size_keeps_its_bytes(tmp_path):
+def test_a_test_crop_of_the_right_size_keeps_its_bytes(tmp_path):
     root = challenge(tmp_path, ["v/t/00001_a.jpg"])
     index = prepared_index(root, "test", crop_size=224)
     assert index.jpeg(0) == (root / "videos_challenge/v/t/00001_a.jpg").read_bytes()

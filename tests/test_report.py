@@ -201,7 +201,7 @@ def test_matplotlib_is_loaded_only_when_a_report_is_made():
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
-def test_a_resumed_run_counts_the_last_word_and_a_torn_line_is_told(tmp_path):
+def test_a_resumed_run_counts_its_last_record_and_reports_a_torn_line(tmp_path):
     lines = [{"kind": "train", "step": s, "loss": loss, "lr": 1e-4} for s, loss in [(1, 3.0), (2, 9.0), (2, 2.0)]]
     (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)) + '\n{"kind": "tr')
     records = read_records(tmp_path)

@@ -148,7 +148,7 @@ def test_an_empty_result_is_all_negative_under_both_policies(tmp_path):
         assert read_one(root, policy)[0] == {"t": [0, 0]}
 
 
-def test_what_the_original_scripts_lost_cannot_be_asked_for(tmp_path):
+def test_rules_on_facts_that_the_original_scripts_lost_are_refused(tmp_path):
     root = original(tmp_path, {"t": [record(1, None), record(2)]}, LOOKING)
     assert read_one(root)[1]["record dropped: person id empty"] == 1
     with pytest.raises(ValueError, match=r"result_LAM: the original scripts left out is_at_me -> leave --at_me_only"):

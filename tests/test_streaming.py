@@ -273,7 +273,7 @@ def test_a_video_that_changed_since_is_named(tmp_path):
         index.crop(1)
 
 
-def test_what_cannot_be_had_from_videos_is_said(world):
+def test_settings_that_need_prepared_crops_are_refused(world):
     source = Source(world, "tiny", 0)
     wanted: dict[str, Any] = {"policy": "clean", "crop_size": 32, "decoder": "decord", "crops": "video"}
     with pytest.raises(ValueError, match="cuts faces out of videos/, not out of faces -> give --crops shards"):
