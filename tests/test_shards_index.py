@@ -3,15 +3,13 @@
 import json
 import os
 import pickle
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from making import shards_of
+from making import face, small_index
 
 from gazepose.data import index_writer
 from gazepose.data import shards as shards_module
@@ -20,27 +18,6 @@ from gazepose.data.index_writer import add_columns, write_index
 from gazepose.data.join import join
 from gazepose.data.shards import Shards, decode, encode
 from gazepose.io import writing_bytes
-
-
-def face(level: int, size: int = 32) -> np.ndarray:
-    ramp = np.linspace(0, 100, size, dtype=np.uint8)
-    return np.stack([ramp[None].repeat(size, 0), ramp[:, None].repeat(size, 1), np.full((size, size), level)], 2
-                    ).astype(np.uint8)
-
-
-def made(folder: Path, tracks: Sequence[tuple[str, str, Sequence[int]]] = (("a", "t", (1, 2, 3)), ("b", "u", (7, 9)))
-         ) -> Index:
-    """An index of (clip, track, frames) with crop n of level 10 n."""
-    frames = [frame for _, _, numbers in tracks for frame in numbers]
-    clips = list(dict.fromkeys(clip for clip, _, _ in tracks))
-    track_clip = np.array([clips.index(clip) for clip, _, _ in tracks])
-    places, shards = shards_of(folder, clips, np.repeat(track_clip, [len(numbers) for _, _, numbers in tracks]),
-                               [encode(face(10 * row % 256)) for row in range(len(frames))])
-    return write_index(folder, columns={
-        "frame": np.array(frames), "box": np.zeros((len(frames), 4)), "label": np.ones(len(frames), int), **places},
-        clips=clips, track_name=[track for _, track, _ in tracks], track_clip=track_clip,
-        track_start=np.cumsum([0, *(len(numbers) for _, _, numbers in tracks)]), shards=shards,
-        facts={"split": "train"})
 
 
 @given(crops=st.lists(st.binary(min_size=1, max_size=300), min_size=1, max_size=20))
@@ -85,7 +62,7 @@ def test_another_crop_size_is_an_error():
 
 
 def test_rows_know_their_pixels_and_their_names(tmp_path):
-    index = made(tmp_path / "train")
+    index = small_index(tmp_path / "train")
     assert len(index) == 5 and index.name_of(3) == "clip b track u frame 7"
     assert index.track_of(np.arange(5)).tolist() == [0, 0, 0, 1, 1]
     assert [round(float(index.crop(row)[..., 2].mean()), -1) for row in range(5)] == [0, 10, 20, 30, 40]
@@ -95,7 +72,7 @@ def test_rows_know_their_pixels_and_their_names(tmp_path):
 
 
 def test_an_absent_column_is_unknown_everywhere(tmp_path):
-    index = made(tmp_path / "train")
+    index = small_index(tmp_path / "train")
     assert index.unique_id is None
     for name, shape in {"quality": (5,), "head_pose": (5, 3), "landmarks": (5, 5, 3), "gaze": (5, 2)}.items():
         column = getattr(index, name)
@@ -106,7 +83,7 @@ def test_an_absent_column_is_unknown_everywhere(tmp_path):
 
 
 def test_positions_of_a_track_ascend(tmp_path):
-    index = made(tmp_path / "train")
+    index = small_index(tmp_path / "train")
     columns = {name: np.array(getattr(index, name)) for name in REQUIRED}
     tables = {name: getattr(index, name) for name in ("clips", "track_name", "track_clip", "track_start")}
     with pytest.raises(ValueError, match="row 2: positions of a track must ascend"):
@@ -115,7 +92,7 @@ def test_positions_of_a_track_ascend(tmp_path):
 
 
 def test_a_worker_reads_the_files_of_its_training_whatever_is_imported_meanwhile(tmp_path, monkeypatch):
-    index = made(tmp_path / "train")
+    index = small_index(tmp_path / "train")
     add_columns(index, {"quality": np.zeros(5)})
     index = Index.open(index.folder)
     index.crop(0)
@@ -136,7 +113,7 @@ def test_a_missing_index_names_folder_and_command(tmp_path):
 
 
 def test_a_corrupt_shard_names_row_clip_track_and_frame(tmp_path):
-    index = made(tmp_path / "train")
+    index = small_index(tmp_path / "train")
     path = index.shards.paths[1]
     content = bytearray(path.read_bytes())
     content[int(index.offset[3]) + 40] ^= 1                            # one bit, of a picture that can still be decoded
@@ -148,7 +125,7 @@ def test_a_corrupt_shard_names_row_clip_track_and_frame(tmp_path):
 
 
 def test_a_truncated_shard_is_noticed_on_opening_and_on_reading(tmp_path):
-    index = made(tmp_path / "train")
+    index = small_index(tmp_path / "train")
     index.crop(3)                                                      # the file is open before it is cut
     os.truncate(index.shards.paths[1], int(index.offset[4]) + 5)
     with pytest.raises(EOFError, match=r"b-\w+\.bin: ends inside the crop of row 4 \(clip b .*, so it was cut short"):
@@ -159,7 +136,7 @@ def test_a_truncated_shard_is_noticed_on_opening_and_on_reading(tmp_path):
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"format": 99}', b'{"format": 1}', b"\xff\xfe", b"[" * 99_999])
 def test_damaged_contents_are_a_named_error(tmp_path, content):
-    made(tmp_path / "train")
+    small_index(tmp_path / "train")
     (tmp_path / "train" / "index.json").write_bytes(content)
     with pytest.raises(ValueError, match=r"index\.json: .*prepare"):
         Index.open(tmp_path / "train")
@@ -171,7 +148,7 @@ def test_damaged_contents_are_a_named_error(tmp_path, content):
     (lambda contents: contents["track_name"].__setitem__(0, "/x"), "a track's name"),
     (lambda contents: contents["superseded"].__setitem__("clips/../../x", 0), "an old file's name")])
 def test_contents_that_no_version_wrote_are_a_named_error(tmp_path, change, fault):
-    contents = made(tmp_path / "train").contents
+    contents = small_index(tmp_path / "train").contents
     change(contents)
     content = json.dumps({**contents, "sha256": digest_of(contents)})
     (tmp_path / "train" / "index.json").write_text(content)
@@ -180,7 +157,7 @@ def test_contents_that_no_version_wrote_are_a_named_error(tmp_path, change, faul
 
 
 def test_no_flipped_bit_of_a_table_of_contents_goes_unnoticed(tmp_path):
-    made(tmp_path / "train")
+    small_index(tmp_path / "train")
     path = tmp_path / "train" / "index.json"
     whole = path.read_bytes()
     for at in range(0, len(whole) - 1, 7):
@@ -190,7 +167,7 @@ def test_no_flipped_bit_of_a_table_of_contents_goes_unnoticed(tmp_path):
 
 
 def test_a_cut_column_is_a_named_error(tmp_path):
-    index = made(tmp_path / "train")
+    index = small_index(tmp_path / "train")
     os.truncate(next(index.folder.glob("box-*.npy")), 100)
     with pytest.raises(ValueError, match=r"box-\w+\.npy: its bytes changed"):
         Index.open(index.folder)
@@ -199,19 +176,19 @@ def test_a_cut_column_is_a_named_error(tmp_path):
 def test_an_index_that_does_not_fit_together_is_never_written(tmp_path):
     for tracks, message in [([("a", "t", (2, 1))], "must ascend"), ([("a", "t", (2**31,))], "do not fit int32")]:
         with pytest.raises(ValueError, match=message):
-            made(tmp_path / "bad", tracks)
+            small_index(tmp_path / "bad", tracks)
         assert not (tmp_path / "bad" / "index.json").exists()
 
 
 def test_values_for_other_rows_than_those_on_the_disk_are_refused(tmp_path):
-    index = made(tmp_path / "train")
-    made(tmp_path / "train", [("a", "t", (1, 2, 4)), ("b", "u", (7, 9))])
+    index = small_index(tmp_path / "train")
+    small_index(tmp_path / "train", [("a", "t", (1, 2, 4)), ("b", "u", (7, 9))])
     with pytest.raises(ValueError, match="prepared again with other rows in the meantime -> run the command again"):
         add_columns(index, {"quality": np.zeros(5)})
 
 
 def test_columns_that_come_at_once_are_all_kept(tmp_path):
-    index = made(tmp_path / "train")
+    index = small_index(tmp_path / "train")
     names = ("quality", "quality_p", "head_pose", "landmarks", "gaze")
     with ThreadPoolExecutor(len(names)) as threads:
         list(threads.map(lambda name: add_columns(
@@ -221,7 +198,7 @@ def test_columns_that_come_at_once_are_all_kept(tmp_path):
 
 
 def test_adding_columns_changes_the_fingerprint_and_replaces_whole(tmp_path):
-    index = made(tmp_path / "train")
+    index = small_index(tmp_path / "train")
     before = index.facts["fingerprint"]
     add_columns(index, {"quality": np.arange(5.0)})
     add_columns(index, {"quality": np.arange(5.0) + 1, "gaze": np.ones((5, 2))})
@@ -231,7 +208,7 @@ def test_adding_columns_changes_the_fingerprint_and_replaces_whole(tmp_path):
 
 
 def test_columns_half_added_leave_the_old_index(tmp_path, monkeypatch):
-    index = made(tmp_path / "train")
+    index = small_index(tmp_path / "train")
     add_columns(index, {"quality": np.zeros(5)})
     rename = os.replace
 
@@ -251,7 +228,7 @@ def test_columns_half_added_leave_the_old_index(tmp_path, monkeypatch):
 @given(data=st.data())
 @settings(max_examples=40)
 def test_a_join_is_a_dictionary_lookup(tmp_path_factory, data):
-    index = made(tmp_path_factory.mktemp("join") / "train",
+    index = small_index(tmp_path_factory.mktemp("join") / "train",
                  [("a", "t", (1, 2, 3)), ("a", "t", (40, 41)), ("b", "t", (1, 2)), ("b", "u", (5,))])
     faces = data.draw(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("tuv"), st.integers(0, 42)),
                                unique=True, max_size=25))
@@ -270,4 +247,4 @@ def test_a_join_with_a_face_twice_is_ambiguous(tmp_path):
     table = {"clip": np.array(["a", "a"]), "track": np.array(["t", "t"]), "frame": np.array([2, 2]),
              "quality": np.zeros(2)}
     with pytest.raises(ValueError, match="clip a track t frame 2 twice"):
-        join(made(tmp_path / "train"), table)
+        join(small_index(tmp_path / "train"), table)

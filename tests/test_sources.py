@@ -10,8 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from making import list_faces, prepare, quiet
-from test_prepare import data_set, number_in, write_video
+from making import data_set, list_faces, number_in, prepare, quiet, write_video
 from test_streaming import damage, fast_start
 
 from gazepose.data import clip_crops
