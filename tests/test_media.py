@@ -23,7 +23,8 @@ from gazepose.data import video
 from gazepose.data.clip_crops import cut_clip
 from gazepose.data.clip_files import ClipCrops
 from gazepose.data.index import Index
-from gazepose.data.prepare import PrepareConfig, skipped
+from gazepose.data.outcome import skipped
+from gazepose.data.prepare import PrepareConfig
 from gazepose.data.tracks import POLICIES
 from gazepose.data.video import container_of, frames_in_order
 
