@@ -1,9 +1,11 @@
 """Prepared data knows what it was made from: what has changed is noticed, and what depends on it is made again."""
 
+import errno
 import json
 import os
 import random
 import shutil
+import subprocess
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -239,6 +241,25 @@ def test_no_damage_of_a_prepared_folder_is_silent(tmp_path, harm, again):
         for other, content in kept.items():
             other.write_bytes(content)
     assert named >= len(files) / 3
+
+
+def test_data_that_cannot_be_written_to_is_used_through_links(tmp_path, monkeypatch):
+    root = two_clips(tmp_path / "data")
+    make = Path.mkdir
+
+    def read_only(self, *arguments, **options):
+        if self.is_relative_to(root):
+            raise OSError(errno.EROFS, "Read-only file system", str(self))
+        make(self, *arguments, **options)
+
+    monkeypatch.setattr(Path, "mkdir", read_only)
+    with pytest.raises(OSError, match="Read-only file system.* -> make a folder .* put links into it") as caught:
+        prepared(root)
+    command = str(caught.value).partition("(ln")[2].partition(")")[0].replace("FOLDER", str(tmp_path / "links"))
+    (tmp_path / "links").mkdir()
+    subprocess.run(["sh", "-c", f"ln{command}"], check=True)
+    index = prepared(tmp_path / "links")
+    assert [number_in(index.crop(row)) for row in range(len(index))] == index.frame.tolist()
 
 
 def test_a_second_run_waits_and_uses_what_the_first_made(tmp_path, cut):

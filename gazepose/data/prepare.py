@@ -101,6 +101,11 @@ def prepare(data: str | Path, split: str, config: PrepareConfig, processes: Proc
     facts = _made_from(split, config, source)
     if all(processes.gather(_is_fresh(folder, root, facts))):
         return folder
+    try:
+        (folder / SHARDS).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"{folder}: cannot be made ({error.strerror}) -> make a folder on a disk that you can write to, "
+                      f"put links into it (ln -s {root}/* FOLDER), and give it as --data") from error
     with processes.in_turn(folder / LOCK):
         if not _is_fresh(folder, root, facts):                         # another run may have made it meanwhile
             _prepare(root, split, config, source, folder, facts, processes, jobs)
@@ -120,7 +125,6 @@ def _prepare(root: Path, split: str, config: PrepareConfig, source: str, folder:
     pictures, files = _pictures(root, source), annotation_files(root, split) if split != "test" else []
     sources = {name_in(root, path): source_of(path) for path in (*files, pictures)}      # before they are read
     clips = _list_clips(root, split, folder / SHARDS, config, source)
-    (folder / SHARDS).mkdir(exist_ok=True)
     ours = sorted(clips, key=lambda clip: (-clip.faces, clip.uid))[processes.rank::processes.world_size]
     ours = [clip for clip in ours if not (clip.is_finished() or source == "streamed" and clip.known_bad())]
     for clip in ours:
