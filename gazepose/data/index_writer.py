@@ -51,12 +51,12 @@ def write_index(folder: Path, *, columns: Mapping[str, np.ndarray], clips: Seque
     if missing:
         raise ValueError(f"{folder}: columns missing: {', '.join(missing)}")
     rows = len(columns["frame"])
-    typed = {name: _typed(folder, rows, name, values) for name, values in columns.items()}
-    _check(folder, rows, typed, tables, clips, track_name, shards)
+    ready = {name: typed(folder, rows, name, values) for name, values in columns.items()}
+    _check(folder, rows, ready, tables, clips, track_name, shards)
     before = read_contents(folder) if (folder / "index.json").is_file() else None
     contents = {"format": FORMAT, "rows": rows, "facts": dict(facts), "clips": list(clips),
                 "track_name": list(track_name), "shards": list(shards), "superseded": {},
-                "files": {name: _column(folder, name, values) for name, values in {**tables, **typed}.items()}}
+                "files": {name: _column(folder, name, values) for name, values in {**tables, **ready}.items()}}
     if beside is not None:
         more, found = beside(Index(folder, contents))
         _put(folder, contents, more)
@@ -100,7 +100,7 @@ def rows_of(contents: Mapping[str, Any]) -> list[Any]:
 def _put(folder: Path, contents: dict[str, Any], columns: Mapping[str, np.ndarray]) -> None:
     """Write the files of columns and list them."""
     for name, values in columns.items():
-        contents["files"][name] = _column(folder, name, _typed(folder, contents["rows"], name, values))
+        contents["files"][name] = _column(folder, name, typed(folder, contents["rows"], name, values))
 
 
 def _column(folder: Path, name: str, values: np.ndarray) -> Entry:
@@ -108,7 +108,7 @@ def _column(folder: Path, name: str, values: np.ndarray) -> Entry:
     return {**entry, "crc32": checksums_of(folder / entry["file"])}
 
 
-def _typed(folder: Path, rows: int, name: str, values: np.ndarray) -> np.ndarray:
+def typed(folder: Path, rows: int, name: str, values: np.ndarray) -> np.ndarray:
     """A column of so many rows, in the type of COLUMNS."""
     if name not in COLUMNS:
         raise ValueError(f"column {name} is unknown: columns are {', '.join(COLUMNS)}")
@@ -123,11 +123,11 @@ def _typed(folder: Path, rows: int, name: str, values: np.ndarray) -> np.ndarray
             or int(values.min()) < np.iinfo(dtype).min or int(values.max()) > np.iinfo(dtype).max):
         raise ValueError(f"column {name}: values {values.min()}..{values.max()} ({values.dtype}) do not fit "
                          f"{dtype.__name__}")
-    typed = np.ascontiguousarray(values, dtype)
-    if np.issubdtype(dtype, np.floating) and np.isinf(typed).any():    # NaN is unknown; this would be learnt from
-        row = int(np.argmax(np.isinf(typed).reshape(len(typed), -1).any(axis=1)))
-        raise ValueError(f"column {name}: row {row} is not finite ({typed[row]})")
-    return typed
+    column = np.ascontiguousarray(values, dtype)
+    if np.issubdtype(dtype, np.floating) and np.isinf(column).any():   # NaN is unknown; this would be learnt from
+        row = int(np.argmax(np.isinf(column).reshape(len(column), -1).any(axis=1)))
+        raise ValueError(f"column {name}: row {row} is not finite ({column[row]})")
+    return column
 
 
 def _check(folder: Path, rows: int, columns: dict[str, np.ndarray], tables: dict[str, np.ndarray], clips: Sequence[str],

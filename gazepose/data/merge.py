@@ -11,7 +11,7 @@ import numpy as np
 
 from gazepose.data.clip_files import ClipCrops
 from gazepose.data.index import COLUMNS, PRIORS, Index
-from gazepose.data.index_writer import write_index
+from gazepose.data.index_writer import typed, write_index
 from gazepose.data.join import join, match, place_numbers
 from gazepose.data.quality import fit_gaussian
 from gazepose.data.shards import QUALITY, SUBSAMPLING
@@ -55,8 +55,7 @@ def merge(folder: Path, root: Path, clips: Sequence[ClipCrops], sources: Sources
     tables_of = [(root / "priors" / f"{split}.npz", tuple(name for name in PRIORS if name not in kept))]
     if split != "test":
         tables_of.append((root / "truth" / f"{split}.npz", ("gaze",)))
-    for path, _ in tables_of:
-        sources[name_in(root, path)] = source_of(path)
+    sources |= {name_in(root, path): source_of(path) for path, _ in tables_of}
 
     def beside(index: Index) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """More columns of the new rows, and the facts that follow from them."""
@@ -94,7 +93,8 @@ def source_of(path: Path) -> list[str | None]:
 def _joined(index: Index, path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
     """Columns of a table, for the rows of the index."""
     try:
-        return join(index, read_arrays(path, ("clip", "track", "frame", *names)))
+        joined = join(index, read_arrays(path, ("clip", "track", "frame", *names)))
+        return {name: typed(index.folder, len(index), name, values) for name, values in joined.items()}
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: cannot be joined: {error}") from error
 

@@ -213,6 +213,8 @@ def _is_fresh(folder: Path, root: Path, facts: Mapping[str, Any]) -> bool:
 def changed_sources(folder: Path, root: Path, full: bool = False) -> list[str]:
     """Files of a data set that are not as they were when the index in `folder` was made of them.
 
+    Files that are gone do not count: many delete their videos once these are prepared.
+
     Args:
         full: compare their bytes where these are known, instead of their sizes and times.
     """
@@ -223,7 +225,7 @@ def changed_sources(folder: Path, root: Path, full: bool = False) -> list[str]:
         if full and digest is not None and (root / name).is_file():
             differs = sha256_of(root / name) != digest
         else:
-            differs = stamp(root / name) != seen
+            differs = stamp(root / name) not in (seen, None)
         changed += [name] * differs
     damaged = {path.name.removesuffix(".bad") for path in (folder / SHARDS).glob("*.bad")}
     changed += sorted(f"{uid}, which is damaged" for uid in damaged & {*contents["clips"]})
