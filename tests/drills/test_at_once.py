@@ -1,5 +1,4 @@
-"""Many runs that start at once on data which nobody has rendered or prepared yet: all finish, and each part is made once.
-"""
+"""Many runs that start at once on data that nobody has rendered or prepared: all finish, each part is made once."""
 
 import os
 import subprocess
