@@ -32,6 +32,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: place.get(item.path.stem, len(SLOW)))
 
 
+@pytest.fixture(autouse=True)
+def published_files_in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of torch.save are read in this process: a child takes seconds. tests/test_untrusted.py starts children."""
+    from gazepose import tensor_files
+    monkeypatch.setattr(tensor_files, "in_child", tensor_files.convert)
+
+
 @pytest.fixture(scope="session")
 def parity() -> Path:
     """Folder of golden vectors recorded from the published code; skips where it is absent."""

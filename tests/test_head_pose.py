@@ -168,7 +168,7 @@ def test_a_file_that_is_not_hopenet_says_why(snapshot, tmp_path, capfd):
     cases = {
         "lacks": ({k: v for k, v in state.items() if "fc_yaw" not in k}, r"missing: fc_yaw\.weight, fc_yaw\.bias"),
         "shape": ({**state, "fc_roll.bias": torch.zeros(62)}, r"another shape: fc_roll\.bias"),
-        "nan": ({**state, "bn1.weight": torch.full((64,), torch.nan)}, r"not finite: bn1\.weight"),
+        "nan": ({**state, "bn1.weight": torch.full((64,), torch.nan)}, r"bn1\.weight is not finite"),
         "other": (timm.create_model("resnet18").state_dict(), r"missing: .* and \d+ more"), "bomb": (Bomb(), "tensors"),
         "list": ([1], "no state_dict of tensors inside")}
     for name, (content, message) in cases.items():
