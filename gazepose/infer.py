@@ -18,7 +18,7 @@ from gazepose.data.loader import make_loader
 from gazepose.data.prepare import PrepareConfig
 from gazepose.data.windows import BEHAVIOURS, WindowRule, quality_fit
 from gazepose.evaluation.metrics import evaluate, metrics_line
-from gazepose.evaluation.predictions import faces, save_scores, write_csv
+from gazepose.evaluation.predictions import faces, results_folder, save_scores, write_csv
 from gazepose.evaluation.submission import check, csv_to_json
 from gazepose.io import write_json
 from gazepose.models.gazepose import ModelConfig
@@ -40,6 +40,7 @@ def main() -> None:
 
     # ---- weights, and the configuration they were trained with
     start = config.checkpoint or checkpoint.newest_finished(Path("runs"))
+    folder = results_folder(config.exp_path or checkpoint.run_folder(start), split)
     model, trained = checkpoint.read_model(start)
     network = checkpoint.from_json(ModelConfig, trained["model"], start)
     data = checkpoint.from_json(DataConfig, trained.get("data"), start)
@@ -76,7 +77,6 @@ def main() -> None:
 
     # ---- files
     label = (load_test_labels(source.root, index) if split == "test" else index.label)[rows]
-    folder = (config.exp_path or checkpoint.run_folder(start)) / "pred"
     partial = ".partial" if config.limit or (split == "test" and stride > 1) else ""
     table = folder / split / f"pred{partial}.csv"
     write_csv(table, index, rows, label, scores.score)

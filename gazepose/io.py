@@ -86,10 +86,10 @@ def plain_folder(path: Path, what: str) -> None:
     Raises:
         FileNotFoundError, ValueError: naming it.
     """
-    if not path.is_dir():
-        raise FileNotFoundError(f"{path}: no such {what}")
     if path.is_symlink():
         raise ValueError(f"{path}: is a link -> link {path.parent.name} instead, or put the folder there")
+    if not path.is_dir():
+        raise FileNotFoundError(f"{path}: no such {what}")
 
 
 # ---- JSON, arrays

@@ -316,7 +316,7 @@ def _contents(folder: Path) -> dict[str, Any]:
         wrong += ["a shard's size" for shard in shards if not wrong and type(shard.get("bytes")) is not int]
         wrong += [f"no {name}" for name in (*TABLES, *REQUIRED) if name not in files]
         wrong += ["the name of a clip or track" for name in chain(contents["clips"], contents["track_name"])
-                  if not isinstance(name, str)]
+                  if not is_id(name)]
     if wrong:
         raise ValueError(f"{path}: {wrong[0]} is not as this version writes it -> {REMEDY}")
     return contents
