@@ -25,6 +25,7 @@ from gazepose.data.prepare import Disk, PrepareConfig
 from gazepose.data.quality import Scale
 from gazepose.models.gazepose import ModelConfig, ModelName
 from gazepose.source import Source, find_source
+from gazepose.text import printable
 from gazepose.training.optim import OptimConfig
 
 PLAIN_FLAGS = (tyro.conf.OmitArgPrefixes, tyro.conf.UseAppendAction)
@@ -313,7 +314,7 @@ def readable_errors() -> Iterator[None]:
     except ConnectionError:                      # between our own processes: the traceback says where
         raise
     except (ValueError, OSError, EOFError, ImportError) as error:
-        raise SystemExit(f"error: {error}") from None
+        raise SystemExit(f"error: {printable(error)}") from None
 
 
 @readable_errors()

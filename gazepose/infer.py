@@ -18,7 +18,7 @@ from gazepose.data.loader import make_loader
 from gazepose.data.prepare import PrepareConfig
 from gazepose.data.windows import BEHAVIOURS, WindowRule, quality_fit
 from gazepose.evaluation.metrics import evaluate, metrics_line
-from gazepose.evaluation.predictions import faces, save_scores, write_csv
+from gazepose.evaluation.predictions import faces, results_folder, save_scores, write_csv
 from gazepose.evaluation.submission import check, csv_to_json
 from gazepose.io import write_json
 from gazepose.models.gazepose import ModelConfig
@@ -27,6 +27,7 @@ from gazepose.training import checkpoint
 from gazepose.training.distributed import share_preparation, start_accelerator
 from gazepose.training.engine import predict
 from gazepose.training.feature_cache import cache_features
+from gazepose.training.provenance import data_folder
 from gazepose.training.runlog import world_line
 
 
@@ -39,6 +40,7 @@ def main() -> None:
 
     # ---- weights, and the configuration they were trained with
     start = config.checkpoint or checkpoint.newest_finished(Path("runs"))
+    folder = results_folder(config.exp_path or checkpoint.run_folder(start), split)
     model, trained = checkpoint.read_model(start)
     network = checkpoint.from_json(ModelConfig, trained["model"], start)
     data = checkpoint.from_json(DataConfig, trained.get("data"), start)
@@ -48,7 +50,7 @@ def main() -> None:
 
     # ---- data
     processes = share_preparation(accelerator, preparation.data_disk)
-    source = find_source(config.data or data.data, data.preset).ready(processes)
+    source = find_source(data_folder(config.data, trained, start), data.preset).ready(processes)
     index = source.split(split, preparation, processes)
     strides = {"test": config.guide.test_stride or data.test_stride, "val": config.guide.val_stride or data.val_stride}
     stride = config.stride or strides[split]
@@ -75,7 +77,6 @@ def main() -> None:
 
     # ---- files
     label = (load_test_labels(source.root, index) if split == "test" else index.label)[rows]
-    folder = (config.exp_path or checkpoint.run_folder(start)) / "pred"
     partial = ".partial" if config.limit or (split == "test" and stride > 1) else ""
     table = folder / split / f"pred{partial}.csv"
     write_csv(table, index, rows, label, scores.score)

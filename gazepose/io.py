@@ -1,12 +1,14 @@
 """Files: bounded safe reading, atomic writing, checksums, JSON and locks. Imports no other module of the package.
 
-Reading never runs code, never follows a link out of the data set, and never reads more than a stated size. A file or
-folder that has its name is whole: it is written under a temporary name, flushed to the disk, then renamed.
+Reading never runs code, never follows a link out of the data set, never waits for a pipe or a device, and never reads
+more than a stated size. A file or folder that has its name is whole: it is written under a temporary name, flushed to
+the disk, then renamed. Text is text.py, tensors are tensor_files.py.
 """
 
 import gc
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -16,20 +18,17 @@ import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, TextIO, TypeGuard
+from typing import Any, BinaryIO, TextIO, TypeGuard
 
 import filelock
 import numpy as np
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 MAX_JSON = 1 << 30           # bytes of a JSON file; Ego4D's own annotations have 250 MB
+MAX_NESTING = 200            # of lists and objects; far more end Python's recursion in whoever walks them
 MAX_ARRAYS = 16 << 30        # bytes of an .npz, unpacked: about ten million faces with all their priors
-MAX_HEADER = 4 << 20         # bytes of a safetensors header: about 30,000 entries
-MAX_TENSORS = 20_000
-DTYPES = ("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U8", "BOOL")
+NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 ID = re.compile(r"(?!\.+\Z)[A-Za-z0-9_.-]{1,128}")
 PART = re.compile(r"\..+\.part-\d+\Z")       # the temporary name of what is being written
 
@@ -56,10 +55,28 @@ def plain_file(path: str | Path, what: str, most: int) -> None:
     _regular(path, facts, what, most)
 
 
-def _regular(path: str | Path, facts: os.stat_result, what: str, most: int) -> None:
+def open_regular(path: str | Path, what: str = "file", most: int | None = None) -> BufferedReader:
+    """Open a regular file of at most `most` bytes for reading. A pipe or a device is refused, and not waited for.
+
+    Raises:
+        FileNotFoundError, ValueError: naming it.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such {what}") from None
+    try:
+        _regular(path, os.fstat(descriptor), what, most)
+    except ValueError:
+        os.close(descriptor)
+        raise
+    return os.fdopen(descriptor, "rb")
+
+
+def _regular(path: str | Path, facts: os.stat_result, what: str, most: int | None) -> None:
     if not stat.S_ISREG(facts.st_mode):
-        raise ValueError(f"{path}: is not a regular file")
-    if facts.st_size > most:
+        raise ValueError(f"{path}: is not a regular file -> put the {what} itself there")
+    if most is not None and facts.st_size > most:
         raise ValueError(f"{path}: {facts.st_size >> 20} MiB; a {what} of at most {most >> 20} MiB is read")
 
 
@@ -69,13 +86,13 @@ def plain_folder(path: Path, what: str) -> None:
     Raises:
         FileNotFoundError, ValueError: naming it.
     """
-    if not path.is_dir():
-        raise FileNotFoundError(f"{path}: no such {what}")
     if path.is_symlink():
         raise ValueError(f"{path}: is a link -> link {path.parent.name} instead, or put the folder there")
+    if not path.is_dir():
+        raise FileNotFoundError(f"{path}: no such {what}")
 
 
-# ---- JSON, arrays, tensors
+# ---- JSON, arrays
 
 def unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object whose names differ (json's object_pairs_hook); a name that occurs twice is a ValueError."""
@@ -88,30 +105,35 @@ def unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def read_json(path: str | Path, *, missing: str = "the folder is not whole, or the path is wrong",
               remedy: str = "the file is damaged; use another copy", most: int = MAX_JSON) -> Any:
-    """Any JSON value of a regular file, in UTF-8. NaN and numbers past the range of a float are read as such.
-
-    Args:
-        missing, remedy: what to do when the file is not there, or cannot be read; for the message.
-        most: bytes that are read at most.
+    """Any JSON value of a regular file of at most `most` bytes, in UTF-8. NaN and infinite numbers are read as such.
 
     Raises:
-        FileNotFoundError, ValueError: naming the file and the remedy: not JSON, nested absurdly, not UTF-8, too large,
-            not a regular file, or a name twice in one object.
+        FileNotFoundError: its remedy is `missing`. ValueError: naming the file and the `remedy`: not JSON, nested
+            absurdly, not UTF-8, too large, not a regular file, or a name twice in one object.
     """
     try:
-        _regular(path, os.stat(path), "JSON file", most)
-        content = Path(path).read_bytes()
+        with open_regular(path, "JSON file", most) as file:
+            content = file.read()
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: not there -> {missing}") from None
     collecting = gc.isenabled()
     gc.disable()                                 # millions of small objects, none of them cyclic
     try:
-        return json.loads(content, object_pairs_hook=unique_names)
+        return parse_json(content)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not readable JSON: {error} -> {remedy}") from None
     finally:
         if collecting:
             gc.enable()
+
+
+def parse_json(content: bytes) -> Any:
+    """The value of a JSON text; ValueError or RecursionError where it is none, or nested absurdly."""
+    brackets = np.frombuffer(content.translate(None, NO_BRACKETS), np.uint8)
+    depth = np.cumsum(np.where(brackets % 4 == 3, 1, -1), dtype=np.int64).max(initial=0)     # [ is 91, { is 123
+    if depth > MAX_NESTING:                      # in text they count too, but there what is opened is mostly closed
+        raise ValueError(f"lists and objects are nested {depth} deep, at most {MAX_NESTING}")
+    return json.loads(content, object_pairs_hook=unique_names)
 
 
 def read_object(path: str | Path, **how: Any) -> dict[str, Any]:
@@ -130,63 +152,44 @@ def write_json(path: Path, content: Any, indent: int | None = 1) -> None:
         file.write("\n")
 
 
-def read_arrays(path: Path, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
-    """Arrays of an .npz by name; of `names` those that are there. Arrays of objects would be pickles: refused.
+def read_arrays(path: Path, names: Iterable[str] | None = None, most: int = MAX_ARRAYS) -> dict[str, np.ndarray]:
+    """Arrays of an .npz of at most `most` bytes, unpacked, by name; of `names` those that are there. Arrays of objects
+    would be pickles: refused.
 
     Raises:
         FileNotFoundError; ValueError naming the file.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            size = sum(entry.file_size for entry in archive.infolist())
-        if size > MAX_ARRAYS:
-            raise ValueError(f"{size >> 20} MiB unpacked, at most {MAX_ARRAYS >> 20} MiB are read")
-        with np.load(path, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in (stored.files if names is None else names) if name in stored}
-        if other := [name for name, value in arrays.items() if not isinstance(value, np.ndarray)]:
-            raise ValueError(f"{other[0][:80]} is no array")
-        return arrays
+        with open_regular(path, "archive of arrays") as file, zipfile.ZipFile(file) as archive:
+            entries = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
+            if (size := sum(entry.file_size for entry in archive.infolist())) > most:
+                raise ValueError(f"{size >> 20} MiB unpacked, at most {most >> 20} MiB are read")
+            return {name: _read_entry(archive, entries[name]) for name in (entries if names is None else names)
+                    if name in entries}
     except FileNotFoundError:
         raise
     except Exception as error:                           # damaged bytes make zipfile, zlib and numpy raise anything
         raise ValueError(f"{path}: not arrays that can be read: {type(error).__name__}: {error}") from error
 
 
+def _read_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:
+    """One array; its header must not state more than is stored, because memory is taken by what it states."""
+    headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    with archive.open(entry) as file:
+        version = np.lib.format.read_magic(file)
+        if version not in headers:
+            raise ValueError(f"{entry.filename[:80]} is of format {version}")
+        shape, _, dtype = headers[version](file)
+        if math.prod(shape) * dtype.itemsize > entry.file_size:
+            raise ValueError(f"{entry.filename[:80]} states {shape} of {dtype}, which is more than it holds")
+    with archive.open(entry) as file:
+        return np.lib.format.read_array(file, allow_pickle=False)
+
+
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], compressed: bool = False) -> None:
     """Write an .npz; see `writing_path`."""
     with writing_bytes(path) as file:
         (np.savez_compressed if compressed else np.savez)(file, **arrays)      # type: ignore[arg-type]
-
-
-def read_tensors(path: Path) -> "dict[str, Tensor]":
-    """Tensors of a safetensors file by name, all finite. safetensors checks the offsets; the rest is checked here.
-
-    Raises:
-        FileNotFoundError; ValueError naming the file: damaged, too large a header, too many entries, a name twice, an
-            unknown dtype, a value that is not finite.
-    """
-    import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-    try:
-        with open(path, "rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if length > min(MAX_HEADER, max(os.fstat(file.fileno()).st_size - 8, 0)):
-                raise ValueError(f"its header would be {length} bytes long")
-            entries = json.loads(file.read(length), object_pairs_hook=unique_names)
-        if not isinstance(entries, dict) or len(entries) > MAX_TENSORS:
-            raise ValueError(f"{len(entries) if isinstance(entries, dict) else 'no'} entries, at most {MAX_TENSORS} "
-                             "are read")
-        for name, entry in entries.items():
-            if name != "__metadata__" and (not isinstance(entry, dict) or entry.get("dtype") not in DTYPES):
-                raise ValueError(f"{name[:80]} is not of a known dtype")
-        state = load_file(path)
-        for name, value in state.items():
-            if not torch.isfinite(value).all():
-                raise ValueError(f"{name[:80]} is not finite")
-    except (ValueError, RecursionError, SafetensorError) as error:
-        raise ValueError(f"{path}: cannot be read ({error}) -> use another checkpoint") from error
-    return state
 
 
 def map_array(path: Path) -> np.ndarray:
@@ -196,6 +199,7 @@ def map_array(path: Path) -> np.ndarray:
         FileNotFoundError; ValueError naming the file: damaged, cut short, or without a single value.
     """
     try:
+        open_regular(path, "array").close()
         # a plain array of the same memory: each access to an np.memmap costs ten times as much
         return np.asarray(np.lib.format.open_memmap(path, mode="r"))
     except FileNotFoundError:
@@ -342,7 +346,7 @@ def sync_folder(folder: Path) -> None:
 
 def sha256_of(path: Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -21,6 +21,7 @@ from gazepose.data.index import Index
 from gazepose.data.prepare import PrepareConfig
 from gazepose.processes import EXIT_PREEMPTED, Preempted, StopRequest
 from gazepose.source import find_source, prepared_indexes
+from gazepose.text import printable
 from gazepose.training.distributed import share_preparation
 
 ONE_PROCESS = "--num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no"
@@ -212,7 +213,7 @@ def doctor(data: Path, /, crops_from: CropsFrom | None = None, json: bool = Fals
     from gazepose.doctor import examine
     from gazepose.doctor.text import as_text
     facts = examine(data, crops_from=crops_from, verify=verify)
-    print(dumps(facts, indent=1, allow_nan=False) if json else as_text(facts))
+    print(dumps(facts, indent=1, allow_nan=False) if json else printable(as_text(facts)))
     if not facts["healthy"]:
         raise SystemExit(1)
 

@@ -41,6 +41,13 @@ def one_thread():
     torch.set_num_threads(before)
 
 
+@pytest.fixture(autouse=True)
+def published_files_in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of torch.save are read in this process: a child takes seconds. tests/test_untrusted.py starts children."""
+    from gazepose import tensor_files
+    monkeypatch.setattr(tensor_files, "in_child", tensor_files.convert)
+
+
 @pytest.fixture(scope="session")
 def parity() -> Path:
     """Folder of golden vectors recorded from the published code; skips where it is absent."""

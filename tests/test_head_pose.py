@@ -156,8 +156,9 @@ def test_a_file_that_is_not_hopenet_says_why(snapshot, tmp_path, capfd):
     cases = {
         "lacks": ({k: v for k, v in state.items() if "fc_yaw" not in k}, r"missing: fc_yaw\.weight, fc_yaw\.bias"),
         "shape": ({**state, "fc_roll.bias": torch.zeros(62)}, r"another shape: fc_roll\.bias"),
-        "nan": ({**state, "bn1.weight": torch.full((64,), torch.nan)}, r"not finite: bn1\.weight"),
-        "other": (timm.create_model("resnet18").state_dict(), r"missing: .* and \d+ more"), "bomb": (Bomb(), "tensors"),
+        "nan": ({**state, "bn1.weight": torch.full((64,), torch.nan)}, r"bn1\.weight is not finite"),
+        "other": (timm.create_model("resnet18").state_dict(), r"missing: .* and \d+ more"),
+            "bomb": (Bomb(), "could run code"),
         "list": ([1], "no state_dict of tensors inside")}
     for name, (content, message) in cases.items():
         torch.save(content, tmp_path / name)
@@ -165,7 +166,7 @@ def test_a_file_that_is_not_hopenet_says_why(snapshot, tmp_path, capfd):
             read_hopenet(tmp_path / name)
     for content in (b"", b"PK\x03\x04 cut", b"\x08\0\0\0\0\0\0\0{", b"text"):
         (tmp_path / "broken").write_bytes(content)
-        with pytest.raises(ValueError, match=r"broken: not a checkpoint of tensors.* -> save only its state_dict"):
+        with pytest.raises(ValueError, match=r"broken: (not a checkpoint of tensors|cannot be read).* -> "):
             read_hopenet(tmp_path / "broken")
     with pytest.raises(FileNotFoundError, match="gone: no such checkpoint -> .*none is downloaded"):
         read_hopenet(tmp_path / "gone")

@@ -98,7 +98,8 @@ def whole(tmp_path_factory):
 def test_every_picture_is_one_file_for_light_and_dark(whole):
     run, page = whole
     assert page == run / "report" / "report.html"
-    assert {path.name for path in (run / "report").iterdir()} == {"report.html"} | {f"{name}.svg" for name in NAMES}
+    assert {path.name for path in (run / "report").iterdir()} == {
+        "report.html", "manifest.json"} | {f"{name}.svg" for name in NAMES}
     for path in (run / "report").glob("*.svg"):
         picture = ElementTree.parse(path).getroot()
         drawn = "".join(ElementTree.tostring(part, "unicode") for part in picture if not part.tag.endswith("style"))

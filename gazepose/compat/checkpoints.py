@@ -5,23 +5,20 @@ reads our own checkpoints; `load_into` takes the state of either.
 """
 
 import math
-import pickle
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import timm
 import torch
 from huggingface_hub import try_to_load_from_cache
 from torch import Tensor, nn
 
-from gazepose.io import read_tensors
 from gazepose.models import build_model
 from gazepose.models.gazepose import ModelConfig
+from gazepose.tensor_files import read_tensors, read_torch_file
 
 # (published prefix, our prefix); the first that fits is used, and names without one are the same
 FRAMES = (("base_model.fc1.", "frames.to_vector.0."), ("base_model.fc2.", "frames.to_vector.2."),
@@ -62,7 +59,7 @@ def read_published(path: str | Path) -> Published:
         ValueError: the file cannot be read without running code, or fits no kind. The message names the closest kind
             and the first keys that differ.
     """
-    state = _read(Path(path))
+    state = read_torch_file(Path(path))
     misfits = []
     for kind, renames in KINDS.items():
         try:
@@ -130,31 +127,6 @@ def cached_imagenet(backbone: str) -> dict[str, Tensor] | None:
         if isinstance(path, str):
             return {f"frames.backbone.{key}": value for key, value in read_tensors(Path(path)).items()}
     return None
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint by their published names, without the prefix of DataParallel."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such checkpoint -> check the path")
-    scalar: Any = np.float64(0).__reduce__()[0]                           # the published training saved its mAP so
-    numbers = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
-    dtypes = [type(np.dtype(name)) for name in ("float32", "float64", "int64")]
-    try:
-        with torch.serialization.safe_globals([*numbers, np.dtype, *dtypes]):
-            file = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        match = re.search(r"GLOBAL (\S+)", str(error))
-        detail = f"it names {match[1]}, which could run code" if match else "its pickle holds more than tensors"
-        raise ValueError(f"{path}: not read, {detail} -> if you trust the file, save only its state_dict") from error
-    except Exception as error:                                            # damaged bytes make a reader raise anything
-        detail = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{path}: not a checkpoint of tensors ({detail}) -> the file is damaged, or of another "
-                         "kind") from error
-    state = file.get("state_dict", file) if isinstance(file, dict) else file
-    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"{path}: no state_dict of tensors inside -> save one with torch.save")
-    cut = len("module.") if all(str(key).startswith("module.") for key in state) else 0  # DataParallel's
-    return {str(key)[cut:]: value for key, value in state.items()}
 
 
 def _infer_config(kind: str, state: Mapping[str, Tensor]) -> ModelConfig:

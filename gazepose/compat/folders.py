@@ -12,7 +12,8 @@ from typing import Any
 
 from gazepose.data.annotations import objects_in, segments_of, track_of_records
 from gazepose.data.tracks import Clip, Policy, RawTrack, Segment, face_tracks
-from gazepose.io import is_id, unique_names
+from gazepose.io import MAX_JSON, is_id, unique_names
+from gazepose.text import read_text
 
 BLANK = re.compile(r"\s*")
 
@@ -80,7 +81,7 @@ def _read_appended(path: Path, counts: Counter[str]) -> list[Any]:
     """
     decoder, values, at = json.JSONDecoder(object_pairs_hook=unique_names), [], 0
     try:
-        text = path.read_text(encoding="utf-8").strip()
+        text = read_text(path, "JSON file", MAX_JSON).strip()
         while at < len(text) or not values:
             value, at = decoder.raw_decode(text, at)
             at = BLANK.match(text, at).end()                           # type: ignore[union-attr]

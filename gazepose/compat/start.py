@@ -12,9 +12,10 @@ from typing import Any
 from torch import nn
 
 from gazepose.compat.checkpoints import Published, cached_imagenet, load_into, read_published
-from gazepose.io import read_tensors, sha256_of
+from gazepose.io import sha256_of
 from gazepose.models import build_model
-from gazepose.training.checkpoint import MANIFEST, WEIGHTS, save_weights, verify, weights_folder
+from gazepose.tensor_files import read_tensors
+from gazepose.training.checkpoint import WEIGHTS, save_weights, verify, weights_folder
 
 IMPORTED = "imported.json"
 """which entry of a published file became which of ours, and which were not used"""
@@ -45,7 +46,7 @@ def import_published(path: Path, folder: Path) -> dict[str, Any]:
         ValueError: not a published file that can score.
         FileExistsError: `folder` is something else than a checkpoint.
     """
-    if folder.exists() and not (folder / MANIFEST).is_file() and (folder.is_file() or any(folder.iterdir())):
+    if folder.exists() and not (folder / WEIGHTS).is_file() and (folder.is_file() or any(folder.iterdir())):
         raise FileExistsError(f"{folder}: exists and is not a checkpoint -> give --out a new folder")
     published = read_published(path)
     model, config = model_of(path, published)

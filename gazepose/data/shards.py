@@ -28,8 +28,10 @@ def decode(jpeg: bytes | memoryview, out: np.ndarray | None = None) -> np.ndarra
     """JPEG bytes -> uint8 [H, W, 3] RGB, into `out` when given (a reused buffer is half the cost).
 
     Raises:
-        ValueError: not a JPEG, damaged, or not of out's size. It names no file; the caller knows it.
+        ValueError: not a JPEG, damaged, absurdly large, or not of out's size. It names no file; the caller knows it.
     """
+    if out is None:
+        jpeg_size(jpeg)                                                # before memory is taken for it
     try:
         rgb = simplejpeg.decode_jpeg(jpeg, colorspace="RGB", buffer=out)
     except (ValueError, RuntimeError) as error:
@@ -40,7 +42,7 @@ def decode(jpeg: bytes | memoryview, out: np.ndarray | None = None) -> np.ndarra
     return rgb
 
 
-def jpeg_size(jpeg: bytes) -> tuple[int, int]:
+def jpeg_size(jpeg: bytes | memoryview) -> tuple[int, int]:
     """(height, width) by the header alone; ValueError when that is damaged, or states more than MAX_PIXELS."""
     try:
         height, width = map(int, simplejpeg.decode_jpeg_header(jpeg)[:2])

@@ -12,7 +12,7 @@ import numpy as np
 
 from gazepose.data.streaming import open_index
 from gazepose.evaluation.metrics import THRESHOLD
-from gazepose.evaluation.predictions import beside, names
+from gazepose.evaluation.predictions import beside, names, results_folder
 from gazepose.io import read_arrays, read_object, write_arrays
 
 FRAMES_PER_SECOND = 30  # of every Ego4D clip and of the embedded world
@@ -21,6 +21,7 @@ CANDIDATES = 24  # the tracks in which both classes are most even; the best, the
 LONGEST = 400  # scored frames of a track
 FACES = 8  # under it
 MISTAKES = 12  # of each kind
+MAX_COPY = 256 << 20  # bytes of the copy of their crops, unpacked
 AGAIN = "predict again with infer.py --split val"
 
 
@@ -122,8 +123,10 @@ def shown_faces(scores: Path, rows: np.ndarray) -> ShownFaces:
     if set(rows.tolist()) <= copied.crops.keys() or not (folder / "index.json").exists():
         return copied
     index = open_index(folder)
-    if index.facts["fingerprint"] != facts.get("fingerprint"):  # the data set was prepared again: other rows
+    # other rows, where the data set was prepared again
+    if index.facts["fingerprint"] != facts.get("fingerprint") or rows.max() >= len(index):
         return copied
+    results_folder(scores.parent.parent, "")
     rows = np.unique(rows)
     track, first = np.unique(index.track_of(rows), return_index=True)
     arrays = {"row": rows, "crops": np.stack([index.crop(row) for row in rows.tolist()]),
@@ -136,7 +139,7 @@ def shown_faces(scores: Path, rows: np.ndarray) -> ShownFaces:
 
 def read_copy(copy: Path, fingerprint: object) -> ShownFaces:
     """The faces of a copy; none where it was made of an index with another fingerprint."""
-    arrays = read_arrays(copy)
+    arrays = read_arrays(copy, most=MAX_COPY)
     try:
         return _unpacked(arrays) if str(arrays["fingerprint"]) == fingerprint else ShownFaces()
     except (KeyError, TypeError, ValueError) as error:

@@ -11,7 +11,10 @@ import numpy as np
 from gazepose.data.index import Index
 from gazepose.evaluation.metrics import head_pose_scores
 from gazepose.evaluation.submission import Face, write_test_csv, write_val_csv
-from gazepose.io import write_arrays, write_json
+from gazepose.io import plain_folder, read_arrays, write_arrays, write_json
+
+MAX_SCORES = 2 << 30         # bytes of a table of scores, unpacked: about 25 million faces
+WHOLE = ("row", "track", "clip", "frame", "label")
 
 
 def names(index: Index, rows: np.ndarray) -> list[tuple[str, str]]:
@@ -67,6 +70,45 @@ def save_scores(folder: Path, index: Index, rows: np.ndarray, label: np.ndarray,
     write_arrays(path, columns, compressed=True)
     source = {"index": str(index.folder.resolve()), "fingerprint": index.facts["fingerprint"]}
     write_json(beside(path, "source.json"), source)
+
+
+def read_scores(path: Path, columns: Sequence[str], remedy: str) -> dict[str, np.ndarray]:
+    """A table of scores as `save_scores` wrote it: numbers, all columns of one length, scores from 0 to 1.
+
+    Args:
+        columns: those that must be there.
+
+    Raises:
+        FileNotFoundError; ValueError naming the file and the first column that is otherwise, with the remedy.
+    """
+    table = read_arrays(path, most=MAX_SCORES)
+    if missing := [name for name in columns if name not in table]:
+        raise ValueError(f"{path}: no column {', '.join(missing)} -> {remedy}")
+    shapes = {name: column.shape for name, column in table.items()}
+    rows = shapes.get("row") or next(iter(shapes.values()), ())
+    if any(shape[1:] != ((3,) if name == "head_pose" else ()) or shape[:1] != rows for name, shape in shapes.items()):
+        raise ValueError(f"{path}: its columns differ in length, or are no columns -> {remedy}")
+    for name, column in table.items():
+        if column.dtype.kind not in ("iu" if name in WHOLE else "iufb"):
+            raise ValueError(f"{path}: {name} is {column.dtype}, not {'whole ' * (name in WHOLE)}numbers -> {remedy}")
+        if name in ("row", "track", "clip") and (column < 0).any():
+            raise ValueError(f"{path}: {name} {column.min()} is below 0 -> {remedy}")
+        if name in ("score", "score_plain") and not ((column >= 0) & (column <= 1)).all():       # false for NaN too
+            raise ValueError(f"{path}: scores that are no numbers from 0 to 1 -> {remedy}")
+    return table
+
+
+def results_folder(run: Path, split: str) -> Path:
+    """RUN/pred, where the results of inference go.
+
+    Raises:
+        ValueError: it, or the split's folder in it, is a link: what it leads to is not the run's.
+    """
+    folder = run / "pred"
+    for path in (folder, folder / split):
+        if path.is_symlink():
+            plain_folder(path, "folder of results")
+    return folder
 
 
 def beside(scores: Path, end: str) -> Path:

@@ -5,6 +5,7 @@ its name is whole. How good the scores are is in metrics.py.
 """
 
 import csv
+import io
 import json
 import math
 from collections import Counter
@@ -12,11 +13,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from gazepose.io import read_json, writing
+from gazepose.io import is_id, open_regular, read_json, writing
 
 CHALLENGE = {"version": "1.0", "challenge": "ego4d_looking_at_me"}
 VAL_HEADER = ["clip", "track", "frame", "x1", "y1", "x2", "y2", "label", "score"]
 REBUILD = "build it again with `python -m gazepose submit`"
+MAX_TABLE = 4 << 30          # bytes of a pred.csv: about 40 million faces
+FORMULA = ("=", "+", "@", "-", "\t", "\r")
+"""what a spreadsheet takes for a formula at the start of a cell"""
 
 Face = tuple[str, str, str]  # video_id, unique_id, track_id
 TestRow = tuple[str, str, str, float]  # a face and its probability of looking
@@ -28,6 +32,7 @@ def write_val_csv(path: Path | str, rows: Iterable[Sequence[Any]]) -> None:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(VAL_HEADER)
         for clip, track, frame, x1, y1, x2, y2, label, score in rows:
+            _no_formula(path, (clip, track))
             box = (float(x1), float(y1), float(x2), float(y2))  # a numpy float32 would be written with fewer digits
             table.writerow((clip, track, int(frame), *box, int(label), float(score)))
 
@@ -36,7 +41,17 @@ def write_test_csv(path: Path | str, rows: Iterable[TestRow]) -> None:
     """rows: (video_id, unique_id, track_id, score). Written without header as video_id,unique_id,track_id,1,score."""
     with writing(Path(path), newline="") as file:
         table = csv.writer(file, lineterminator="\n")
-        table.writerows((video, unique, track, 1, float(score)) for video, unique, track, score in rows)
+        for video, unique, track, score in rows:
+            _no_formula(path, (video, unique, track))
+            table.writerow((video, unique, track, 1, float(score)))
+
+
+def _no_formula(path: Path | str, names: Iterable[str]) -> None:
+    """Refuse names that a spreadsheet would compute; `-` alone, as in -a1, is harmless in an id."""
+    for name in names:
+        if name.startswith(FORMULA) and not is_id(name):
+            raise ValueError(f"{path}: the name {name!r:.140} would be a formula in a spreadsheet -> give it letters, "
+                             "digits, _ . - only")
 
 
 def read_test_csv(path: Path | str) -> list[TestRow]:
@@ -46,7 +61,7 @@ def read_test_csv(path: Path | str) -> list[TestRow]:
         ValueError: a line that is not video_id,unique_id,track_id,1,score, with its number.
     """
     rows: list[TestRow] = []
-    with open(path, encoding="utf-8", newline="") as file:
+    with io.TextIOWrapper(open_regular(path, "pred.csv", MAX_TABLE), encoding="utf-8", newline="") as file:
         for number, row in enumerate(_lines(path, file), 1):
             if not row:
                 continue
@@ -131,7 +146,7 @@ def check(path: Path | str, expected: Iterable[Face]) -> int:
             are not text, labels other than 1; counts and first examples of each in one message.
     """
     path = Path(path)
-    with open(path, "rb") as file:
+    with open_regular(path, "submission", MAX_TABLE) as file:
         is_json = file.read(4096).lstrip()[:1] in (b"{", b"[")
     rows, faults = _read_submission(path) if is_json else (read_test_csv(path), [])
     required = dict.fromkeys(tuple(map(str, face)) for face in expected)  # keeps the order for the examples

@@ -18,10 +18,11 @@ import numpy as np
 from gazepose.evaluation import submission
 from gazepose.evaluation.comparison import Entry, Row, between, compare, difference, markdown
 from gazepose.evaluation.metrics import calibration_error, evaluate, percent
+from gazepose.evaluation.predictions import read_scores
 from gazepose.evaluation.submission import Face, read_test_csv
 from gazepose.experiments import postprocessing
 from gazepose.experiments.postprocessing import Calibration, Faces, Scores, folds_of, likelihood
-from gazepose.io import read_arrays, write_json, writing
+from gazepose.io import write_json, writing
 
 SPLITS = ("val", "test")
 SAME = ("row", "track", "clip", "frame", "label")
@@ -53,15 +54,7 @@ def read_run(folder: Path) -> Faces:
         if not path.is_file():
             part = " of the whole split" if path.with_name(f"{split}.partial.npz").is_file() else ""
             raise FileNotFoundError(f"{path}: no record of the scores{part} -> {remedy}")
-        columns = read_arrays(path)
-        if missing := [name for name in COLUMNS if name not in columns]:
-            raise ValueError(f"{path}: no column {', '.join(missing)} -> {remedy}")
-        if any(len(column) != len(columns["row"]) for column in columns.values()):
-            raise ValueError(f"{path}: columns of different lengths -> {remedy}")
-        for name in ("score", "score_plain"):
-            if name in columns and not ((columns[name] >= 0) & (columns[name] <= 1)).all():      # false for NaN too
-                raise ValueError(f"{path}: scores that are no numbers from 0 to 1 -> {remedy}")
-        faces[split] = columns
+        faces[split] = read_scores(path, COLUMNS, remedy)
     return faces
 
 

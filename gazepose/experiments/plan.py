@@ -13,10 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from gazepose.io import sha256_of
+from gazepose.io import is_id, sha256_of
+from gazepose.text import read_text
 from gazepose.training.checkpoint import WEIGHTS, from_json, weights_folder
 
 POOL = Path("runs/sweep")
+MAX_EXPERIMENT = 4 << 20      # bytes of an experiment file
 NOT_COUNTED = {"run": ("exp_path", "resume", "elastic", "save_every", "save_minutes", "log_with", "expect_world",
                        "checkpoint"),
                "prepare": ("data_disk", "decoder"), "data": ("num_workers",), "model": ("image_size",)}
@@ -103,11 +105,17 @@ class Prediction:
 def read_experiment(path: Path) -> Experiment:
     """Raises ValueError for a file that is not an experiment, naming the fault."""
     try:
-        facts = tomllib.loads(path.read_text(encoding="utf-8"))
+        facts = tomllib.loads(read_text(path, "experiment file", MAX_EXPERIMENT))
         experiment = _built(Experiment, {"name": path.stem, **facts}, path)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ValueError(f"{path}: not TOML ({error}) -> see launch/experiments/ for examples") from None
+    if not is_id(experiment.name):
+        raise ValueError(f"{path}: name = {experiment.name!r:.140} becomes the name of files -> give letters, digits, "
+                         "_ . - only")
     names = [row.name for row in experiment.row]
+    if wrong := [name for name in names if not name.isprintable() or name.startswith(("=", "+", "@", "-"))]:
+        raise ValueError(f"{path}: the row {wrong[0]!r:.140} would be a formula in a spreadsheet, or controls a "
+                         "terminal -> begin with a letter or a digit")
     if repeated := {name for name in names if names.count(name) > 1}:
         raise ValueError(f"{path}: several rows are named {', '.join(sorted(repeated))} -> give each row its own name")
     if experiment.against not in names:
@@ -184,7 +192,9 @@ def fingerprint(config: Mapping[str, Any], start: str | None) -> str:
 
     differing = {}
     for section, default in asdict(TrainConfig()).items():
-        differing[section] = {name: value for name, value in config.get(section, {}).items()
+        content = config.get(section)
+        recorded = content if isinstance(content, dict) else {}          # a damaged record has another fingerprint
+        differing[section] = {name: value for name, value in recorded.items()
                               if name in default and name not in NOT_COUNTED.get(section, ())
                               and json.dumps(value) != json.dumps(default[name])}
     return digest([differing, start])

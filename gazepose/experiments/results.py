@@ -5,7 +5,6 @@ A record is a dict of JSON values; tables and plots are made of records only. ev
 
 import csv
 import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -16,11 +15,14 @@ import numpy as np
 from gazepose.evaluation.comparison import Entry, Gain, Row, compare, difference, spread
 from gazepose.evaluation.comparison import markdown as markdown_table
 from gazepose.evaluation.metrics import METRICS, percent
+from gazepose.evaluation.predictions import read_scores
 from gazepose.experiments.plan import Experiment, Prediction, Run
-from gazepose.io import read_arrays, read_object, write_json, writing, writing_path
+from gazepose.io import read_object, write_json, writing, writing_path
+from gazepose.text import read_json_lines, read_text
 
 DRAWS = 1000
 COMPARED = ("mAP", "accuracy")
+AGAIN = "remove it; the sweep makes it again"
 BASELINES = {"prevalence": "the same score for every face", "head_pose": "head pose alone"}
 MEASURED = "## Measured here\n"
 """heading of docs/results.md: the text above it is written by hand, the rest is made of the records"""
@@ -56,7 +58,8 @@ def record_of(experiment: Experiment, predictions: Sequence[Prediction], world: 
         "missing": [f"{p.row}, seed {p.seed}" for p in predictions if p not in existing]}
     if not existing:
         return record | {"faces": 0, "clips": 0, "prevalence": None, "baselines": {}, "rows": []}
-    columns = {prediction: read_arrays(prediction.file) for prediction in existing}
+    columns = {prediction: read_scores(prediction.file, ("row", "label", "clip", "score"), AGAIN)
+               for prediction in existing}
     first = columns[existing[0]]
     for prediction, column in columns.items():
         if not all(np.array_equal(column[name], first[name]) for name in ("row", "label")):
@@ -81,11 +84,8 @@ def record_of(experiment: Experiment, predictions: Sequence[Prediction], world: 
 def _baselines(run: Run) -> dict[str, float]:
     """mAP of the trivial baselines, as the run's last validation recorded them."""
     baselines: dict[str, Any] = {}
-    for text in (run.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
-        try:
-            baselines = json.loads(text).get("baselines") or baselines
-        except ValueError:
-            continue                             # a run that was killed may leave half a line
+    for line in read_json_lines(run.folder / "metrics.jsonl")[0]:
+        baselines = line.get("baselines") or baselines
     return {name: entry["mAP"] for name, entry in baselines.items() if entry and entry["mAP"]}
 
 
@@ -204,10 +204,10 @@ def section(record: Mapping[str, Any]) -> str:
 
 def write_results(folder: Path, page: Path) -> None:
     """Write the page of a folder's records, and of its chain.md, if there is one (from `python -m gazepose chain`)."""
-    head = page.read_text(encoding="utf-8").partition(MEASURED)[0] if page.is_file() else "# Results\n\n"
+    head = read_text(page).partition(MEASURED)[0] if page.is_file() else "# Results\n\n"
     text = "\n".join([head + MEASURED, *map(section, read_records(folder))])
     ensemble = folder / "chain.md"
     if ensemble.is_file():
-        text += ENSEMBLE + ensemble.read_text(encoding="utf-8")
+        text += ENSEMBLE + read_text(ensemble)
     with writing(page) as file:
         file.write(text)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from gazepose.data.head_angles import from_hopenet, head_angles
-from gazepose.io import read_tensors
+from gazepose.tensor_files import read_torch_file
 
 BINS = 66                    # of 3 degrees, from -99
 ANGLES = ("yaw", "pitch", "roll")
@@ -48,7 +48,9 @@ def read_hopenet(path: Path) -> tuple[Hopenet, list[str]]:
         FileNotFoundError: no such file.
         ValueError: not readable without running code, or not Hopenet on ResNet50; names the first entries that differ.
     """
-    state = _read_state(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such checkpoint -> give your own Hopenet snapshot; none is downloaded")
+    state = read_torch_file(path)
     model = Hopenet()
     own = model.state_dict()
     key_of = {key.removeprefix("features.").replace("heads.", "fc_"): key for key in own}
@@ -56,8 +58,7 @@ def read_hopenet(path: Path) -> tuple[Hopenet, list[str]]:
     differences = {
         "missing": [name for name in key_of if name not in state and name not in optional],
         "of another shape": [name for name, key in key_of.items()
-                             if name in state and state[name].shape != own[key].shape],
-        "not finite": [name for name, value in state.items() if name in key_of and not value.isfinite().all()]}
+                             if name in state and state[name].shape != own[key].shape]}
     if any(differences.values()):
         listed = "; ".join(f"{fault}: {', '.join(names[:3] + [f'and {len(names) - 3} more'] * (len(names) > 3))}"
                            for fault, names in differences.items() if names)
@@ -66,23 +67,6 @@ def read_hopenet(path: Path) -> tuple[Hopenet, list[str]]:
                          "with `python -m gazepose priors import head_pose FILE`")
     model.load_state_dict({key: state[name] for name, key in key_of.items() if name in state}, strict=False)
     return model.eval(), [name for name in state if name not in key_of]
-
-
-def _read_state(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file by name, without the prefix of DataParallel."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such checkpoint -> give your own Hopenet snapshot; none is downloaded")
-    try:
-        with open(path, "rb") as file:
-            is_safetensors = file.read(9)[8:] == b"{"                     # such a file begins with its header
-        content = read_tensors(path) if is_safetensors else torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:                                            # damaged bytes make a reader raise anything
-        detail = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{path}: not a checkpoint of tensors ({detail}) -> save only its state_dict") from error
-    state = content.get("state_dict", content) if isinstance(content, dict) else content
-    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"{path}: no state_dict of tensors inside -> save one with torch.save")
-    return {str(key).removeprefix("module."): value for key, value in state.items()}
 
 
 @torch.inference_mode()

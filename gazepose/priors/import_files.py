@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from io import TextIOWrapper
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TextIO
@@ -20,6 +21,7 @@ import numpy as np
 from gazepose.data.head_angles import from_hopenet
 from gazepose.data.index import COLUMNS, Index
 from gazepose.data.join import match, place_numbers
+from gazepose.io import open_regular
 from gazepose.priors.landmarks import five_landmarks, from_eye_centred
 
 Prior = Literal["head_pose", "landmarks", "quality", "quality_p"]
@@ -255,7 +257,7 @@ def _read_json(path: Path, entries: Entries) -> None:
     collecting = gc.isenabled()
     gc.disable()                                                          # lists by the million, none of them a cycle
     try:
-        with open(path, encoding="utf-8-sig") as file:
+        with TextIOWrapper(open_regular(path, "file of priors"), encoding="utf-8-sig") as file:
             for pairs in _top_level(file):
                 entries.add(_flat(pairs, "", 1), from_json=True)
     except json.JSONDecodeError as error:
@@ -334,6 +336,7 @@ def _read_csv(path: Path, entries: Entries) -> None:
     import pandas as pd  # half a second, which only tables need
     columns = CSV_COLUMNS[entries.prior]
     try:
+        open_regular(path, "table of priors").close()
         for table in pd.read_csv(path, dtype=str, keep_default_na=False, chunksize=CSV_ROWS, encoding="utf-8"):
             table = table.rename(columns={"video_id": "clip", "track_id": "track"})
             missing = [name for name in ("clip", "track", *columns) if name not in table]

@@ -5,10 +5,12 @@ make the page. style.py has the colours and is used for every picture of the pac
 becomes a sentence.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from gazepose.io import writing_folder
+from gazepose.io import plain_folder, writing_folder
+from gazepose.manifest import copy_others, write_manifest
 from gazepose.report.records import Records, read_records
 
 
@@ -21,11 +23,11 @@ def make_report(run: Path | str) -> Path:
             from the index that val.source.json names, and copied to pred/val.faces.npz.
 
     Returns:
-        The page's path. The folder is replaced as a whole.
+        The page's path. The folder is replaced as a whole; files in it that no report wrote stay.
 
     Raises:
         FileNotFoundError: the folder holds no record of a run.
-        ValueError: a record is damaged; the message names it.
+        ValueError: a record is damaged, or RUN/report is a link; the message names it.
     """
     return _make_page(read_records(Path(run)))
 
@@ -51,7 +53,7 @@ def make_comparison(runs: Sequence[Path | str], out: Path | str | None = None) -
         raise ValueError(f"{final}: it holds other files, which a comparison would replace -> give --out a new folder")
     records = [read_records(folder) for folder in folders]
     pages = [_make_page(each) for each in records]
-    with writing_folder(final, replace=True) as folder:
+    with _replacing(final) as folder:
         write_comparison(records, pages, final, folder)
     return final / "comparison.html"
 
@@ -60,6 +62,18 @@ def _make_page(records: Records) -> Path:
     from gazepose.report.page import write_page  # matplotlib is loaded when a report is made
 
     final = records.run / "report"
-    with writing_folder(final, replace=True) as folder:
+    with _replacing(final) as folder:
         write_page(records, folder)
     return final / "report.html"
+
+
+@contextmanager
+def _replacing(final: Path) -> Iterator[Path]:
+    """Write a folder in place of an older one, in which a user's own files stay."""
+    if final.is_symlink():
+        plain_folder(final, "folder")
+    with writing_folder(final, replace=True) as folder:
+        yield folder
+        write_manifest(folder)
+        if final.is_dir():
+            copy_others(final, folder)

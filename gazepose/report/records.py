@@ -1,6 +1,6 @@
 """Records: the files in a run's folder, read once and checked; arrays and dicts, no pictures."""
 
-import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,9 +8,14 @@ from typing import Any
 import numpy as np
 
 from gazepose.evaluation.examples import AGAIN, ShownFaces, faces_to_show, shown_faces, tracks_to_show, worst_mistakes
-from gazepose.io import read_arrays, read_object
+from gazepose.evaluation.predictions import read_scores
+from gazepose.io import read_object
+from gazepose.text import read_json_lines
 
 NAMED = ("frame", "score", "label", "head_pose_score")
+NUMBERS = ("seconds", "world_size", "limit", "step", "epoch")
+OBJECTS = ("model", "prepare", "data", "optim", "run", "fingerprint", "versions")
+DAMAGED = "the file is damaged; remove it and report again"
 
 
 @dataclass
@@ -90,7 +95,7 @@ def read_records(run: Path) -> Records:
     for name in ("config", "status"):
         path = run / f"{name}.json"
         if path.exists():
-            setattr(records, name, read_object(path, remedy="the file is damaged; remove it and report again"))
+            setattr(records, name, _checked(path, read_object(path, remedy=DAMAGED)))
         else:
             records.notes.append(f"{path.name} is missing, so the table of facts is short.")
     lines = _lines(run / "metrics.jsonl", records.notes)
@@ -114,13 +119,13 @@ def _lines(path: Path, notes: list[str]) -> list[dict[str, Any]]:
     """Lines by (kind, step); a resumed run repeats steps, and the last line of a step counts."""
     if not path.exists():
         return []
+    objects, broken = read_json_lines(path)
     lines: dict[tuple[str, float], dict[str, Any]] = {}
-    broken = 0
-    for text in path.read_text(encoding="utf-8").splitlines():
-        try:
-            line = json.loads(text)
-            lines[line["kind"], line["step"]] = line
-        except (ValueError, KeyError, TypeError):
+    for line in objects:
+        kind, step = line.get("kind"), line.get("step")
+        if kind in ("train", "val") and step is not None and _holds_numbers({**line, "kind": None}):
+            lines[kind, step] = line
+        else:
             broken += 1
     if broken:
         notes.append(f"{broken} lines of {path.name} could not be read and are left out. A run that is stopped may "
@@ -128,14 +133,32 @@ def _lines(path: Path, notes: list[str]) -> list[dict[str, Any]]:
     return [lines[key] for key in sorted(lines)]
 
 
+def _holds_numbers(value: Any) -> bool:
+    """Whether a value is a finite number, a truth value or null, or an object of such."""
+    if isinstance(value, dict):
+        return all(map(_holds_numbers, value.values()))
+    return value is None or (isinstance(value, int | float) and abs(value) < 1e300 and math.isfinite(value))
+
+
+def _checked(path: Path, record: dict[str, Any]) -> dict[str, Any]:
+    """The record, if what is computed with in it is of its kind."""
+    def check(values: dict[str, Any]) -> None:
+        for name, value in values.items():
+            if name in NUMBERS and (isinstance(value, dict) or not _holds_numbers(value)):
+                raise ValueError(f"{path}: {name} is {value!r:.80}, not a number -> {DAMAGED}")
+            if isinstance(value, dict):
+                check(value)
+
+    for name in OBJECTS:
+        if name in record and not isinstance(record[name], dict | None):
+            raise ValueError(f"{path}: {name} is {record[name]!r:.80}, not an object -> {DAMAGED}")
+    check(record)
+    return record
+
+
 def _read_scores(path: Path, records: Records) -> None:
     """Fill scores, tracks and mistakes from a table of scores and the crops that belong to it."""
-    columns = read_arrays(path)
-    missing = [name for name in ("row", "score", "label") if name not in columns]
-    if missing:
-        raise ValueError(f"{path}: no column {', '.join(missing)} -> {AGAIN}")
-    if any(len(column) != len(columns["row"]) for column in columns.values()):
-        raise ValueError(f"{path}: its columns differ in length -> {AGAIN}")
+    columns = read_scores(path, ("row", "score", "label"), AGAIN)
     known = columns["label"] >= 0
     records.scores = {name: column[known] for name, column in columns.items()}
     if not known.all():

@@ -20,13 +20,22 @@ from safetensors.torch import save_file
 from torch import nn
 from typeguard import TypeCheckError, check_type
 
-from gazepose.io import is_id, leftovers, read_object, read_tensors, sha256_of, write_json, writing_folder
+from gazepose.io import leftovers, read_object, sha256_of, write_json, writing_folder
+from gazepose.manifest import (
+    MANIFEST,
+    copy_others,
+    is_written_here,
+    mark_folder,
+    read_manifest,
+    remove_written,
+    write_manifest,
+)
 from gazepose.models import build_model
 from gazepose.models.gazepose import ModelConfig
+from gazepose.tensor_files import Entries, read_tensors, tensor_entries
+from gazepose.training.provenance import for_scoring
 
 WEIGHTS, OPTIMIZER, PROGRESS, CONFIG = "model.safetensors", "optimizer.safetensors", "progress.json", "config.json"
-MANIFEST = "manifest.json"
-"""SHA-256 of each other file of the folder"""
 CHECKPOINTS, BEST = "checkpoints", "best"
 KEEP = 2                         # checkpoints of a run, so that one remains if the newest is damaged
 STEP = re.compile(r"step-(\d{8})(?:-(\d+))?")       # -2, -3, ...: the same step, saved again
@@ -81,10 +90,10 @@ def from_json(kind: type[Config], facts: Any, path: Path,
 
 @contextmanager
 def checkpoint_folder(folder: Path, replace: bool = False) -> Iterator[Path]:
-    """Write a checkpoint atomically: yields a folder to fill, which gets a manifest and its name.
+    """Write a checkpoint atomically: yields a folder to fill, which gets a mark, a manifest and its name.
 
     Args:
-        replace: an older folder of that name is removed last; without it, that is an error.
+        replace: an older folder of that name is removed last, without a user's own files; without it, that is an error.
 
     Raises:
         OSError: it cannot be written (the disk is full); an older folder stays as it is.
@@ -92,7 +101,10 @@ def checkpoint_folder(folder: Path, replace: bool = False) -> Iterator[Path]:
     try:
         with writing_folder(folder, replace=replace) as part:
             yield part
-            write_json(part / MANIFEST, {file.name: sha256_of(file) for file in sorted(part.iterdir())})
+            mark_folder(part)
+            write_manifest(part)
+            if replace and folder.is_dir():
+                copy_others(folder, part)
     except (OSError, SafetensorError) as error:      # safetensors has no error of its own for a full disk
         raise OSError(f"{folder}: cannot be written ({error}) -> make room on that disk; earlier checkpoints are "
                       "whole") from error
@@ -142,7 +154,8 @@ def save_training(run: Path, model: nn.Module, optimizer: torch.optim.Optimizer,
         write_json(part / PROGRESS, {**asdict(progress), "scaler": scaler.state_dict() if scaler else None})
         write_json(part / CONFIG, config)
     # checkpoints of later steps were damaged: the run was resumed from one before them
-    older = (old for old in reversed(steps_in(folder.parent)) if _order(old) < _order(folder) and _is_whole(old))
+    older = (old for old in reversed(steps_in(folder.parent))
+             if _order(old) < _order(folder) and is_written_here(old) and _is_whole(old))
     _remove_others(folder.parent, {folder, *islice(older, KEEP - 1)})
     return folder
 
@@ -177,9 +190,12 @@ def _new_name(parent: Path, step: int) -> Path:
 
 
 def _remove_others(parent: Path, keep: set[Path]) -> None:
-    """Remove checkpoints and the unfinished ones of killed saves; nothing else in the folder is ours."""
-    for folder in {*steps_in(parent), *leftovers(parent, "step-*")} - keep:
+    """Remove checkpoints that were written here, and the unfinished ones of killed saves; a user's copies stay."""
+    for folder in leftovers(parent, "step-*"):
         shutil.rmtree(folder, ignore_errors=True)
+    for folder in {*steps_in(parent)} - keep:
+        if is_written_here(folder):
+            remove_written(folder, (WEIGHTS, OPTIMIZER, PROGRESS, CONFIG))
 
 
 # ---- reading
@@ -190,13 +206,10 @@ def verify(folder: Path) -> Path:
     Raises:
         FileNotFoundError, ValueError: naming the file that is missing or altered.
     """
-    manifest = read_object(folder / MANIFEST)
+    manifest = read_manifest(folder)
     if WEIGHTS not in manifest:
         raise ValueError(f"{folder / MANIFEST}: names no {WEIGHTS} -> the file is damaged; use another checkpoint")
     for name, digest in manifest.items():
-        if not is_id(name) or not isinstance(digest, str):
-            raise ValueError(f"{folder / MANIFEST}: {name[:140]!r} is not a file name with a checksum -> use another "
-                             "checkpoint")
         file = folder / name
         if not file.is_file():
             raise FileNotFoundError(f"{file}: missing, though the manifest names it -> use another checkpoint")
@@ -275,15 +288,23 @@ def load_weights(folder: Path, model: nn.Module) -> None:
     Raises:
         ValueError: a checkpoint of another model, naming the first keys that differ.
     """
-    path = folder / WEIGHTS
-    own, state = model.state_dict(), read_tensors(path)
-    differing = sorted(key for key in own.keys() | state.keys() if key not in own or key not in state
-                       or (own[key].shape, own[key].dtype) != (state[key].shape, state[key].dtype))
+    check_entries(folder, model)
+    model.load_state_dict(read_tensors(folder / WEIGHTS))
+
+
+def check_entries(folder: Path, model: nn.Module) -> None:
+    """Compare a model, which may be on the meta device, with the header of the weights; none of them is read.
+
+    Raises:
+        ValueError: a checkpoint of another model, naming the first keys that differ.
+    """
+    state = tensor_entries(folder / WEIGHTS)
+    own: Entries = {key: (value.dtype, tuple(value.shape)) for key, value in model.state_dict().items()}
+    differing = sorted(key for key in own.keys() | state.keys() if own.get(key) != state.get(key))
     if differing:
-        raise ValueError(f"{path}: a checkpoint of another model; {len(differing)} entries differ, the first is "
-                         f"{differing[0]} -> give the --model and priors it was trained with (see {folder / CONFIG}), "
-                         "or leave the flags out: infer.py takes them from there")
-    model.load_state_dict(state)
+        raise ValueError(f"{folder / WEIGHTS}: a checkpoint of another model; {len(differing)} entries differ, the "
+                         f"first is {differing[0]:.140} -> give the --model and priors it was trained with (see "
+                         f"{folder / CONFIG}), or leave the flags out: infer.py takes them from there")
 
 
 def weights_folder(path: Path) -> Path:
@@ -313,27 +334,28 @@ def run_folder(path: Path) -> Path:
 
 
 def read_model(path: Path) -> tuple[nn.Module, dict[str, Any]]:
-    """A model with its weights, and the configuration it was trained with.
+    """A model with its weights, and of the configuration it was trained with what scoring may use.
 
     Args:
         path: a folder as `weights_folder` takes it, or a published file. The configuration of a published file comes
             from its keys and from the published training.
 
+    Returns:
+        The model, and its configuration as `for_scoring` in training/provenance.py returns it.
+
     Raises:
-        ValueError: Gaze360's file, which has no head for looking.
+        ValueError: Gaze360's file, which has no head for looking; a configuration that does not fit the weights.
     """
     if path.is_file():
         from gazepose.compat.start import model_of, read_published
         return model_of(path, read_published(path))
     folder = verify(weights_folder(path))
-    config = read_object(folder / CONFIG)
-    model = build_model(from_json(ModelConfig, config.get("model"), folder / CONFIG))
+    config = for_scoring(folder, read_object(folder / CONFIG))
+    network = from_json(ModelConfig, config.get("model"), folder / CONFIG)
+    with torch.device("meta"):                   # shapes without memory, so that no configuration can ask for it
+        check_entries(folder, build_model(network))
+    model = build_model(network)
     load_weights(folder, model)
-    fit = config.setdefault("quality_fit", None)
-    if fit is not None and not (isinstance(fit, list) and list(map(type, fit)) == [float, float]
-                                and all(map(math.isfinite, fit))):
-        raise ValueError(f"{folder / CONFIG}: quality_fit {fit!r:.80} is not a mean and a standard deviation -> use "
-                         "another checkpoint")
     return model, config
 
 

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from gazepose.evaluation.metrics import metrics_line
 from gazepose.io import lock, read_object, write_json, writing
 from gazepose.processes import EXIT_PREEMPTED, Preempted, StopRequest
+from gazepose.text import read_text
 from gazepose.training.checkpoint import BEST, CHECKPOINTS, Progress
 from gazepose.training.distributed import from_main
 from gazepose.training.engine import Step
@@ -100,7 +101,7 @@ class RunLog:
             return
         write_json(self.folder / "config.json", config)
         records, valid = self.folder / "metrics.jsonl", []
-        for line in records.read_text(encoding="utf-8").splitlines(keepends=True) if records.exists() else ():
+        for line in read_text(records).splitlines(keepends=True) if records.exists() else ():
             try:
                 entry = json.loads(line)
             except ValueError:                   # the last line, of a process that was killed while it wrote

@@ -1,0 +1,38 @@
+"""Text: from files, bounded and in UTF-8, and for the terminal, without what would control it."""
+
+from pathlib import Path
+from typing import Any
+
+from gazepose.io import open_regular, parse_json
+
+MAX_TEXT = 256 << 20         # bytes of a list, a log or a table
+
+
+def printable(text: object) -> str:
+    """Text for a terminal: control characters and marks of direction, as file names may hold, become escapes."""
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in str(text))
+
+
+def read_text(path: str | Path, what: str = "text file", most: int = MAX_TEXT) -> str:
+    """A text file in UTF-8; FileNotFoundError or ValueError naming it."""
+    with open_regular(path, what, most) as file:
+        try:
+            return file.read().decode()
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path}: not UTF-8 text: {error} -> use another copy") from None
+
+
+def read_json_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """The JSON objects of a file that has one a line, and how many lines are something else, as a killed writer leaves.
+
+    Raises:
+        FileNotFoundError, ValueError: naming the file.
+    """
+    objects, lines = [], read_text(path).splitlines()
+    for line in lines:
+        try:
+            objects.append(parse_json(line.encode()))
+        except (ValueError, RecursionError):
+            continue
+    objects = [line for line in objects if isinstance(line, dict)]
+    return objects, len(lines) - len(objects)

@@ -1,0 +1,62 @@
+"""What scoring takes from a checkpoint's configuration: everything if the checkpoint was written here.
+
+Of a copy from elsewhere: the model, the crop and the window rules. What names paths, workers or machines is not used.
+"""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gazepose.manifest import is_written_here
+
+SCORING = {"prepare": ("policy", "rule", "crop_size"),
+           "data": ("data", "preset", "val_stride", "test_stride", "gaussian_drop", "quality_scale", "quality_from")}
+"""what is used of a copy, by section; `data` only where `data_folder` accepts it"""
+DATA = Path("data")              # the default data, relative to the current directory
+FITS = {"quality_fit": 2, "head_pose_fit": None}
+"""lists of finite numbers, and how many"""
+
+
+def for_scoring(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
+    """Check a checkpoint's configuration and reduce it to what scoring may use.
+
+    Returns:
+        model, prepare, data, quality_fit, head_pose_fit, and written_here, which is False for a copy.
+
+    Raises:
+        ValueError: naming the first value that is not of its kind.
+    """
+    own, path = is_written_here(folder), folder / "config.json"
+    reduced: dict[str, Any] = {"model": config.get("model"), "written_here": own}
+    for section, names in SCORING.items():
+        content = config.get(section, {})
+        if isinstance(content, dict) and not own:
+            content = {name: content[name] for name in names if name in content}
+        reduced[section] = content               # of another kind: from_json names it
+    for name, count in FITS.items():
+        fit = reduced[name] = config.get(name)
+        wrong = not isinstance(fit, list) or len(fit) != (count or len(fit)) or not all(
+            type(number) is float and math.isfinite(number) for number in fit)
+        if fit is not None and wrong:
+            raise ValueError(f"{path}: {name} {fit!r:.80} is not a list of finite numbers -> use another checkpoint")
+    return reduced
+
+
+def data_folder(given: Path | None, trained: Mapping[str, Any], start: Path) -> Path | None:
+    """The data set to score: the given one, else the one of the training; None: the default.
+
+    Args:
+        trained: as `for_scoring` returns it.
+        start: the checkpoint, for the message.
+
+    Raises:
+        ValueError: the checkpoint is a copy, whose training had another data set than the default.
+    """
+    recorded = trained["data"].get("data")
+    if given is not None or recorded is None:
+        return given
+    if not trained["written_here"] and not Path(recorded).resolve().is_relative_to(DATA.resolve()):
+        raise ValueError(f"{start}: was not written here and moved since, or comes from elsewhere, so the data set in "
+                         f"its configuration ({recorded:.140}) is not used -> name the data set with --data")
+    return Path(recorded)
