@@ -8,6 +8,7 @@ data/annotations.py; pictures are cut by data/clip_crops.py.
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Literal
 
 import numpy as np
@@ -104,9 +105,12 @@ class Clip:
 class Segment:
     """Someone looks from `start` to `end`."""
 
-    person: str
+    person: str | None
+    """None: unknown, so it may be anyone; only with label -1"""
     start: int
     end: int
+    label: int = 1
+    """-1: the segment could not be read, so faces that may lie in it are unknown"""
 
 
 class RuleCounts(Counter[str]):
@@ -208,18 +212,19 @@ def fill(frames: np.ndarray, corners: np.ndarray, policy: Policy, unmapped: np.n
 
 
 def label_frames(frames: np.ndarray, person: str, segments: Sequence[Segment], policy: Policy) -> np.ndarray:
-    """int8 [n]: 1 where the frame lies in any segment of the person (ids are compared as text), else 0.
+    """int8 [n]: 1 where the frame lies in any segment of the person (ids are compared as text), -1 where it may lie in
+    one that could not be read, else 0.
 
     Raises:
         TypeError: a segment's person is not text.
     """
     labels = np.zeros(len(frames), np.int8)
-    for segment in segments:
-        if not isinstance(segment.person, str):
+    for segment in sorted(segments, key=attrgetter("label")):          # a segment that was read is written last
+        if segment.label == 1 and not isinstance(segment.person, str):
             raise TypeError(f"segment {segment.start}..{segment.end}: person {segment.person!r} is not text")
-        if segment.person == person:
-            end = frames <= segment.end if policy.end_inclusive else frames < segment.end
-            labels[(frames >= segment.start) & end] = 1
+        if segment.person in (person, None):
+            end = frames <= segment.end if policy.end_inclusive or segment.label < 0 else frames < segment.end
+            labels[(frames >= segment.start) & end] = segment.label
     return labels
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gazepose.data.annotations import DAMAGED_ANNOTATIONS
+from gazepose.data.annotations import DAMAGED_ANNOTATIONS, whole_number
 from gazepose.data.tracks import FaceTrack, Policy, RawTrack, clean_records
 from gazepose.data.video import VideoFacts
 from gazepose.doctor.checks import Findings, Place
@@ -140,9 +140,9 @@ class SplitExam:
         add("clip_without_segments", not isinstance(annotated.get("social_segments_looking"), list), **place)
         for number, segment in enumerate(segments):
             self.totals["segments"] += 1
-            start, end = segment.get("start_frame"), segment.get("end_frame")
-            at = {**place, "frame": start if type(start) is int else None, "detail": f"segment {number}"}
-            add("label_without_face", type(start) is int and type(end) is int and end < start,
+            start, end = whole_number(segment.get("start_frame")), whole_number(segment.get("end_frame"))
+            at = {**place, "frame": start, "detail": f"segment {number}"}
+            add("label_without_face", start is not None and end is not None and end < start,
                 what="segment that ends before it starts", **at)
             add("segment_not_at_me", segment.get("is_at_me") is not True, **at)
 
@@ -173,6 +173,10 @@ class SplitExam:
         for track in clean:
             frames.setdefault(track.person, []).append(track.frames)
         for segment in under_clean.segments or []:
+            if segment.person is None or segment.label < 0:
+                who = "any person" if segment.person is None else f"person {segment.person}"
+                self.findings.add("label_unreadable", **place, frame=segment.start, detail=f"{who}, from this frame on")
+                continue
             mine = frames.get(segment.person, [])
             inside = any(((track >= segment.start) & (track < segment.end)).any() for track in mine)
             at = {**place, "frame": segment.start, "detail": f"person {segment.person}, frames {segment.start}.."

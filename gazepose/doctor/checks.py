@@ -90,6 +90,9 @@ KINDS: dict[str, Kind] = {
     "label_without_face": Kind(
         "look", "looking segments or persons that label no face",
         "check person, start_frame and end_frame of the segments and person_id of the persons in {data}/json/"),
+    "label_unreadable": Kind(
+        "look", "looking segments that cannot be read (faces that may lie in them are unknown)",
+        "write person, start_frame and end_frame of these segments in {data}/json/ as text and whole numbers"),
     "face_twice": Kind(
         "must", "faces that occur twice among the test crops or in a table of priors",
         "keep one file or one row per face: `prepare` stops on the second"),
