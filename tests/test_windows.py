@@ -180,3 +180,19 @@ def test_the_whole_picture_is_taken_where_no_draw_fits(monkeypatch):
     monkeypatch.setattr(windows, "uniform", lambda *keys: draws.append(1) or np.full(np.shape(keys[3]), 1 - 1e-9))
     assert windows.random_crops(np.arange(3), 0, 0, 224).tolist() == [[0, 0, 1, 1]] * 3
     assert len(draws) == 4 * windows.CROP_TRIES
+
+
+def test_a_stride_goes_over_labelled_rows_where_labels_are_sparse(index_of):
+    sparse = [0 if frame % 5 == 0 else -1 for frame in range(31)]      # every fifth frame has a label
+    index = index_of([range(31), range(7), range(7)], label=sparse + [-1] * 7 + [1] * 7)
+    assert centre_rows(index, 3).tolist() == [0, 15, 30, 31, 34, 37, 38, 41, 44]
+    assert centre_rows(index, 2).tolist()[:4] == [0, 10, 20, 30]       # by position it would be the same by luck
+    assert centre_rows(index_of([range(31)], label=sparse[::-1]), 4).tolist() == [0, 20]
+    assert centre_rows(index_of([range(1, 32)], label=[-1, *sparse[:-1]]), 3).tolist() == [1, 16]
+    assert len(centre_rows(index, 1)) == 45                            # every face is scored
+    assert windows.counts_of(index, centre_rows(index, 3)) == "train: 9 of 45 faces; 6 of the 14 with a label"
+
+
+def test_what_a_stride_chooses_is_counted(index_of):
+    index = index_of([range(7)])
+    assert windows.counts_of(index, centre_rows(index, 3)) == "train: 3 of 7 faces"

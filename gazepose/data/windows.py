@@ -88,11 +88,29 @@ def close_up(present: np.ndarray) -> np.ndarray:
 def centre_rows(index: Index, stride: int) -> np.ndarray:
     """Rows of every stride-th position of each track, int64 ascending.
 
-    Strides count positions in the cleaned track, not frames; a position whose crop is not there is skipped.
+    Strides count positions in the cleaned track, not frames; a position whose crop is not there is skipped. In a track
+    that has labels, but not of all its rows, a stride above 1 counts the labelled rows, and only these are taken.
     """
     if stride < 1:
         raise ValueError(f"stride {stride} -> give a stride of 1 or more")
-    return np.flatnonzero(index.position % stride == 0)
+    chosen = index.position % stride == 0
+    labelled = index.label >= 0
+    if stride > 1 and labelled.any() and not labelled.all():
+        before = np.append(0, np.cumsum(labelled))                     # labelled rows before each row
+        first, sizes = before[index.track_start], np.diff(index.track_start)
+        sparse = np.repeat((np.diff(first) > 0) & (np.diff(first) < sizes), sizes)
+        number = before[:-1] - np.repeat(first[:-1], sizes)            # of the row among the labelled ones of its track
+        chosen = np.where(sparse, labelled & (number % stride == 0), chosen)
+    return np.flatnonzero(chosen)
+
+
+def counts_of(index: Index, rows: np.ndarray) -> str:
+    """How many of a split's faces some rows are, in words; of the labelled ones too, where there are any others."""
+    known = index.label >= 0
+    words = f"{index.facts.get('split', index.folder.name)}: {len(rows)} of {len(index)} faces"
+    if known.any() and not known.all():
+        words += f"; {int(known[rows].sum())} of the {int(known.sum())} with a label"
+    return words
 
 
 def neighbours(index: Index, rows: np.ndarray, reach: int) -> np.ndarray:
