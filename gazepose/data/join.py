@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gazepose.data.conventions import of_prior
 from gazepose.data.index import COLUMNS, Index
 
 
@@ -89,7 +90,8 @@ def join(index: Index, table: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]
         Each column as float32 [rows, ...], NaN where the table has no entry.
 
     Raises:
-        ValueError: the table lacks clip, track or frame; a column is unknown or of another shape; a face occurs twice.
+        ValueError: the table lacks clip, track or frame; a column is unknown or of another shape, or looks like one of
+            another convention; a face occurs twice.
     """
     missing = {"clip", "track", "frame"} - set(table)
     if missing:
@@ -111,6 +113,8 @@ def join(index: Index, table: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]
         if values.shape != (len(clip), *COLUMNS[name][1]) or not np.issubdtype(values.dtype, np.number):
             raise ValueError(f"{index.folder}: column {name} of the table to join: {values.dtype} {values.shape}, "
                              f"numbers {(len(clip), *COLUMNS[name][1])} are wanted")
+        if fault := of_prior(name, values):
+            raise ValueError(f"{index.folder}: the table to join: {name} {fault}")
         joined[name] = np.full((len(index), *COLUMNS[name][1]), np.nan, np.float32)
         joined[name][matched.entry >= 0] = values[matched.entry[matched.entry >= 0]]
     return joined

@@ -21,7 +21,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from gazepose.data.annotations import annotated_clips, policy_named
-from gazepose.data.box_table import find_table
+from gazepose.data.box_table import find_table, table_rules
 from gazepose.data.challenge import list_videos
 from gazepose.data.clip_crops import STALL_S, ClipCrops, ClipRows, CropsFrom, cut_clip, start_worker
 from gazepose.data.index import Index
@@ -100,6 +100,7 @@ def prepare(data: str | Path, split: str, config: PrepareConfig, processes: Proc
     root, rank = Path(data).resolve(), processes.rank
     if split not in SPLITS:
         raise ValueError(f"split {split!r} is unknown -> use {', '.join(SPLITS)}")
+    config = replace(config, rule=table_rules(root, split, config.rule))
     source = _source(root, split, config)
     folder = _folder(root, split, config, source)
     facts = _made_from(root, split, config, source)

@@ -2,13 +2,14 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from gazepose.data.annotations import DAMAGED_ANNOTATIONS, whole_number
+from gazepose.data.box_table import convention_of
 from gazepose.data.tracks import FaceTrack, Policy, RawTrack, clean_records
 from gazepose.data.video import VideoFacts
 from gazepose.doctor.checks import Findings, Place
@@ -91,8 +92,10 @@ class SplitExam:
             for track in tracks:
                 frames = self.faces.setdefault((clip.uid, track.track), [np.zeros(0, np.int64)] * 2)
                 frames[policy] = np.union1d(frames[policy], track.frames)
+        first = clip.first_number or 0
         for raw in under_clean.raw:
-            self._check_track(raw, pictures, {**place, "track": raw.track})
+            self._check_track(raw, first, pictures, {**place, "track": raw.track})
+        self._check_convention(clip, under_clean.raw, first, pictures, place)
         self._check_segments(under_clean, clean, place)
         for pair in overlaps(clean):
             self.totals["overlapping faces"] += pair["frames"]
@@ -146,12 +149,19 @@ class SplitExam:
                 what="segment that ends before it starts", **at)
             add("segment_not_at_me", segment.get("is_at_me") is not True, **at)
 
-    def _check_track(self, raw: RawTrack, pictures: Pictures, at: Place) -> None:
+    def _check_convention(self, clip: StoredClip, tracks: list[RawTrack], first: int, pictures: Pictures, place: Place
+                          ) -> None:
+        if isinstance(pictures, VideoFacts):
+            fault = convention_of([replace(raw, frames=raw.frames - first) for raw in tracks], pictures)
+            if clip.table is not None or fault.startswith("boxes"):    # annotations count from 0 or 1, by the policy
+                self.findings.add("convention", bool(fault), what="boxes", **place, detail=fault)
+
+    def _check_track(self, raw: RawTrack, first: int, pictures: Pictures, at: Place) -> None:
         add = self.findings.add_frames
         add("record_contradicts", contradictions(raw), **at)
         add("track_unordered", raw.frames[1:][np.diff(raw.frames) < 0][:1], **at)
         if isinstance(pictures, VideoFacts):
-            add("face_without_picture", raw.frames[raw.frames >= pictures.frames], what="past the end", **at,
+            add("face_without_picture", raw.frames[raw.frames - first >= pictures.frames], what="past the end", **at,
                 detail=f"the video has {pictures.frames} frames")
         elif pictures is not None:               # numbered as under the policy that lacks fewer: they were made for it
             absent = min((_without_image(raw, pictures, policy) for policy in (CLEAN, BASELINE)), key=len)

@@ -96,6 +96,10 @@ KINDS: dict[str, Kind] = {
     "face_twice": Kind(
         "must", "faces that occur twice among the test crops or in a table of priors",
         "keep one file or one row per face: `prepare` stops on the second"),
+    "convention": Kind(
+        "look", "boxes or priors that look as if written under another convention",
+        "convert what is named above, or correct its header: boxes are x, y of the upper left corner, width and height "
+        "in pixels, frames count from 0, head pose is in degrees, landmarks in 0 to 1 of the crop"),
     "prior_out_of_range": Kind(
         "look", "priors outside their range",
         "check the units (degrees; 0 to 1 of the crop) and make the table again, or set these values to NaN (unknown)"),
@@ -104,8 +108,9 @@ KINDS: dict[str, Kind] = {
         "they are ignored; if there are many, the table has other names of clips or tracks, or other frame numbers "
         "than {data}/json/"),
     "priors_absent": Kind(
-        "note", "splits without priors (only --prior_head and --prior_landmark need them)",
-        "make the missing {data}/priors/<split>.npz"),
+        "note", "splits without priors (--prior_head and --prior_landmark need them: python -m gazepose priors)",
+        "import them for the faces that are prepared, python -m gazepose priors import head_pose FILE --data {data} "
+        "(landmarks likewise), or measure them: python -m gazepose priors head_pose --model FILE --data {data}"),
     "crop_damaged": Kind(
         "must", "test crops that are damaged",
         "download these files again: a damaged crop costs the score of its whole video, and the submission is refused"),

@@ -17,6 +17,7 @@ from typing import Any, Literal, NamedTuple, TextIO
 
 import numpy as np
 
+from gazepose.data.conventions import of_prior
 from gazepose.data.head_angles import from_hopenet
 from gazepose.data.index import COLUMNS, Index
 from gazepose.data.join import match, place_numbers
@@ -25,6 +26,7 @@ from gazepose.priors.landmarks import five_landmarks, from_eye_centred
 Prior = Literal["head_pose", "landmarks", "quality", "quality_p"]
 BLOCK = 8 << 20              # characters of JSON read at a time
 CSV_ROWS = 500_000           # rows of a table read at a time
+FEW_TRACKS = 3               # of fewer it is not judged from where their frames are counted
 FRAME_DIGITS = 7             # a longer number is no frame of a clip
 LONGEST_STRING = 1 << 20     # characters; JSON that fails this far before the end of a block is damaged, not cut
 LANDMARK_NAMES = ("nose", "left_eye", "right_eye", "left_mouth", "right_mouth")
@@ -172,13 +174,8 @@ def read_priors(paths: Sequence[Path], prior: Prior, *, hopenet_signs: bool = Tr
         reasons = "; ".join(f"{rule}: {count}" for rule, count in bad.items()) or "it is empty"
         raise ValueError(f"{files}: {sum(bad.values())} of {counts['entries']} entries cannot be used, more than "
                          f"{max_bad_fraction:.1%} ({reasons}) -> {prior} needs clip:track:frame -> {FORMS[prior]}")
-    known = entries.values[np.isfinite(entries.values)]
-    if prior == "landmarks" and len(known) and np.nanmedian(np.abs(entries.values[..., :2])) > 10:
-        raise ValueError(f"{files}: the landmarks look like pixels -> divide x by the crop's width and y by its "
-                         "height, so that 0..1 spans the crop")
-    if prior == "quality" and len(known) and known.max() <= 1:
-        raise ValueError(f"{files}: all of it lies in 0..1, so it looks like p rather than the Laplacian variance -> "
-                         "use `priors import quality_p`")
+    if fault := of_prior(prior, entries.values):
+        raise ValueError(f"{files}: {prior} {fault}")
     if prior == "head_pose" and hopenet_signs:
         entries.values[:] = from_hopenet(entries.values)
     return entries
@@ -203,6 +200,13 @@ def join_entries(index: Index, entries: Entries) -> PriorColumn:
             by_unique = match(index, names, number, place, row_place)     # once more without them
         if by_unique.known.sum() >= matched.known.sum():
             matched = by_unique
+    elif matched.known.any() and not matched.known.all():
+        shifted = match(index, names, number, frame - 1, index.frame).known
+        tracks = len(np.unique(number[matched.known]))
+        if shifted.all() and (~matched.known).sum() >= tracks >= FEW_TRACKS:     # each track's last is one too far
+            raise ValueError(f"{index.folder}: the frames of {entries.prior} look as if counted from 1: of "
+                             f"{len(frame)} faces {int((~matched.known).sum())} are not there, but all are one frame "
+                             "before -> subtract 1 from the frame numbers")
     rows = np.flatnonzero(matched.entry >= 0)
     values = np.full((len(index), *COLUMNS[entries.prior][1]), np.nan, np.float32)
     values[rows] = entries.values[matched.entry[rows]]
