@@ -13,7 +13,10 @@ from typing import Literal
 
 import numpy as np
 
-MAX_FRAME = 1_000_000        # nine hours; a larger number is damage, and filling up to it would eat the memory
+MAX_FRAME = 1_000_000        # nine hours; a larger number is damage
+MAX_GAP = 18_000             # ten minutes, longer than a clip of Ego4D: what lies beyond is damage, and is never filled
+MAX_FILLED = 1_000_000       # frames of a clip; filling more would let a small file eat the memory
+TOO_LONG = "gap: too long to be filled, track split"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +32,8 @@ class Policy:
     negative_corner: Literal["move", "cut"]
     """x or y below 0: set to 0 with the size kept, so that the box moves, or cut at the picture's border"""
     max_gap: int | None
-    """longest run of missing frames that is filled; the track is split at longer ones. None: all are filled"""
+    """longest run of missing frames that is filled; the track is split at longer ones. None: all are filled, of up to
+    MAX_GAP frames"""
     keep_repeats: bool
     """a frame number that occurs twice keeps both records, unless the track has too few records for its frames"""
     honour_flags: bool
@@ -197,6 +201,12 @@ def fill(frames: np.ndarray, corners: np.ndarray, policy: Policy, unmapped: np.n
         places = np.searchsorted(np.sort(unmapped), frames)
         cuts |= np.diff(places) > 0
     _count(counts, "gap: track split", frames[:-1][cuts])
+    too_long = ~cuts & (steps - 1 > MAX_GAP)
+    if counts["gap: frames filled"] + np.maximum(steps - 1, 0)[~cuts & ~too_long].sum() > MAX_FILLED:
+        too_long = ~cuts & (steps > 1)
+    if too_long.any():
+        _count(counts, TOO_LONG, frames[:-1][too_long])
+        cuts |= too_long
     starts = [0, *(np.flatnonzero(cuts) + 1).tolist(), len(frames)]
     pieces = []
     for start, stop in zip(starts[:-1], starts[1:], strict=True):
