@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from gazepose.data.conventions import of_boxes, of_frames
+from gazepose.data.conventions import of_boxes, of_frames, of_rate
 from gazepose.data.tracks import MAX_FRAME, Clip, Policy, RawTrack, face_tracks
 from gazepose.data.video import SUFFIXES, VideoFacts, find_video, look_at
 from gazepose.io import is_id, read_object, write_json, writing_path
@@ -109,11 +109,14 @@ def convention_of(tracks: list[RawTrack], facts: VideoFacts) -> str:
     return ""
 
 
-def lay_out(table: Path, video: Path, out: Path, split: str, first_number: int = 0) -> None:
+def lay_out(table: Path, video: Path, out: Path, split: str, first_number: int = 0) -> list[str]:
     """Make a data set folder of a table and its video (or a folder of videos); one picture of each is decoded.
 
     Videos are linked into it where the file system can, else copied. Run again, it replaces the table. What is known of
     the table, the number of the first picture (0 or 1), goes into boxes/<split>.json, for whoever reads it later.
+
+    Returns:
+        What is to be said of the videos: those of another frame rate than that of training.
 
     Raises:
         ValueError, FileNotFoundError: the table cannot be read, looks as if written under another convention, or a clip
@@ -133,6 +136,7 @@ def lay_out(table: Path, video: Path, out: Path, split: str, first_number: int =
     else:
         raise ValueError(f"{table}: holds {len(clips)} clips, {video} is one video -> give the folder of the videos, "
                          "each named by its clip")
+    remarks = []
     for clip, source in videos.items():
         if not source.is_file():
             raise FileNotFoundError(f"{source}: no such video, but {table} has boxes of clip {clip} -> put it there")
@@ -144,6 +148,8 @@ def lay_out(table: Path, video: Path, out: Path, split: str, first_number: int =
         facts = None
         with suppress(ValueError, ImportError):          # preparation names a video that cannot be read
             facts, _ = look_at(source.resolve())
+        if facts and (words := of_rate(facts.fps)):
+            remarks.append(f"{source}: {words}")
         counted_from_0 = [replace(raw, frames=raw.frames - first_number) for raw in tracks_of[clip]]
         if facts and (fault := convention_of(counted_from_0, facts)):
             raise ValueError(f"{table}: clip {clip}: {fault} (if the table is right, copy it to {goal} and the video "
@@ -155,6 +161,7 @@ def lay_out(table: Path, video: Path, out: Path, split: str, first_number: int =
         with writing_path(goal) as part:
             shutil.copyfile(table, part)
     write_json(goal.with_suffix(".json"), {"first_number": first_number})
+    return remarks
 
 
 def _link_or_copy(source: Path, goal: Path) -> None:

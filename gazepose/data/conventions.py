@@ -9,6 +9,7 @@ import math
 
 import numpy as np
 
+FPS = 30                     # of Ego4D and of the embedded world, from which models learn
 FEW = 20                     # fewer faces are not judged
 EDGE = 1.02                  # of the picture's sides: boxes may pass the edge a little
 
@@ -56,6 +57,14 @@ def of_frames(first: int, last: int, pictures: int) -> str:
     if first >= 1 and last == pictures:
         return f"look as if counted from 1: the last is {last}, of {pictures} pictures -> give --rule first_number=1"
     return ""
+
+
+def of_rate(fps: float) -> str:
+    """Frames per second of a video that a model is to score or learn from."""
+    if abs(fps - FPS) <= 0.5:
+        return ""
+    return (f"{fps:.3f} frames per second: models learn from {FPS}, so seven frames span {FPS / max(fps, 1e-3):.2f} of "
+            f"the time that they know -> convert it with ffmpeg -i IN.mp4 -r {FPS} OUT.mp4, and find its faces again")
 
 
 def of_prior(name: str, values: np.ndarray) -> str:

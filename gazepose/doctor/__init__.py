@@ -204,7 +204,7 @@ def _compare_splits(root: Path, source: CropsFrom, lists: Lists, annotated: Name
     for uid, file in unused.items():
         findings.add("clip_unused", what="annotated", clip=uid, file=file)
     for path in sorted((root / FOLDERS[source]).glob("*")):
-        if path.is_dir() if source != "videos" else path.suffix in SUFFIXES:
+        if path.is_dir() if source != "videos" else path.suffix.lower() in SUFFIXES:
             name = path.stem if source == "videos" else path.name
             findings.add("clip_unused", name not in splits_of and name not in unused, what="has pictures", clip=name)
     path = root / "split" / "test.list"

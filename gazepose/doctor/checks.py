@@ -119,6 +119,7 @@ KINDS: dict[str, Kind] = {
         "they are still used: another size is stretched, and a crop without a frame number has no neighbours; "
         "compare them with the official crops"),
     # good to know
+    "rate_differs": Kind("note", "videos of one's own with another frame rate than that of training"),
     "clip_unused": Kind("note", "clips with annotations or pictures that are in no split"),
     "clip_invalid": Kind("note", "clips that the annotation marks as not valid (no policy uses this mark)"),
     "not_objects": Kind("note", "collections in the annotation that are null, missing or not lists of objects"),
