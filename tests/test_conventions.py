@@ -240,14 +240,20 @@ def test_priors_of_another_convention_are_named_wherever_they_enter(tmp_path, in
 @pytest.mark.parametrize("counted", [0, 1])
 def test_priors_whose_frames_count_from_one_are_named(tmp_path, index_of, counted):
     index = index_of([range(20), range(5, 25), range(20), range(20)])
+    frame = np.concatenate([np.arange(20), np.arange(5, 25), np.arange(20), np.arange(20)]) + counted
+    table = {"clip": np.full(80, "clip"), "track": np.repeat([f"track{n}" for n in range(4)], 20), "frame": frame,
+             "head_pose": RANDOM.normal(0, 25, (80, 3))}
     file = tmp_path / "pose.json"
     file.write_text(json.dumps({f"clip:track{track}:{frame + counted}": [10 * track, frame, 5]
                                 for track, frames in enumerate((range(20), range(5, 25), range(20), range(20)))
                                 for frame in frames}))
     if counted:
-        with pytest.raises(ValueError, match="head_pose look as if counted from 1: of 80 faces 4 are not there, but"):
+        with pytest.raises(ValueError, match="look as if counted from 1: 4 of 80 faces are not there, but all are"):
             import_files([index], [file], "head_pose")
+        with pytest.raises(ValueError, match="table to join look as if counted from 1: 4 of 80"):
+            join(index, table)
     else:
+        join(index, table)
         import_files([index], [file], "head_pose")
         assert np.isfinite(Index.open(index.folder).head_pose).all()
 

@@ -20,13 +20,12 @@ import numpy as np
 from gazepose.data.conventions import of_prior
 from gazepose.data.head_angles import from_hopenet
 from gazepose.data.index import COLUMNS, Index
-from gazepose.data.join import match, place_numbers
+from gazepose.data.join import match, place_numbers, refuse_frames_from_one
 from gazepose.priors.landmarks import five_landmarks, from_eye_centred
 
 Prior = Literal["head_pose", "landmarks", "quality", "quality_p"]
 BLOCK = 8 << 20              # characters of JSON read at a time
 CSV_ROWS = 500_000           # rows of a table read at a time
-FEW_TRACKS = 3               # of fewer it is not judged from where their frames are counted
 FRAME_DIGITS = 7             # a longer number is no frame of a clip
 LONGEST_STRING = 1 << 20     # characters; JSON that fails this far before the end of a block is damaged, not cut
 LANDMARK_NAMES = ("nose", "left_eye", "right_eye", "left_mouth", "right_mouth")
@@ -200,13 +199,8 @@ def join_entries(index: Index, entries: Entries) -> PriorColumn:
             by_unique = match(index, names, number, place, row_place)     # once more without them
         if by_unique.known.sum() >= matched.known.sum():
             matched = by_unique
-    elif matched.known.any() and not matched.known.all():
-        shifted = match(index, names, number, frame - 1, index.frame).known
-        tracks = len(np.unique(number[matched.known]))
-        if shifted.all() and (~matched.known).sum() >= tracks >= FEW_TRACKS:     # each track's last is one too far
-            raise ValueError(f"{index.folder}: the frames of {entries.prior} look as if counted from 1: of "
-                             f"{len(frame)} faces {int((~matched.known).sum())} are not there, but all are one frame "
-                             "before -> subtract 1 from the frame numbers")
+    else:
+        refuse_frames_from_one(index, names, number, frame, matched)
     rows = np.flatnonzero(matched.entry >= 0)
     values = np.full((len(index), *COLUMNS[entries.prior][1]), np.nan, np.float32)
     values[rows] = entries.values[matched.entry[rows]]
