@@ -113,7 +113,7 @@ def prepared_indexes(data: Path | None, splits: Sequence[str] | None = None, pre
 
 
 def chosen_rows(index: Index, stride: int, limit: int | None, labelled: bool = False) -> np.ndarray:
-    """Centre rows of every stride-th position, int64 ascending; at most `limit` of them, evenly spread.
+    """Centre rows of every stride-th position or labelled row, int64 ascending; at most `limit` of them, evenly spread.
 
     Args:
         labelled: only rows whose label is known.

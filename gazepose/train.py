@@ -33,7 +33,7 @@ from gazepose.config import TrainConfig, asdict, check_priors, parse_train, read
 from gazepose.data.index import Index
 from gazepose.data.loader import BatchOrder, make_loader, order_of
 from gazepose.data.outcome import skipped
-from gazepose.data.windows import BEHAVIOURS, WindowRule, quality_fit
+from gazepose.data.windows import BEHAVIOURS, WindowRule, counts_of, quality_fit
 from gazepose.evaluation.metrics import (
     class_weights,
     evaluate,
@@ -187,6 +187,7 @@ def open_splits(config: TrainConfig, source: Source, accelerator: Accelerator, p
     val_rows = chosen_rows(val_index, data.val_stride, data.limit)
     for index, rows in ((train_index, train_rows), (val_index, val_rows)):
         check_priors(config.model, index, rows, run.allow_unknown_priors)
+        accelerator.print(f"data: {counts_of(index, rows)}")
         if line := skipped(index):
             accelerator.print(f"data: {line}")
     behaviour = BEHAVIOURS[config.model.behaviour]

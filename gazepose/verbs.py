@@ -58,7 +58,8 @@ def prepare(config: PrepareConfig = PrepareConfig(), *,                         
     if video is not None and boxes is not None and out is not None:
         data = out
         if processes.rank == 0:
-            lay_out(boxes, video, out, split)
+            for line in lay_out(boxes, video, out, split, first_number=int("first_number=1" in config.rule)):
+                state.print(line)
         processes.barrier()
     source = find_source(data, preset).ready(processes)
     index = source.split(split, config, processes)

@@ -140,7 +140,7 @@ def test_a_crop_is_drawn_anew_for_each_frame_where_published_and_the_flip_is_per
     index = index_of([range(40)])
     for behaviour, crops in (("intended", 1), ("published", 7)):
         rule = rule_of(behaviour, train=True, windows_per_segment=8, stride=2)
-        batch = make_batch(index, rule, np.arange(10, 26, 2), 0, 16)
+        batch = make_batch(index, rule, np.arange(10, 26, 2), 0, 224)   # of 16 pixels two crops may be alike
         drawn, flips = batch["crop"][batch["window"]], batch["flip"][batch["window"]]
         assert [len(torch.unique(window, dim=0)) for window in drawn] == [crops] * 8
         assert (flips == flips[:, :1]).all()
@@ -156,11 +156,11 @@ def test_a_crop_is_drawn_anew_for_each_frame_where_published_and_the_flip_is_per
 
 def test_a_repeated_frame_is_cut_anew_where_published(index_of):
     index = index_of([[5]])
-    batch = make_batch(index, rule_of("published", train=True), np.array([0, ~0]), 0, 16)
+    batch = make_batch(index, rule_of("published", train=True), np.array([0, ~0]), 0, 224)
     assert batch["frames"].shape[0] == 14 and batch["label"].tolist() == [0, -1]
     assert len(torch.unique(batch["crop"][batch["window"][0]], dim=0)) == 7
     assert torch.equal(batch["crop"][:7], batch["crop"][7:])            # a filler is its row again
-    again = make_batch(index, rule_of("published", train=True), np.array([0]), 1, 16)
+    again = make_batch(index, rule_of("published", train=True), np.array([0]), 1, 224)
     assert not torch.equal(again["crop"], batch["crop"][:7])            # another epoch, another crop
 
 
@@ -213,13 +213,60 @@ def test_a_black_centre_is_repeated_where_a_side_is_empty(index_of, parity):
         assert shown(index, "published", 3, test=True, **FIT) == frames_shown
 
 
-def test_a_black_crop_counts_as_missing_where_published(index_of):
-    index = index_of([range(7)], black=[False, False, True, False, False, False, True])
+def published_window(present: list[bool], black: list[bool]) -> list[int]:
+    """Slots that the published loader shows, written as its loops are: pictures are put in a list, those that are not
+    there as zeros, and only then is every picture of zeros, without the centre, replaced by one nearer to it."""
+    pictures = [slot + 1 if there and not dark else 0 for slot, (there, dark) in enumerate(zip(present, black,
+                                                                                               strict=True))]
+    shown = list(range(7))
+    if not all(present):
+        for side in ([2, 1, 0], [4, 5, 6]):              # nearest first
+            left = [slot for slot in side if pictures[slot]]
+            for place, slot in enumerate(side):
+                shown[slot] = left[min(place, len(left) - 1)] if left else 3
+    return shown
+
+
+def test_a_black_crop_stays_in_a_whole_window_and_closes_up_in_another_where_published(index_of):
+    black = [False, False, True, False, False, False, True]
+    whole = index_of([range(7)], black=black)
     for options in ({"test": True}, {}, {"train": True}):
-        assert shown(index, "intended", 3, **options) == [0, 1, 2, 3, 4, 5, 6]
-        assert shown(index, "published", 3, **options) == [0, 0, 1, 3, 4, 5, 5]
+        assert shown(whole, "intended", 3, **options) == [0, 1, 2, 3, 4, 5, 6]
+        assert shown(whole, "published", 3, **options) == [0, 1, 2, 3, 4, 5, 6]
+    gap = index_of([[0, 1, 2, 3, 4, 6]], black=[False, False, True, False, False, True])       # frame 5 is missing
+    assert shown(gap, "intended", 3) == [0, 1, 2, 3, 4, 5, 5]
+    assert shown(gap, "published", 3) == [0, 0, 1, 3, 4, 4, 4]
     # as a centre it stays, and is repeated where nothing else is there
-    assert shown(index, "published", 6) == [3, 4, 5, 6, 6, 6, 6]
+    assert shown(whole, "published", 6) == [3, 4, 5, 6, 6, 6, 6]
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_five_hundred_windows_with_black_missing_and_dropped_frames_are_the_published_ones(index_of, split):
+    random = np.random.default_rng(1)
+    tracks, present, black, quality = [], [], [], []
+    for _ in range(500):
+        there, dark, blurred = (random.random(7) < part for part in (0.9, 0.15, 0.1))
+        there[3], blurred[3] = True, False                             # a dropped centre: see the tests above
+        tracks.append(np.flatnonzero(there).tolist())
+        present.append((there & ~blurred).tolist())
+        black.append(dark.tolist())
+        quality += [0.0 if blurred[slot] else 100.0 for slot in tracks[-1]]
+    index = index_of(tracks, black=[dark[slot] for dark, track in zip(black, tracks, strict=True) for slot in track],
+                     quality=quality)
+    centres = np.array([start + track.index(3) for start, track in zip(index.track_start, tracks, strict=False)])
+    rows = window_rows(index, rule_of("published", test=split == "test", **FIT), centres)
+    expected = [published_window(*case) for case in zip(present, black, strict=True)]
+    assert index.frame[rows].tolist() == expected
+    always = sum([published_window([*there[:3], False, *there[4:]], dark) != window
+                  for there, dark, window in zip(present, black, expected, strict=True)])
+    assert always > 50                                                 # where black would always close up
+
+
+def test_a_dropped_centre_lets_black_neighbours_close_up_at_test(index_of):
+    black = [False, False, True, False, False, False, False]
+    index = index_of([range(7)], black=black, quality=[100, 100, 100, 0, 100, 100, 100])
+    assert shown(index, "published", 3, test=True, **FIT) == [0, 0, 1, BLACK, 4, 5, 6]
+    assert shown(index, "published", 3, **FIT) == [0, 1, 2, 3, 4, 5, 6]
 
 
 def test_quality_is_known_of_key_frames_only_in_published_training(index_of):

@@ -187,7 +187,7 @@ def test_a_folder_of_videos_and_a_table_become_a_split(tmp_path):
     lay_out(boxes, tmp_path / "mine", out, "train")
     lay_out(boxes, tmp_path / "mine", out, "train")                    # again: nothing changes
     assert sorted(path.relative_to(out).as_posix() for path in out.rglob("*.*")) == [
-        "boxes/train.csv", "videos/a.mp4", "videos/b.mkv"]
+        "boxes/train.csv", "boxes/train.json", "videos/a.mp4", "videos/b.mkv"]
     index = prepared_index(out)
     assert index.clips == ["b", "a"] and index.track_name == ["t", "001"] and set(index.label.tolist()) == {-1}
     assert [number_in(index.crop(row)) for row in range(len(index))] == index.frame.tolist() == [*range(2, 12), 5, 6, 7]

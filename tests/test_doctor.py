@@ -221,6 +221,7 @@ FAULTS: list[tuple[str, str, int, Plant, dict[str, Any]]] = [        # kind, par
     ("label_without_face", "segment that ends before it starts", 1, segment(end_frame=3), SECOND_AT),
     ("label_without_face", "segment of a person without a track", 1, new_segment("77", 2, 8),
      {"clip": FIRST, "frame": 2, "detail": "person 77, frames 2..8"}),
+    ("label_unreadable", "", 1, segment(start_frame=1.5), SECOND_AT),
     *[("label_without_face", "person without an id who has tracks", 1, person(person_id=name), {"clip": FIRST})
       for name in (None, "")],
     ("segment_without_face", "", 1, new_segment("1", 11, 15),
@@ -285,7 +286,7 @@ FAULTS: list[tuple[str, str, int, Plant, dict[str, Any]]] = [        # kind, par
     ("file_unusable", "prepared folder", 1, text("prepared/clean-64/val/index.json", lambda old: "{}"),
      {"file": "prepared/clean-64/val"})]
 # kinds with a test of their own, in test_doctor_facts.py, test_doctor_inputs.py or test_sources.py
-ELSEWHERE = {"nothing_here", "split_unlabelled", "prepared_stale"}
+ELSEWHERE = {"nothing_here", "split_unlabelled", "prepared_stale", "convention", "rate_differs"}
 
 
 @pytest.mark.parametrize("kind, what, count, plant, place", FAULTS, ids=[f"{kind}-{what}" for kind, what, *_ in FAULTS])
@@ -345,7 +346,8 @@ RULES: list[tuple[Plant, str, str, tuple[int, int], int | None]] = [     # plant
     (person(person_id=""), FIRST, "record dropped: person id empty", (10, 10), 0),
     (segments([]), SECOND, "clip left out: empty list of looking segments", (1, 0), None),
     (segment(person=None), SECOND, "segment dropped: no person", (1, 1), None),
-    (segment(start_frame=1.5), SECOND, "segment dropped: start or end is not a whole number", (1, 1), None)]
+    (segment(start_frame=1.5), SECOND, "segment dropped: start or end is not a whole number, so faces in it are "
+     "unknown", (1, 1), None)]
 
 
 @pytest.mark.parametrize("plant, where, rule, counts, frame", RULES, ids=[rule for _, _, rule, *_ in RULES])

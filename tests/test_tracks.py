@@ -10,7 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gazepose.data.crops import cut_face, grown
-from gazepose.data.tracks import POLICIES, RawTrack, Segment, clean_records, face_tracks, fill, label_frames
+from gazepose.data.tracks import (
+    MAX_FILLED,
+    POLICIES,
+    TOO_LONG,
+    RawTrack,
+    Segment,
+    clean_records,
+    face_tracks,
+    fill,
+    label_frames,
+)
 
 BASELINE, CLEAN = POLICIES["baseline"], POLICIES["clean"]
 NOTHING = np.zeros(0, np.int64)
@@ -124,3 +134,17 @@ def test_the_end_frame_looks_under_baseline_and_not_under_clean(start, end, fram
 def test_a_segment_of_a_person_that_is_not_text_is_an_error():
     with pytest.raises(TypeError, match=r"segment 1\.\.2: person 7 is not text"):
         label_frames(np.arange(3), "7", [Segment(7, 1, 2)], CLEAN)                    # type: ignore[arg-type]
+
+
+def test_a_small_file_cannot_fill_the_memory():
+    counts = Counter[str]()
+    box = (5, 5, 20, 20)
+    far = face_tracks("c", raw([(1, *box), (5, *box), (999_999, *box)]), [], BASELINE, counts)
+    assert [track.frames.tolist() for track in far] == [[1, 2, 3, 4, 5], [999_999]]
+    assert counts[TOO_LONG] == 1 and counts["gap: frames filled"] == 3
+    counts, rows = Counter(), 0
+    for _ in range(200):                                   # tracks of one clip, each of two records
+        rows += sum(len(track.frames) for track in face_tracks("c", raw([(1, *box), (18_001, *box)]), [], BASELINE,
+                                                               counts))
+    assert rows < MAX_FILLED + 400 and counts[TOO_LONG] == 200 - MAX_FILLED // 17_999
+    assert counts["gap: frames filled"] <= MAX_FILLED

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -144,7 +145,45 @@ def test_chance_depends_on_its_keys_alone():
 
 
 def test_random_crops_lie_inside_and_keep_their_area():
-    crop = windows.random_crops(np.arange(5000), 0, 0)
+    crop = windows.random_crops(np.arange(5000), 0, 0, 224)
     area = crop[:, 2] * crop[:, 3]
     assert (crop[:, :2] >= 0).all() and (crop[:, :2] + crop[:, 2:] <= 1 + 1e-6).all()
-    assert area.min() > 0.7 and area.max() <= 1
+    assert area.min() > 0.79 and area.max() <= 1
+
+
+@pytest.mark.parametrize("size", [224, 32])
+def test_random_crops_are_those_of_torchvision(size):
+    from torchvision.transforms import RandomResizedCrop
+    torch.manual_seed(0)
+    corner = [RandomResizedCrop.get_params(torch.zeros(1, size, size), list(windows.CROP_SCALE),
+                                           list(windows.CROP_ASPECT)) for _ in range(8000)]
+    theirs = np.array(corner)[:, [1, 0, 3, 2]]           # y, x, height, width -> x, y, width, height
+    ours = windows.random_crops(np.arange(8000), 0, 0, size) * size
+    assert np.allclose(ours, np.rint(ours), atol=1e-3)                 # whole pixels
+    whole = [((sides[:, 2:] > size - 0.5).any(1)).mean() for sides in (theirs, ours)]
+    assert whole[0] == pytest.approx(whole[1], abs=0.02)               # 9 % at 224 pixels; clamped sides: 62 %
+    for one, other in zip(theirs.T, ours.T, strict=True):              # x, y, width, height: the same distribution
+        assert np.abs(np.quantile(one, [.1, .5, .9]) - np.quantile(other, [.1, .5, .9])).max() <= 0.02 * size + 1
+
+
+def test_the_whole_picture_is_taken_where_no_draw_fits(monkeypatch):
+    draws = []
+    monkeypatch.setattr(windows, "uniform", lambda *keys: draws.append(1) or np.full(np.shape(keys[3]), 1 - 1e-9))
+    assert windows.random_crops(np.arange(3), 0, 0, 224).tolist() == [[0, 0, 1, 1]] * 3
+    assert len(draws) == 4 * windows.CROP_TRIES
+
+
+def test_a_stride_goes_over_labelled_rows_where_labels_are_sparse(index_of):
+    sparse = [0 if frame % 5 == 0 else -1 for frame in range(31)]      # every fifth frame has a label
+    index = index_of([range(31), range(7), range(7)], label=sparse + [-1] * 7 + [1] * 7)
+    assert centre_rows(index, 3).tolist() == [0, 15, 30, 31, 34, 37, 38, 41, 44]
+    assert centre_rows(index, 2).tolist()[:4] == [0, 10, 20, 30]       # by position it would be the same by luck
+    assert centre_rows(index_of([range(31)], label=sparse[::-1]), 4).tolist() == [0, 20]
+    assert centre_rows(index_of([range(1, 32)], label=[-1, *sparse[:-1]]), 3).tolist() == [1, 16]
+    assert len(centre_rows(index, 1)) == 45                            # every face is scored
+    assert windows.counts_of(index, centre_rows(index, 3)) == "train: 9 of 45 faces; 6 of the 14 with a label"
+
+
+def test_what_a_stride_chooses_is_counted(index_of):
+    index = index_of([range(7)])
+    assert windows.counts_of(index, centre_rows(index, 3)) == "train: 3 of 7 faces"

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gazepose.data.annotations import objects_in, segments_of, track_of_records
+from gazepose.data.annotations import objects_in, person_name, segments_of, track_of_records
 from gazepose.data.tracks import Clip, Policy, RawTrack, Segment, face_tracks
 from gazepose.io import MAX_JSON, is_id, unique_names
 from gazepose.text import read_text
@@ -69,7 +69,7 @@ def original_tracks(tracks: Path, uid: str, counts: Counter[str]) -> list[RawTra
         if len(lists) > 1:                                             # as read_clips: the first of that name
             counts["track dropped: its id occurred before in the clip"] += len(lists) - 1
         records = objects_in(lists[0])
-        persons = ["" if name is None else str(name) for name in (record.get("Person ID") for record in records)]
+        persons = [person_name(record.get("Person ID")) for record in records]
         raw.append(track_of_records(path.stem, records, persons, "frameNumber", counts))
     return raw
 

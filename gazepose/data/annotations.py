@@ -5,6 +5,7 @@ rules are data/tracks.py; tables of boxes are data/box_table.py; the folders of 
 compat/folders.py.
 """
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import fields, replace
@@ -20,6 +21,7 @@ from gazepose.io import is_id, read_object
 
 NO_ANNOTATIONS = "download the official annotations, or make the embedded world with `python -m gazepose synthetic`"
 DAMAGED_ANNOTATIONS = "download or make it again"
+WHOLE = re.compile(r"([+-]?[0-9]{1,15})(?:\.0*)?")
 
 
 def policy_named(name: str, rules: Sequence[str] = ()) -> Policy:
@@ -90,7 +92,7 @@ def official_json(root: Path, split: str) -> Path:
 
 def annotation_files(root: Path, split: str) -> list[Path]:
     """The files that `annotated_clips` reads, and those that it would read first if they came."""
-    files = [root / "boxes" / f"{split}{suffix}" for suffix in TABLES]
+    files = [root / "boxes" / f"{split}{suffix}" for suffix in (*TABLES, ".json")]
     if find_table(root, split):
         return files
     files += [root / "split" / f"{split}.list", *(root / "json" / f"{name}.json" for name in (f"av_{split}", "av"))]
@@ -164,7 +166,7 @@ def raw_tracks(annotated: dict[str, Any], policy: Policy, counts: Counter[str]) 
         if number == 0 if policy.wearer == "first" else person.get("camera_wearer") is True:
             counts["person left out: camera wearer"] += 1
             continue
-        name = person.get("person_id")
+        name = person_name(person.get("person_id"))
         for path in objects_in(person.get("tracking_paths")):
             uid = path.get("track_id")
             if not is_id(uid):
@@ -173,13 +175,12 @@ def raw_tracks(annotated: dict[str, Any], policy: Policy, counts: Counter[str]) 
                 counts["track dropped: its id occurred before in the clip"] += 1
             else:
                 records = objects_in(path.get("track"))
-                persons = ["" if name is None else str(name)] * len(records)
-                raw = track_of_records(uid, records, persons, "frame", counts)
+                raw = track_of_records(uid, records, [name] * len(records), "frame", counts)
                 raw.suspect = path.get("suspect") is True
                 unmapped = path.get("unmapped_frames")
                 if isinstance(unmapped, list):
-                    raw.unmapped = np.array([frame for frame in unmapped if type(frame) is int
-                                             and 0 <= frame <= MAX_FRAME], np.int64)
+                    raw.unmapped = np.array([frame for frame in map(whole_number, unmapped)
+                                             if frame is not None and 0 <= frame <= MAX_FRAME], np.int64)
                 tracks[uid] = raw
     return list(tracks.values())
 
@@ -206,19 +207,49 @@ def _clip(uid: str, annotated: dict[str, Any], policy: Policy) -> Clip:
 
 
 def segments_of(stored: Any, keys: tuple[str, str, str], policy: Policy, counts: Counter[str]) -> list[Segment]:
-    """Segments of a list of records; `keys` name the person, the first and the last frame. Others are counted."""
+    """Segments of a list of records; `keys` name the person, the first and the last frame. Others are counted.
+
+    A segment that cannot be read has the label -1: faces that may lie in it are unknown. One that names no person
+    (null) labels nobody, as published.
+    """
     segments = []
-    for segment in objects_in(stored):
-        person, start, end = (segment.get(key) for key in keys)
+    for segment in stored if isinstance(stored, list) else []:
+        if segment is None:
+            continue
+        if not isinstance(segment, dict):
+            counts["segment dropped: not an object, so faces of the clip are unknown"] += 1
+            segments.append(Segment(None, 0, MAX_FRAME, -1))
+            continue
+        person, start, end = segment.get(keys[0]), *(whole_number(segment.get(key)) for key in keys[1:])
         if person is None:
             counts["segment dropped: no person"] += 1
-        elif type(start) is not int or type(end) is not int:
-            counts["segment dropped: start or end is not a whole number"] += 1
         elif policy.at_me_only and segment.get("is_at_me") is not True:
             counts["segment dropped: not at me"] += 1
+        elif isinstance(person, bool | list | dict):
+            counts["segment dropped: person is no name, so faces in it are unknown"] += 1
+            segments.append(Segment(None, start or 0, MAX_FRAME if end is None else end, -1))
+        elif start is None or end is None:
+            counts["segment dropped: start or end is not a whole number, so faces in it are unknown"] += 1
+            segments.append(Segment(person_name(person), start or 0, MAX_FRAME if end is None else end, -1))
         else:
-            segments.append(Segment(str(person), start, end))
+            segments.append(Segment(person_name(person), start, end))
     return segments
+
+
+def whole_number(value: Any) -> int | None:
+    """A whole number, also where it is written as 3.0 or as text; None for anything else."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, str) and (digits := WHOLE.fullmatch(value)):
+        return int(digits[1])
+    return value if type(value) is int else None
+
+
+def person_name(value: Any) -> str:
+    """A person's id as text: 1, 1.0 and "1.0" are one person; "" for null."""
+    text = "" if value is None else str(value)
+    digits = WHOLE.fullmatch(text)
+    return digits[1] if digits and "." in text else text
 
 
 def track_of_records(uid: str, records: list[dict[str, Any]], persons: list[str], frame: str, counts: Counter[str]

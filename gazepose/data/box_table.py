@@ -12,18 +12,22 @@ import io
 import os
 import shutil
 from collections import Counter
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from gazepose.data.conventions import of_boxes, of_frames, of_rate
 from gazepose.data.tracks import MAX_FRAME, Clip, Policy, RawTrack, face_tracks
-from gazepose.data.video import SUFFIXES, find_video
-from gazepose.io import is_id, writing_path
+from gazepose.data.video import SUFFIXES, VideoFacts, find_video, look_at
+from gazepose.io import is_id, read_object, write_json, writing_path
 
 TABLES = (".csv", ".parquet")
 COLUMNS = ("clip", "track", "frame", "x", "y", "width", "height")
 SCHEMA = f"{','.join(COLUMNS)} and, if known, label"
+CORNERS = "; x is x1, y is y1, width is x2 - x1, height is y2 - y1"
 NUMBER = r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?"
 Table = Any                  # a pandas.DataFrame, whose index says where a row stands: "line 7", "row 7"
 LABELS = {"": -1, "-1": -1, "0": 0, "1": 1, "-1.0": -1, "0.0": 0, "1.0": 1}     # pandas writes 1.0 beside gaps
@@ -40,7 +44,7 @@ def find_table(root: Path, split: str) -> Path | None:
     if len(tables) > 1:
         raise ValueError(f"{tables[0]}: there is a {tables[1].name} too -> keep one of them")
     if not tables and folder.is_dir() and not (root / "split" / f"{split}.list").is_file():
-        names = ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
+        names = ", ".join(sorted(path.name for path in folder.iterdir() if path.suffix in TABLES)) or "nothing"
         raise FileNotFoundError(f"{folder / split}.csv: no such table of boxes, the folder holds {names} -> name one "
                                 f"of these splits, or put the table there ({SCHEMA})")
     return tables[0] if tables else None
@@ -81,17 +85,46 @@ def read_table(path: Path) -> dict[str, list[RawTrack]]:
     return clips
 
 
-def lay_out(table: Path, video: Path, out: Path, split: str) -> None:
-    """Make a data set folder of a table and its video (or a folder of videos); nothing is decoded yet.
+def table_rules(root: Path, split: str, rules: tuple[str, ...]) -> tuple[str, ...]:
+    """Rules of a policy, with what boxes/<split>.json states of its table, the number of the first picture, in place of
+    what a policy or a checkpoint says."""
+    path = root / "boxes" / f"{split}.json"
+    if not path.is_file():
+        return rules
+    first = read_object(path).get("first_number")
+    if type(first) is not int or first not in (0, 1):
+        raise ValueError(f"{path}: first_number {first!r:.40} -> write 0 or 1, or delete the file")
+    return (*(rule for rule in rules if not rule.startswith("first_number=")), f"first_number={first}")
 
-    Videos are linked into it where the file system can, else copied. Run again, it replaces the table.
+
+def convention_of(tracks: list[RawTrack], facts: VideoFacts) -> str:
+    """What of a clip's boxes and frames, counted from 0, looks like another convention than ours; "" for nothing."""
+    boxes = np.concatenate([np.zeros((0, 4)), *(raw.boxes for raw in tracks)])
+    frames = np.concatenate([np.zeros(0), *(raw.frames for raw in tracks)])
+    if fault := of_boxes(boxes, np.tile([float(facts.width), float(facts.height)], (len(boxes), 1))):
+        return f"boxes {fault}"
+    frames = frames[np.isfinite(frames)]
+    if len(frames) and (fault := of_frames(int(frames.min()), int(frames.max()), facts.frames)):
+        return f"frames {fault}"
+    return ""
+
+
+def lay_out(table: Path, video: Path, out: Path, split: str, first_number: int = 0) -> list[str]:
+    """Make a data set folder of a table and its video (or a folder of videos); one picture of each is decoded.
+
+    Videos are linked into it where the file system can, else copied. Run again, it replaces the table. What is known of
+    the table, the number of the first picture (0 or 1), goes into boxes/<split>.json, for whoever reads it later.
+
+    Returns:
+        What is to be said of the videos: those of another frame rate than that of training.
 
     Raises:
-        ValueError, FileNotFoundError: the table cannot be read, or a clip of it has no video. FileExistsError: `out`
-            holds another video of that name, or another kind of split.
+        ValueError, FileNotFoundError: the table cannot be read, looks as if written under another convention, or a clip
+            of it has no video. FileExistsError: `out` holds another video of that name, or another kind of split.
     """
     suffix = _suffix(table)
-    clips = list(read_table(table))
+    tracks_of = read_table(table)
+    clips = list(tracks_of)
     goal = out / "boxes" / f"{split}{suffix}"
     for other in (out / "split" / f"{split}.list", *(goal.with_suffix(end) for end in TABLES if end != suffix)):
         if other.exists():
@@ -103,6 +136,7 @@ def lay_out(table: Path, video: Path, out: Path, split: str) -> None:
     else:
         raise ValueError(f"{table}: holds {len(clips)} clips, {video} is one video -> give the folder of the videos, "
                          "each named by its clip")
+    remarks = []
     for clip, source in videos.items():
         if not source.is_file():
             raise FileNotFoundError(f"{source}: no such video, but {table} has boxes of clip {clip} -> put it there")
@@ -111,12 +145,23 @@ def lay_out(table: Path, video: Path, out: Path, split: str) -> None:
         present = find_video(out / "videos", clip)
         if present.exists() and not present.samefile(source) and not filecmp.cmp(present, source, shallow=False):
             raise FileExistsError(f"{present}: is another video than {source} -> delete it, or name another folder")
+        facts = None
+        with suppress(ValueError, ImportError):          # preparation names a video that cannot be read
+            facts, _ = look_at(source.resolve())
+        if facts and (words := of_rate(facts.fps)):
+            remarks.append(f"{source}: {words}")
+        counted_from_0 = [replace(raw, frames=raw.frames - first_number) for raw in tracks_of[clip]]
+        if facts and (fault := convention_of(counted_from_0, facts)):
+            raise ValueError(f"{table}: clip {clip}: {fault} (if the table is right, copy it to {goal} and the video "
+                             f"into {out / 'videos'} yourself)")
     for clip, source in videos.items():
         if not find_video(out / "videos", clip).exists():
             _link_or_copy(source.resolve(), out / "videos" / f"{clip}{source.suffix.lower()}")
     if not (goal.exists() and goal.samefile(table)):
         with writing_path(goal) as part:
             shutil.copyfile(table, part)
+    write_json(goal.with_suffix(".json"), {"first_number": first_number})
+    return remarks
 
 
 def _link_or_copy(source: Path, goal: Path) -> None:
@@ -190,7 +235,8 @@ def _in_order(path: Path, table: Table, header: list[str]) -> Table:
     faults += [f"column {name!r:.140} is unknown" for name in header if name not in (*COLUMNS, "label")]
     faults += [f"column {name!r} occurs twice" for name, count in Counter(header).items() if count > 1]
     if faults:
-        raise ValueError(f"{path}: {faults[0]} -> the columns are {SCHEMA}, with commas between them")
+        raise ValueError(f"{path}: {faults[0]} -> the columns are {SCHEMA}, with commas between them"
+                         + CORNERS * {"x1", "y1", "x2", "y2"}.issubset(header))
     return table.set_axis(header, axis=1)[[name for name in (*COLUMNS, "label") if name in header]]
 
 

@@ -9,7 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gazepose.data.conventions import of_prior
 from gazepose.data.index import COLUMNS, Index
+
+FEW_TRACKS = 3               # of fewer it is not judged from where their frames are counted
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,17 @@ def match(index: Index, names: Sequence[tuple[str, str]], number: np.ndarray, pl
     track_of_name = np.array([tracks.get(name, -1) for name in names], np.int64)
     return match_keys(face_keys(track_of_name[number], place),
                       face_keys(np.repeat(row_track, np.diff(index.track_start)), row_place))
+
+
+def refuse_frames_from_one(index: Index, names: Sequence[tuple[str, str]], number: np.ndarray, frame: np.ndarray,
+                           matched: Match) -> None:
+    """Raises ValueError where the last entry of each track has no row, but one frame before all entries have one."""
+    missing = int((~matched.known).sum())
+    if missing < max(FEW_TRACKS, len(np.unique(number[matched.known]))):
+        return
+    if match(index, names, number, frame - 1, index.frame).known.all():
+        raise ValueError(f"{index.folder}: the frame numbers of the table to join look as if counted from 1: {missing} "
+                         f"of {len(frame)} faces are not there, but all are one frame before -> subtract 1 from them")
 
 
 def number_names(clip: np.ndarray, track: np.ndarray) -> tuple[list[tuple[str, str]], np.ndarray]:
@@ -89,7 +103,8 @@ def join(index: Index, table: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]
         Each column as float32 [rows, ...], NaN where the table has no entry.
 
     Raises:
-        ValueError: the table lacks clip, track or frame; a column is unknown or of another shape; a face occurs twice.
+        ValueError: the table lacks clip, track or frame; a column is unknown or of another shape; a face occurs twice;
+            frames or a column look as if written under another convention.
     """
     missing = {"clip", "track", "frame"} - set(table)
     if missing:
@@ -99,6 +114,7 @@ def join(index: Index, table: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]
         raise ValueError(f"{index.folder}: the table to join has clips {clip.shape}, tracks {track.shape} and frames "
                          f"{frame.shape} ({frame.dtype}); one length is wanted, and frames of whole numbers")
     matched = match(index, *number_names(clip, track), frame, index.frame)
+    refuse_frames_from_one(index, *number_names(clip, track), frame, matched)
     if matched.twice.any():
         entry = int(np.argmax(matched.twice))
         raise ValueError(f"{index.folder}: the table to join has clip {clip[entry]} track {track[entry]} "
@@ -111,6 +127,8 @@ def join(index: Index, table: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]
         if values.shape != (len(clip), *COLUMNS[name][1]) or not np.issubdtype(values.dtype, np.number):
             raise ValueError(f"{index.folder}: column {name} of the table to join: {values.dtype} {values.shape}, "
                              f"numbers {(len(clip), *COLUMNS[name][1])} are wanted")
+        if fault := of_prior(name, values):
+            raise ValueError(f"{index.folder}: the table to join: {name} {fault}")
         joined[name] = np.full((len(index), *COLUMNS[name][1]), np.nan, np.float32)
         joined[name][matched.entry >= 0] = values[matched.entry[matched.entry >= 0]]
     return joined

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from gazepose.data.annotations import annotated_clips, annotation_files, policy_named
+from gazepose.data.box_table import table_rules
 from gazepose.data.challenge import list_videos
 from gazepose.data.clip_crops import STALL_S, cut_clip, start_worker
 from gazepose.data.clip_files import ClipCrops, CropsFrom, bad_clips
@@ -96,6 +97,7 @@ def prepare(data: str | Path, split: str, config: PrepareConfig, processes: Proc
     root = Path(data).resolve()
     if split not in SPLITS:
         raise ValueError(f"split {split!r} is unknown -> use {', '.join(SPLITS)}")
+    config = replace(config, rule=table_rules(root, split, config.rule))
     source = _source(root, split, config)
     folder = _folder(root, split, config, source)
     facts = _made_from(split, config, source)

@@ -8,11 +8,15 @@ data/annotations.py; pictures are cut by data/clip_crops.py.
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Literal
 
 import numpy as np
 
-MAX_FRAME = 1_000_000        # nine hours; a larger number is damage, and filling up to it would eat the memory
+MAX_FRAME = 1_000_000        # nine hours; a larger number is damage
+MAX_GAP = 18_000             # ten minutes, longer than a clip of Ego4D: what lies beyond is damage, and is never filled
+MAX_FILLED = 1_000_000       # frames of a clip; filling more would let a small file eat the memory
+TOO_LONG = "gap: too long to be filled, track split"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +32,8 @@ class Policy:
     negative_corner: Literal["move", "cut"]
     """x or y below 0: set to 0 with the size kept, so that the box moves, or cut at the picture's border"""
     max_gap: int | None
-    """longest run of missing frames that is filled; the track is split at longer ones. None: all are filled"""
+    """longest run of missing frames that is filled; the track is split at longer ones. None: all are filled, of up to
+    MAX_GAP frames"""
     keep_repeats: bool
     """a frame number that occurs twice keeps both records, unless the track has too few records for its frames"""
     honour_flags: bool
@@ -104,9 +109,12 @@ class Clip:
 class Segment:
     """Someone looks from `start` to `end`."""
 
-    person: str
+    person: str | None
+    """None: unknown, so it may be anyone; only with label -1"""
     start: int
     end: int
+    label: int = 1
+    """-1: the segment could not be read, so faces that may lie in it are unknown"""
 
 
 class RuleCounts(Counter[str]):
@@ -193,6 +201,12 @@ def fill(frames: np.ndarray, corners: np.ndarray, policy: Policy, unmapped: np.n
         places = np.searchsorted(np.sort(unmapped), frames)
         cuts |= np.diff(places) > 0
     _count(counts, "gap: track split", frames[:-1][cuts])
+    too_long = ~cuts & (steps - 1 > MAX_GAP)
+    if counts["gap: frames filled"] + np.maximum(steps - 1, 0)[~cuts & ~too_long].sum() > MAX_FILLED:
+        too_long = ~cuts & (steps > 1)
+    if too_long.any():
+        _count(counts, TOO_LONG, frames[:-1][too_long])
+        cuts |= too_long
     starts = [0, *(np.flatnonzero(cuts) + 1).tolist(), len(frames)]
     pieces = []
     for start, stop in zip(starts[:-1], starts[1:], strict=True):
@@ -208,18 +222,19 @@ def fill(frames: np.ndarray, corners: np.ndarray, policy: Policy, unmapped: np.n
 
 
 def label_frames(frames: np.ndarray, person: str, segments: Sequence[Segment], policy: Policy) -> np.ndarray:
-    """int8 [n]: 1 where the frame lies in any segment of the person (ids are compared as text), else 0.
+    """int8 [n]: 1 where the frame lies in any segment of the person (ids are compared as text), -1 where it may lie in
+    one that could not be read, else 0.
 
     Raises:
         TypeError: a segment's person is not text.
     """
     labels = np.zeros(len(frames), np.int8)
-    for segment in segments:
-        if not isinstance(segment.person, str):
+    for segment in sorted(segments, key=attrgetter("label")):          # a segment that was read is written last
+        if segment.label == 1 and not isinstance(segment.person, str):
             raise TypeError(f"segment {segment.start}..{segment.end}: person {segment.person!r} is not text")
-        if segment.person == person:
-            end = frames <= segment.end if policy.end_inclusive else frames < segment.end
-            labels[(frames >= segment.start) & end] = 1
+        if segment.person in (person, None):
+            end = frames <= segment.end if policy.end_inclusive or segment.label < 0 else frames < segment.end
+            labels[(frames >= segment.start) & end] = segment.label
     return labels
 
 

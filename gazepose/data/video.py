@@ -6,8 +6,10 @@ presentation, from 0. Cutting faces out of the pictures is data/crops.py.
 
 import os
 import re
+import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -23,6 +25,7 @@ MAX_BOXES = 1_000_000        # of an mp4; one in fragments has a few a second
 CONTAINERS = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"moof", b"traf")
 """boxes of an mp4 that hold boxes"""
 MAX_AHEAD = 2 << 30          # bytes of pictures that decord may decode ahead
+STILL_CODECS = ("mjpeg", "png", "bmp", "gif", "webp", "tiff")
 MAX_LOST_S = 0.25            # at the end of a file that states its duration only: rounding
 
 
@@ -37,9 +40,17 @@ class VideoFacts:
 
 
 def find_video(folder: Path, clip: str) -> Path:
-    """The clip's video under any of SUFFIXES; its mp4 when there is none, so that the error names that."""
-    paths = [folder / f"{clip}{suffix}" for suffix in SUFFIXES]
-    return next((path for path in paths if path.is_file()), paths[0])
+    """The clip's video under any of SUFFIXES, or these in capitals; its mp4 when there is none, so that the error names
+    that.
+
+    Raises:
+        ValueError: there are two.
+    """
+    paths = [folder / f"{clip}{suffix}" for suffix in (*SUFFIXES, *map(str.upper, SUFFIXES))]
+    found = [path for path in paths if path.is_file()]
+    if different := [path for path in found[1:] if not path.samefile(found[0])]:
+        raise ValueError(f"{found[0]}: there is a {different[0].name} too -> keep one of them")
+    return found[0] if found else paths[0]
 
 
 def video_facts(path: str | Path, decoder: str = "decord") -> VideoFacts:
@@ -52,10 +63,10 @@ def video_facts(path: str | Path, decoder: str = "decord") -> VideoFacts:
     import av.error
     try:
         with _pyav(name) as container:
-            stream = container.streams.video[0]
+            stream = _pictures(container, name)
             frames = sum(1 for packet in container.demux(stream) if packet.size and not packet.is_discard)
             return VideoFacts(frames, stream.width, stream.height, float(stream.average_rate or 0))
-    except (av.error.FFmpegError, IndexError) as error:
+    except av.error.FFmpegError as error:
         raise ValueError(f"{name}: cannot be decoded by pyav: {error}") from error
 
 
@@ -75,7 +86,7 @@ def look_at(path: str | Path) -> tuple[VideoFacts, int]:
     import av.error
     try:
         with _pyav(name) as container:
-            stream = container.streams.video[0]
+            stream = _pictures(container, name)
             table = [(entry.pos, entry.size) for entry in getattr(stream, "index_entries", ())]
             fps, ends = float(stream.average_rate or 0), 0.0
             if not stream.frames or len(table) != stream.frames:
@@ -87,7 +98,7 @@ def look_at(path: str | Path) -> tuple[VideoFacts, int]:
                         table.append((packet.pos or 0, packet.size))
             lost = (container.duration or 0) / av.time_base - ends     # seconds that are stated, but missing
             frames = stream.frames or len(table) + (round(lost * fps) if lost > MAX_LOST_S else 0)
-    except (av.error.FFmpegError, IndexError) as error:
+    except av.error.FFmpegError as error:
         raise ValueError(f"{name}: cannot be read by pyav: {error}") from error
     first = next(frames_in_order(name, [0], "pyav"), None)
     if first is None:
@@ -105,6 +116,7 @@ def frames_in_order(path: str | Path, numbers: Sequence[int], decoder: str = "de
         whole: False where only parts of each picture are needed: then a picture may be an object with `shape`, whose
             parts `picture[y1:y2, x1:x2]` are the same arrays. PyAV converts only these to RGB, a third less work.
 
+    Pictures are turned and mirrored as the file says, and scaled to the size of the first where a file changes it.
     Numbers past the video's end are not yielded, so the caller must compare. Take each picture at once: decord decodes
     ahead without bound while it waits, and past MAX_AHEAD it is stopped with an error.
 
@@ -180,24 +192,29 @@ class _Planes:
 def _by_pyav(name: str, numbers: np.ndarray, whole: bool) -> Iterator[tuple[int, Any]]:
     import av.error
     from av.video.reformatter import VideoReformatter
-    position, following = -1, iter(numbers.tolist())
+    position, following, size = -1, iter(numbers.tolist()), (0, 0)
     number, reformatter = next(following), VideoReformatter()
     try:
         with _pyav(name) as container:
-            for position, frame in enumerate(container.decode(video=0)):
+            for position, frame in enumerate(container.decode(_pictures(container, name))):
+                if not position:
+                    size = frame.width, frame.height
                 if position == number:
-                    turns = round(frame.rotation / 90) % 4             # decord turns pictures by itself
-                    if whole or turns or frame.format.name not in ("yuv420p", "yuvj420p"):
+                    turned = _turned(frame)                            # decord turns pictures by itself
+                    same_size, odd = (frame.width, frame.height) == size, frame.width % 2 or frame.height % 2
+                    if whole or turned or odd or not same_size or frame.format.name not in ("yuv420p", "yuvj420p"):
+                        if not same_size:
+                            frame = reformatter.reformat(frame, *size, format="rgb24")
                         picture = frame.to_ndarray(format="rgb24")
-                        yield position, np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture
-                    else:
+                        yield position, as_shown(picture, turned) if turned else picture
+                    else:                                              # parts of an odd picture differ from the whole
                         yield position, _Planes(frame, reformatter)
                     number = next(following, None)
                     if number is None:
                         return
         if position < 0:
             raise ValueError(f"{name}: holds no picture")
-    except (av.error.FFmpegError, IndexError) as error:
+    except av.error.FFmpegError as error:
         raise ValueError(f"{name}: frame {position + 1}: cannot be decoded by pyav: {error}") from error
 
 
@@ -214,7 +231,53 @@ def _decord(name: str) -> Any:
         raise ValueError(f"{name}: cannot be opened by decord: {_reason(error)}") from error
     if early:
         raise ValueError(f"{name}: has an edit list, whose frames decord miscounts -> use `--decoder pyav`")
+    if reason := _not_for_decord(name, os.stat(name).st_mtime_ns):
+        raise ValueError(f"{name}: {reason} -> use `--decoder pyav`")
     return reader
+
+
+@lru_cache
+def _not_for_decord(name: str, changed: int) -> str:
+    """What decord does silently otherwise than PyAV; `changed` is the file's time."""
+    import av.error
+    try:
+        with _pyav(name) as container:
+            if len(container.streams.video) > 1:
+                return "has several streams of pictures, of which decord may take another"
+            first = next(container.decode(_pictures(container, name)), None)
+            a, b, c, d = (first and _turned(first)) or (1, 0, 0, 1)
+            return "is mirrored, which decord leaves out" if a * d < b * c else ""
+    except (ValueError, av.error.FFmpegError):                         # decord may still read it
+        return ""
+
+
+def _pictures(container: Any, name: str) -> Any:
+    """The stream of the video: the first that is no cover picture, if there is another."""
+    from av.stream import Disposition
+    streams = container.streams.video
+    if not streams:
+        raise ValueError(f"{name}: holds no pictures{', only sound' * bool(container.streams.audio)} -> give the video")
+    moving = [stream for stream in streams if stream.codec_context.name not in STILL_CODECS
+              and not stream.disposition & Disposition.attached_pic]
+    return (moving or streams)[0]
+
+
+def _turned(frame: Any) -> tuple[int, ...] | None:
+    """The corner a, b, c, d of a frame's display matrix: a picture's point (p, q) is shown at (ap + cq, bp + dq), apart
+    from a shift; None: as it is."""
+    matrix = next((bytes(entry) for entry in frame.side_data if entry.type.name == "DISPLAYMATRIX"), None)
+    if matrix is None:
+        return None
+    a, b, _, c, d = struct.unpack("=5i", matrix[:20])
+    return None if a > abs(b) and d > abs(c) else (a, b, c, d)
+
+
+def as_shown(picture: np.ndarray, turned: tuple[int, ...]) -> np.ndarray:
+    """A picture [H, W, 3] under a display matrix, turned by the nearest quarter."""
+    a, b, c, d = turned
+    if abs(b) > abs(a):                                                # across becomes down
+        picture, a, d = picture.transpose(1, 0, 2), c, b
+    return np.ascontiguousarray(picture[::-1 if d < 0 else 1, ::-1 if a < 0 else 1])
 
 
 def _pyav(name: str) -> Any:

@@ -22,6 +22,7 @@ _SHIFT, _DROP, _FLIP, _CROP = range(4)
 BLACK = -1                       # where a window shows a black frame instead of a row
 CROP_SCALE = (0.8, 1.0)          # area of the random crop; published training
 CROP_ASPECT = (3 / 4, 4 / 3)     # its width to height
+CROP_TRIES = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +40,8 @@ class LoaderRules:
     mirror_priors: bool
     """landmarks, head pose and their left and right follow the flip and the crop of the pixels"""
     black_is_missing: bool
-    """a neighbour whose crop is all black counts as missing, so the others close up over it"""
+    """in a window where a slot is missing or dropped, every neighbour whose crop is all black counts as missing too, so
+    the others close up over it; in a whole window it stays black"""
     quality_of_key_frames: bool
     """in training only key frames (every stride-th position) have a quality; a frame without one is never dropped"""
     black_centre_at_test: bool
@@ -86,11 +88,29 @@ def close_up(present: np.ndarray) -> np.ndarray:
 def centre_rows(index: Index, stride: int) -> np.ndarray:
     """Rows of every stride-th position of each track, int64 ascending.
 
-    Strides count positions in the cleaned track, not frames; a position whose crop is not there is skipped.
+    Strides count positions in the cleaned track, not frames; a position whose crop is not there is skipped. In a track
+    that has labels, but not of all its rows, a stride above 1 counts the labelled rows, and only these are taken.
     """
     if stride < 1:
         raise ValueError(f"stride {stride} -> give a stride of 1 or more")
-    return np.flatnonzero(index.position % stride == 0)
+    chosen = index.position % stride == 0
+    labelled = index.label >= 0
+    if stride > 1 and labelled.any() and not labelled.all():
+        before = np.append(0, np.cumsum(labelled))                     # labelled rows before each row
+        first, sizes = before[index.track_start], np.diff(index.track_start)
+        sparse = np.repeat((np.diff(first) > 0) & (np.diff(first) < sizes), sizes)
+        number = before[:-1] - np.repeat(first[:-1], sizes)            # of the row among the labelled ones of its track
+        chosen = np.where(sparse, labelled & (number % stride == 0), chosen)
+    return np.flatnonzero(chosen)
+
+
+def counts_of(index: Index, rows: np.ndarray) -> str:
+    """How many of a split's faces some rows are, in words; of the labelled ones too, where there are any others."""
+    known = index.label >= 0
+    words = f"{index.facts.get('split', index.folder.name)}: {len(rows)} of {len(index)} faces"
+    if known.any() and not known.all():
+        words += f"; {int(known[rows].sum())} of the {int(known.sum())} with a label"
+    return words
 
 
 def neighbours(index: Index, rows: np.ndarray, reach: int) -> np.ndarray:
@@ -182,17 +202,19 @@ def window_rows(index: Index, rule: WindowRule, rows: np.ndarray, epoch: int = 0
     frames = neighbours(index, rows, rule.reach)
     present = frames >= 0
     known = np.maximum(frames, 0)                        # any row where there is none; `present` leaves it out
-    if rule.behaviour.black_is_missing:
-        present &= ~index.black[known]
     if rule.gaussian_drop:
         p = _probability(index, rule, known)
         if rule.train and rule.behaviour.quality_of_key_frames:
             p = np.where(index.position[known] % rule.stride == 0, p, np.nan)
         drawn = uniform(rule.seed, epoch, _DROP, rows[:, None], np.arange(frames.shape[1]))
         dropped = drop_in_training(p, drawn) if rule.train else drop_in_evaluation(p)
-        present &= ~dropped
         if rule.test and rule.behaviour.black_centre_at_test:
             frames[dropped[:, rule.reach], rule.reach] = BLACK
+        else:
+            dropped[:, rule.reach] = False
+        present &= ~dropped
+    if rule.behaviour.black_is_missing:
+        present &= present.all(1, keepdims=True) | ~index.black[known]
     return np.take_along_axis(frames, close_up(present), axis=1)
 
 
@@ -226,17 +248,26 @@ def _probability(index: Index, rule: WindowRule, rows: np.ndarray) -> np.ndarray
     return quality_p(scaled(index.quality[rows], rule.quality_scale), *rule.quality_fit)
 
 
-def random_crops(keys: np.ndarray, seed: int, epoch: int) -> np.ndarray:
+def random_crops(keys: np.ndarray, seed: int, epoch: int, size: int) -> np.ndarray:
     """One crop for each key: x, y of its corner and width, height, as parts of the picture; float32 [n, 4].
 
-    Area uniform in CROP_SCALE and aspect log-uniform in CROP_ASPECT, as torchvision's RandomResizedCrop draws them;
-    a side longer than the picture is cut to it.
+    As torchvision's RandomResizedCrop draws them: area uniform in CROP_SCALE, aspect log-uniform in CROP_ASPECT, sides
+    and corner in whole pixels of a square picture of `size`. Where a side is longer than the picture, all is drawn
+    again. After CROP_TRIES the whole picture is taken, since its aspect lies within the range.
     """
-    area, aspect, x, y = (uniform(seed, epoch, _CROP, keys, number) for number in range(4))
-    area = CROP_SCALE[0] + (CROP_SCALE[1] - CROP_SCALE[0]) * area
-    aspect = np.exp(np.log(CROP_ASPECT[0]) + (np.log(CROP_ASPECT[1]) - np.log(CROP_ASPECT[0])) * aspect)
-    width, height = np.minimum(np.sqrt(area * aspect), 1), np.minimum(np.sqrt(area / aspect), 1)
-    return np.stack([x * (1 - width), y * (1 - height), width, height], axis=1).astype(np.float32)
+    crops = np.tile(np.array([0, 0, size, size]), (len(keys), 1))
+    low, high = np.log(CROP_ASPECT)
+    pending = np.arange(len(keys))                       # have no crop that fits yet
+    for attempt in range(CROP_TRIES):
+        area, aspect, x, y = (uniform(seed, epoch, _CROP, keys[pending], 4 * attempt + number) for number in range(4))
+        area = CROP_SCALE[0] + (CROP_SCALE[1] - CROP_SCALE[0]) * area
+        aspect = np.exp(low + (high - low) * aspect)
+        width, height = np.rint(size * np.sqrt([area * aspect, area / aspect]))
+        drawn = np.stack([x * (size - width + 1), y * (size - height + 1), width, height], axis=1)
+        fits = np.maximum(width, height) <= size
+        crops[pending[fits]] = np.floor(drawn[fits])
+        pending = pending[~fits]
+    return (crops / size).astype(np.float32)
 
 
 def pool_of(index: Index, rule: WindowRule, centre: np.ndarray, shown: np.ndarray, epoch: int
@@ -324,5 +355,5 @@ def make_batch(index: Index, rule: WindowRule, rows: np.ndarray, epoch: int, cro
         flip = uniform(rule.seed, epoch, _FLIP, flip_key) < 0.5 if rule.flip else np.zeros(len(pool), bool)
         whole = np.tile(np.array([0, 0, 1, 1], np.float32), (len(pool), 1))
         batch["flip"] = torch.from_numpy(flip)
-        batch["crop"] = torch.from_numpy(random_crops(crop_key, rule.seed, epoch) if rule.crop else whole)
+        batch["crop"] = torch.from_numpy(random_crops(crop_key, rule.seed, epoch, crop_size) if rule.crop else whole)
     return batch

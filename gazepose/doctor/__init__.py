@@ -11,10 +11,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
+
 from gazepose.data.annotations import official_json, read_split
-from gazepose.data.box_table import find_table, read_table
+from gazepose.data.box_table import find_table, read_table, table_rules
 from gazepose.data.clip_files import CropsFrom
-from gazepose.data.index import Index
+from gazepose.data.index import PRIORS, Index
 from gazepose.data.prepare import FOLDERS, PrepareConfig, changed_sources, has_pictures
 from gazepose.data.tracks import RawTrack
 from gazepose.data.video import SUFFIXES
@@ -67,7 +69,7 @@ def examine(data: str | Path, crops_from: CropsFrom | None = None, notify: Calla
         of_file = Findings() if path in read_files else findings    # json/av.json is the file of both splits
         read_files |= {path} if table is None and uids else set()
         clips = (stored_clips(root, path, split, uids, of_file) if table is None
-                 else [StoredClip(uid, root, table=tracks) for uid, tracks in table.items()])
+                 else _table_clips(root, split, table, findings))
         in_file = _examine_clips(root, source, clips, uids, exam, of_file, notify)
         _judge_split(exam, bool(in_file))
         if path.name == "av.json":                                     # holds the clips of both
@@ -81,12 +83,14 @@ def examine(data: str | Path, crops_from: CropsFrom | None = None, notify: Calla
     splits["test"], faces = check_crops(root, findings, notify)
     tables["test"] = {"priors": check_table(root, "priors", "test", faces, findings)} if faces else {}
     _compare_splits(root, source, lists, annotated, splits["test"].pop("names", []), findings)
+    prepared = _prepared(root, findings, verify)
+    imported = {Path(entry["folder"]).name for entry in prepared if entry["priors"]}
     for split, kinds in tables.items():
         file = f"priors/{split}.npz"             # a table that cannot be used is named already
-        findings.add("priors_absent", bool(kinds) and not (root / file).is_file(), split=split, file=file)
-    if any(kinds.get("priors") for kinds in tables.values()):
+        absent = bool(kinds) and split not in imported and not (root / file).is_file()
+        findings.add("priors_absent", absent, split=split, file=file, detail="nor imported into a prepared folder")
+    if imported or any(kinds.get("priors") for kinds in tables.values()):
         findings.levels["priors_absent"] = "look"                      # since other splits have them
-    prepared = _prepared(root, findings, verify)
     entries = findings.facts()
     return {"format": FORMAT, "data": str(root), "crops_from": source, "splits": splits, "tables": tables,
             "prepared": prepared, "findings": entries, "remedies": remedies(entries, str(root)),
@@ -161,6 +165,15 @@ def _read_boxes(root: Path, split: str, findings: Findings) -> dict[str, list[Ra
     return {}
 
 
+def _table_clips(root: Path, split: str, table: dict[str, list[RawTrack]], findings: Findings) -> list[StoredClip]:
+    """The clips of a table of boxes, with what boxes/<split>.json states of it."""
+    first = None
+    with findings.catching("file_unusable", "facts of a table of boxes", root, split=split, file=f"boxes/{split}.json"):
+        for rule in table_rules(root, split, ()):
+            first = int(rule.removeprefix("first_number="))
+    return [StoredClip(uid, root, table=tracks, first_number=first) for uid, tracks in table.items()]
+
+
 def _read_list(root: Path, split: str, findings: Findings) -> list[str] | None:
     """Uids of a split list; of a faulty one those that can be used; None without any."""
     path, place = root / "split" / f"{split}.list", {"split": split, "file": f"split/{split}.list"}
@@ -192,7 +205,7 @@ def _compare_splits(root: Path, source: CropsFrom, lists: Lists, annotated: Name
     for uid, file in unused.items():
         findings.add("clip_unused", what="annotated", clip=uid, file=file)
     for path in sorted((root / FOLDERS[source]).glob("*")):
-        if path.is_dir() if source != "videos" else path.suffix in SUFFIXES:
+        if path.is_dir() if source != "videos" else path.suffix.lower() in SUFFIXES:
             name = path.stem if source == "videos" else path.name
             findings.add("clip_unused", name not in splits_of and name not in unused, what="has pictures", clip=name)
     path = root / "split" / "test.list"
@@ -204,7 +217,8 @@ def _compare_splits(root: Path, source: CropsFrom, lists: Lists, annotated: Name
 
 
 def _prepared(root: Path, findings: Findings, verify: bool) -> list[dict[str, Any]]:
-    """The folders that preparation left: their size, those that are not whole, and files that have changed since."""
+    """The folders that preparation left: their size, for how many faces a prior is known; those that are not whole, and
+    files that have changed since."""
     folders = []
     for path in sorted((root / "prepared").glob("*/*/index.json")):
         name = path.parent.relative_to(root).as_posix()
@@ -214,5 +228,8 @@ def _prepared(root: Path, findings: Findings, verify: bool) -> list[dict[str, An
             index = Index.open(path.parent)
             if verify:
                 index.verify()
-            folders.append({"folder": name, "rows": len(index), "bad_clips": len(index.facts.get("bad_clips") or ())})
+            known = {prior: int(np.isfinite(getattr(index, prior).reshape(len(index), -1)).all(axis=1).sum())
+                     for prior in PRIORS if prior in index.columns}
+            folders.append({"folder": name, "rows": len(index), "bad_clips": len(index.facts.get("bad_clips") or ()),
+                            "priors": {prior: count for prior, count in known.items() if count}})
     return folders

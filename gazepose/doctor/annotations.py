@@ -2,13 +2,14 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gazepose.data.annotations import DAMAGED_ANNOTATIONS
+from gazepose.data.annotations import DAMAGED_ANNOTATIONS, whole_number
+from gazepose.data.box_table import convention_of
 from gazepose.data.tracks import FaceTrack, Policy, RawTrack, clean_records
 from gazepose.data.video import VideoFacts
 from gazepose.doctor.checks import Findings, Place
@@ -91,8 +92,10 @@ class SplitExam:
             for track in tracks:
                 frames = self.faces.setdefault((clip.uid, track.track), [np.zeros(0, np.int64)] * 2)
                 frames[policy] = np.union1d(frames[policy], track.frames)
+        first = clip.first_number or 0
         for raw in under_clean.raw:
-            self._check_track(raw, pictures, {**place, "track": raw.track})
+            self._check_track(raw, first, pictures, {**place, "track": raw.track})
+        self._check_convention(clip, under_clean.raw, first, pictures, place)
         self._check_segments(under_clean, clean, place)
         for pair in overlaps(clean):
             self.totals["overlapping faces"] += pair["frames"]
@@ -140,18 +143,25 @@ class SplitExam:
         add("clip_without_segments", not isinstance(annotated.get("social_segments_looking"), list), **place)
         for number, segment in enumerate(segments):
             self.totals["segments"] += 1
-            start, end = segment.get("start_frame"), segment.get("end_frame")
-            at = {**place, "frame": start if type(start) is int else None, "detail": f"segment {number}"}
-            add("label_without_face", type(start) is int and type(end) is int and end < start,
+            start, end = whole_number(segment.get("start_frame")), whole_number(segment.get("end_frame"))
+            at = {**place, "frame": start, "detail": f"segment {number}"}
+            add("label_without_face", start is not None and end is not None and end < start,
                 what="segment that ends before it starts", **at)
             add("segment_not_at_me", segment.get("is_at_me") is not True, **at)
 
-    def _check_track(self, raw: RawTrack, pictures: Pictures, at: Place) -> None:
+    def _check_convention(self, clip: StoredClip, tracks: list[RawTrack], first: int, pictures: Pictures, place: Place
+                          ) -> None:
+        if isinstance(pictures, VideoFacts):
+            fault = convention_of([replace(raw, frames=raw.frames - first) for raw in tracks], pictures)
+            if clip.table is not None or fault.startswith("boxes"):    # annotations count from 0 or 1, by the policy
+                self.findings.add("convention", bool(fault), what="boxes", **place, detail=fault)
+
+    def _check_track(self, raw: RawTrack, first: int, pictures: Pictures, at: Place) -> None:
         add = self.findings.add_frames
         add("record_contradicts", contradictions(raw), **at)
         add("track_unordered", raw.frames[1:][np.diff(raw.frames) < 0][:1], **at)
         if isinstance(pictures, VideoFacts):
-            add("face_without_picture", raw.frames[raw.frames >= pictures.frames], what="past the end", **at,
+            add("face_without_picture", raw.frames[raw.frames - first >= pictures.frames], what="past the end", **at,
                 detail=f"the video has {pictures.frames} frames")
         elif pictures is not None:               # numbered as under the policy that lacks fewer: they were made for it
             absent = min((_without_image(raw, pictures, policy) for policy in (CLEAN, BASELINE)), key=len)
@@ -173,6 +183,10 @@ class SplitExam:
         for track in clean:
             frames.setdefault(track.person, []).append(track.frames)
         for segment in under_clean.segments or []:
+            if segment.person is None or segment.label < 0:
+                who = "any person" if segment.person is None else f"person {segment.person}"
+                self.findings.add("label_unreadable", **place, frame=segment.start, detail=f"{who}, from this frame on")
+                continue
             mine = frames.get(segment.person, [])
             inside = any(((track >= segment.start) & (track < segment.end)).any() for track in mine)
             at = {**place, "frame": segment.start, "detail": f"person {segment.person}, frames {segment.start}.."

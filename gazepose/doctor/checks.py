@@ -91,9 +91,16 @@ KINDS: dict[str, Kind] = {
     "label_without_face": Kind(
         "look", "looking segments or persons that label no face",
         "check person, start_frame and end_frame of the segments and person_id of the persons in {data}/json/"),
+    "label_unreadable": Kind(
+        "look", "looking segments that cannot be read (faces that may lie in them are unknown)",
+        "write person, start_frame and end_frame of these segments in {data}/json/ as text and whole numbers"),
     "face_twice": Kind(
         "must", "faces that occur twice among the test crops or in a table of priors",
         "keep one file or one row per face: `prepare` stops on the second"),
+    "convention": Kind(
+        "look", "boxes or priors that look as if written under another convention",
+        "convert what is named above, or correct its header: boxes are x, y of the upper left corner, width and height "
+        "in pixels, frames count from 0, head pose is in degrees, landmarks in 0 to 1 of the crop"),
     "prior_out_of_range": Kind(
         "look", "priors outside their range",
         "check the units (degrees; 0 to 1 of the crop) and make the table again, or set these values to NaN (unknown)"),
@@ -106,8 +113,9 @@ KINDS: dict[str, Kind] = {
         "nothing by hand: the next training or inference, or `python -m gazepose prepare`, makes again what depends on "
         "them"),
     "priors_absent": Kind(
-        "note", "splits without priors (only --prior_head and --prior_landmark need them)",
-        "make the missing {data}/priors/<split>.npz"),
+        "note", "splits without priors (--prior_head and --prior_landmark need them: python -m gazepose priors)",
+        "import them for the faces that are prepared, python -m gazepose priors import head_pose FILE --data {data} "
+        "(landmarks likewise), or measure them: python -m gazepose priors head_pose --model FILE --data {data}"),
     "crop_damaged": Kind(
         "must", "test crops that are damaged",
         "download these files again: a damaged crop costs the score of its whole video, and the submission is refused"),
@@ -116,6 +124,7 @@ KINDS: dict[str, Kind] = {
         "they are still used: another size is stretched, and a crop without a frame number has no neighbours; "
         "compare them with the official crops"),
     # good to know
+    "rate_differs": Kind("note", "videos of one's own with another frame rate than that of training"),
     "clip_unused": Kind("note", "clips with annotations or pictures that are in no split"),
     "clip_invalid": Kind("note", "clips that the annotation marks as not valid (no policy uses this mark)"),
     "not_objects": Kind("note", "collections in the annotation that are null, missing or not lists of objects"),

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from gazepose.data.challenge import list_videos, walk_crops
+from gazepose.data.conventions import FPS, of_rate
 from gazepose.data.crops import PUBLISHED_SIZE
 from gazepose.data.images import face_path, picture_path, size_by_header
 from gazepose.data.tracks import MAX_FRAME
@@ -20,7 +21,6 @@ from gazepose.doctor.checks import Findings, Place
 from gazepose.io import is_id
 from gazepose.progress import Progress
 
-FPS = 30
 Faces = dict[tuple[str, str], list[np.ndarray]]      # frames of each clip and track, under clean and under baseline
 
 
@@ -54,10 +54,13 @@ def check_video(root: Path, place: Place, annotated: dict[str, Any] | None, any_
 
     Args:
         place: split and clip. annotated: the clip, for its seconds.
-        any_rate: no frame rate is expected, since frames are numbered as they are decoded.
+        any_rate: a table numbers frames as they are decoded, so any frame rate will do; training knows one.
     """
-    path = find_video(root / "videos", place["clip"])
-    facts, whole = None, 0
+    path, facts, whole = root, None, 0
+    with findings.catching("pictures_damaged", "two videos of one clip", root / "videos", **place):
+        path = find_video(root / "videos", place["clip"])
+    if path == root:
+        return None
     with findings.catching("pictures_damaged", "video", path, "pictures_missing", **place):
         facts, whole = look_at(path)
     if facts is None:
@@ -68,7 +71,9 @@ def check_video(root: Path, place: Place, annotated: dict[str, Any] | None, any_
         if container_of(str(path)) == "mov":
             return None
         facts = replace(facts, frames=whole)                           # the decoders end there without an error
-    if not any_rate and abs(facts.fps - FPS) > 0.1:
+    if any_rate:
+        findings.add("rate_differs", bool(words := of_rate(facts.fps)), **place, detail=words)
+    elif abs(facts.fps - FPS) > 0.1:
         findings.add("video_differs", what="frame rate", **place, detail=f"{facts.fps:.3f} frames per second")
     if annotated is not None:
         compare_length(facts, annotated, place, findings)

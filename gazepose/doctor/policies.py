@@ -31,6 +31,8 @@ class StoredClip:
     root: Path
     annotated: dict[str, Any] | None = None
     table: list[RawTrack] | None = None
+    first_number: int | None = None
+    """of the first picture, where a table states it"""
 
 
 @dataclass
@@ -52,6 +54,8 @@ class PolicyClip:
 
 def apply_policy(clip: StoredClip, policy: Policy) -> PolicyClip:
     """Read one clip under a policy; ValueError naming the original scripts' file that cannot be read."""
+    if clip.first_number is not None:
+        policy = replace(policy, first_number=clip.first_number)
     reading, of_tracks = Counter[str](), Counter[str]()
     segments: list[Segment] | None = []
     if clip.table is not None:
@@ -109,7 +113,7 @@ class PolicyTotals:
                         else "crop black: outside the picture")
         rows = []
         for track in clip.faces:
-            absent, invisible = without_picture(track, pictures, self.policy)
+            absent, invisible = without_picture(track, pictures, clip.policy)
             for rule, which in ((absent_rule, absent), (outside_rule, invisible)):
                 if which.any():
                     self.count(rule, int(which.sum()), {"clip": track.clip, "track": track.track,

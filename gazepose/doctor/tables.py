@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from gazepose.data.conventions import of_prior
 from gazepose.data.index import COLUMNS, PRIORS
 from gazepose.data.join import face_keys, match_keys, number_names
 from gazepose.doctor.checks import Findings, Place
@@ -54,6 +55,9 @@ def check_table(root: Path, kind: str, split: str, faces: Faces, findings: Findi
     for name in (name for name in JOINED[kind] if name in table):
         known = ~np.isnan(table[name].reshape(len(key), -1)).all(axis=1)
         covered = len(np.unique(key[known & in_clean.known]))
+        if fault := of_prior(name, table[name]):
+            findings.add("convention", what="prior", **place, detail=f"{name} {fault}")
+            findings.levels["convention"] = "must"                     # preparation stops at it
         for what, wrong in _out_of_range(name, table[name]).items():
             findings.add_rows("prior_out_of_range", np.flatnonzero(wrong), f"{name}: {what}", where)
         facts["columns"][name] = {"known": int(known.sum()), "faces": len(clean), "covered": covered,

@@ -26,7 +26,7 @@ def as_text(facts: dict[str, Any]) -> str:
         parts.append("\n".join([title, *(lines or ["  nothing"])]))
     if trained:
         parts += [_policies(trained), _faces(trained)]
-    parts += [_priors(facts["tables"]), _remedies(facts)]
+    parts += [_priors(facts["tables"], facts["prepared"]), _remedies(facts)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -98,11 +98,13 @@ def _faces(trained: dict[str, Any]) -> str:
                       "GAPS IN TRACKS (runs of frames without a usable record)", _table(gaps)])
 
 
-def _priors(tables: dict[str, Any]) -> str:
+def _priors(tables: dict[str, Any], prepared: list[dict[str, Any]]) -> str:
     rows = {f"{kind}/{split}.npz {name}": {
         "rows": table["rows"], "of a face": table["joined"], "known": column["known"], "faces (clean)": column["faces"],
         "covered": _percent(column["coverage"])} for split, kinds in tables.items() for kind, table in kinds.items()
         if table for name, column in table["columns"].items()}
+    rows |= {f"{entry['folder']} {name}": {"rows": entry["rows"], "known": known}
+             for entry in prepared for name, known in entry["priors"].items()}
     return f"PRIORS\n{_table(rows)}" if rows else ""
 
 

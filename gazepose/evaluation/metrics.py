@@ -2,6 +2,9 @@
 
 Arrays in, floats out. METRICS is the one list of metrics: a new one is one line there, and the run log, the report and
 the tables of the experiments show it. Several sets of scores are compared in comparison.py.
+
+Faces of equal score have no order, so no metric depends on how the rows lie. The challenge's evaluation keeps the order
+of the rows; `mAP_in_order` is its number.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+COLLAPSED = 1e-3  # scores that differ by less are the noise of a constant
 THRESHOLD = 0.5  # a score of exactly one half counts as looking, as in the published evaluation
 BASELINES = {"head_pose": "head pose alone", "prevalence": "same score for every face"}
 
@@ -26,10 +30,22 @@ def _best_first(score: np.ndarray) -> np.ndarray:
     return order
 
 
-def _precision_at_hits(hit: np.ndarray) -> float:
-    rank = np.flatnonzero(hit) + 1
+def _precision_at_hits(rank: np.ndarray) -> float:
+    """AP by the ranks of the hits, ascending from 1."""
     precision = np.arange(1, len(rank) + 1) / rank  # between hits it only falls, so the envelope needs hits alone
     return float(np.maximum.accumulate(precision[::-1]).mean())
+
+
+def _untied_ranks(hit: np.ndarray, ranked: np.ndarray) -> np.ndarray:
+    """Ranks of the hits, float64 [hits]. Hits among rows of equal score are spread evenly over these: their mean place.
+
+    Args:
+        hit: bool [N], by falling score `ranked`.
+    """
+    first = np.flatnonzero(np.append(True, ranked[1:] != ranked[:-1]))
+    size, hits = np.diff(np.append(first, len(hit))), np.add.reduceat(hit.astype(np.int64), first)
+    number = np.arange(1, hits.sum() + 1) - np.repeat(np.cumsum(hits) - hits, hits)      # of a hit among its equals
+    return np.repeat(first, hits) + number * np.repeat(size / np.maximum(hits, 1), hits)
 
 
 def average_precision(positive: np.ndarray, score: np.ndarray) -> float:
@@ -48,7 +64,7 @@ def average_precision(positive: np.ndarray, score: np.ndarray) -> float:
     positive, score = np.asarray(positive, bool), _finite(score, len(positive))
     if not positive.any():
         raise ValueError(f"average precision of {len(positive)} rows without a positive is not defined")
-    return _precision_at_hits(positive[_best_first(score)])
+    return _precision_at_hits(np.flatnonzero(positive[_best_first(score)]) + 1)
 
 
 def _finite(score: np.ndarray, rows: int) -> np.ndarray:
@@ -81,17 +97,19 @@ class Scored:
 
     @cached_property
     def best_first(self) -> np.ndarray:
-        """Row numbers by falling score, ties in row order: int64 [N]."""
-        return _best_first(self.score)
+        """Row numbers by falling score, ties in any order: int64 [N]."""
+        return np.argsort(-self.score)
 
     @cached_property
     def ap_looking(self) -> float:
-        return _precision_at_hits(self.looking[self.best_first])
+        return _precision_at_hits(_untied_ranks(self.looking[self.best_first], self.score[self.best_first]))
 
     @cached_property
     def ap_not_looking(self) -> float:
         # ranked by 1 - score, as published: subtraction rounds, so scores that differ by 1e-17 become ties
-        return average_precision(~self.looking, 1.0 - self.score)
+        score = 1.0 - self.score
+        order = np.argsort(-score)
+        return _precision_at_hits(_untied_ranks(~self.looking[order], score[order]))
 
 
 class Metric(NamedTuple):
@@ -140,9 +158,16 @@ def percent(value: float | None, signed: bool = False) -> str:
 
 
 def metrics_line(result: Mapping[str, Any]) -> str:
-    """All metrics of `evaluate` in one line for the terminal; a metric that is not defined is a dash."""
-    return "  ".join(f"{metric.label} {'-' if result[key] is None else format(result[key], '.3f')}"
-                     for key, metric in METRICS.items())
+    """All metrics of `evaluate` in one line for the terminal; a metric that is not defined is a dash, and why.
+
+    The challenge's own mAP stands beside ours where they differ, and a model that has collapsed is named.
+    """
+    cells = [f"{metric.label} {'-' if result[key] is None else format(result[key], '.3f')}"
+             for key, metric in METRICS.items()]
+    in_order = result.get("mAP_in_order")
+    if in_order is not None and abs(in_order - result["mAP"]) >= 0.0005:
+        cells[0] += f" (equal scores as the rows lie, as the challenge counts: {in_order:.3f})"
+    return "  ".join([*cells, *(f"({result[why]})" for why in ("reason", "collapsed") if result.get(why))])
 
 
 def evaluate(label: np.ndarray, score: np.ndarray) -> dict[str, Any]:
@@ -150,12 +175,14 @@ def evaluate(label: np.ndarray, score: np.ndarray) -> dict[str, Any]:
 
     Args:
         label: int [N], 1 looking, 0 not looking, -1 unknown (left out and counted).
-        score: probability of looking, float [N]. Ties keep their order.
+        score: probability of looking, float [N]. Faces of equal score have no order.
 
     Returns:
         Every key of METRICS (mAP is the mean of the two APs; accuracies count score >= 0.5 as looking; AUROC counts
-        ties half), prevalence, confusion {tp, fp, fn, tn}, n, unknown, reason. A metric that is not defined is None,
-        and `reason` says why (otherwise None): with one class every order of the rows is perfect.
+        ties half), mAP_in_order (as the challenge counts: faces of equal score in the order of the rows), prevalence,
+        confusion {tp, fp, fn, tn}, n, unknown, reason, collapsed. A metric that is not defined is None, and `reason`
+        says why (otherwise None): with one class every order of the rows is perfect. `collapsed` says that the scores
+        hardly differ (otherwise None).
 
     Raises:
         ValueError: a label other than -1, 0, 1; a score that is not finite; shapes that differ.
@@ -170,8 +197,15 @@ def evaluate(label: np.ndarray, score: np.ndarray) -> dict[str, Any]:
         reason = f"no labelled rows ({unknown} of unknown label)"
     elif not both:
         reason = f"all {n} labelled rows are {'looking' if positives else 'not looking'}"
-    return {**values, "prevalence": positives / n if n else None, "confusion": faces.confusion, "n": n,
-            "unknown": unknown, "reason": reason}
+    in_order, collapsed = None, None
+    if both:
+        in_order = (average_precision(faces.looking, faces.score)
+                    + average_precision(~faces.looking, 1.0 - faces.score)) / 2
+    if n > 1 and np.ptp(faces.score) < COLLAPSED:
+        collapsed = (f"collapsed: all {n} scores lie within {faces.score.min():.4f} and {faces.score.max():.4f}, so "
+                     "the model tells no face from another -> lower --lr, or train longer")
+    return {**values, "mAP_in_order": in_order, "prevalence": positives / n if n else None,
+            "confusion": faces.confusion, "n": n, "unknown": unknown, "reason": reason, "collapsed": collapsed}
 
 
 def known_faces(label: np.ndarray, score: np.ndarray) -> tuple[Scored, int]:
@@ -261,18 +295,15 @@ def trivial_baselines(
 ) -> dict[str, dict[str, Any] | None]:
     """{"prevalence": evaluate(...), "head_pose": evaluate(...)}: what any model has to beat.
 
-    "prevalence" gives every face the training split's rate of looking. A constant score has no order, so its AP is
-    that of the one threshold it offers, the class's share, and not of the order the rows happen to lie in. "head_pose"
-    is `head_pose_scores` of a fit. Without training labels or known head poses a baseline is None.
+    "prevalence" gives every face the training split's rate of looking. A constant score has no order, so its AP is the
+    class's share. "head_pose" is `head_pose_scores` of a fit. Without training labels or known head poses a baseline is
+    None.
     """
     pose, train_label = np.asarray(pose), np.asarray(train_label)
     labelled = train_label >= 0
     if not labelled.any():
         return {"prevalence": None, "head_pose": None}
-    constant = evaluate(label, np.full(len(pose), (train_label[labelled] == 1).mean()))
-    if constant["mAP"] is not None:
-        share = constant["prevalence"]
-        constant |= {"ap_looking": share, "ap_not_looking": 1 - share, "mAP": 0.5}
+    constant = {**evaluate(label, np.full(len(pose), (train_label[labelled] == 1).mean())), "collapsed": None}
     if fit is None or not np.isfinite(pose).all(1).any():
         return {"prevalence": constant, "head_pose": None}
     return {"prevalence": constant, "head_pose": evaluate(label, head_pose_scores(fit, pose))}

@@ -18,9 +18,10 @@ from typing import Any, Literal, NamedTuple, TextIO
 
 import numpy as np
 
+from gazepose.data.conventions import of_prior
 from gazepose.data.head_angles import from_hopenet
 from gazepose.data.index import COLUMNS, Index
-from gazepose.data.join import match, place_numbers
+from gazepose.data.join import match, place_numbers, refuse_frames_from_one
 from gazepose.io import open_regular
 from gazepose.priors.landmarks import five_landmarks, from_eye_centred
 
@@ -174,13 +175,8 @@ def read_priors(paths: Sequence[Path], prior: Prior, *, hopenet_signs: bool = Tr
         reasons = "; ".join(f"{rule}: {count}" for rule, count in bad.items()) or "it is empty"
         raise ValueError(f"{files}: {sum(bad.values())} of {counts['entries']} entries cannot be used, more than "
                          f"{max_bad_fraction:.1%} ({reasons}) -> {prior} needs clip:track:frame -> {FORMS[prior]}")
-    known = entries.values[np.isfinite(entries.values)]
-    if prior == "landmarks" and len(known) and np.nanmedian(np.abs(entries.values[..., :2])) > 10:
-        raise ValueError(f"{files}: the landmarks look like pixels -> divide x by the crop's width and y by its "
-                         "height, so that 0..1 spans the crop")
-    if prior == "quality" and len(known) and known.max() <= 1:
-        raise ValueError(f"{files}: all of it lies in 0..1, so it looks like p rather than the Laplacian variance -> "
-                         "use `priors import quality_p`")
+    if fault := of_prior(prior, entries.values):
+        raise ValueError(f"{files}: {prior} {fault}")
     if prior == "head_pose" and hopenet_signs:
         entries.values[:] = from_hopenet(entries.values)
     return entries
@@ -205,6 +201,8 @@ def join_entries(index: Index, entries: Entries) -> PriorColumn:
             by_unique = match(index, names, number, place, row_place)     # once more without them
         if by_unique.known.sum() >= matched.known.sum():
             matched = by_unique
+    else:
+        refuse_frames_from_one(index, names, number, frame, matched)
     rows = np.flatnonzero(matched.entry >= 0)
     values = np.full((len(index), *COLUMNS[entries.prior][1]), np.nan, np.float32)
     values[rows] = entries.values[matched.entry[rows]]

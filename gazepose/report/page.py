@@ -125,6 +125,8 @@ def _size(records: Records, results: Sequence[tables.Result]) -> str:
                  f"{percent(result['prevalence'])} % of them looking at the camera wearer.")
     if result.get("reason"):
         words += f" Some metrics are not defined: {result['reason']}."
+    if result.get("collapsed"):
+        words += f" The model has {result['collapsed']}."
     return words
 
 
@@ -143,6 +145,9 @@ def _tiles(records: Records, results: Sequence[tables.Result]) -> list[tuple[str
             interval = compare(scores["label"], scores["clip"], [Entry("", {0: scores["score"]})])[0].interval["mAP"]
             if interval:
                 beside.insert(0, f"95 % interval over clips {percent(interval[0])} to {percent(interval[1])}")
+        in_order = results[0].metrics.get("mAP_in_order")
+        if key == "mAP" and in_order is not None and percent(in_order) != percent(value):
+            beside.append(f"equal scores as the rows lie, as the challenge counts: {percent(in_order)}")
         tiles.append((METRICS[key].label, percent(value), beside))
     return tiles
 

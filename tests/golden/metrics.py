@@ -42,8 +42,17 @@ def score(truth: list[list[Any]], predictions: list[list[Any]]) -> dict[str, Any
         raise ValueError("the tables hold different boxes")
     if any(row[7] != 1 for row in predictions):
         raise ValueError("the label of a prediction is 1, the class of its score")
-    return evaluate(np.array([truth[row][7] for row in labels.values()]),
-                    np.array([predictions[measured[key]][8] for key in labels], float))
+    label = np.array([truth[row][7] for row in labels.values()])
+    looking = np.array([predictions[measured[key]][8] for key in labels], float)
+    return in_order(label, looking, evaluate(label, looking))
+
+
+def in_order(label: np.ndarray, looking: np.ndarray, result: dict[str, Any]) -> dict[str, Any]:
+    """The metrics with equal scores in the order of the rows, as the original has them."""
+    if result["mAP_in_order"] is None:
+        return result
+    return {**result, "mAP": result["mAP_in_order"], "ap_looking": average_precision(label == 1, looking),
+            "ap_not_looking": average_precision(label == 0, 1.0 - looking)}
 
 
 def agrees(got: dict[str, Any], expected: dict[str, Any]) -> Iterator[Result]:

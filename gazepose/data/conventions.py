@@ -1,0 +1,89 @@
+"""Conventions: numbers that make sense only if they were written under another convention than ours.
+
+Each function returns words that follow the name of the numbers ("look like ... -> ..."), or "" where the numbers are
+plausible or too few to judge. Whoever reads numbers that others wrote asks here: tables of boxes (box_table.py), priors
+(join.py, priors/import_files.py), the doctor.
+"""
+
+import math
+
+import numpy as np
+
+FPS = 30                     # of Ego4D and of the embedded world, from which models learn
+FEW = 20                     # fewer faces are not judged
+EDGE = 1.02                  # of the picture's sides: boxes may pass the edge a little
+
+
+def of_boxes(boxes: np.ndarray, size: np.ndarray) -> str:
+    """Boxes that should be the corner x, y and width, height in pixels.
+
+    Args:
+        boxes: float [n, 4]. size: width and height of the picture of each, float [n, 2]; NaN unknown.
+    """
+    known = np.isfinite(boxes).all(axis=1) & (boxes[:, 2:] > 0).all(axis=1)
+    boxes, size = boxes[known], size[known]
+    if not len(boxes):
+        return ""
+    corner, sides = boxes[:, :2], boxes[:, 2:]
+    if (corner + sides).max() <= 2:
+        return ("look like parts of the picture (0..1) -> multiply x and width by the picture's width, y and height by "
+                "its height")
+    known = np.isfinite(size).all(axis=1)
+    corner, sides, size = corner[known], sides[known], size[known]
+    if len(size) < FEW:
+        return ""
+    far = corner + sides
+    if far.max() <= 100.5 and np.ptp(corner, axis=0).max() > 25 and np.median(size.min(axis=1)) > 300:
+        return ("look like percent of the picture -> multiply x and width by the picture's width / 100, y and height "
+                "by its height / 100")
+    past = (far > EDGE * size).any(axis=1).mean()
+
+    def nearly_all(*conditions: np.ndarray) -> bool:
+        return bool(np.logical_and.reduce(conditions).all(axis=1).mean() > 0.99)
+
+    if past > 0.25 and nearly_all(sides > corner, sides <= EDGE * size):
+        return "look like corners x1, y1, x2, y2 -> width is x2 - x1, height is y2 - y1"
+    # boxes about their centres never pass the left or upper edge, also not where they come near it
+    near = (corner < sides).any(axis=1).mean() > 0.01
+    if past > 0.01 and near and nearly_all(corner >= 0.5 * sides - 1, corner + 0.5 * sides <= EDGE * size):
+        return "look like centres -> subtract half of the width from x and half of the height from y"
+    if (far > 1.25 * size).any(axis=1).mean() > 0.1:
+        return "lie past the picture's edge -> they belong to a video of another size: scale them, or give that one"
+    return ""
+
+
+def of_frames(first: int, last: int, pictures: int) -> str:
+    """Frame numbers of a clip, from `first` to `last`, that should count its pictures from 0."""
+    if first >= 1 and last == pictures:
+        return f"look as if counted from 1: the last is {last}, of {pictures} pictures -> give --rule first_number=1"
+    return ""
+
+
+def of_rate(fps: float) -> str:
+    """Frames per second of a video that a model is to score or learn from."""
+    if abs(fps - FPS) <= 0.5:
+        return ""
+    return (f"{fps:.3f} frames per second: models learn from {FPS}, so seven frames span {FPS / max(fps, 1e-3):.2f} of "
+            f"the time that they know -> convert it with ffmpeg -i IN.mp4 -r {FPS} OUT.mp4, and find its faces again")
+
+
+def of_prior(name: str, values: np.ndarray) -> str:
+    """A column of index.COLUMNS, float [n, ...], NaN unknown."""
+    known = values[np.isfinite(values).reshape(len(values), -1).all(axis=1)]
+    if name == "landmarks" and len(known) and np.median(np.abs(known[..., :2])) > 10:
+        return ("look like pixels -> divide x by the crop's width and y by its height, so that 0..1 spans the crop "
+                "(of pixels of the whole picture, subtract the box's corner first)")
+    if name == "quality" and len(known) and known.max() <= 1:
+        return ("lies in 0..1, all of it, so it looks like p rather than the Laplacian variance -> use `priors import "
+                "quality_p`")
+    if len(known) < FEW:
+        return ""
+    most = np.abs(known).max()
+    if name == "head_pose" and most <= math.pi + 1e-3:
+        return f"looks like radians: no angle is beyond {most:.3g} -> multiply by 180 / pi"
+    if name == "gaze" and most > 2 * math.pi:
+        return f"looks like degrees: an angle is {most:.3g} -> multiply by pi / 180"
+    if name == "landmarks" and np.median(np.ptp(known[..., :2], axis=1).max(axis=1)) < 0.12:
+        return ("look like places in the whole picture, since each face spans a small part of 0..1 -> subtract the "
+                "box's corner and divide by its width and height, so that 0..1 spans the crop")
+    return ""
