@@ -5,14 +5,13 @@ data/prepare.py, the guide's flags in compat/flags.py); the rest is here.
 """
 
 import dataclasses
-import math
 import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -22,9 +21,10 @@ from gazepose.compat.flags import GuideInference, GuideTraining, translate
 from gazepose.data.clip_crops import CropsFrom
 from gazepose.data.index import Index
 from gazepose.data.prepare import Disk, PrepareConfig
-from gazepose.data.quality import Scale
+from gazepose.data.windows import WindowConfig
 from gazepose.models.gazepose import ModelConfig, ModelName
 from gazepose.source import Source, find_source
+from gazepose.training.losses import LossConfig
 from gazepose.training.optim import OptimConfig
 
 PLAIN_FLAGS = (tyro.conf.OmitArgPrefixes, tyro.conf.UseAppendAction)
@@ -39,7 +39,7 @@ LEARNING_RATES = {"GazePose": 1e-4, "GazeLSTM": 5e-5, "BaselineLSTM": 5e-4, "Fac
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig:
+class DataConfig(WindowConfig):
     """Which rows, and how they become windows."""
 
     data: Path | None = None
@@ -52,19 +52,8 @@ class DataConfig:
     """score every n-th position of a validation track"""
     test_stride: int = 1
     """score every n-th crop of a test track; inference takes it from the checkpoint"""
-    windows_per_segment: int = 8
-    """how many neighbouring training windows share decoded frames, flip and crop; 1: windows share nothing, as always
-    with --behaviour published"""
-    gaussian_drop: Annotated[bool, tyro.conf.arg(aliases=["--Gaussiandrop"])] = False
-    """Gaussian Temporal Dropout: drop neighbouring frames of low quality"""
-    quality_scale: Scale = "variance"
-    """fit the Gaussian to the Laplacian variance (as published) or to its log; given: no fit, use the imported p"""
     quality_from: Literal["train", "split"] = "train"
     """whose Gaussian fit turns quality into p in validation and test: of train, or of the split that is scored"""
-    flip: bool = True
-    """mirror half of the training segments, with their priors"""
-    random_crop: bool = True
-    """crop training segments at random (80 to 100 % of the area), together with their landmarks"""
     cache_features: bool = False
     """with --freeze_backbone: compute the backbone's features of each crop once and store them in the prepared folder's
     features/ (you may delete it), and train and score from them. Features are made from whole, unmirrored crops, so
@@ -75,28 +64,21 @@ class DataConfig:
     """loader processes of each training process; 0: batches are loaded in the training process"""
 
     def __post_init__(self) -> None:
-        if min(self.train_stride, self.val_stride, self.test_stride, self.windows_per_segment) < 1:
-            raise ValueError("a stride or --windows_per_segment is below 1 -> give 1 or more")
+        super().__post_init__()
+        if min(self.train_stride, self.val_stride, self.test_stride) < 1:
+            raise ValueError("a stride is below 1 -> give 1 or more")
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"--limit {self.limit} -> give 1 or more rows")
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunConfig:
+class RunConfig(LossConfig):
     """One training run."""
 
-    task: Literal["lam", "gaze"] = "lam"
-    """lam: does the person look at the camera wearer; gaze: where does the person look (pre-training)"""
-    gaze_loss: float | None = None
-    """weight of the gaze loss, over rows whose gaze is known; default: 0 for lam, 1 for gaze"""
-    label_loss: float | None = None
-    """weight of the label loss; default: 1 for lam, 0 for gaze"""
     train_on: Literal["train", "stills"] | None = None
     """rows to train on; default: stills (embedded world) for gaze, else the training clips"""
     allow_unknown_priors: bool = False
     """train with --prior_head or --prior_landmark on data without this prior; it is then unknown for every face"""
-    weights: tuple[float, float] | None = None
-    """class weights of not looking and looking; default: from the training labels"""
     epochs: int = 10
     """how often every training row is used"""
     batch_size: int = 64
@@ -105,8 +87,8 @@ class RunConfig:
     """batches per optimiser step"""
     checkpoint: Path | None = None
     """start from these weights: one of our runs or checkpoint folders, or a published file"""
-    exp_path: Annotated[Path | None, tyro.conf.arg(aliases=["--train_path"])] = None
-    """run folder; default: runs/<model>-<time>"""
+    exp_path: Path | None = None
+    """run folder (--train_path); default: runs/<model>-<time>"""
     resume: bool = False
     """resume the run of --exp_path from its newest undamaged checkpoint, also mid-epoch"""
     elastic: bool = False
@@ -129,17 +111,12 @@ class RunConfig:
     """refuse to run unless this many processes were started"""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("epochs", "batch_size", "gradient_accumulation_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name} {getattr(self, name)} -> give 1 or more")
         if not 0 <= self.seed < 1 << 63:
             raise ValueError(f"--seed {self.seed} -> give 0 to 2**63 - 1")
-        if not all(math.isfinite(weight) for weight in (self.gaze_weight, self.label_weight, *(self.weights or ()))):
-            raise ValueError("--gaze_loss, --label_loss or --weights is not a finite number -> give finite numbers")
-        if self.label_weight <= 0 and self.gaze_weight <= 0:
-            raise ValueError("--label_loss 0 --gaze_loss 0: nothing can be learned -> give one a weight above 0")
-        if self.weights is not None and min(self.weights) < 0:
-            raise ValueError(f"--weights {self.weights} -> give two weights of 0 or more")
         if self.save_every is not None and self.save_every < 1:
             raise ValueError(f"--save_every {self.save_every} -> give 1 or more steps")
         if self.save_minutes < 0:
@@ -148,14 +125,6 @@ class RunConfig:
             raise ValueError("--resume needs a run -> name its folder with --exp_path")
         if self.elastic and not self.resume:
             raise ValueError("--elastic works only with --resume -> add --resume, or leave --elastic out")
-
-    @property
-    def gaze_weight(self) -> float:
-        return self.gaze_loss if self.gaze_loss is not None else float(self.task == "gaze")
-
-    @property
-    def label_weight(self) -> float:
-        return self.label_loss if self.label_loss is not None else float(self.task == "lam")
 
     @property
     def rows_of(self) -> str:
@@ -231,8 +200,8 @@ class InferConfig:
     """shards: prepared crops; video: cut out of the clips while they are scored; default: as in training"""
     decoder: Literal["decord", "pyav"] | None = None
     """library that reads the videos; default: as in training"""
-    gaussian_drop: Annotated[bool, tyro.conf.arg(aliases=["--Gaussiandrop"])] = False
-    """Gaussian Temporal Dropout, also if the checkpoint was trained without it"""
+    gaussian_drop: bool = False
+    """Gaussian Temporal Dropout (--Gaussiandrop), also if the checkpoint was trained without it"""
     allow_unknown_priors: bool = False
     """score with a model that uses priors on data without them; they are then unknown for every face"""
     stride: int | None = None

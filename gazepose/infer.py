@@ -8,6 +8,7 @@ import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")     # before torch: waiting threads must not spin on shared cores
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -54,11 +55,11 @@ def main() -> None:
     stride = config.stride or strides[split]
     rows = chosen_rows(index, stride, config.limit)
     check_priors(network, index, rows, config.allow_unknown_priors)
-    behaviour, scale, fit = BEHAVIOURS[network.behaviour], data.quality_scale, trained["quality_fit"]
+    behaviour, fit = BEHAVIOURS[network.behaviour], trained["quality_fit"]
     if fit is None or (config.quality_from or data.quality_from) == "split":   # a published file brings no fit
-        fit = quality_fit(index, scale, behaviour, stride)
-    rule = WindowRule(reach=network.reach, stride=stride, test=split == "test", behaviour=behaviour,
-                      gaussian_drop=config.gaussian_drop or data.gaussian_drop, quality_scale=scale, quality_fit=fit)
+        fit = quality_fit(index, data.quality_scale, behaviour, stride)
+    rule = WindowRule.of(replace(data, gaussian_drop=config.gaussian_drop or data.gaussian_drop), reach=network.reach,
+                         stride=stride, test=split == "test", behaviour=behaviour, quality_fit=fit)
     workers = data.num_workers if config.num_workers is None else config.num_workers
     loader = make_loader(index, rule, rows, batch_size=config.batch_size, crop_size=preparation.crop_size,
                          num_workers=workers, world_size=accelerator.num_processes,

@@ -51,7 +51,6 @@ from gazepose.training.checkpoint import Progress
 from gazepose.training.distributed import check_processes, from_main, share_preparation, start_accelerator
 from gazepose.training.engine import predict, train_steps
 from gazepose.training.feature_cache import cache_features
-from gazepose.training.losses import LossRule
 from gazepose.training.optim import make_optimizer
 from gazepose.training.runlog import RunLog, device_name, versions, world_line
 
@@ -80,7 +79,7 @@ def train(config: TrainConfig, source: Source, accelerator: Accelerator, log: Ru
     data = open_splits(config, source, accelerator, processes)
     label = data.train_index.label[data.train_rows]
     weights = run.weights or (class_weights(label) if run.label_weight > 0 else (1.0, 1.0))
-    loss = LossRule(weights, run.label_weight, run.gaze_weight)
+    loss = run.rule(weights)
     accelerator.print(f"data: {source.root}, {len(data.train_rows)} training and {len(data.val_rows)} validation "
                       f"windows, class weights {weights[0]:.3f} {weights[1]:.3f}")
 
@@ -191,10 +190,8 @@ def open_splits(config: TrainConfig, source: Source, accelerator: Accelerator, p
             accelerator.print(f"data: {line}")
     behaviour = BEHAVIOURS[config.model.behaviour]
     fit = quality_fit(train_index, data.quality_scale, behaviour, data.train_stride)
-    rule = WindowRule(reach=config.model.reach, stride=data.train_stride, windows_per_segment=data.windows_per_segment,
-                      behaviour=behaviour, train=True, flip=data.flip, crop=data.random_crop,
-                      gaussian_drop=data.gaussian_drop, quality_scale=data.quality_scale, quality_fit=fit,
-                      seed=run.seed)
+    rule = WindowRule.of(data, reach=config.model.reach, stride=data.train_stride, behaviour=behaviour, train=True,
+                         quality_fit=fit, seed=run.seed)
     val_rule = rule.for_evaluation(data.val_stride)
     if data.quality_from == "split":
         val_rule = replace(val_rule, quality_fit=quality_fit(val_index, data.quality_scale, behaviour,

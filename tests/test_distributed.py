@@ -82,7 +82,7 @@ def trained(_: int, index: Index, batch_size: int) -> tuple[np.ndarray, list[flo
     config = OptimConfig(lr=0.1)
     model = Grey()
     model.head = nn.Sequential(nn.Linear(1, 32), nn.Tanh(), nn.Linear(32, 2))
-    loader = make_loader(index, WindowRule(train=True, flip=False, crop=False), np.arange(100), crop_size=16,
+    loader = make_loader(index, WindowRule(train=True, flip=False, random_crop=False), np.arange(100), crop_size=16,
                          batch_size=batch_size, world_size=accelerator.num_processes)
     prepared = accelerator.prepare(model, make_optimizer(model, config), loader)
     losses = [step.loss for steps in train_steps(accelerator, *prepared, step=0, total=5, seed=0,

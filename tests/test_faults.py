@@ -782,8 +782,8 @@ def test_a_table_of_priors_that_does_not_fit_stops_preparation_by_name(tmp_path,
 def steps_of(index: Index, rows: int, batch_size: int, **changes: Any) -> list[Any]:
     torch.manual_seed(0)
     accelerator, model, config = Accelerator(cpu=True), Grey(), OptimConfig(lr=0.1)
-    loader = make_loader(index, WindowRule(train=True, flip=False, crop=False), np.arange(rows), batch_size=batch_size,
-                         crop_size=16)
+    loader = make_loader(index, WindowRule(train=True, flip=False, random_crop=False), np.arange(rows),
+                         batch_size=batch_size, crop_size=16)
     prepared = accelerator.prepare(model, make_optimizer(model, config), loader)
     for name, value in changes.items():
         nn.init.constant_(getattr(model.head, name), value)

@@ -103,7 +103,7 @@ def test_scores_from_features_are_those_from_pixels(index, name, behaviour):
 @pytest.mark.parametrize("behaviour", ["intended", "published"])
 def test_training_deals_the_same_rows_in_the_same_order_with_the_same_frames(index, behaviour):
     model = network()
-    rule = WindowRule(train=True, windows_per_segment=4, flip=False, crop=False, behaviour=BEHAVIOURS[behaviour])
+    rule = WindowRule(train=True, windows_per_segment=4, flip=False, random_crop=False, behaviour=BEHAVIOURS[behaviour])
     pixels, features = (make_loader(index, rule, np.arange(ROWS), batch_size=8, crop_size=SIZE) for _ in range(2))
     cache_features(model.frames, [features], QUIET)
     for plain, cached in zip(pixels, features, strict=True):

@@ -35,6 +35,8 @@ INSTEAD = {
 ONLY_TRAINING = ("train_path", "train_stride", "epochs", "lr", "weights")
 RULES = {rule.name: rule.type for rule in fields(Policy) if rule.name != "name"}
 """rules of a policy: --max_gap 30 becomes --rule max_gap=30"""
+RENAMED = {"Gaussiandrop": "gaussian_drop", "no_Gaussiandrop": "no_gaussian_drop", "train_path": "exp_path"}
+"""the guide's name -> ours"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +163,7 @@ def translate(args: Sequence[str], program: Literal["train", "infer"]) -> tuple[
         if dropping:
             notes.append(f"--{name} is ignored: {reason}")
         else:
-            rest.append(arg)
+            rest.append(arg if name not in RENAMED else f"--{RENAMED[name]}{arg[2 + len(name):]}")
     return rest, notes
 
 

@@ -6,7 +6,8 @@ windows is data/loader.py.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -130,25 +131,47 @@ def quality_fit(index: Index, scale: Scale, behaviour: LoaderRules, stride: int)
 
 
 @dataclass(frozen=True, kw_only=True)
-class WindowRule:
+class WindowConfig:
+    """The flags that say how rows become windows; `WindowRule.of` takes them whole."""
+
+    windows_per_segment: int = 8
+    """how many neighbouring training windows share decoded frames, flip and crop; 1: windows share nothing, as always
+    with --behaviour published"""
+    gaussian_drop: bool = False
+    """Gaussian Temporal Dropout (--Gaussiandrop): drop neighbouring frames of low quality"""
+    quality_scale: Scale = "variance"
+    """fit the Gaussian to the Laplacian variance (as published) or to its log; given: no fit, use the imported p"""
+    flip: bool = True
+    """mirror half of the training segments, with their priors"""
+    random_crop: bool = True
+    """crop training segments at random (80 to 100 % of the area), together with their landmarks"""
+
+    def __post_init__(self) -> None:
+        if self.windows_per_segment < 1:
+            raise ValueError(f"--windows_per_segment {self.windows_per_segment} -> give 1 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowRule(WindowConfig):
     """How rows become windows: all that decides which frames a model sees, apart from the index."""
 
+    windows_per_segment: int = 1
     reach: int = 3
     stride: int = 1
-    windows_per_segment: int = 1
     behaviour: LoaderRules = BEHAVIOURS["intended"]
     """with or without the differences of the published loaders"""
     train: bool = False
     """random flip, crop and temporal dropout, each a function of (seed, epoch, segment or row)"""
     test: bool = False
     """of the test split, where the published loader differs from that of validation"""
-    flip: bool = True
-    crop: bool = True
-    gaussian_drop: bool = False
     quality_fit: tuple[float, float] | None = None
     """mean and standard deviation of the Laplacian variance on quality_scale, from the training split"""
-    quality_scale: Scale = "variance"
     seed: int = 0
+
+    @classmethod
+    def of(cls, config: WindowConfig, **settings: Any) -> "WindowRule":
+        """The rule of these flags and of settings by name."""
+        return cls(**{flag.name: getattr(config, flag.name) for flag in fields(WindowConfig)}, **settings)
 
     def for_evaluation(self, stride: int) -> "WindowRule":
         """The same windows without anything random, at every stride-th position of a split other than test."""
@@ -324,5 +347,5 @@ def make_batch(index: Index, rule: WindowRule, rows: np.ndarray, epoch: int, cro
         flip = uniform(rule.seed, epoch, _FLIP, flip_key) < 0.5 if rule.flip else np.zeros(len(pool), bool)
         whole = np.tile(np.array([0, 0, 1, 1], np.float32), (len(pool), 1))
         batch["flip"] = torch.from_numpy(flip)
-        batch["crop"] = torch.from_numpy(random_crops(crop_key, rule.seed, epoch) if rule.crop else whole)
+        batch["crop"] = torch.from_numpy(random_crops(crop_key, rule.seed, epoch) if rule.random_crop else whole)
     return batch
