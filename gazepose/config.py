@@ -1,13 +1,13 @@
 """The flags of training and inference: dataclasses whose strings are the help; their defaults; parsing.
 
-A section lives beside its owner (ModelConfig in models/gazepose.py, OptimConfig in training/optim.py, PrepareConfig in
-data/prepare.py, the guide's flags in compat/flags.py); the rest is here.
+A section lives beside its owner (ModelConfig in models/gazepose.py, OptimConfig and RunConfig in training/,
+PrepareConfig in data/prepare.py, the guide's flags in compat/flags.py); the rest is here.
 """
 
 import dataclasses
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,11 +21,14 @@ from gazepose.compat.flags import GuideInference, GuideTraining, translate
 from gazepose.data.clip_crops import CropsFrom
 from gazepose.data.index import Index
 from gazepose.data.prepare import Disk, PrepareConfig
+from gazepose.data.quality import Scale
 from gazepose.data.windows import WindowConfig
+from gazepose.io import read_object
 from gazepose.models.gazepose import ModelConfig, ModelName
 from gazepose.source import Source, find_source
-from gazepose.training.losses import LossConfig
+from gazepose.training.checkpoint import CONFIG, from_json
 from gazepose.training.optim import OptimConfig
+from gazepose.training.run_config import MAY_CHANGE, ONE_START, RunConfig, differing
 
 PLAIN_FLAGS = (tyro.conf.OmitArgPrefixes, tyro.conf.UseAppendAction)
 """flags without the name of their section; --rule may be given several times"""
@@ -69,66 +72,6 @@ class DataConfig(WindowConfig):
             raise ValueError("a stride is below 1 -> give 1 or more")
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"--limit {self.limit} -> give 1 or more rows")
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunConfig(LossConfig):
-    """One training run."""
-
-    train_on: Literal["train", "stills"] | None = None
-    """rows to train on; default: stills (embedded world) for gaze, else the training clips"""
-    allow_unknown_priors: bool = False
-    """train with --prior_head or --prior_landmark on data without this prior; it is then unknown for every face"""
-    epochs: int = 10
-    """how often every training row is used"""
-    batch_size: int = 64
-    """windows per step and process; the global size is printed"""
-    gradient_accumulation_steps: int = 1
-    """batches per optimiser step"""
-    checkpoint: Path | None = None
-    """start from these weights: one of our runs or checkpoint folders, or a published file"""
-    exp_path: Path | None = None
-    """run folder (--train_path); default: runs/<model>-<time>"""
-    resume: bool = False
-    """resume the run of --exp_path from its newest undamaged checkpoint, also mid-epoch"""
-    elastic: bool = False
-    """resume on another number of processes; each window is still used once per epoch, but results differ slightly"""
-    save_every: int | None = None
-    """also save after every so many steps"""
-    save_minutes: float = 15.0
-    """also save after so many minutes; 0: only at the end of an epoch and on a stop signal"""
-    seed: int = 0
-    """seed of all random numbers"""
-    mixed_precision: Literal["no", "fp16", "bf16"] | None = None
-    """precision of the model; default: that of `accelerate launch`"""
-    compile: bool = False
-    """torch.compile the model"""
-    sync_batchnorm: bool = False
-    """BatchNorm over the windows of all processes (GPUs only); off: each process uses its own windows"""
-    log_with: Literal["tensorboard", "wandb", "trackio"] | None = None
-    """also log to this tracker; metrics.jsonl is always written"""
-    expect_world: int | None = None
-    """refuse to run unless this many processes were started"""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("epochs", "batch_size", "gradient_accumulation_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"--{name} {getattr(self, name)} -> give 1 or more")
-        if not 0 <= self.seed < 1 << 63:
-            raise ValueError(f"--seed {self.seed} -> give 0 to 2**63 - 1")
-        if self.save_every is not None and self.save_every < 1:
-            raise ValueError(f"--save_every {self.save_every} -> give 1 or more steps")
-        if self.save_minutes < 0:
-            raise ValueError(f"--save_minutes {self.save_minutes} -> give minutes, or 0")
-        if self.resume and self.exp_path is None:
-            raise ValueError("--resume needs a run -> name its folder with --exp_path")
-        if self.elastic and not self.resume:
-            raise ValueError("--elastic works only with --resume -> add --resume, or leave --elastic out")
-
-    @property
-    def rows_of(self) -> str:
-        return self.train_on or ("stills" if self.task == "gaze" else "train")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,6 +151,8 @@ class InferConfig:
     """score every n-th position of a track; default: the checkpoint's for that split"""
     batch_size: int = 64
     """windows per batch and process"""
+    quality_scale: Scale | None = None
+    """fit the Gaussian to the Laplacian variance or to its log; given: use the imported p; default: the checkpoint's"""
     quality_from: Literal["train", "split"] | None = None
     """whose Gaussian fit turns quality into p: of train, or of the split that is scored; default: the checkpoint's"""
     num_workers: int | None = None
@@ -251,6 +196,54 @@ class InferConfig:
         rules = () if self.policy else trained.rule
         crops_from = self.crops_from or (None if self.data else trained.crops_from)
         return replace(trained, **given, rule=(*rules, *self.rule), crops_from=crops_from)
+
+
+def read_config(file: Path) -> tuple[TrainConfig, dict[str, Any]]:
+    """The flags of a run, without those of one start only (ONE_START), and all of its config.json.
+
+    Raises:
+        FileNotFoundError, ValueError: there is no such file, or it is damaged.
+    """
+    record = read_object(file, missing="name a run, or its config.json")
+    kinds = {"model": ModelFlags, "prepare": PrepareConfig, "data": DataConfig, "optim": OptimFlags, "run": RunConfig}
+    sections: dict[str, Any] = {name: from_json(kind, record.get(name), file) for name, kind in kinds.items()}
+    one_start = {name: getattr(RunConfig(), name) for name in ONE_START}
+    return TrainConfig(**{**sections, "run": replace(sections["run"], **one_start)}), record
+
+
+def source_of(given: Path | None, trained: DataConfig, record: Mapping[str, Any], file: Path) -> Source:
+    """The data set that was given, or the one of a run.
+
+    Args:
+        trained: the run's flags of data; record: all of its config.json, whose path is `file`.
+
+    Raises:
+        FileNotFoundError: it is not where it was.
+    """
+    data, root = given or trained.data, record.get("root")
+    if data is None:                             # the default may have changed since: Ego4D has come
+        default = find_source(None, trained.preset)
+        if not isinstance(root, str) or str(default.root) == root:
+            return default
+        data = Path(root)
+    if given is None and not data.is_dir():
+        raise FileNotFoundError(f"{data}: no such folder, but {file} names it as its data set -> give the data set's "
+                                "place now with --data")
+    return find_source(data, trained.preset)
+
+
+def check_resumed(folder: Path, before: TrainConfig, now: TrainConfig) -> None:
+    """Refuse to resume a run with other flags than it has, except those in MAY_CHANGE.
+
+    Raises:
+        ValueError: naming them.
+    """
+    differing_flags = differing(asdict(before), asdict(now))
+    refused = {name: values for name, values in differing_flags.items() if name not in MAY_CHANGE}
+    if refused:
+        text = ", ".join(f"--{name} {new}, but the run has {old}" for name, (old, new) in refused.items())
+        raise ValueError(f"{folder}: {text} -> leave these flags out to resume it, or start a new run: --config "
+                         f"{folder} instead of --resume --exp_path {folder}")
 
 
 def train_defaults(first: TrainConfig, embedded: bool, gpu: bool) -> TrainConfig:
@@ -301,11 +294,21 @@ def parse(kind: type[Config], args: Sequence[str] | None = None, default: Config
 def parse_train(args: Sequence[str] | None = None) -> tuple[TrainConfig, Source]:
     """Flags of training and the data set they mean; --help shows the defaults that hold here and now."""
     args = list(sys.argv[1:] if args is None else args)
-    # read twice: the data set, the model and the task decide the defaults of the other flags
+    # read twice: the run, or the data set, the model and the task decide the defaults of the other flags
     first = parse(TrainConfig, [arg for arg in args if arg not in ("-h", "--help")])
-    source = find_source(first.data.data, first.data.preset)
     args, _ = translate(args, "train")                               # its notes are on the terminal already
-    config = parse(TrainConfig, args, train_defaults(first, source.preset is not None, torch.cuda.is_available()))
+    run = first.run.exp_path if first.run.resume else first.run.config
+    file = run / CONFIG if run is not None and run.is_dir() else run
+    if file is None or (first.run.resume and not file.exists()):     # RunLog says what is wrong with such a run
+        source = find_source(first.data.data, first.data.preset)
+        config = parse(TrainConfig, args, train_defaults(first, source.preset is not None, torch.cuda.is_available()))
+    else:
+        before, record = read_config(file)
+        config = parse(TrainConfig, args, before)
+        if first.run.resume:
+            check_resumed(file.parent, before, config)
+        source = source_of(first.data.data, config.data, record if config.data.preset == before.data.preset else {},
+                           file)
     data = config.data
     if data.cache_features and (data.flip or data.random_crop):
         raise ValueError("--cache_features with --flip or --random_crop: features are made from whole, "

@@ -105,8 +105,10 @@ def test_the_chain_goes_from_two_runs_scored_with_their_mirrors_to_a_submission(
 def test_the_newest_run_makes_a_submission_of_every_face(work):
     said = ran(str(ROOT / "infer.py"), "--split", "test", "--to-json", "--quality_from", "split", cwd=work)
     crops = list((work / "world" / "videos_challenge").rglob("*.jpg"))
-    made = json.loads((work / "runs" / "two" / "pred" / "test" / "submission.json").read_text())
-    assert len(made["results"]) == len(crops) and f"submission checked, {len(crops)} faces" in said
+    made = Path(re.search(r"submission checked, (\d+) faces -> (.*)", said)[2])
+    assert re.fullmatch(r"runs/two/pred-world-[0-9a-f]{8}/test/submission.json", str(made))    # another quality fit
+    assert len(json.loads((work / made).read_text())["results"]) == len(crops)
+    assert f"submission checked, {len(crops)} faces" in said
     assert re.search(r"test: mAP 0\.\d{3}", said)                        # the embedded world knows its test labels
 
 

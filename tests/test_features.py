@@ -321,6 +321,7 @@ def test_the_commands_train_and_score_on_features(tiny_world, tmp_path):
             shutil.rmtree(tmp_path / "world" / "prepared" / "clean-32" / "val" / "features")
         code, said = warm.python(str(ROOT / "infer.py"), "--split", "val", "--stride", "2", *flags, cwd=tmp_path)
         assert code == 0 and ((line in said) if line else ("features" not in said)), said
-        with open(tmp_path / "runs" / "one" / "pred" / "val" / "pred.csv") as file:
+        (table,) = (tmp_path / "runs" / "one").glob("pred-world-*/val/pred.csv")
+        with open(table) as file:
             scores.append([float(row["score"]) for row in csv.DictReader(file)])
     assert scores[0] == scores[1] and scores[2] == pytest.approx(scores[0], abs=1e-3)

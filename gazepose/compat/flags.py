@@ -152,7 +152,7 @@ def translate(args: Sequence[str], program: Literal["train", "infer"]) -> tuple[
         if "exp_path" in given:
             left_out["train_path"] = "a run has one folder, that of --exp_path"
     rest, notes, dropping = [], [], False
-    for arg in _with_rules(args):
+    for arg in _spelt_out(args):
         name = _name(arg)
         if name is not None and name in instead:
             raise ValueError(f"--{name}: {instead[name]}")
@@ -167,10 +167,15 @@ def translate(args: Sequence[str], program: Literal["train", "infer"]) -> tuple[
     return rest, notes
 
 
-def _with_rules(args: Sequence[str]) -> Iterator[str]:
-    """The same arguments, with --max_gap 30, --end_inclusive and --no_drop_outside as --rule NAME=VALUE."""
+def _spelt_out(args: Sequence[str]) -> Iterator[str]:
+    """The same arguments, with --max_gap 30, --end_inclusive and --no_drop_outside as --rule NAME=VALUE, and --resume
+    RUN as --resume --exp_path RUN."""
     arguments = iter(args)
+    before = ""
     for arg in arguments:
+        if before == "--resume" and not arg.startswith("-"):
+            yield "--exp_path"
+        before = arg
         name = _name(arg) or ""
         rule = name.removeprefix("no_")
         if rule not in RULES:

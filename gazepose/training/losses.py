@@ -35,8 +35,9 @@ class LossConfig:
             raise ValueError("--gaze_loss, --label_loss or --weights is not a finite number -> give finite numbers")
         if self.label_weight <= 0 and self.gaze_weight <= 0:
             raise ValueError("--label_loss 0 --gaze_loss 0: nothing can be learned -> give one a weight above 0")
-        if self.weights is not None and min(self.weights) < 0:
-            raise ValueError(f"--weights {self.weights} -> give two weights of 0 or more")
+        if self.weights is not None and not min(self.weights) >= 0 < max(self.weights):
+            raise ValueError(f"--weights {self.weights[0]} {self.weights[1]} -> give two weights of 0 or more, at "
+                             "least one of them above 0: otherwise nothing is learnt")
 
     @property
     def gaze_weight(self) -> float:
