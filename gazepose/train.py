@@ -165,7 +165,7 @@ def train(config: TrainConfig, source: Source, accelerator: Accelerator, log: Ru
         raise
     accelerator.wait_for_everyone()
     accelerator.end_training()
-    check_learning(progress, accelerator)
+    check_learning(progress, accelerator, log.folder)
     reached = f"{progress.best_mAP:.3f}" if progress.best_mAP >= 0 else "none, the newest"
     accelerator.print(f"best val_mAP={reached}, weights in {log.folder / checkpoint.BEST}")
 
@@ -195,7 +195,7 @@ def check_same_data(log: RunLog, record: dict[str, Any]) -> None:
                          f"from its weights: --config {log.folder} --checkpoint {log.folder}")
 
 
-def check_learning(progress: Progress, accelerator: Accelerator) -> None:
+def check_learning(progress: Progress, accelerator: Accelerator, folder: Path) -> None:
     """Say how many steps were skipped at the end of a training.
 
     Raises:
@@ -203,7 +203,7 @@ def check_learning(progress: Progress, accelerator: Accelerator) -> None:
     """
     if progress.skipped == progress.step:
         raise ValueError(f"all {progress.step} steps were skipped, because the gradient was not finite, so nothing was "
-                         "learnt -> lower --lr, set --clip 1, or give --mixed_precision no")
+                         f"learnt -> start a new run with a lower --lr or with --clip 1: --config {folder}")
     if progress.skipped:
         accelerator.print(f"skipped {progress.skipped} of {progress.step} steps: the gradient was not finite")
 

@@ -183,10 +183,12 @@ def test_a_run_whose_steps_were_all_skipped_does_not_finish(rig):
     run = rig.run("skipped", *SHORT, ends=1, fault=("not_finite",))
     assert "all 2 steps were skipped, because the gradient was not finite" in run.log()
     assert run.status()["state"] == "failed"
+    assert f"a new run with a lower --lr or with --clip 1: --config {run.folder}" in run.log()
+    assert parse_train(["--config", str(run.folder), "--clip", "1"])[0].optim.clip == 1
     lines: list[str] = []
     accelerator: Any = SimpleNamespace(print=lines.append)
-    train.check_learning(Progress(step=9, skipped=2), accelerator)
-    train.check_learning(Progress(step=9), accelerator)
+    train.check_learning(Progress(step=9, skipped=2), accelerator, run.folder)
+    train.check_learning(Progress(step=9), accelerator, run.folder)
     assert lines == ["skipped 2 of 9 steps: the gradient was not finite"]
 
 

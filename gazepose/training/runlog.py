@@ -187,7 +187,7 @@ class RunLog:
         self.skipped = self.skipped + 1 if step.skipped else 0
         if self.skipped == MAX_SKIPPED:
             raise ValueError(f"step {step.step + 1}: the gradient was not finite for {MAX_SKIPPED} steps in a row -> "
-                             "lower --lr or set --clip 1, and --resume from the last checkpoint")
+                             f"start a new run with a lower --lr or with --clip 1: --config {self.folder}")
 
     def validation(self, step: int, epoch: int, result: Mapping[str, Any], baselines: Mapping[str, Any]) -> None:
         """Record a validation after so many steps and epochs, with the baselines that need no model."""
