@@ -62,7 +62,7 @@ from gazepose.training.feature_cache import cache_features
 from gazepose.training.learnt_from import LearntFrom, learnt_from
 from gazepose.training.optim import make_optimizer
 from gazepose.training.run_config import flags_of
-from gazepose.training.runlog import RunLog, check_tracker, device_name, versions, world_line
+from gazepose.training.runlog import RunLog, check_tracker, device_name, launched, versions, world_line
 
 
 @record                                                 # the launcher shows the traceback
@@ -77,9 +77,9 @@ def main() -> None:
         log_with=run.log_with, project_dir=folder)
     accelerator.print(world_line(accelerator, run.batch_size))
     check_processes(accelerator, run.expect_world, run.sync_batchnorm, run.gradient_accumulation_steps)
-    check_same_program(config)
+    check_same_program(config, accelerator)
     log = RunLog(from_main(accelerator, lambda: folder), accelerator)     # one clock names the folder for all processes
-    record = {**asdict(config), "root": str(source.root), "world_size": accelerator.num_processes}
+    record = {**asdict(config), "root": str(source.root), **launched(accelerator)}
     with log.running(run.resume, record) as stop:
         train(config, source, accelerator, log, stop)
 
@@ -170,7 +170,7 @@ def train(config: TrainConfig, source: Source, accelerator: Accelerator, log: Ru
     accelerator.print(f"best val_mAP={reached}, weights in {log.folder / checkpoint.BEST}")
 
 
-def check_same_program(config: TrainConfig) -> None:
+def check_same_program(config: TrainConfig, accelerator: Accelerator) -> None:
     """Compare flags and code of all processes. The data set may lie elsewhere on each machine; `open_splits` compares
     its content.
 
@@ -178,7 +178,7 @@ def check_same_program(config: TrainConfig) -> None:
         ValueError: naming what differs.
     """
     flags = {f"--{name}": value for name, value in flags_of(asdict(config)).items() if name != "data"}
-    check_alike(lambda value: gather_object([value]), "flags or code", {**flags, **versions()},
+    check_alike(lambda value: gather_object([value]), "flags or code", {**flags, **launched(accelerator), **versions()},
                 "start the same command with the same code on every machine")
 
 
@@ -321,7 +321,7 @@ def config_record(config: TrainConfig, source: Source, data: Splits, weights: tu
             "fingerprint": {"train": data.train_index.facts["fingerprint"],
                             "val": data.val_index.facts["fingerprint"]},
             "learnt_from": fields(learnt), "changes": earlier.get("changes", []),
-            "versions": versions(), "command": " ".join(sys.argv), "world_size": accelerator.num_processes,
+            "versions": versions(), "command": " ".join(sys.argv), **launched(accelerator),
             "device": accelerator.device.type, "device_name": device_name(accelerator)}
 
 

@@ -9,6 +9,8 @@ from typing import Any, Literal
 from gazepose.training.losses import LossConfig
 
 SECTIONS = ("model", "prepare", "data", "optim", "run")              # of config.json
+LAUNCHED = ("world_size", "precision")
+"""entries of config.json that the launcher decides"""
 ONE_START = ("exp_path", "resume", "elastic", "expect_world", "config")
 """flags that concern one start of a run, not the run"""
 MAY_CHANGE = ("epochs", "save_every", "save_minutes", "num_workers", "log_with", "compile", "data", "data_disk",
@@ -95,6 +97,6 @@ def differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, 
 
 
 def flags_of(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The flags of all sections by name, and the number of processes."""
+    """The flags of all sections by name, and what the launcher decides."""
     flags = {name: value for section in SECTIONS for name, value in record.get(section, {}).items()}
-    return {**flags, "world_size": record["world_size"]} if "world_size" in record else flags
+    return {**flags, **{name: record[name] for name in LAUNCHED if name in record}}

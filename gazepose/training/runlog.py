@@ -71,6 +71,11 @@ def world_line(accelerator: Accelerator, batch_size: int) -> str:
             f"{accelerator.mixed_precision}, {batch_size} windows per process and step, {batch_size * count} in all")
 
 
+def launched(accelerator: Accelerator) -> dict[str, Any]:
+    """What the launcher decides, for config.json."""
+    return {"world_size": accelerator.num_processes, "precision": accelerator.mixed_precision}
+
+
 def device_name(accelerator: Accelerator) -> str:
     """The GPU by its name, or how many cores this process may use."""
     if accelerator.device.type == "cuda":
