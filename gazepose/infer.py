@@ -136,7 +136,7 @@ def main() -> None:
     if (label >= 0).any():
         result = evaluate(label, scores.score)
         write_json(folder / split / f"metrics{partial}.json", result)
-        print(f"{split}: {metrics_line(result)}")
+        print(f"{split}: {metrics_line(result)}" + (f"  no mAP: {result['reason']}" if result["reason"] else ""))
     if config.to_json and split == "test":
         submission = table.with_name(f"submission{partial}.json")
         csv_to_json(table, submission)

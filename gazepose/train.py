@@ -71,6 +71,8 @@ def main() -> None:
     config, source = parse_train()
     run = config.run
     check_tracker(run.log_with)
+    if run.checkpoint and not run.resume and not run.checkpoint.is_file():
+        checkpoint.weights_folder(run.checkpoint)                        # an error before hours of preparation
     folder = run.exp_path or Path("runs") / f"{config.model.model}-{datetime.now():%Y%m%d-%H%M%S}"
     accelerator = start_accelerator(
         mixed_precision=run.mixed_precision, gradient_accumulation_steps=run.gradient_accumulation_steps,
@@ -118,7 +120,7 @@ def train(config: TrainConfig, source: Source, accelerator: Accelerator, log: Ru
     progress = Progress(world_size=accelerator.num_processes)
     record = config_record(config, source, data, weights, learnt, log.earlier, accelerator)
     if resumed is not None:
-        check_same_data(log, record)
+        check_same_data(log, record, resumed)
         progress = checkpoint.resume(resumed, model, optimizer, accelerator.scaler, accelerator.num_processes,
                                      run.elastic)
         data.order.epoch = progress.epoch
@@ -179,10 +181,10 @@ def check_same_program(config: TrainConfig, accelerator: Accelerator) -> None:
     """
     flags = {f"--{name}": value for name, value in flags_of(asdict(config)).items() if name != "data"}
     check_alike(lambda value: gather_object([value]), "flags or code", {**flags, **launched(accelerator), **versions()},
-                "start the same command with the same code on every machine")
+                "start the same command with the same code on every machine; to resume, all must see the run's folder")
 
 
-def check_same_data(log: RunLog, record: dict[str, Any]) -> None:
+def check_same_data(log: RunLog, record: dict[str, Any], resumed: Path) -> None:
     """Refuse to resume a run on other data than it had.
 
     Raises:
@@ -192,7 +194,7 @@ def check_same_data(log: RunLog, record: dict[str, Any]) -> None:
     if differing := [split for split, value in record["fingerprint"].items() if had.get(split) != value]:
         raise ValueError(f"{record['root']}: the prepared {' and '.join(differing)} data differ from those that "
                          f"{log.folder} was trained on -> bring the old data back (--data FOLDER), or start a new run "
-                         f"from its weights: --config {log.folder} --checkpoint {log.folder}")
+                         f"from its weights: --config {log.folder} --checkpoint {resumed}")
 
 
 def check_learning(progress: Progress, accelerator: Accelerator, folder: Path) -> None:
@@ -245,7 +247,7 @@ def open_splits(config: TrainConfig, source: Source, accelerator: Accelerator, p
                     "give every machine the same videos and priors; delete this folder where it is wrong")
     if not len(train_rows) and run.label_weight > 0:
         raise ValueError(f"{train_index.folder}: none of its {len(train_index)} faces has a label -> add labels to "
-                         f"the annotations of {run.rows_of}, or train on faces with known gaze (--task gaze)")
+                         f"the annotations of {run.rows_of}, and start again")
     if run.gaze_weight > 0 and run.label_weight <= 0 and not np.isfinite(train_index.gaze[train_rows]).any():
         raise ValueError(f"{train_index.folder}: the gaze of none of its faces is known, so nothing can be learnt "
                          "-> train on labels (--task lam), or on an embedded world")

@@ -1,6 +1,7 @@
 """A run knows itself: its flags, its data, what its weights have learnt from, and which predictions are its own."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -108,6 +109,11 @@ def test_another_run_starts_with_the_flags_of_a_run_as_defaults(run):
         parse_train(["--resume", "--exp_path", str(run), "--config", str(run)])
 
 
+def test_a_start_that_is_not_there_is_named_before_any_data(rig):
+    run = rig.run("no start", "--checkpoint", "runs/gone", ends=1, fault=("fail_at_once",))
+    assert "runs/gone: neither a checkpoint" in run.log() and not run.folder.exists()
+
+
 def test_what_concerns_one_start_is_not_inherited(tmp_path, run):
     record = config_of(run)
     record["run"] |= {"resume": True, "elastic": True, "expect_world": 4}
@@ -141,6 +147,8 @@ def test_a_run_is_not_resumed_on_other_data(rig, run, index_of):
     text = resumed(other, copy, "--epochs", "2", ends=1)
     assert "the prepared train and val data differ from those that" in text and "--data FOLDER" in text
     assert (copy / "config.json").read_bytes() == before
+    remedy = re.search(r"--config (.*) --checkpoint (.*)", text)
+    other.run("on other data", "--config", remedy[1], "--checkpoint", remedy[2])
     resumed(rig, copy, "--epochs", "2")
 
 
