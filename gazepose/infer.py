@@ -114,8 +114,9 @@ def main() -> None:
     # ---- files
     label = (load_test_labels(source.root, index) if split == "test" else index.label)[rows]
     home, weights = config.exp_path or run, start if start.is_file() else checkpoint.weights_folder(start)
-    settings = {"stride": stride, "gaussian_drop": windows.gaussian_drop, "quality_scale": windows.quality_scale,
-                "quality_from": windows.quality_from}
+    settings: dict[str, Any] = {"stride": stride, "gaussian_drop": windows.gaussian_drop}
+    if windows.gaussian_drop:
+        settings |= {"quality_scale": windows.quality_scale, "quality_from": windows.quality_from}
     other = {name: value for name, value in settings.items() if value != {**vars(data), "stride": own_stride}[name]}
     if not own_data:
         other["data"] = str(index.folder.parent.resolve())

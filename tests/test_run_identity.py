@@ -18,6 +18,8 @@ from gazepose.config import TrainConfig, parse, parse_train, read_config, source
 from gazepose.evaluation.predictions import predictions_folder, write_about
 from gazepose.infer import is_own_data
 from gazepose.io import read_object, write_json
+from gazepose.report import tables
+from gazepose.report.records import read_records
 from gazepose.source import Source
 from gazepose.training import checkpoint, runlog
 from gazepose.training.checkpoint import Progress
@@ -254,6 +256,8 @@ WORLD = LearntFrom(rendered=("embedded world tiny, seed 0",))
 def test_a_checkpoint_says_what_it_has_learnt_from(rig, run):
     assert learnt_from(config_of(run), run) == WORLD
     next_run = rig.run("second", *SHORT, "--checkpoint", str(run)).folder
+    shown = dict(tables.facts(read_records(run)))["learnt from"]
+    assert shown == "rendered: embedded world tiny, seed 0"
     learnt = learnt_from(config_of(checkpoint.weights_folder(next_run)), next_run)
     assert learnt == WORLD + LearntFrom(start=(str(run),))
     older = {name: value for name, value in config_of(run).items() if name != "learnt_from"}
