@@ -1,18 +1,17 @@
 """The flags of training and inference: dataclasses whose strings are the help; their defaults; parsing.
 
-A section lives beside its owner (ModelConfig in models/gazepose.py, OptimConfig in training/optim.py, PrepareConfig in
-data/prepare.py, the guide's flags in compat/flags.py); the rest is here.
+A section lives beside its owner (ModelConfig in models/gazepose.py, OptimConfig and RunConfig in training/,
+PrepareConfig in data/prepare.py, the guide's flags in compat/flags.py); the rest is here.
 """
 
 import dataclasses
-import math
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -23,10 +22,14 @@ from gazepose.data.clip_files import CropsFrom
 from gazepose.data.index import Index
 from gazepose.data.prepare import Disk, PrepareConfig
 from gazepose.data.quality import Scale
+from gazepose.data.windows import WindowConfig
+from gazepose.io import read_object
 from gazepose.models.gazepose import ModelConfig, ModelName
 from gazepose.source import Source, find_source
 from gazepose.text import printable
+from gazepose.training.checkpoint import CONFIG, from_json
 from gazepose.training.optim import OptimConfig
+from gazepose.training.run_config import MAY_CHANGE, ONE_START, RunConfig, differing
 
 PLAIN_FLAGS = (tyro.conf.OmitArgPrefixes, tyro.conf.UseAppendAction)
 """flags without the name of their section; --rule may be given several times"""
@@ -40,7 +43,7 @@ LEARNING_RATES = {"GazePose": 1e-4, "GazeLSTM": 5e-5, "BaselineLSTM": 5e-4, "Fac
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig:
+class DataConfig(WindowConfig):
     """Which rows, and how they become windows."""
 
     data: Path | None = None
@@ -53,19 +56,8 @@ class DataConfig:
     """score every n-th position of a validation track"""
     test_stride: int = 1
     """score every n-th crop of a test track; inference takes it from the checkpoint"""
-    windows_per_segment: int = 8
-    """how many neighbouring training windows share decoded frames, flip and crop; 1: windows share nothing, as always
-    with --behaviour published"""
-    gaussian_drop: Annotated[bool, tyro.conf.arg(aliases=["--Gaussiandrop"])] = False
-    """Gaussian Temporal Dropout: drop neighbouring frames of low quality"""
-    quality_scale: Scale = "variance"
-    """fit the Gaussian to the Laplacian variance (as published) or to its log; given: no fit, use the imported p"""
     quality_from: Literal["train", "split"] = "train"
     """whose Gaussian fit turns quality into p in validation and test: of train, or of the split that is scored"""
-    flip: bool = True
-    """mirror half of the training segments, with their priors"""
-    random_crop: bool = True
-    """crop training segments at random (80 to 100 % of the area), together with their landmarks"""
     cache_features: bool = False
     """with --freeze_backbone: compute the backbone's features of each crop once and store them in the prepared folder's
     features/ (you may delete it), and train and score from them. Features are made from whole, unmirrored crops, so
@@ -76,91 +68,11 @@ class DataConfig:
     """loader processes of each training process; 0: batches are loaded in the training process"""
 
     def __post_init__(self) -> None:
-        if min(self.train_stride, self.val_stride, self.test_stride, self.windows_per_segment) < 1:
-            raise ValueError("a stride or --windows_per_segment is below 1 -> give 1 or more")
+        super().__post_init__()
+        if min(self.train_stride, self.val_stride, self.test_stride) < 1:
+            raise ValueError("a stride is below 1 -> give 1 or more")
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"--limit {self.limit} -> give 1 or more rows")
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunConfig:
-    """One training run."""
-
-    task: Literal["lam", "gaze"] = "lam"
-    """lam: does the person look at the camera wearer; gaze: where does the person look (pre-training)"""
-    gaze_loss: float | None = None
-    """weight of the gaze loss, over rows whose gaze is known; default: 0 for lam, 1 for gaze"""
-    label_loss: float | None = None
-    """weight of the label loss; default: 1 for lam, 0 for gaze"""
-    train_on: Literal["train", "stills"] | None = None
-    """rows to train on; default: stills (embedded world) for gaze, else the training clips"""
-    allow_unknown_priors: bool = False
-    """train with --prior_head or --prior_landmark on data without this prior; it is then unknown for every face"""
-    weights: tuple[float, float] | None = None
-    """class weights of not looking and looking; default: from the training labels"""
-    epochs: int = 10
-    """how often every training row is used"""
-    batch_size: int = 64
-    """windows per step and process; the global size is printed"""
-    gradient_accumulation_steps: int = 1
-    """batches per optimiser step"""
-    checkpoint: Path | None = None
-    """start from these weights: one of our runs or checkpoint folders, or a published file"""
-    exp_path: Annotated[Path | None, tyro.conf.arg(aliases=["--train_path"])] = None
-    """run folder; default: runs/<model>-<time>"""
-    resume: bool = False
-    """resume the run of --exp_path from its newest undamaged checkpoint, also mid-epoch"""
-    elastic: bool = False
-    """resume on another number of processes; each window is still used once per epoch, but results differ slightly"""
-    save_every: int | None = None
-    """also save after every so many steps"""
-    save_minutes: float = 15.0
-    """also save after so many minutes; 0: only at the end of an epoch and on a stop signal"""
-    seed: int = 0
-    """seed of all random numbers"""
-    mixed_precision: Literal["no", "fp16", "bf16"] | None = None
-    """precision of the model; default: that of `accelerate launch`"""
-    compile: bool = False
-    """torch.compile the model"""
-    sync_batchnorm: bool = False
-    """BatchNorm over the windows of all processes (GPUs only); off: each process uses its own windows"""
-    log_with: Literal["tensorboard", "wandb", "trackio"] | None = None
-    """also log to this tracker; metrics.jsonl is always written"""
-    expect_world: int | None = None
-    """refuse to run unless this many processes were started"""
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "gradient_accumulation_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"--{name} {getattr(self, name)} -> give 1 or more")
-        if not 0 <= self.seed < 1 << 63:
-            raise ValueError(f"--seed {self.seed} -> give 0 to 2**63 - 1")
-        if not all(math.isfinite(weight) for weight in (self.gaze_weight, self.label_weight, *(self.weights or ()))):
-            raise ValueError("--gaze_loss, --label_loss or --weights is not a finite number -> give finite numbers")
-        if self.label_weight <= 0 and self.gaze_weight <= 0:
-            raise ValueError("--label_loss 0 --gaze_loss 0: nothing can be learned -> give one a weight above 0")
-        if self.weights is not None and min(self.weights) < 0:
-            raise ValueError(f"--weights {self.weights} -> give two weights of 0 or more")
-        if self.save_every is not None and self.save_every < 1:
-            raise ValueError(f"--save_every {self.save_every} -> give 1 or more steps")
-        if self.save_minutes < 0:
-            raise ValueError(f"--save_minutes {self.save_minutes} -> give minutes, or 0")
-        if self.resume and self.exp_path is None:
-            raise ValueError("--resume needs a run -> name its folder with --exp_path")
-        if self.elastic and not self.resume:
-            raise ValueError("--elastic works only with --resume -> add --resume, or leave --elastic out")
-
-    @property
-    def gaze_weight(self) -> float:
-        return self.gaze_loss if self.gaze_loss is not None else float(self.task == "gaze")
-
-    @property
-    def label_weight(self) -> float:
-        return self.label_loss if self.label_loss is not None else float(self.task == "lam")
-
-    @property
-    def rows_of(self) -> str:
-        return self.train_on or ("stills" if self.task == "gaze" else "train")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,14 +144,16 @@ class InferConfig:
     """shards: prepared crops; video: cut out of the clips while they are scored; default: as in training"""
     decoder: Literal["decord", "pyav"] | None = None
     """library that reads the videos; default: as in training"""
-    gaussian_drop: Annotated[bool, tyro.conf.arg(aliases=["--Gaussiandrop"])] = False
-    """Gaussian Temporal Dropout, also if the checkpoint was trained without it"""
+    gaussian_drop: bool = False
+    """Gaussian Temporal Dropout (--Gaussiandrop), also if the checkpoint was trained without it"""
     allow_unknown_priors: bool = False
     """score with a model that uses priors on data without them; they are then unknown for every face"""
     stride: int | None = None
     """score every n-th position of a track; default: the checkpoint's for that split"""
     batch_size: int = 64
     """windows per batch and process"""
+    quality_scale: Scale | None = None
+    """fit the Gaussian to the Laplacian variance or to its log; given: use the imported p; default: the checkpoint's"""
     quality_from: Literal["train", "split"] | None = None
     """whose Gaussian fit turns quality into p: of train, or of the split that is scored; default: the checkpoint's"""
     num_workers: int | None = None
@@ -283,6 +197,54 @@ class InferConfig:
         rules = () if self.policy else trained.rule
         crops_from = self.crops_from or (None if self.data else trained.crops_from)
         return replace(trained, **given, rule=(*rules, *self.rule), crops_from=crops_from)
+
+
+def read_config(file: Path) -> tuple[TrainConfig, dict[str, Any]]:
+    """The flags of a run, without those of one start only (ONE_START), and all of its config.json.
+
+    Raises:
+        FileNotFoundError, ValueError: there is no such file, or it is damaged.
+    """
+    record = read_object(file, missing="name a run, or its config.json")
+    kinds = {"model": ModelFlags, "prepare": PrepareConfig, "data": DataConfig, "optim": OptimFlags, "run": RunConfig}
+    sections: dict[str, Any] = {name: from_json(kind, record.get(name), file) for name, kind in kinds.items()}
+    one_start = {name: getattr(RunConfig(), name) for name in ONE_START}
+    return TrainConfig(**{**sections, "run": replace(sections["run"], **one_start)}), record
+
+
+def source_of(given: Path | None, trained: DataConfig, record: Mapping[str, Any], file: Path) -> Source:
+    """The data set that was given, or the one of a run.
+
+    Args:
+        trained: the run's flags of data; record: all of its config.json, whose path is `file`.
+
+    Raises:
+        FileNotFoundError: it is not where it was.
+    """
+    data, root = given or trained.data, record.get("root")
+    if data is None:                             # the default may have changed since: Ego4D has come
+        default = find_source(None, trained.preset)
+        if not isinstance(root, str) or str(default.root) == root:
+            return default
+        data = Path(root)
+    if given is None and not data.is_dir():
+        raise FileNotFoundError(f"{data}: no such folder, but {file} names it as its data set -> give the data set's "
+                                "place now with --data")
+    return find_source(data, trained.preset)
+
+
+def check_resumed(folder: Path, before: TrainConfig, now: TrainConfig) -> None:
+    """Refuse to resume a run with other flags than it has, except those in MAY_CHANGE.
+
+    Raises:
+        ValueError: naming them.
+    """
+    differing_flags = differing(asdict(before), asdict(now))
+    refused = {name: values for name, values in differing_flags.items() if name not in MAY_CHANGE}
+    if refused:
+        text = ", ".join(f"--{name} {new}, but the run has {old}" for name, (old, new) in refused.items())
+        raise ValueError(f"{folder}: {text} -> leave these flags out to resume it, or start a new run: --config "
+                         f"{folder} instead of --resume --exp_path {folder}")
 
 
 def train_defaults(first: TrainConfig, embedded: bool, gpu: bool) -> TrainConfig:
@@ -333,11 +295,21 @@ def parse(kind: type[Config], args: Sequence[str] | None = None, default: Config
 def parse_train(args: Sequence[str] | None = None) -> tuple[TrainConfig, Source]:
     """Flags of training and the data set they mean; --help shows the defaults that hold here and now."""
     args = list(sys.argv[1:] if args is None else args)
-    # read twice: the data set, the model and the task decide the defaults of the other flags
+    # read twice: the run, or the data set, the model and the task decide the defaults of the other flags
     first = parse(TrainConfig, [arg for arg in args if arg not in ("-h", "--help")])
-    source = find_source(first.data.data, first.data.preset)
     args, _ = translate(args, "train")                               # its notes are on the terminal already
-    config = parse(TrainConfig, args, train_defaults(first, source.preset is not None, torch.cuda.is_available()))
+    run = first.run.exp_path if first.run.resume else first.run.config
+    file = run / CONFIG if run is not None and run.is_dir() else run
+    if file is None or (first.run.resume and not file.exists()):     # RunLog says what is wrong with such a run
+        source = find_source(first.data.data, first.data.preset)
+        config = parse(TrainConfig, args, train_defaults(first, source.preset is not None, torch.cuda.is_available()))
+    else:
+        before, record = read_config(file)
+        config = parse(TrainConfig, args, before)
+        if first.run.resume:
+            check_resumed(file.parent, before, config)
+        source = source_of(first.data.data, config.data, record if config.data.preset == before.data.preset else {},
+                           file)
     data = config.data
     if data.cache_features and (data.flip or data.random_crop):
         raise ValueError("--cache_features with --flip or --random_crop: features are made from whole, "

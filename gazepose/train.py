@@ -15,6 +15,7 @@ end_with_launcher()                                     # before the slow import
 import math
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import asdict as fields
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -24,6 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import nn
 from torch.distributed.elastic.multiprocessing.errors import record
 from torch.utils.data import DataLoader
@@ -48,12 +50,19 @@ from gazepose.processes import Processes
 from gazepose.source import Source, chosen_rows
 from gazepose.training import checkpoint
 from gazepose.training.checkpoint import Progress
-from gazepose.training.distributed import check_processes, from_main, share_preparation, start_accelerator
+from gazepose.training.distributed import (
+    check_alike,
+    check_processes,
+    from_main,
+    share_preparation,
+    start_accelerator,
+)
 from gazepose.training.engine import predict, train_steps
 from gazepose.training.feature_cache import cache_features
-from gazepose.training.losses import LossRule
+from gazepose.training.learnt_from import LearntFrom, learnt_from
 from gazepose.training.optim import make_optimizer
-from gazepose.training.runlog import RunLog, device_name, versions, world_line
+from gazepose.training.run_config import flags_of
+from gazepose.training.runlog import RunLog, check_tracker, device_name, launched, versions, world_line
 
 
 @record                                                 # the launcher shows the traceback
@@ -61,14 +70,19 @@ from gazepose.training.runlog import RunLog, device_name, versions, world_line
 def main() -> None:
     config, source = parse_train()
     run = config.run
+    check_tracker(run.log_with)
+    if run.checkpoint and not run.resume and not run.checkpoint.is_file():
+        checkpoint.weights_folder(run.checkpoint)                        # an error before hours of preparation
     folder = run.exp_path or Path("runs") / f"{config.model.model}-{datetime.now():%Y%m%d-%H%M%S}"
     accelerator = start_accelerator(
         mixed_precision=run.mixed_precision, gradient_accumulation_steps=run.gradient_accumulation_steps,
         log_with=run.log_with, project_dir=folder)
     accelerator.print(world_line(accelerator, run.batch_size))
-    check_processes(accelerator, run.expect_world, run.sync_batchnorm)
+    check_processes(accelerator, run.expect_world, run.sync_batchnorm, run.gradient_accumulation_steps)
+    check_same_program(config, accelerator)
     log = RunLog(from_main(accelerator, lambda: folder), accelerator)     # one clock names the folder for all processes
-    with log.running(run.resume) as stop:
+    record = {**asdict(config), "root": str(source.root), **launched(accelerator)}
+    with log.running(run.resume, record) as stop:
         train(config, source, accelerator, log, stop)
 
 
@@ -80,7 +94,7 @@ def train(config: TrainConfig, source: Source, accelerator: Accelerator, log: Ru
     data = open_splits(config, source, accelerator, processes)
     label = data.train_index.label[data.train_rows]
     weights = run.weights or (class_weights(label) if run.label_weight > 0 else (1.0, 1.0))
-    loss = LossRule(weights, run.label_weight, run.gaze_weight)
+    loss = run.rule(weights)
     accelerator.print(f"data: {source.root}, {len(data.train_rows)} training and {len(data.val_rows)} validation "
                       f"windows, class weights {weights[0]:.3f} {weights[1]:.3f}")
 
@@ -88,8 +102,9 @@ def train(config: TrainConfig, source: Source, accelerator: Accelerator, log: Ru
     resumed = find_checkpoint(log.folder, accelerator) if run.resume else None
     torch.manual_seed(run.seed)
     model = build_model(config.model).to(memory_format=torch.channels_last)
+    learnt = learnt_from(log.earlier, log.folder)
     if resumed is None:
-        initial_weights(model, config, source, log.folder, accelerator)
+        learnt = initial_weights(model, config, source, log.folder, accelerator)
     if run.sync_batchnorm:
         model = sync_batchnorm(model)
     frames: Any = model.frames
@@ -103,7 +118,9 @@ def train(config: TrainConfig, source: Source, accelerator: Accelerator, log: Ru
 
     # ---- resume, also mid-epoch
     progress = Progress(world_size=accelerator.num_processes)
+    record = config_record(config, source, data, weights, learnt, log.earlier, accelerator)
     if resumed is not None:
+        check_same_data(log, record, resumed)
         progress = checkpoint.resume(resumed, model, optimizer, accelerator.scaler, accelerator.num_processes,
                                      run.elastic)
         data.order.epoch = progress.epoch
@@ -115,8 +132,7 @@ def train(config: TrainConfig, source: Source, accelerator: Accelerator, log: Ru
     if config.data.cache_features:
         accelerator.print("features: of whole, unmirrored crops, so --flip and --random_crop are off")
         cache_features(frames, (data.train_loader, data.val_loader), processes)
-    state = RunState(config, accelerator, log, stop, model, wrapped, optimizer, data, progress,
-                     config_record(config, source, data, weights, accelerator))
+    state = RunState(config, accelerator, log, stop, model, wrapped, optimizer, data, progress, record)
 
     # ---- loop
     per_step = data.order.after(run.gradient_accumulation_steps)                       # windows
@@ -144,14 +160,54 @@ def train(config: TrainConfig, source: Source, accelerator: Accelerator, log: Ru
                 state.save_if_due()
             reached = state.validate(epoch + 1)
             progress.epoch, progress.consumed = epoch + 1, 0
-            state.save(best=reached)
+            state.save(reached)
     except Preempted:
         state.save()
         accelerator.wait_for_everyone()                                  # the first to end ends the others
         raise
     accelerator.wait_for_everyone()
     accelerator.end_training()
-    accelerator.print(f"best val_mAP={progress.best_mAP:.3f}, weights in {log.folder / checkpoint.BEST}")
+    check_learning(progress, accelerator, log.folder)
+    reached = f"{progress.best_mAP:.3f}" if progress.best_mAP >= 0 else "none, the newest"
+    accelerator.print(f"best val_mAP={reached}, weights in {log.folder / checkpoint.BEST}")
+
+
+def check_same_program(config: TrainConfig, accelerator: Accelerator) -> None:
+    """Compare flags and code of all processes. The data set may lie elsewhere on each machine; `open_splits` compares
+    its content.
+
+    Raises:
+        ValueError: naming what differs.
+    """
+    flags = {f"--{name}": value for name, value in flags_of(asdict(config)).items() if name != "data"}
+    check_alike(lambda value: gather_object([value]), "flags or code", {**flags, **launched(accelerator), **versions()},
+                "start the same command with the same code on every machine; to resume, all must see the run's folder")
+
+
+def check_same_data(log: RunLog, record: dict[str, Any], resumed: Path) -> None:
+    """Refuse to resume a run on other data than it had.
+
+    Raises:
+        ValueError: naming the splits that differ.
+    """
+    had = log.earlier.get("fingerprint", record["fingerprint"])
+    if differing := [split for split, value in record["fingerprint"].items() if had.get(split) != value]:
+        raise ValueError(f"{record['root']}: the prepared {' and '.join(differing)} data differ from those that "
+                         f"{log.folder} was trained on -> bring the old data back (--data FOLDER), or start a new run "
+                         f"from its weights: --config {log.folder} --checkpoint {resumed}")
+
+
+def check_learning(progress: Progress, accelerator: Accelerator, folder: Path) -> None:
+    """Say how many steps were skipped at the end of a training.
+
+    Raises:
+        ValueError: all of them; the weights are those of the start.
+    """
+    if progress.skipped == progress.step:
+        raise ValueError(f"all {progress.step} steps were skipped, because the gradient was not finite, so nothing was "
+                         f"learnt -> start a new run with a lower --lr or with --clip 1: --config {folder}")
+    if progress.skipped:
+        accelerator.print(f"skipped {progress.skipped} of {progress.step} steps: the gradient was not finite")
 
 
 @dataclass
@@ -185,6 +241,16 @@ def open_splits(config: TrainConfig, source: Source, accelerator: Accelerator, p
     val_index = source.split("val", config.prepare, processes)
     train_rows = chosen_rows(train_index, data.train_stride, data.limit, labelled=run.label_weight > 0)
     val_rows = chosen_rows(val_index, data.val_stride, data.limit)
+    for index in (train_index, val_index):
+        files = {**index.contents["files"], **{shard["file"]: shard for shard in index.contents["shards"]}}
+        check_alike(processes.gather, f"data in {index.folder}", {name: file["sha256"] for name, file in files.items()},
+                    "give every machine the same videos and priors; delete this folder where it is wrong")
+    if not len(train_rows) and run.label_weight > 0:
+        raise ValueError(f"{train_index.folder}: none of its {len(train_index)} faces has a label -> add labels to "
+                         f"the annotations of {run.rows_of}, and start again")
+    if run.gaze_weight > 0 and run.label_weight <= 0 and not np.isfinite(train_index.gaze[train_rows]).any():
+        raise ValueError(f"{train_index.folder}: the gaze of none of its faces is known, so nothing can be learnt "
+                         "-> train on labels (--task lam), or on an embedded world")
     for index, rows in ((train_index, train_rows), (val_index, val_rows)):
         check_priors(config.model, index, rows, run.allow_unknown_priors)
         accelerator.print(f"data: {counts_of(index, rows)}")
@@ -192,10 +258,8 @@ def open_splits(config: TrainConfig, source: Source, accelerator: Accelerator, p
             accelerator.print(f"data: {line}")
     behaviour = BEHAVIOURS[config.model.behaviour]
     fit = quality_fit(train_index, data.quality_scale, behaviour, data.train_stride)
-    rule = WindowRule(reach=config.model.reach, stride=data.train_stride, windows_per_segment=data.windows_per_segment,
-                      behaviour=behaviour, train=True, flip=data.flip, crop=data.random_crop,
-                      gaussian_drop=data.gaussian_drop, quality_scale=data.quality_scale, quality_fit=fit,
-                      seed=run.seed)
+    rule = WindowRule.of(data, reach=config.model.reach, stride=data.train_stride, behaviour=behaviour, train=True,
+                         quality_fit=fit, seed=run.seed)
     val_rule = rule.for_evaluation(data.val_stride)
     if data.quality_from == "split":
         val_rule = replace(val_rule, quality_fit=quality_fit(val_index, data.quality_scale, behaviour,
@@ -219,33 +283,48 @@ def find_checkpoint(folder: Path, accelerator: Accelerator) -> Path | None:
 
 
 def initial_weights(model: nn.Module, config: TrainConfig, source: Source, folder: Path, accelerator: Accelerator
-                    ) -> None:
-    """Start from --checkpoint, or on real data from ImageNet's weights if this machine has them; say which."""
-    start = None
-    if config.run.checkpoint:
-        start = start_from(model, config.run.checkpoint)
-    elif source.preset is None:
-        start = start_from_imagenet(model, config.model.backbone)
+                    ) -> LearntFrom:
+    """Start from --checkpoint, or from ImageNet's weights: on real data if this machine has them, with --pretrained
+    always; say which, and warn of random weights on real data. Returns what they have learnt from.
+    """
+    run, start = config.run, None
+    if run.checkpoint:
+        start = start_from(model, run.checkpoint)
+    elif run.pretrained or (source.preset is None and not run.from_scratch):
+        start = start_from_imagenet(model, config.model.backbone, fetch=run.pretrained)
     if start is not None:
         if accelerator.is_main_process:
             write_json(folder / "start.json", fields(start))
         accelerator.print(f"start: {start}")
+        return start.learnt_from
+    if run.from_scratch:
+        accelerator.print("start: random weights (--from_scratch)")
     elif source.preset is not None:
         accelerator.print("start: random weights; launch/demo.sh trains the backbone first")
     else:
-        accelerator.print(f"start: random weights, because this machine has no ImageNet weights of "
-                          f"{config.model.backbone} -> give --checkpoint, such as Gaze360's file or a run of yours")
+        accelerator.print(f"start: WARNING: random weights, because this machine has no ImageNet weights of "
+                          f"{config.model.backbone}. Such a model learns slowly -> add --pretrained to download them; "
+                          "or --checkpoint FILE, such as Gaze360's file or a run of yours; or --from_scratch if you "
+                          "mean it")
+    return LearntFrom()
 
 
-def config_record(config: TrainConfig, source: Source, data: Splits, weights: tuple[float, float],
-                  accelerator: Accelerator) -> dict[str, Any]:
-    """What config.json of a run and of its checkpoints holds: the flags, and what the numbers depend on beside them."""
+def config_record(config: TrainConfig, source: Source, data: Splits, weights: tuple[float, float], start: LearntFrom,
+                  earlier: Mapping[str, Any], accelerator: Accelerator) -> dict[str, Any]:
+    """What config.json of a run and of its checkpoints holds: the flags, and what the numbers depend on beside them.
+
+    Args:
+        start: what the first weights have learnt from; earlier: config.json of the run that is resumed.
+    """
     pose_fit = fit_head_pose(data.train_index.head_pose[data.train_rows], data.train_index.label[data.train_rows])
+    learnt = start + (LearntFrom(real=(str(source.root),)) if source.preset is None else
+                      LearntFrom(rendered=(f"embedded world {source.preset}, seed {source.seed}",)))
     return {**asdict(config), "quality_fit": data.quality_fit, "class_weights": weights, "root": str(source.root),
             "head_pose_fit": None if pose_fit is None else pose_fit.tolist(),
             "fingerprint": {"train": data.train_index.facts["fingerprint"],
                             "val": data.val_index.facts["fingerprint"]},
-            "versions": versions(), "command": " ".join(sys.argv), "world_size": accelerator.num_processes,
+            "learnt_from": fields(learnt), "changes": earlier.get("changes", []),
+            "versions": versions(), "command": " ".join(sys.argv), **launched(accelerator),
             "device": accelerator.device.type, "device_name": device_name(accelerator)}
 
 
@@ -264,8 +343,8 @@ class RunState:
         self.baselines = trivial_baselines(data.train_index.label[data.train_rows], pose_fit, index.head_pose[rows],
                                            index.label[rows])
 
-    def validate(self, epochs: int) -> float:
-        """Score val after so many epochs, record the result, and return its mAP (0 where there is none)."""
+    def validate(self, epochs: int) -> float | None:
+        """Score val after so many epochs, record the result, and return its mAP; None where it is not defined."""
         rows, index = self.data.val_rows, self.data.val_index
         scores = predict(self.accelerator, self.wrapped, self.data.val_loader, rows, self.stop)
         score = scores.score
@@ -276,13 +355,14 @@ class RunState:
         if scores.gaze is not None:
             result["gaze_degrees"] = float(np.nanmedian(gaze_degrees(scores.gaze, index.gaze[rows])))
         self.log.validation(self.progress.step, epochs, result, self.baselines)
-        return result["mAP"] or 0.0
+        return result["mAP"]
 
-    def save(self, best: float = -1.0) -> None:
-        """Save a checkpoint unless nothing has changed since the last; before it the weights, if `best` is a record."""
-        if best > self.progress.best_mAP and self.accelerator.is_main_process:
+    def save(self, reached: float | None = -1.0) -> None:
+        """Save a checkpoint unless nothing has changed since the last; before it the weights as best/, if the mAP that
+        they reached is a record, or not defined: then the newest are kept."""
+        if (reached is None or reached > self.progress.best_mAP) and self.accelerator.is_main_process:
             checkpoint.save_best(self.log.folder, self.model, self.record, self.progress.step)
-        self.progress.best_mAP = max(self.progress.best_mAP, best)
+        self.progress.best_mAP = max(self.progress.best_mAP, -1.0 if reached is None else reached)
         if self.accelerator.is_main_process and self.progress != self.saved:
             checkpoint.save_training(self.log.folder, self.model, self.optimizer, self.accelerator.scaler,
                                      self.progress, self.record)

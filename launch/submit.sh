@@ -14,18 +14,21 @@ if [ $# = 0 ]; then
     set -- "$@" "$run"
   done
 fi
-scored() {                                 # scored RUN SPLIT: whether it was, with flip averaging, after the run ended
-  local record="$1/pred/$2.npz"            # an .npz holds the names of its columns as plain text
-  if [ "$2" = val ] && [ -n "${VAL_STRIDE:-}" ]; then return 1; fi                 # the file does not say at which stride
-  grep -qs score_plain.npy "$record" && [ ! "$1/status.json" -nt "$record" ]
+scored() {                                 # scored RUN TABLE: whether it was, with flip averaging, after the run ended
+  grep -qs score_plain.npy "$2" && [ ! "$1/status.json" -nt "$2" ]                # an .npz names its columns in plain text
 }
+homes=()                                   # another stride than the run's has a folder of its own beside the run
 for run in "$@"; do
+  run="${run%/}"
+  home="$run${VAL_STRIDE:+-stride-$VAL_STRIDE}"
+  homes+=("$home")
   for split in val test; do
-    if scored "$run" "$split"; then
-      echo "submit: $run/pred/$split.npz exists, with flip averaging"
+    if scored "$run" "$home/pred/$split.npz"; then
+      echo "submit: $home/pred/$split.npz exists, with flip averaging"
     else
-      "${infer[@]}" --checkpoint "$run" --split "$split" --flip_average ${VAL_STRIDE:+--val_stride "$VAL_STRIDE"}
+      "${infer[@]}" --checkpoint "$run" --split "$split" --flip_average --exp_path "$home" \
+        ${VAL_STRIDE:+--val_stride "$VAL_STRIDE"}
     fi
   done
 done
-python -m gazepose chain "$@" --out "${OUT:-runs/chain}"
+python -m gazepose chain "${homes[@]}" --out "${OUT:-runs/chain}"

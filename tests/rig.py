@@ -129,6 +129,40 @@ def fail(_: int) -> None:
     raise ZeroDivisionError("on purpose")
 
 
+def fail_at_once() -> None:
+    """Before anything is prepared."""
+    from gazepose import train
+    train.share_preparation = lambda *_: fail(0)
+
+
+def other_flag_on_rank_1() -> None:
+    if os.environ.get("RANK") == "1":
+        sys.argv += ["--lr", "0.5"]
+
+
+def not_finite() -> None:
+    from gazepose.training import engine
+    real = engine.global_loss
+
+    def spoilt(*args: Any, **options: Any) -> Any:
+        share, figures = real(*args, **options)
+        return share * float("nan"), figures
+    engine.global_loss = spoilt
+
+
+def with_gaze() -> None:
+    """Faces whose gaze is known."""
+    import numpy as np
+
+    from gazepose.data.index import Index
+    read = Index.__init__
+
+    def known(self: Index, *args: Any) -> None:
+        read(self, *args)
+        self.gaze = np.zeros((len(self), 2), np.float32)
+    Index.__init__ = known
+
+
 def in_a_save(step: int, what: str, *how: Any) -> None:
     """Do something once a save of that step has written the model and the optimiser."""
     from gazepose.training import checkpoint

@@ -246,24 +246,32 @@ def typed(monkeypatch, *args: str) -> None:
 def test_a_video_of_ones_own_is_scored_from_end_to_end(tmp_path, monkeypatch, capsys):
     from gazepose.config import TrainConfig, asdict, parse
     from gazepose.models import build_model
+    from gazepose.report.records import read_records
     from gazepose.training import checkpoint
     config = parse(TrainConfig, ["--model", "GazeLSTM", "--crop_size", "32", "--output_stride", "32"])
-    checkpoint.save_weights(tmp_path / "weights", build_model(config.model), {**asdict(config), "quality_fit": None})
+    run = tmp_path / "weights"
+    checkpoint.save_best(run, build_model(config.model), {**asdict(config), "quality_fit": None, "root": "else",
+                                                          "learnt_from": {"rendered": ["a world"]}}, 7)
+    (run / "status.json").write_text('{"state": "finished"}')
     write_video(tmp_path / "clip.mp4", 30)
     table(tmp_path / "boxes.csv", *whole("clip", "001", *range(1, 15), label="1"),
           *whole("clip", "x", 20, 22, label=""), header=HEADER + ",label")
     typed(monkeypatch, "prepare", "--video", str(tmp_path / "clip.mp4"), "--boxes", str(tmp_path / "boxes.csv"),
           "--out", str(tmp_path / "mine"), "--crop_size", "32")
-    output = capsys.readouterr().out
-    assert "17 rows -> " in output and "mine/prepared/clean-32/val" in output
-    ran(str(ROOT / "infer.py"), "--data", "mine", "--checkpoint", "weights", "--stride", "1", "--exp_path", "scored",
-        cwd=tmp_path)
-    with open(tmp_path / "scored" / "pred" / "val" / "pred.csv") as file:
+    said = capsys.readouterr().out
+    assert "17 rows -> " in said and "mine/prepared/clean-32/val" in said
+    said = ran(str(ROOT / "infer.py"), "--data", "mine", "--checkpoint", "weights", "--report", cwd=tmp_path)
+    (folder,) = run.glob("pred*")                                    # not pred/, which is for the run's own data
+    assert re.fullmatch("pred-mine-[0-9a-f]{8}", folder.name) and f"not of weights/{folder.name}" in said
+    about = json.loads((folder / "val" / "about.json").read_text())
+    assert "warning: these weights have learnt from rendered faces only (a world)" in said and about["stride"] == 1
+    assert about["warning"] in " ".join(read_records(run).notes)
+    with open(folder / "val" / "pred.csv") as file:
         rows = list(csv.DictReader(file))
     assert [(row["clip"], row["track"], row["frame"], row["label"]) for row in rows] == [
         *(("clip", "001", str(n), "1") for n in range(1, 15)), *(("clip", "x", str(n), "-1") for n in (20, 21, 22))]
     assert all(0 < float(row["score"]) < 1 for row in rows)
-    assert json.loads((tmp_path / "scored" / "pred" / "val" / "metrics.json").read_text())["unknown"] == 3
+    assert json.loads((folder / "val" / "metrics.json").read_text())["unknown"] == 3
 
 
 @pytest.mark.parametrize(("flags", "message"), [

@@ -209,8 +209,12 @@ def test_a_training_whose_weights_are_not_finite_is_never_saved(run):
 def test_the_newest_finished_run_is_found(tmp_path):
     with pytest.raises(FileNotFoundError, match="no finished run -> train one first: accelerate launch train.py"):
         checkpoint.newest_finished(tmp_path)
-    for age, (name, state) in enumerate([("old", "finished"), ("new", "finished"), ("broken", "failed")]):
+    def run(name, age, **status):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "status.json").write_text(json.dumps({"state": state}))
+        (tmp_path / name / "status.json").write_text(json.dumps({"state": "finished", **status}))
         os.utime(tmp_path / name / "status.json", (age, age))
+
+    run("older", 1), run("old", 5), run("broken", 9, state="failed", time="2026-03-01T00:00:00+00:00")
+    assert checkpoint.newest_finished(tmp_path) == tmp_path / "old"       # of a version that wrote no time
+    run("new", 0, time="2026-02-01T00:00:00+00:00"), run("copied today", 7, time="2026-01-01T00:00:00+00:00")
     assert checkpoint.newest_finished(tmp_path) == tmp_path / "new"

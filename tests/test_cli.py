@@ -98,9 +98,18 @@ def test_the_chain_goes_from_two_runs_scored_with_their_mirrors_to_a_submission(
 def test_the_newest_run_makes_a_submission_of_every_face(work):
     output = ran(str(ROOT / "infer.py"), "--split", "test", "--to-json", "--quality_from", "split", cwd=work)
     crops = list((work / "world" / "videos_challenge").rglob("*.jpg"))
-    submission = json.loads((work / "runs" / "two" / "pred" / "test" / "submission.json").read_text())
-    assert len(submission["results"]) == len(crops) and f"submission checked, {len(crops)} faces" in output
+    made = Path(re.search(r"submission checked, (\d+) faces -> (.*)", output)[2])
+    assert re.fullmatch(r"runs/two/pred-world-[0-9a-f]{8}/test/submission.json", str(made))    # another quality fit
+    assert len(json.loads((work / made).read_text())["results"]) == len(crops)
+    assert f"submission checked, {len(crops)} faces" in output
     assert re.search(r"test: mAP 0\.\d{3}", output)                        # the embedded world knows its test labels
+
+
+def test_a_limited_run_says_so_in_its_names(work):
+    ran(str(ROOT / "infer.py"), "--eval", "--split", "1", "--to_json", "--limit", "10", cwd=work)
+    folder = work / "runs" / "two" / "pred" / "test"
+    assert len((folder / "pred.partial.csv").read_text().splitlines()) == 10
+    assert len(json.loads((folder / "submission.partial.json").read_text())["results"]) == 10
 
 
 def test_an_error_is_one_line_that_names_file_and_remedy(work):

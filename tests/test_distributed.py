@@ -81,7 +81,7 @@ def trained(_: int, index: Index, batch_size: int) -> tuple[np.ndarray, list[flo
     config = OptimConfig(lr=0.1)
     model = Grey()
     model.head = nn.Sequential(nn.Linear(1, 32), nn.Tanh(), nn.Linear(32, 2))
-    loader = make_loader(index, WindowRule(train=True, flip=False, crop=False), np.arange(100), crop_size=16,
+    loader = make_loader(index, WindowRule(train=True, flip=False, random_crop=False), np.arange(100), crop_size=16,
                          batch_size=batch_size, world_size=accelerator.num_processes)
     prepared = accelerator.prepare(model, make_optimizer(model, config), loader)
     losses = [step.loss for steps in train_steps(accelerator, *prepared, step=0, total=5, seed=0,
@@ -98,13 +98,16 @@ def test_two_processes_take_the_step_of_one_with_the_whole_batch(uneven):
 
 def test_processes_that_cannot_do_it_are_refused_by_flag():
     lines: list[str] = []
-    accelerator: Any = SimpleNamespace(device=torch.device("cpu"), num_processes=2, print=lines.append)
+    accelerator: Any = SimpleNamespace(device=torch.device("cpu"), num_processes=2, print=lines.append,
+                                       gradient_accumulation_steps=4)
     with pytest.raises(ValueError, match="--sync_batchnorm: torch's SyncBatchNorm works on GPUs only"):
-        check_processes(accelerator, 2, True)
+        check_processes(accelerator, 2, True, 4)
     with pytest.raises(ValueError, match="--expect_world 3, but 2 processes were started -> choose a file"):
-        check_processes(accelerator, 3, False)
+        check_processes(accelerator, 3, False, 4)
     check_processes(SimpleNamespace(**{**vars(accelerator), "device": torch.device("cuda"), "num_processes": 1}),  # type: ignore[arg-type]
-                    None, True)
+                    None, True, 4)
+    with pytest.raises(ValueError, match="--gradient_accumulation_steps 1, but the launcher has set 4 -> give both"):
+        check_processes(accelerator, None, False, 1)
     assert lines == ["--sync_batchnorm changes nothing: there is one process"]
 
 

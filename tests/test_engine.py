@@ -111,8 +111,8 @@ def trained(index, accumulation: int = 1, batch_size: int = 20, poison: float | 
     torch.manual_seed(0)
     accelerator = Accelerator(cpu=True, gradient_accumulation_steps=accumulation)
     model, config = Grey(), OptimConfig(lr=0.1)
-    rule = WindowRule(train=True, flip=False, crop=False)
-    loader = make_loader(index, rule, np.arange(rows), batch_size=batch_size, crop_size=16)
+    rule = WindowRule(train=True, flip=False, random_crop=False)
+    loader = make_loader(index, rule, np.arange(100), batch_size=batch_size, crop_size=16)
     prepared = accelerator.prepare(model, make_optimizer(model, config), loader)
     if poison is not None:
         nn.init.constant_(model.head.weight, poison)
@@ -134,6 +134,14 @@ def test_accumulated_batches_are_one_step(grey_rows):
     halves, more = trained(grey_rows, batch_size=10, accumulation=2)
     assert len(steps) == len(more) == 5
     torch.testing.assert_close(whole.head.weight, halves.head.weight, rtol=0.02, atol=0.002)
+
+
+def test_the_last_batches_of_an_epoch_are_a_whole_step_if_they_are_fewer(grey_rows):
+    norms = {}
+    for accumulation in (1, 2, 3, 4):
+        _, steps = trained(grey_rows, accumulation=accumulation, batch_size=100)
+        norms[accumulation] = steps[-1].grad_norm
+    assert norms == pytest.approx(dict.fromkeys(norms, norms[1])) and norms[1] > 0      # one batch of one to four
 
 
 def test_steps_that_are_read_together_are_those_that_are_read_one_by_one(grey_rows, monkeypatch):
@@ -163,7 +171,7 @@ def test_a_run_of_skipped_steps_ends_the_training(grey_rows, tmp_path):
             log.step(step, 0)
     steps(MAX_SKIPPED - 1)
     log.step(replace(step, grad_norm=1.0), 0)
-    with pytest.raises(ValueError, match="not finite for 20 steps in a row -> lower --lr"):
+    with pytest.raises(ValueError, match="not finite for 20 steps in a row -> start a new run with a lower --lr"):
         steps(MAX_SKIPPED)
 
 

@@ -103,7 +103,7 @@ def test_scores_from_features_are_those_from_pixels(index, name, behaviour):
 @pytest.mark.parametrize("behaviour", ["intended", "published"])
 def test_training_deals_the_same_rows_in_the_same_order_with_the_same_frames(index, behaviour):
     model = network()
-    rule = WindowRule(train=True, windows_per_segment=4, flip=False, crop=False, behaviour=BEHAVIOURS[behaviour])
+    rule = WindowRule(train=True, windows_per_segment=4, flip=False, random_crop=False, behaviour=BEHAVIOURS[behaviour])
     pixels, features = (make_loader(index, rule, np.arange(ROWS), batch_size=8, crop_size=SIZE) for _ in range(2))
     cache_features(model.frames, [features], QUIET)
     for plain, cached in zip(pixels, features, strict=True):
@@ -319,8 +319,9 @@ def test_the_commands_train_and_score_on_features(tiny_world, tmp_path):
     for flags, line in ((["--cache_features"], "crops of val go once"), ([], "crops of val from"), ([], "")):
         if not line:
             shutil.rmtree(tmp_path / "world" / "prepared" / "clean-32" / "val" / "features")
-        output = warm.ran(str(ROOT / "infer.py"), "--split", "val", "--stride", "2", *flags, cwd=tmp_path)
-        assert (line in output) if line else ("features" not in output), output
-        with open(tmp_path / "runs" / "one" / "pred" / "val" / "pred.csv") as file:
+        code, said = warm.python(str(ROOT / "infer.py"), "--split", "val", "--stride", "2", *flags, cwd=tmp_path)
+        assert code == 0 and ((line in said) if line else ("features" not in said)), said
+        (table,) = (tmp_path / "runs" / "one").glob("pred-world-*/val/pred.csv")
+        with open(table) as file:
             scores.append([float(row["score"]) for row in csv.DictReader(file)])
     assert scores[0] == scores[1] and scores[2] == pytest.approx(scores[0], abs=1e-3)

@@ -311,7 +311,7 @@ def test_imagenet_weights_are_taken_from_the_cache_and_never_fetched(tmp_path, m
     weights = timm.create_model("resnet18", pretrained=False).state_dict()
     save_file(weights, folder / "model.safetensors")
     model = small(model="GazeLSTM", backbone="resnet18")
-    taken, left = load_into(model, cached_imagenet("resnet18"))
+    taken, left = load_into(model, cached_imagenet("resnet18")[0])
     assert set(left) == {"frames.backbone.fc.weight", "frames.backbone.fc.bias"} and len(taken) == len(weights) - 2
     assert torch.equal(model.frames.backbone.conv1.weight, weights["conv1.weight"])
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ from warm import ran
 from gazepose import verbs
 from gazepose.compat.checkpoints import KINDS, read_published
 from gazepose.compat.start import IMPORTED, import_published, start_from
+from gazepose.data.index import Index
 from gazepose.data.windows import BEHAVIOURS, WindowRule, make_batch
+from gazepose.evaluation.predictions import names
 from gazepose.models import ModelConfig, Priors, build_model
 from gazepose.source import chosen_rows
 from gazepose.training import checkpoint
@@ -92,6 +95,20 @@ def test_a_published_gazepose_scores_the_same_imported_direct_and_built_by_hand(
         assert len(got) == len(rows) == LIMIT and abs(got - expected).max() <= 2e-5
     assert np.ptp(expected) > 1e-3                                         # and they are not all the same
     shutil.rmtree(work / "imported")
+
+    # with the published p of each face instead of a fit
+    given = {":".join([*name, str(frame)]): 0.05 + 0.9 * (frame % 2) for name, frame in
+             zip(names(index, np.arange(len(index))), index.frame.tolist(), strict=True)}
+    (work / "val_p.json").write_text(json.dumps(given))
+    verbs.import_priors("quality_p", (work / "val_p.json",), verbs.Where(data=index.folder))
+    index, rule = Index.open(index.folder), replace(rule, quality_scale="given", quality_fit=None)
+    batch = to_model(make_batch(index, rule, rows, 0, 224))
+    with torch.inference_mode():
+        dropped = model(batch["frames"], batch["window"], Priors.of(batch)).logits.softmax(1)[:, 1].numpy()
+    ran(str(ROOT / "infer.py"), "--checkpoint", "best.pth", "--data", "world", *guide, "--quality_scale", "given",
+        "--exp_path", "three", cwd=work)
+    assert abs(scores(work / "three" / "pred" / "val" / "pred.partial.csv") - dropped).max() <= 2e-5
+    assert abs(dropped - expected).max() > 1e-5
     file.unlink()
 
 

@@ -5,7 +5,7 @@ reads our own checkpoints; `load_into` takes the state of either.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,13 +13,14 @@ from typing import Any
 
 import timm
 import torch
-from huggingface_hub import try_to_load_from_cache
+from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from torch import Tensor, nn
 
 from gazepose.models import build_model
 from gazepose.models.gazepose import ModelConfig
 from gazepose.tensor_files import read_tensors, read_torch_file
 
+IMAGENET_FILE = "model.safetensors"
 # (published prefix, our prefix); the first that fits is used, and names without one are the same
 FRAMES = (("base_model.fc1.", "frames.to_vector.0."), ("base_model.fc2.", "frames.to_vector.2."),
           ("base_model.", "frames.backbone."))
@@ -115,18 +116,46 @@ def load_into(model: nn.Module, state: Mapping[str, Tensor]) -> tuple[list[str],
     return taken, [name for name in state if name not in set(taken)]
 
 
-def cached_imagenet(backbone: str) -> dict[str, Tensor] | None:
-    """ImageNet weights of a timm backbone by our names, from this machine's Hugging Face cache; None without them.
+def cached_imagenet(backbone: str) -> tuple[dict[str, Tensor], str] | None:
+    """ImageNet weights of a timm backbone by our names, and timm's tag and licence of them; None without them.
 
-    Nothing is downloaded. The weights that the published code used come first (tag tv_in1k: torchvision's), then
-    timm's default.
+    They come from this machine's Hugging Face cache. Nothing is downloaded.
+    """
+    for config in _imagenet_files(backbone):
+        path = try_to_load_from_cache(config.hf_hub_id, IMAGENET_FILE)
+        if isinstance(path, str):
+            state = {f"frames.backbone.{key}": value for key, value in read_tensors(Path(path)).items()}
+            return state, f"{config.hf_hub_id}, licence {config.license}"
+    return None
+
+
+def fetch_imagenet(backbone: str) -> None:
+    """Fetch a timm backbone's ImageNet weights into this machine's Hugging Face cache, unless they are there.
+
+    Raises:
+        ValueError: timm has none, or they cannot be fetched: no network, or HF_HUB_OFFLINE.
+    """
+    remedy = "give --checkpoint, or --from_scratch to train from random weights"
+    config = next(_imagenet_files(backbone), None)
+    if config is None:
+        raise ValueError(f"--pretrained: timm has no weights of {backbone} -> {remedy}")
+    try:
+        hf_hub_download(config.hf_hub_id, IMAGENET_FILE)
+    except Exception as error:                                            # the hub's client has many kinds
+        raise ValueError(f"--pretrained: {config.hf_hub_id} cannot be fetched "
+                         f"({(str(error) or type(error).__name__).splitlines()[0]}) -> try again with a network and "
+                         f"without HF_HUB_OFFLINE; or {remedy}") from None
+
+
+def _imagenet_files(backbone: str) -> Iterator[Any]:
+    """timm's records of a backbone's weights, with hf_hub_id and license.
+
+    First those that the published code used (tag tv_in1k: torchvision's), then timm's default.
     """
     for name in (f"{backbone}.tv_in1k", backbone):
         config = timm.get_pretrained_cfg(name) if timm.is_model_pretrained(name) else None
-        path = try_to_load_from_cache(config.hf_hub_id, "model.safetensors") if config and config.hf_hub_id else None
-        if isinstance(path, str):
-            return {f"frames.backbone.{key}": value for key, value in read_tensors(Path(path)).items()}
-    return None
+        if config is not None and config.hf_hub_id:
+            yield config
 
 
 def _infer_config(kind: str, state: Mapping[str, Tensor]) -> ModelConfig:

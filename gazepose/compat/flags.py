@@ -35,6 +35,8 @@ INSTEAD = {
 ONLY_TRAINING = ("train_path", "train_stride", "epochs", "lr", "weights")
 RULES = {rule.name: rule.type for rule in fields(Policy) if rule.name != "name"}
 """rules of a policy: --max_gap 30 becomes --rule max_gap=30"""
+RENAMED = {"Gaussiandrop": "gaussian_drop", "no_Gaussiandrop": "no_gaussian_drop", "train_path": "exp_path"}
+"""the guide's name -> ours"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +152,7 @@ def translate(args: Sequence[str], program: Literal["train", "infer"]) -> tuple[
         if "exp_path" in given:
             left_out["train_path"] = "a run has one folder, that of --exp_path"
     rest, notes, dropping = [], [], False
-    for arg in _with_rules(args):
+    for arg in _spelt_out(args):
         name = _name(arg)
         if name is not None and name in instead:
             raise ValueError(f"--{name}: {instead[name]}")
@@ -161,14 +163,19 @@ def translate(args: Sequence[str], program: Literal["train", "infer"]) -> tuple[
         if dropping:
             notes.append(f"--{name} is ignored: {reason}")
         else:
-            rest.append(arg)
+            rest.append(arg if name not in RENAMED else f"--{RENAMED[name]}{arg[2 + len(name):]}")
     return rest, notes
 
 
-def _with_rules(args: Sequence[str]) -> Iterator[str]:
-    """The same arguments, with --max_gap 30, --end_inclusive and --no_drop_outside as --rule NAME=VALUE."""
+def _spelt_out(args: Sequence[str]) -> Iterator[str]:
+    """The same arguments, with --max_gap 30, --end_inclusive and --no_drop_outside as --rule NAME=VALUE, and --resume
+    RUN as --resume --exp_path RUN."""
     arguments = iter(args)
+    before = ""
     for arg in arguments:
+        if before == "--resume" and not arg.startswith("-"):
+            yield "--exp_path"
+        before = arg
         name = _name(arg) or ""
         rule = name.removeprefix("no_")
         if rule not in RULES:

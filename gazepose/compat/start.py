@@ -11,11 +11,18 @@ from typing import Any
 
 from torch import nn
 
-from gazepose.compat.checkpoints import Published, cached_imagenet, load_into, read_published
-from gazepose.io import sha256_of
+from gazepose.compat.checkpoints import (
+    Published,
+    cached_imagenet,
+    fetch_imagenet,
+    load_into,
+    read_published,
+)
+from gazepose.io import read_object, sha256_of
 from gazepose.models import build_model
 from gazepose.tensor_files import read_tensors
-from gazepose.training.checkpoint import WEIGHTS, save_weights, verify, weights_folder
+from gazepose.training.checkpoint import CONFIG, WEIGHTS, save_weights, verify, weights_folder
+from gazepose.training.learnt_from import LearntFrom, learnt_from
 
 IMPORTED = "imported.json"
 """which entry of a published file became which of ours, and which were not used"""
@@ -33,7 +40,13 @@ def model_of(path: Path, published: Published) -> tuple[nn.Module, dict[str, Any
     model = build_model(published.config)
     model.load_state_dict(published.state)
     return model, {"model": asdict(published.config), "prepare": {"policy": "baseline"}, "data": {},
-                   "quality_fit": None}
+                   "quality_fit": None, "learnt_from": asdict(of_published(path, published))}
+
+
+def of_published(path: Path, published: Published) -> LearntFrom:
+    """Published weights have learnt from real faces."""
+    data = "Gaze360" if published.kind == "Gaze360" else "Ego4D"
+    return LearntFrom(real=(data,), start=(f"{path.name} ({published.kind}; {data} has a licence of its own)",))
 
 
 def import_published(path: Path, folder: Path) -> dict[str, Any]:
@@ -68,6 +81,7 @@ class Start:
     """entries of the file that were not used, by its own names"""
     random: list[str]
     """entries of the model that keep their random start"""
+    learnt_from: LearntFrom
 
     def __str__(self) -> str:
         return (f"{len(self.taken)} of the model's {len(self.taken) + len(self.random)} entries from {self.file} "
@@ -92,22 +106,33 @@ def start_from(model: nn.Module, path: Path) -> Start:
     if path.is_file():
         published = read_published(path)
         kind, state, unknown = published.kind, published.state, published.left
-        theirs = {ours: name for name, ours in published.taken.items()}
+        theirs, learnt = {ours: name for name, ours in published.taken.items()}, of_published(path, published)
     else:
-        kind, state, unknown, theirs = "one of ours", read_tensors(verify(weights_folder(path)) / WEIGHTS), [], {}
+        folder = verify(weights_folder(path))
+        kind, state, unknown, theirs = "one of ours", read_tensors(folder / WEIGHTS), [], {}
+        learnt = LearntFrom(start=(str(path),)) + learnt_from(read_object(folder / CONFIG), folder)
     try:
         taken, left = load_into(model, state)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     random = [name for name in model.state_dict() if name not in set(taken)]
-    return Start(str(path), kind, taken, [theirs.get(name, name) for name in left] + unknown, random)
+    return Start(str(path), kind, taken, [theirs.get(name, name) for name in left] + unknown, random, learnt)
 
 
-def start_from_imagenet(model: nn.Module, backbone: str) -> Start | None:
-    """Start a backbone as the published trainings do, where this machine has timm's weights; None where not."""
-    state = cached_imagenet(backbone)
-    if state is None:
+def start_from_imagenet(model: nn.Module, backbone: str, fetch: bool = False) -> Start | None:
+    """Start a backbone as the published trainings do, where this machine has timm's weights; None where not.
+
+    Args:
+        fetch: download them first if needed.
+
+    Raises:
+        ValueError: they cannot be fetched.
+    """
+    if fetch:
+        fetch_imagenet(backbone)
+    cached = cached_imagenet(backbone)
+    if cached is None:
         return None
-    taken, left = load_into(model, state)
+    taken, left = load_into(model, cached[0])
     random = [name for name in model.state_dict() if name not in set(taken)]
-    return Start("timm's cache", "ImageNet", taken, left, random)
+    return Start("timm's cache", "ImageNet", taken, left, random, LearntFrom(start=(f"ImageNet ({cached[1]})",)))

@@ -6,7 +6,8 @@ windows is data/loader.py.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -150,25 +151,47 @@ def quality_fit(index: Index, scale: Scale, behaviour: LoaderRules, stride: int)
 
 
 @dataclass(frozen=True, kw_only=True)
-class WindowRule:
+class WindowConfig:
+    """The flags that say how rows become windows; `WindowRule.of` takes them whole."""
+
+    windows_per_segment: int = 8
+    """how many neighbouring training windows share decoded frames, flip and crop; 1: windows share nothing, as always
+    with --behaviour published"""
+    gaussian_drop: bool = False
+    """Gaussian Temporal Dropout (--Gaussiandrop): drop neighbouring frames of low quality"""
+    quality_scale: Scale = "variance"
+    """fit the Gaussian to the Laplacian variance (as published) or to its log; given: no fit, use the imported p"""
+    flip: bool = True
+    """mirror half of the training segments, with their priors"""
+    random_crop: bool = True
+    """crop training segments at random (80 to 100 % of the area), together with their landmarks"""
+
+    def __post_init__(self) -> None:
+        if self.windows_per_segment < 1:
+            raise ValueError(f"--windows_per_segment {self.windows_per_segment} -> give 1 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowRule(WindowConfig):
     """How rows become windows: all that decides which frames a model sees, apart from the index."""
 
+    windows_per_segment: int = 1
     reach: int = 3
     stride: int = 1
-    windows_per_segment: int = 1
     behaviour: LoaderRules = BEHAVIOURS["intended"]
     """with or without the differences of the published loaders"""
     train: bool = False
     """random flip, crop and temporal dropout, each a function of (seed, epoch, segment or row)"""
     test: bool = False
     """of the test split, where the published loader differs from that of validation"""
-    flip: bool = True
-    crop: bool = True
-    gaussian_drop: bool = False
     quality_fit: tuple[float, float] | None = None
     """mean and standard deviation of the Laplacian variance on quality_scale, from the training split"""
-    quality_scale: Scale = "variance"
     seed: int = 0
+
+    @classmethod
+    def of(cls, config: WindowConfig, **settings: Any) -> "WindowRule":
+        """The rule of these flags and of settings by name."""
+        return cls(**{flag.name: getattr(config, flag.name) for flag in fields(WindowConfig)}, **settings)
 
     def for_evaluation(self, stride: int) -> "WindowRule":
         """The same windows without anything random, at every stride-th position of a split other than test."""
@@ -243,8 +266,8 @@ def _probability(index: Index, rule: WindowRule, rows: np.ndarray) -> np.ndarray
                              "import quality_p FILE`, or choose another --quality_scale")
         return index.quality_p[rows]
     if rule.quality_fit is None:
-        raise ValueError("Gaussian Temporal Dropout needs the quality fit of the training split -> "
-                         "prepare the data again so that quality is measured, or leave out --Gaussiandrop")
+        raise ValueError("Gaussian Temporal Dropout needs the quality fit of the training split -> measure it with "
+                         "`python -m gazepose priors quality`, or leave out --Gaussiandrop")
     return quality_p(scaled(index.quality[rows], rule.quality_scale), *rule.quality_fit)
 
 
@@ -353,7 +376,7 @@ def make_batch(index: Index, rule: WindowRule, rows: np.ndarray, epoch: int, cro
                              "that prior again")
     if rule.train and features is None:
         flip = uniform(rule.seed, epoch, _FLIP, flip_key) < 0.5 if rule.flip else np.zeros(len(pool), bool)
-        whole = np.tile(np.array([0, 0, 1, 1], np.float32), (len(pool), 1))
         batch["flip"] = torch.from_numpy(flip)
-        batch["crop"] = torch.from_numpy(random_crops(crop_key, rule.seed, epoch, crop_size) if rule.crop else whole)
+        batch["crop"] = torch.from_numpy(random_crops(crop_key, rule.seed, epoch, crop_size) if rule.random_crop
+                                         else np.tile(np.float32([0, 0, 1, 1]), (len(pool), 1)))
     return batch

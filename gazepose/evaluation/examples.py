@@ -12,7 +12,7 @@ import numpy as np
 
 from gazepose.data.streaming import open_index
 from gazepose.evaluation.metrics import THRESHOLD
-from gazepose.evaluation.predictions import beside, names, results_folder
+from gazepose.evaluation.predictions import beside, names, refuse_links
 from gazepose.io import read_arrays, read_object, write_arrays
 
 FRAMES_PER_SECOND = 30  # of every Ego4D clip and of the embedded world
@@ -126,7 +126,7 @@ def shown_faces(scores: Path, rows: np.ndarray) -> ShownFaces:
     # other rows, where the data set was prepared again
     if index.facts["fingerprint"] != facts.get("fingerprint") or rows.max() >= len(index):
         return copied
-    results_folder(scores.parent.parent, "")
+    refuse_links(scores.parent.parent, "")
     rows = np.unique(rows)
     track, first = np.unique(index.track_of(rows), return_index=True)
     arrays = {"row": rows, "crops": np.stack([index.crop(row) for row in rows.tolist()]),

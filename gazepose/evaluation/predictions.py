@@ -1,17 +1,23 @@
 """Predictions: scores by row become pred.csv, with names from the index, and a table of scores for later reading.
 
-Beside the table val.npz stands val.source.json, which says of which index its rows are.
+RUN/pred/ holds the run's own: its best weights, its data, its settings. Others get a folder of their own beside it. In
+each, val/about.json says what the scores were made with. Beside the table val.npz stands val.source.json, which says
+of which index its rows are.
 """
 
-from collections.abc import Sequence
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from gazepose.data.index import Index
 from gazepose.evaluation.metrics import head_pose_scores
 from gazepose.evaluation.submission import Face, write_test_csv, write_val_csv
-from gazepose.io import plain_folder, read_arrays, write_arrays, write_json
+from gazepose.io import plain_folder, read_arrays, read_object, write_arrays, write_json
 
 MAX_SCORES = 2 << 30         # bytes of a table of scores, unpacked: about 25 million faces
 WHOLE = ("row", "track", "clip", "frame", "label")
@@ -34,6 +40,29 @@ def faces(index: Index, rows: np.ndarray) -> list[Face]:
                          "python infer.py --split test")
     return [(clip, unique.decode(), track) for (clip, track), unique in
             zip(names(index, rows), index.unique_id[rows].tolist(), strict=True)]
+
+
+def predictions_folder(home: Path, data: str, other: Mapping[str, Any]) -> Path:
+    """Where predictions go: HOME/pred, or HOME/pred-<data>-<checkpoint>-<digest> if HOME is a run and they are not its
+    own.
+
+    Args:
+        data: name of the data set.
+        other: how they differ from the run's own, by name; "checkpoint" is in the folder's name too.
+    """
+    if not other or not (home / "status.json").exists():
+        return home / "pred"
+    digest = hashlib.sha256(json.dumps(other, sort_keys=True, default=str).encode()).hexdigest()[:8]
+    parts = ["pred", data[:60], *([str(other["checkpoint"])] if "checkpoint" in other else []), digest]
+    return home / re.sub(r"[^A-Za-z0-9_.-]", "_", "-".join(parts))
+
+
+def write_about(path: Path, facts: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Write what predictions were made with, and return what that changes in an older file: name -> both values."""
+    older = read_object(path) if path.exists() else {}
+    write_json(path, facts)
+    new = json.loads(json.dumps(facts))
+    return {name: [older[name], value] for name, value in new.items() if name in older and older[name] != value}
 
 
 def write_csv(path: Path, index: Index, rows: np.ndarray, label: np.ndarray, score: np.ndarray) -> None:
@@ -98,17 +127,13 @@ def read_scores(path: Path, columns: Sequence[str], remedy: str) -> dict[str, np
     return table
 
 
-def results_folder(run: Path, split: str) -> Path:
-    """RUN/pred, where the results of inference go.
-
-    Raises:
-        ValueError: it, or the split's folder in it, is a link: what it leads to is not the run's.
-    """
-    folder = run / "pred"
-    for path in (folder, folder / split):
-        if path.is_symlink():
-            plain_folder(path, "folder of results")
-    return folder
+def refuse_links(run: Path, split: str) -> None:
+    """Raises ValueError: a folder of predictions of a run, or the split's folder in it, is a link: what it leads to is
+    not the run's."""
+    for folder in run.glob("pred*"):
+        for path in (folder, folder / split):
+            if path.is_symlink():
+                plain_folder(path, "folder of results")
 
 
 def beside(scores: Path, end: str) -> Path:

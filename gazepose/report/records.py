@@ -55,7 +55,7 @@ class Records:
     val: list[dict[str, Any]] = field(default_factory=list)
     """lines of kind "val" by step"""
     scores: dict[str, np.ndarray] = field(default_factory=dict)
-    """pred/val.npz, rows of known label only"""
+    """pred/val.npz, the run's own; rows of known label only"""
     clips: tuple[str, ...] = ()
     """names of the clips that scores["clip"] numbers; empty where they are not known"""
     tracks: list[Track] = field(default_factory=list)
@@ -109,6 +109,9 @@ def read_records(run: Path) -> Records:
     if not (records.config or records.status or lines or scored.exists()):
         raise FileNotFoundError(f"{run}: no config.json, metrics.jsonl, status.json or pred/val.npz -> give the folder "
                                 "of a training run (runs/<name>)")
+    for about in sorted(run.glob("pred*/*/about*.json")):
+        if warning := read_object(about, remedy=AGAIN).get("warning"):
+            records.notes.append(f"{about.parent.relative_to(run)}: {str(warning)[:300]}.")
     if scored.exists():
         records.limited = scored == part
         _read_scores(scored, records)

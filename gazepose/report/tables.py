@@ -12,7 +12,7 @@ from gazepose.report.records import Records, clip_name
 
 CLIPS = 6  # the weakest, and as many of the strongest
 FEW = 10  # faces of a class; a clip with fewer is no evidence
-NOT_COMPARED = ("exp_path", "command", "root", "head_pose_fit", "versions", "fingerprint")
+NOT_COMPARED = ("exp_path", "command", "root", "head_pose_fit", "versions", "fingerprint", "learnt_from", "changes")
 Part = tuple[str, np.ndarray]
 
 
@@ -58,6 +58,9 @@ def facts(records: Records) -> list[tuple[str, str]]:
     if isinstance(model, dict):
         on = [name for name in ("prior_head", "prior_landmark", "gaze_head") if model.get(name)]
         values["model"] = ", ".join([str(model.get("model", "?")), str(model.get("backbone", "?")), *on])
+    learnt = records.config.get("learnt_from")
+    if isinstance(learnt, dict):
+        values["learnt from"] = "; ".join(f"{kind}: {_flat(names)}" for kind, names in learnt.items() if names)
     values |= {"data": fact("root"), "annotation policy": fact("policy"),
                "data fingerprint": fact("fingerprint", _short),
                "world size": fact("world_size", lambda count: f"{count} process{'es' if count != 1 else ''}"),

@@ -360,14 +360,16 @@ def read_model(path: Path) -> tuple[nn.Module, dict[str, Any]]:
 
 
 def newest_finished(runs: Path) -> Path:
-    """The run that finished last under `runs`.
+    """The run that finished last under `runs`, by the time in its status.json: a copy changes a file's own time,
+    which counts only where an older version wrote no other.
 
     Raises:
         FileNotFoundError: none did; names the training command.
     """
-    finished = [(status.stat().st_mtime, status.parent) for status in runs.glob("*/status.json")
-                if read_object(status).get("state") == "finished"]
+    found = ((path, read_object(path)) for path in runs.glob("*/status.json"))
+    finished = [(str(status.get("time", "")), path.stat().st_mtime, path.parent) for path, status in found
+                if status.get("state") == "finished"]
     if not finished:
         raise FileNotFoundError(f"{runs.absolute()}: no finished run -> train one first: "
                                 "accelerate launch train.py --model GazePose --prior_head")
-    return max(finished)[1]
+    return max(finished)[2]

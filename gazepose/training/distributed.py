@@ -1,7 +1,7 @@
 """Several processes: starting Accelerate, sharing preparation, and sending the main process's values to all."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from functools import partial
 from typing import Any, TypeVar
@@ -46,11 +46,13 @@ def start_accelerator(**options: Any) -> Accelerator:
     return accelerator
 
 
-def check_processes(accelerator: Accelerator, expect_world: int | None, sync_batchnorm: bool) -> None:
+def check_processes(accelerator: Accelerator, expect_world: int | None, sync_batchnorm: bool, accumulation: int
+                    ) -> None:
     """Refuse what the processes that were started cannot do.
 
     Args:
         expect_world: the number of processes that the user counts on; None: any.
+        accumulation: batches per optimiser step by our flag; Accelerate takes an environment variable first.
 
     Raises:
         ValueError: naming the flag and the reason.
@@ -58,11 +60,35 @@ def check_processes(accelerator: Accelerator, expect_world: int | None, sync_bat
     if expect_world not in (None, accelerator.num_processes):
         raise ValueError(f"--expect_world {expect_world}, but {accelerator.num_processes} processes were started -> "
                          "choose a file of accelerate_configs/ that starts that many")
+    if accelerator.gradient_accumulation_steps != accumulation:
+        raise ValueError(f"--gradient_accumulation_steps {accumulation}, but the launcher has set "
+                         f"{accelerator.gradient_accumulation_steps} -> give both the same number, or unset "
+                         "ACCELERATE_GRADIENT_ACCUMULATION_STEPS")
     if sync_batchnorm and accelerator.device.type == "cpu":
         raise ValueError("--sync_batchnorm: torch's SyncBatchNorm works on GPUs only, and these processes are on cpu "
                          "-> leave it out; then BatchNorm uses the windows of each process alone")
     if sync_batchnorm and accelerator.num_processes == 1:
         accelerator.print("--sync_batchnorm changes nothing: there is one process")
+
+
+def check_alike(gather: Callable[[Any], list[Any]], what: str, facts: Mapping[str, Any], remedy: str) -> None:
+    """Refuse to go on where a process differs from rank 0; all processes call it together.
+
+    Args:
+        gather: a value of each process -> all of them by rank.
+        what: the facts are, for the message; facts: by name, equal on all processes.
+
+    Raises:
+        ValueError: on all processes, naming the first rank that differs, and its facts.
+    """
+    ranks = gather(dict(facts))
+    for rank, other in enumerate(ranks):
+        names = [name for name in {**ranks[0], **other} if ranks[0].get(name) != other.get(name)]
+        if names:
+            first = ", ".join(f"{name} {other.get(name)!s:.60} (rank 0: {ranks[0].get(name)!s:.60})"
+                              for name in names[:5])
+            raise ValueError(f"rank {rank} has other {what} than rank 0: {first}"
+                             f"{f' and {len(names) - 5} more' if len(names) > 5 else ''} -> {remedy}")
 
 
 def from_main(accelerator: Accelerator, find: Callable[[], Value]) -> Value:

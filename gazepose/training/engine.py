@@ -97,6 +97,10 @@ def train_steps(accelerator: Accelerator, model: nn.Module, optimizer: torch.opt
             sums, micro = sums + figures, micro + 1
             if not accelerator.sync_gradients:
                 continue
+            if micro < accelerator.gradient_accumulation_steps:      # the last batches of an epoch, if they are fewer
+                for parameter in model.parameters():
+                    if parameter.grad is not None:
+                        parameter.grad *= accelerator.gradient_accumulation_steps / micro
             norm = accelerator.clip_grad_norm_(model.parameters(), optim.clip or math.inf)
             norm = sums.new_zeros(()) if norm is None else norm.float()
             if accelerator.scaler is None:       # fp16's scaler skips the step by itself

@@ -22,13 +22,17 @@ def for_scoring(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
     """Check a checkpoint's configuration and reduce it to what scoring may use.
 
     Returns:
-        model, prepare, data, quality_fit, head_pose_fit, and written_here, which is False for a copy.
+        model, prepare, data, quality_fit, head_pose_fit, fingerprint, learnt_from, root of the data set (None for a
+        copy), and written_here, which is False for a copy.
 
     Raises:
         ValueError: naming the first value that is not of its kind.
     """
     own, path = is_written_here(folder), folder / "config.json"
-    reduced: dict[str, Any] = {"model": config.get("model"), "written_here": own}
+    reduced: dict[str, Any] = {"model": config.get("model"), "written_here": own,
+                               "root": config.get("root") if own else None, "learnt_from": config.get("learnt_from")}
+    prints = config.get("fingerprint")           # of the prepared splits, by which they are known again
+    reduced["fingerprint"] = prints if isinstance(prints, dict) else {}
     for section, names in SCORING.items():
         content = config.get(section, {})
         if isinstance(content, dict) and not own:
@@ -43,20 +47,19 @@ def for_scoring(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
     return reduced
 
 
-def data_folder(given: Path | None, trained: Mapping[str, Any], start: Path) -> Path | None:
-    """The data set to score: the given one, else the one of the training; None: the default.
+def refuse_foreign_data(given: Path | None, trained: Mapping[str, Any], start: Path) -> None:
+    """Refuse to score the data set that the configuration of a copy names, unless it is the default one.
 
     Args:
-        trained: as `for_scoring` returns it.
-        start: the checkpoint, for the message.
+        given: the data set that the user named; None: the one of the training.
+        trained: as `for_scoring` returns it. start: the checkpoint, for the message.
 
     Raises:
         ValueError: the checkpoint is a copy, whose training had another data set than the default.
     """
     recorded = trained["data"].get("data")
     if given is not None or recorded is None:
-        return given
+        return
     if not trained["written_here"] and not Path(recorded).resolve().is_relative_to(DATA.resolve()):
         raise ValueError(f"{start}: was not written here and moved since, or comes from elsewhere, so the data set in "
                          f"its configuration ({recorded:.140}) is not used -> name the data set with --data")
-    return Path(recorded)

@@ -8,7 +8,9 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +22,10 @@ from gazepose.evaluation.metrics import metrics_line
 from gazepose.io import lock, read_object, write_json, writing
 from gazepose.processes import EXIT_PREEMPTED, Preempted, StopRequest
 from gazepose.text import read_text
-from gazepose.training.checkpoint import BEST, CHECKPOINTS, Progress
+from gazepose.training.checkpoint import BEST, CHECKPOINTS, CONFIG, Progress
 from gazepose.training.distributed import from_main
 from gazepose.training.engine import Step
+from gazepose.training.run_config import differing
 
 PACKAGES = ("torch", "torchvision", "accelerate", "timm", "decord", "numpy", "safetensors")
 PLAIN_LINE_SECONDS = 10.0
@@ -33,17 +36,33 @@ LOCK = ".lock"                   # of a run's folder
 def versions() -> dict[str, str | None]:
     """Versions of the packages that the numbers of a run depend on, and the commit of the code.
 
-    The commit ends in `-dirty` where the code was changed, and is None outside a repository.
+    The commit ends in `-dirty` where the code was changed. It is None where the package does not lie at the top of a
+    repository: an installed package is not of the repository that surrounds it.
     """
-    git = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=12"], capture_output=True, text=True,
-                         cwd=Path(__file__).parent, check=False)
-    numbers: dict[str, str | None] = {"python": sys.version.split()[0], "commit": git.stdout.strip() or None}
+    top, commit = Path(__file__).parents[2], None
+    if (top / ".git").exists():
+        git = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=12"], capture_output=True, text=True,
+                             cwd=top, check=False)
+        commit = git.stdout.strip() or None
+    numbers: dict[str, str | None] = {"python": sys.version.split()[0], "commit": commit}
     for name in PACKAGES:
         try:
             numbers[name] = version(name)
         except PackageNotFoundError:             # decord has no wheel for some machines
             numbers[name] = None
     return numbers
+
+
+def check_tracker(name: str | None) -> None:
+    """Refuse a tracker of --log_with whose package is not installed.
+
+    Raises:
+        ValueError: naming the package.
+    """
+    packages = ("tensorboard", "tensorboardX") if name == "tensorboard" else (name,)
+    if name is not None and not any(find_spec(str(package)) for package in packages):
+        raise ValueError(f"--log_with {name}: this package is not installed -> pip install {name}, or leave --log_with "
+                         "out: metrics.jsonl is always written")
 
 
 def world_line(accelerator: Accelerator, batch_size: int) -> str:
@@ -53,11 +72,20 @@ def world_line(accelerator: Accelerator, batch_size: int) -> str:
             f"{accelerator.mixed_precision}, {batch_size} windows per process and step, {batch_size * count} in all")
 
 
+def launched(accelerator: Accelerator) -> dict[str, Any]:
+    """What the launcher decides, for config.json."""
+    return {"world_size": accelerator.num_processes, "precision": accelerator.mixed_precision}
+
+
 def device_name(accelerator: Accelerator) -> str:
     """The GPU by its name, or how many cores this process may use."""
     if accelerator.device.type == "cuda":
         return torch.cuda.get_device_name(accelerator.device)
     return f"{accelerator.device.type.upper()}, {len(os.sched_getaffinity(0))} cores"
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 class RunLog:
@@ -70,12 +98,18 @@ class RunLog:
         self.total = 0
         self.skipped = 0
         """steps in a row up to now"""
+        self.earlier: dict[str, Any] = {}
+        """config.json of the run's earlier starts, if it is resumed"""
         self.compared = False
         """whether the trivial baselines have been shown"""
         self.bar = tqdm(unit="step", disable=not (self.main and sys.stderr.isatty()))
 
-    def _take(self, resume: bool) -> None:
-        """Lock the folder and write that a run is running in it; a refusal changes nothing."""
+    def _take(self, resume: bool, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Lock the folder and write that a run is running in it; a refusal changes nothing.
+
+        Returns:
+            config.json as it was, with the changes of this start.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
             self.lock = lock(self.folder / LOCK)
@@ -91,7 +125,19 @@ class RunLog:
                                  "another --exp_path")
             for record in records:               # of a run without a checkpoint
                 record.unlink(missing_ok=True)
+        file, earlier = self.folder / CONFIG, {}
+        if resume and file.exists():
+            earlier = read_object(file)
+            if changes := differing(earlier, config):
+                earlier["changes"] = [*earlier.get("changes", []), {"time": _now(), **changes}]
+        elif resume and (self.folder / CHECKPOINTS).exists():
+            raise ValueError(f"{file}: missing -> copy it from a checkpoint in {self.folder / CHECKPOINTS}")
+        if not earlier:                          # that of a resumed run stays until its data are found to be the same
+            write_json(file, config)
         self.status("running")
+        for name, (old, new) in differing(earlier, config).items():
+            self.notify(f"resume: {name} {new}, before {old}")
+        return earlier
 
     def start(self, progress: Progress, total_steps: int, config: Mapping[str, Any]) -> None:
         """Begin or continue at `progress`. Records of later steps are removed, because these steps come again."""
@@ -99,7 +145,7 @@ class RunLog:
         self.bar.update(progress.step)
         if not self.main:
             return
-        write_json(self.folder / "config.json", config)
+        write_json(self.folder / CONFIG, config)
         records, valid = self.folder / "metrics.jsonl", []
         for line in read_text(records).splitlines(keepends=True) if records.exists() else ():
             try:
@@ -147,7 +193,7 @@ class RunLog:
         self.skipped = self.skipped + 1 if step.skipped else 0
         if self.skipped == MAX_SKIPPED:
             raise ValueError(f"step {step.step + 1}: the gradient was not finite for {MAX_SKIPPED} steps in a row -> "
-                             "lower --lr or set --clip 1, and --resume from the last checkpoint")
+                             f"start a new run with a lower --lr or with --clip 1: --config {self.folder}")
 
     def validation(self, step: int, epoch: int, result: Mapping[str, Any], baselines: Mapping[str, Any]) -> None:
         """Record a validation after so many steps and epochs, with the baselines that need no model."""
@@ -155,8 +201,9 @@ class RunLog:
         self.record("val", {"step": step, "epoch": epoch, "seconds": seconds, **result, "baselines": baselines})
         trivial = "  ".join(f"{name.replace('_', ' ')} {entry['mAP']:.3f}" for name, entry in baselines.items()
                             if entry and entry.get("mAP") is not None)
+        reason = f"  no mAP: {result['reason']}; best/ keeps the newest weights" if result["mAP"] is None else ""
         gaze = f"  gaze {result['gaze_degrees']:.1f} deg off" if "gaze_degrees" in result else ""
-        self.notify(f"epoch {epoch}  val {metrics_line(result)}{gaze}  ({seconds:.0f} s)")
+        self.notify(f"epoch {epoch}  val {metrics_line(result)}{gaze}{reason}  ({seconds:.0f} s)")
         if trivial and not self.compared:
             self.compared = True
             self.notify(f"         without a model: mAP {trivial}")
@@ -164,8 +211,8 @@ class RunLog:
     def status(self, state: str, **facts: Any) -> None:
         """Write status.json, which launch scripts and infer.py read: running, finished, preempted or failed."""
         write_json(self.folder / "status.json", {
-            "state": state, "world_size": self.accelerator.num_processes, "device": self.accelerator.device.type,
-            "seconds": round(time.perf_counter() - self.began, 1),
+            "state": state, "time": _now(), "world_size": self.accelerator.num_processes,
+            "device": self.accelerator.device.type, "seconds": round(time.perf_counter() - self.began, 1),
             **(asdict(self.progress) if self.progress else {}), **facts})
 
     def _ended(self, state: str, reason: str) -> None:
@@ -175,14 +222,17 @@ class RunLog:
             self.status(state, reason=reason, process=self.accelerator.process_index)
 
     @contextmanager
-    def running(self, resume: bool) -> Iterator[StopRequest]:
+    def running(self, resume: bool, config: Mapping[str, Any]) -> Iterator[StopRequest]:
         """Hold the run's folder; write to status.json how the block ended. SIGTERM and SIGUSR1 ask it to stop.
+
+        Args:
+            config: becomes config.json at once, so that a run without a checkpoint can be resumed with its flags too.
 
         Raises:
             ValueError: another training holds the folder, or it has checkpoints and `resume` is False.
             SystemExit: with EXIT_PREEMPTED, where the block ended with Preempted.
         """
-        from_main(self.accelerator, lambda: self._take(resume))
+        self.earlier = from_main(self.accelerator, lambda: self._take(resume, config))
         stop = StopRequest()
         try:
             yield stop

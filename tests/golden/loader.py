@@ -59,8 +59,8 @@ def check(folder: Path) -> Iterator[Result]:
             rows = centre_rows(index, rule.stride)
             yield from compare(f"validation run {number}", index, rule, rows, run)
         for number, run in enumerate(recorded["train_val"]["training_runs"]):
-            rule = WindowRule(behaviour=MEASURED, stride=run["stride"], train=True, crop=False, gaussian_drop=True,
-                              quality_fit=(0, 1))
+            rule = WindowRule(behaviour=MEASURED, stride=run["stride"], train=True, random_crop=False,
+                              gaussian_drop=True, quality_fit=(0, 1))
             rows = passed(index, centre_rows(index, rule.stride), inputs["train_filter"])
             yield from compare(f"training run {number}", index, rule, rows, run, held(run["every_random_draw"]))
         index = challenge_index(recorded["test"]["given"], Path(place) / "challenge")

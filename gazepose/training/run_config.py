@@ -1,0 +1,102 @@
+"""RunConfig: the flags of one training run, and which flags may differ when it is resumed."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from gazepose.training.losses import LossConfig
+
+SECTIONS = ("model", "prepare", "data", "optim", "run")              # of config.json
+LAUNCHED = ("world_size", "precision")
+"""entries of config.json that the launcher decides"""
+ONE_START = ("exp_path", "resume", "elastic", "expect_world", "config")
+"""flags that concern one start of a run, not the run"""
+MAY_CHANGE = ("epochs", "save_every", "save_minutes", "num_workers", "log_with", "compile", "data", "data_disk",
+              "max_bad_fraction")
+"""flags that may change when a run is resumed, besides ONE_START; of --data only the place: its fingerprint stays"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig(LossConfig):
+    """One training run."""
+
+    train_on: Literal["train", "stills"] | None = None
+    """rows to train on; default: stills (embedded world) for gaze, else the training clips"""
+    allow_unknown_priors: bool = False
+    """train with --prior_head or --prior_landmark on data without this prior; it is then unknown for every face"""
+    epochs: int = 10
+    """how often every training row is used"""
+    batch_size: int = 64
+    """windows per step and process; the global size is printed"""
+    gradient_accumulation_steps: int = 1
+    """batches per optimiser step"""
+    checkpoint: Path | None = None
+    """start from these weights: one of our runs or checkpoint folders, or a published file"""
+    pretrained: bool = False
+    """start the backbone from timm's ImageNet weights; they are downloaded if needed, unless HF_HUB_OFFLINE is set"""
+    from_scratch: bool = False
+    """start from random weights, also if this machine has ImageNet weights"""
+    config: Path | None = None
+    """start a new run with the flags of another as defaults: its folder or its config.json"""
+    exp_path: Path | None = None
+    """run folder (--train_path); default: runs/<model>-<time>"""
+    resume: bool = False
+    """resume the run of --exp_path, with its own flags, from its newest undamaged checkpoint, also mid-epoch"""
+    elastic: bool = False
+    """resume on another number of processes; each window is still used once per epoch, but results differ slightly"""
+    save_every: int | None = None
+    """also save after every so many steps"""
+    save_minutes: float = 15.0
+    """also save after so many minutes; 0: only at the end of an epoch and on a stop signal"""
+    seed: int = 0
+    """seed of all random numbers"""
+    mixed_precision: Literal["no", "fp16", "bf16"] | None = None
+    """precision of the model; default: that of `accelerate launch`"""
+    compile: bool = False
+    """torch.compile the model"""
+    sync_batchnorm: bool = False
+    """BatchNorm over the windows of all processes (GPUs only); off: each process uses its own windows"""
+    log_with: Literal["tensorboard", "wandb", "trackio"] | None = None
+    """also log to this tracker; metrics.jsonl is always written"""
+    expect_world: int | None = None
+    """refuse to run unless this many processes were started"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("epochs", "batch_size", "gradient_accumulation_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name} {getattr(self, name)} -> give 1 or more")
+        if not 0 <= self.seed < 1 << 63:
+            raise ValueError(f"--seed {self.seed} -> give 0 to 2**63 - 1")
+        if self.save_every is not None and self.save_every < 1:
+            raise ValueError(f"--save_every {self.save_every} -> give 1 or more steps")
+        if self.save_minutes < 0:
+            raise ValueError(f"--save_minutes {self.save_minutes} -> give minutes, or 0")
+        if self.resume and self.exp_path is None:
+            raise ValueError("--resume needs a run -> name its folder with --exp_path")
+        if self.resume and self.config is not None:
+            raise ValueError("--resume uses the flags of its own run -> leave --config out, or --resume to start a new "
+                             "run")
+        if (self.checkpoint is not None) + self.pretrained + self.from_scratch > 1:
+            raise ValueError("--checkpoint, --pretrained and --from_scratch: a run has one start -> give one of them")
+        if self.elastic and not self.resume:
+            raise ValueError("--elastic works only with --resume -> add --resume, or leave --elastic out")
+
+    @property
+    def rows_of(self) -> str:
+        return self.train_on or ("stills" if self.task == "gaze" else "train")
+
+
+def differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Flags of two configurations, as config.json has them, that differ: name -> both values."""
+    one, other = (flags_of(json.loads(json.dumps(record))) for record in (before, after))
+    return {name: [one[name], value] for name, value in other.items()
+            if name in one and one[name] != value and name not in ONE_START}
+
+
+def flags_of(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The flags of all sections by name, and what the launcher decides."""
+    flags = {name: value for section in SECTIONS for name, value in record.get(section, {}).items()}
+    return {**flags, **{name: record[name] for name in LAUNCHED if name in record}}
