@@ -279,12 +279,10 @@ def random_crops(keys: np.ndarray, seed: int, epoch: int, size: int) -> np.ndarr
     again. After CROP_TRIES the whole picture is taken, since its aspect lies within the range.
     """
     crops = np.tile(np.array([0, 0, size, size]), (len(keys), 1))
-    low, high = np.log(CROP_ASPECT)
     pending = np.arange(len(keys))                       # have no crop that fits yet
     for attempt in range(CROP_TRIES):
         area, aspect, x, y = (uniform(seed, epoch, _CROP, keys[pending], 4 * attempt + number) for number in range(4))
-        area = CROP_SCALE[0] + (CROP_SCALE[1] - CROP_SCALE[0]) * area
-        aspect = np.exp(low + (high - low) * aspect)
+        area, aspect = np.interp(area, (0, 1), CROP_SCALE), np.exp(np.interp(aspect, (0, 1), np.log(CROP_ASPECT)))
         width, height = np.rint(size * np.sqrt([area * aspect, area / aspect]))
         drawn = np.stack([x * (size - width + 1), y * (size - height + 1), width, height], axis=1)
         fits = np.maximum(width, height) <= size
@@ -378,5 +376,5 @@ def make_batch(index: Index, rule: WindowRule, rows: np.ndarray, epoch: int, cro
         flip = uniform(rule.seed, epoch, _FLIP, flip_key) < 0.5 if rule.flip else np.zeros(len(pool), bool)
         batch["flip"] = torch.from_numpy(flip)
         batch["crop"] = torch.from_numpy(random_crops(crop_key, rule.seed, epoch, crop_size) if rule.random_crop
-                                         else np.tile(np.float32([0, 0, 1, 1]), (len(pool), 1)))
+                                         else np.tile(np.array([0, 0, 1, 1], np.float32), (len(pool), 1)))
     return batch
