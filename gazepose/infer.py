@@ -8,6 +8,10 @@ import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")     # before torch: waiting threads must not spin on shared cores
 
+from gazepose.processes import command, end_with_launcher
+
+end_with_launcher()                                     # before the slow imports
+
 from pathlib import Path
 
 import torch
@@ -32,7 +36,11 @@ from gazepose.training.runlog import world_line
 
 @readable_errors()
 def main() -> None:
-    config = parse(InferConfig)
+    with command("infer"):
+        infer(parse(InferConfig))
+
+
+def infer(config: InferConfig) -> None:
     split = config.guide.split_name(config.split)
     accelerator = start_accelerator(mixed_precision=config.mixed_precision)
     accelerator.print(world_line(accelerator, config.batch_size))

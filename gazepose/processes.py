@@ -3,25 +3,34 @@
 The standard library only, so that train.py can call it before the slow imports.
 """
 
+import _thread
 import atexit
 import ctypes
+import faulthandler
 import functools
 import multiprocessing
 import os
 import signal
+import socket
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from multiprocessing.process import BaseProcess
-from types import FrameType
-from typing import Any
+from types import FrameType, TracebackType
+from typing import Any, Self
 
 EXIT_PREEMPTED = 75              # EX_TEMPFAIL of sysexits.h: the same command with --resume goes on
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+STOP_SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1")
+                     if hasattr(signal, name))                       # Windows has two of them
 LAUNCHED = {"ACCELERATE_MIXED_PRECISION", "TORCHELASTIC_RUN_ID"}     # set by accelerate's two launchers and torchrun
+OVERDUE = 10.0                   # seconds after a stop signal in which a process leaves a call that waits
+LATEST = 110.0                   # seconds after a stop signal in which a process ends; SLURM gives 120
+ONE_PRESS = 2.0                  # seconds in which two SIGINT are one Ctrl-C: torchrun passes it on
 _PR_SET_PDEATHSIG = 1            # prctl(2)
 
 
@@ -38,29 +47,180 @@ class Processes:
     """the value of every process of the run, also of those on other disks; a barrier too"""
 
 
+# ---- stops
+
 class Preempted(BaseException):
     """A signal asked for a stop. A BaseException, so that no `except Exception` before the run's end catches it."""
 
 
-class StopRequest:
-    """Whether SIGTERM or SIGUSR1 asked this process to stop; further ones change nothing.
+class Overdue(Preempted):
+    """The stop came while this process waited, and the wait did not end. Other processes may wait for this one."""
 
-    While `at_once`, before there is anything to save, the signal itself raises Preempted.
+
+_waiting = False
+
+
+@contextmanager
+def waiting() -> Iterator[None]:
+    """While the block waits for something from outside, a stop signal that is OVERDUE raises Overdue in it."""
+    global _waiting
+    _waiting = True
+    try:
+        yield
+    finally:
+        _waiting = False
+
+
+class StopRequest:
+    """Whether SIGTERM, SIGINT, SIGHUP or SIGUSR1 asked this process to stop. Its block restores the handlers at its end.
+
+    While `at_once`, before there is anything to save, the signal itself kills the workers and raises Preempted. Later
+    ones change nothing; only a second SIGINT ends the process at once. A signal that was ignored before (nohup) stays
+    ignored.
+
+    The main thread may hang where no handler runs. So a thread ends the process at the second SIGINT; OVERDUE seconds
+    after a signal that no handler saw while there was nothing to save; and LATEST seconds after any.
     """
 
     def __init__(self) -> None:
         self.stopping = False
         self.at_once = True
-        for number in STOP_SIGNALS:
-            signal.signal(number, self._note)
+        self.ending: Callable[[str], None] = lambda reason: None
+        """called with the reason before the thread ends the process"""
+        self._overdue = False
+        heard, self._writer = socket.socketpair()
+        self._writer.setblocking(False)
+        numbers = [number for number in STOP_SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+        self._before: dict[int, Any] = {number: signal.signal(number, self._note) for number in numbers}
+        self._wakeup = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+        threading.Thread(target=self._watch, args=(heard,), daemon=True).start()
 
     def __call__(self) -> bool:
         return self.stopping
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        signal.set_wakeup_fd(self._wakeup)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._writer.close()                     # ends the thread
+
     def _note(self, number: int, frame: FrameType | None) -> None:
         first, self.stopping = not self.stopping, True
         if first and self.at_once:
+            kill_workers()
             raise Preempted(f"{signal.Signals(number).name}, with nothing to save")
+        if self._overdue and _waiting:
+            raise Overdue("while it waited for a batch")
+
+    def _watch(self, heard: socket.socket) -> None:
+        """Read the numbers of signals as they come, whatever the main thread does."""
+        first = interrupted = 0.0
+        name = ""
+        while True:
+            try:
+                heard.settimeout(0.5 if first else None)
+                received = heard.recv(1)
+                if not received:
+                    return heard.close()
+                number = received[0]
+            except TimeoutError:
+                number = 0
+            now = time.monotonic()
+            if number in self._before:
+                if interrupted and number == signal.SIGINT and now - interrupted > ONE_PRESS:
+                    self._end("SIGINT came twice", 128 + signal.SIGINT)
+                if not first:
+                    first, name = now, signal.Signals(number).name
+                    if not self.at_once and os.environ.get("RANK", "0") == "0":
+                        _say(f"{name}: saving after this step; a second Ctrl-C ends at once, without saving")
+                interrupted = interrupted or (now if number == signal.SIGINT else 0.0)
+            if not first or now - first < OVERDUE:
+                continue
+            if now - first > LATEST or (self.at_once and not self.stopping):
+                with suppress(Exception):
+                    faulthandler.dump_traceback(sys.__stderr__ or 2)
+                self._end(f"{name}: it had not ended {now - first:.0f} s later", 1)
+            if _waiting and not self._overdue:
+                self._overdue = True
+                _wake_main_thread()
+
+    def _end(self, reason: str, code: int) -> None:
+        _say(f"error: ended without saving: {reason}")
+        with suppress(Exception):
+            self.ending(reason)
+        kill_workers()
+        os._exit(code)
+
+
+def _say(line: str) -> None:
+    with suppress(OSError, ValueError, AttributeError):               # stderr may be closed, or none
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()
+
+
+def _wake_main_thread() -> None:
+    if hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)      # also interrupts a system call
+    else:
+        _thread.interrupt_main(signal.SIGTERM)
+
+
+@contextmanager
+def command(name: str) -> Iterator[StopRequest]:
+    """Run a command that ends as users expect: a stop signal gives one line and exit code EXIT_PREEMPTED; output whose
+    reader has gone (`| head`, a closed terminal) is dropped."""
+    with lasting_output(), StopRequest() as stop:
+        try:
+            yield stop
+        except Preempted as error:
+            _say(f"{name}: stopped by {str(error).partition(',')[0]}; finished parts are kept -> the same command "
+                 "continues")
+            raise SystemExit(EXIT_PREEMPTED) from None
+
+
+class _Lasting:
+    """A text stream that drops what it cannot write."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except OSError:
+            return self._drop(len(text))
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError:
+            self._drop(0)
+
+    def _drop(self, count: int) -> int:
+        with suppress(OSError, ValueError):      # also what the buffer still holds, and what Python flushes at its end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+        return count
+
+
+@contextmanager
+def lasting_output() -> Iterator[None]:
+    """In this block, a standard output or error whose reader goes away stops nothing."""
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (stream and _Lasting(stream) for stream in before)        # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
+        sys.stdout, sys.stderr = before
 
 
 def end_with_parent(number: int) -> None:
@@ -83,6 +243,8 @@ def end_with_launcher() -> None:
         end_with_parent(signal.SIGTERM)
 
 
+# ---- workers
+
 @contextmanager
 def without_main_script() -> Iterator[None]:
     """Processes started in this block do not import the main script: they do not need it, and it takes seconds."""
@@ -95,9 +257,23 @@ def without_main_script() -> Iterator[None]:
         main.__dict__.update({name: value for name, value in before.items() if name == "__spec__" or value})
 
 
+@contextmanager
+def stop_signals_blocked() -> Iterator[None]:
+    """Processes started in this block hear no stop signal until `begin_worker`; this one hears them after the block."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 class _Worker(ForkServerProcess):
     @staticmethod
     def _Popen(process_obj: BaseProcess) -> Any:
+        _start_server()
         with without_main_script():
             return ForkServerProcess._Popen(process_obj)               # type: ignore[attr-defined]
 
@@ -110,32 +286,59 @@ WORKERS = _WorkerContext()
 """starts the workers that load batches or cut clips"""
 
 
-@functools.cache
 def shield_workers() -> None:
-    """Start the process that loader workers are forked from; it and its workers block the stop signals.
+    """Start the process that workers are forked from, and have it import the modules of loader workers meanwhile."""
+    multiprocessing.set_forkserver_preload(["gazepose.data.loader"])
+    _start_server()
+
+
+@functools.cache
+def _start_server() -> None:
+    """It and its workers block the stop signals.
 
     A scheduler signals all processes of a job, but the batch that a worker loads is needed for the step that is saved.
     A worker that blocks SIGTERM is killed at the end of the program, where multiprocessing would wait for it.
-
-    The process imports the modules of the workers in the background, once for all of them.
     """
-    multiprocessing.set_forkserver_preload(["gazepose.data.loader"])
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-    try:
+    with stop_signals_blocked():
         resource_tracker.ensure_running()                            # lifts the block of SIGTERM when it starts
         signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         forkserver.ensure_running()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    atexit.register(lambda: [child.kill() for child in multiprocessing.active_children()])
+    atexit.register(kill_workers)
 
 
-def hear_stop_signals() -> None:
-    """Unblock the stop signals, in a child of that process which SIGTERM should end."""
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+def kill_workers() -> None:
+    """Kill every worker of this process, also one that hangs or is stopped."""
+    for child in multiprocessing.active_children():
+        child.kill()
+
+
+_begun = False
+
+
+def begin_worker(hears_stop: bool = True) -> None:
+    """Set up a worker process, of any start method: it leaves the stop signals to the main process and ends with it.
+
+    Args:
+        hears_stop: SIGTERM ends it, as a pool ends its workers. Not so in a loader, whose batch is still needed.
+    """
+    global _begun
+    main = multiprocessing.parent_process()
+    if main is None or _begun:
+        return
+    _begun = True
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.SIG_IGN)
+    if hears_stop and hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    threading.Thread(target=_end_after, args=(main,), daemon=True).start()
+
+
+def _end_after(main: BaseProcess) -> None:
+    """The kernel would tell of the parent's death, but the parent of a forked worker is the server."""
+    main.join()
+    os._exit(1)
 
 
 def start_loader_worker(number: int) -> None:
-    """`worker_init_fn` of a loader: the worker leaves Ctrl-C to the training process and ends with it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    end_with_parent(signal.SIGKILL)
+    """`worker_init_fn` of a loader."""
+    begin_worker(hears_stop=False)

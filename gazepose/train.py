@@ -8,7 +8,7 @@ import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")     # before torch: waiting threads must not spin on shared cores
 
-from gazepose.processes import Preempted, StopRequest, end_with_launcher, shield_workers
+from gazepose.processes import Overdue, Preempted, StopRequest, command, end_with_launcher, shield_workers
 
 end_with_launcher()                                     # before the slow imports
 
@@ -59,17 +59,18 @@ from gazepose.training.runlog import RunLog, device_name, versions, world_line
 @record                                                 # the launcher shows the traceback
 @readable_errors()
 def main() -> None:
-    config, source = parse_train()
-    run = config.run
-    folder = run.exp_path or Path("runs") / f"{config.model.model}-{datetime.now():%Y%m%d-%H%M%S}"
-    accelerator = start_accelerator(
-        mixed_precision=run.mixed_precision, gradient_accumulation_steps=run.gradient_accumulation_steps,
-        log_with=run.log_with, project_dir=folder)
-    accelerator.print(world_line(accelerator, run.batch_size))
-    check_processes(accelerator, run.expect_world, run.sync_batchnorm)
-    log = RunLog(from_main(accelerator, lambda: folder), accelerator)     # one clock names the folder for all processes
-    with log.running(run.resume) as stop:
-        train(config, source, accelerator, log, stop)
+    with command("train") as stop:
+        config, source = parse_train()
+        run = config.run
+        folder = run.exp_path or Path("runs") / f"{config.model.model}-{datetime.now():%Y%m%d-%H%M%S}"
+        accelerator = start_accelerator(
+            mixed_precision=run.mixed_precision, gradient_accumulation_steps=run.gradient_accumulation_steps,
+            log_with=run.log_with, project_dir=folder)
+        accelerator.print(world_line(accelerator, run.batch_size))
+        check_processes(accelerator, run.expect_world, run.sync_batchnorm)
+        log = RunLog(from_main(accelerator, lambda: folder), accelerator)     # one clock names it for all processes
+        with log.running(run.resume, stop):
+            train(config, source, accelerator, log, stop)
 
 
 def train(config: TrainConfig, source: Source, accelerator: Accelerator, log: RunLog, stop: StopRequest) -> None:
@@ -145,9 +146,10 @@ def train(config: TrainConfig, source: Source, accelerator: Accelerator, log: Ru
             reached = state.validate(epoch + 1)
             progress.epoch, progress.consumed = epoch + 1, 0
             state.save(best=reached)
-    except Preempted:
+    except Preempted as stopped:
         state.save()
-        accelerator.wait_for_everyone()                                  # the first to end ends the others
+        if not isinstance(stopped, Overdue):
+            accelerator.wait_for_everyone()                              # the first to end ends the others
         raise
     accelerator.wait_for_everyone()
     accelerator.end_training()

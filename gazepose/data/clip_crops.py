@@ -24,7 +24,7 @@ from gazepose.data.images import FOLDER, face_path, pictures_in_order, read_imag
 from gazepose.data.tracks import FaceTrack, Policy
 from gazepose.data.video import VideoFacts, frames_in_order, look_at, video_facts
 from gazepose.io import leftovers, plain_folder, read_arrays, write_arrays, writing, writing_bytes
-from gazepose.processes import hear_stop_signals
+from gazepose.processes import begin_worker
 
 VERSION = 4                  # a change here cuts all clips again
 STALL_S = 300                # a worker process that gets no picture for so long ends
@@ -144,10 +144,11 @@ class CropWriter:
 
 
 def start_worker() -> None:
-    """Set up a process beside the main one: it ends on SIGTERM and SIGALRM, and OpenCV uses one thread."""
-    hear_stop_signals()
+    """Set up a process beside the main one: it ends on SIGALRM, and OpenCV uses one thread."""
+    begin_worker()
     cv2.setNumThreads(1)
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)                      # a decoder that hangs in C runs no handler
+    if hasattr(signal, "SIGALRM"):                                     # not on Windows
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)                  # a decoder that hangs in C runs no handler
 
 
 def alive(seconds: int = STALL_S) -> None:

@@ -2,6 +2,7 @@
 
 import faulthandler
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from gazepose.data.windows import WindowRule, make_batch, neighbours, read_pool
 from gazepose.processes import WORKERS, shield_workers, start_loader_worker
 
 STUCK_SECONDS = 120              # a loader worker that makes one batch for longer ends, with its traceback
+SILENT_SECONDS = STUCK_SECONDS + 10      # without a batch, after which the training process gives its workers up
 
 
 class WindowBatches(Dataset):
@@ -154,15 +156,22 @@ def make_loader(index: Index, rule: WindowRule, rows: np.ndarray, *, batch_size:
         windows = WindowBatches(index, rule, rows, crop_size)
     return DataLoader(
         windows, collate_fn=as_it_is,  # type: ignore[arg-type]
-        num_workers=num_workers, batch_sampler=order, pin_memory=pin_memory,
-        persistent_workers=num_workers > 0, worker_init_fn=start_loader_worker,
-        multiprocessing_context=WORKERS if num_workers else None)
+        batch_sampler=order, pin_memory=pin_memory,
+        persistent_workers=num_workers > 0, **_workers(num_workers))
 
 
 def make_pools(index: Index, rows: Sequence[np.ndarray], crop_size: int, num_workers: int = 0) -> DataLoader:
     """Loader of `Pools`, in order."""
-    return DataLoader(Pools(index, rows, crop_size), batch_size=None, num_workers=num_workers,
-                      worker_init_fn=start_loader_worker, multiprocessing_context=WORKERS if num_workers else None)
+    return DataLoader(Pools(index, rows, crop_size), batch_size=None,
+                      **_workers(num_workers))
+
+
+def _workers(count: int) -> dict[str, Any]:
+    """Arguments of a DataLoader with so many workers: a worker may hang where it cannot end itself."""
+    if not count:
+        return {}
+    return {"num_workers": count, "worker_init_fn": start_loader_worker, "multiprocessing_context": WORKERS,
+            "timeout": SILENT_SECONDS}
 
 
 def order_of(loader: DataLoader) -> BatchOrder:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -174,17 +175,17 @@ class RunLog:
             self.status(state, reason=reason, process=self.accelerator.process_index)
 
     @contextmanager
-    def running(self, resume: bool) -> Iterator[StopRequest]:
-        """Hold the run's folder; write to status.json how the block ended. SIGTERM and SIGUSR1 ask it to stop.
+    def running(self, resume: bool, stop: StopRequest) -> Iterator[None]:
+        """Hold the run's folder; write to status.json how the block ended, also where `stop` ends the process.
 
         Raises:
             ValueError: another training holds the folder, or it has checkpoints and `resume` is False.
             SystemExit: with EXIT_PREEMPTED, where the block ended with Preempted.
         """
         from_main(self.accelerator, lambda: self._take(resume))
-        stop = StopRequest()
+        stop.ending = partial(self._ended, "failed")
         try:
-            yield stop
+            yield
             if self.main:
                 self.status("finished")
         except Preempted as error:
