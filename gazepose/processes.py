@@ -57,22 +57,47 @@ class Overdue(Preempted):
     """The stop came while this process waited, and the wait did not end. Other processes may wait for this one."""
 
 
-_waiting = False
+_waiting = 0.0                   # since when the main thread waits for a batch; 0: it does not
 
 
 @contextmanager
 def waiting() -> Iterator[None]:
-    """While the block waits for something from outside, a stop signal that is OVERDUE raises Overdue in it."""
+    """While the block waits for a batch, a stop signal that is OVERDUE raises Overdue in it."""
     global _waiting
-    _waiting = True
+    _waiting = time.monotonic()
     try:
         yield
     finally:
-        _waiting = False
+        _waiting = 0.0
+
+
+class Watchdog:
+    """Kills the workers when a `waiting` in its block lasts longer than so many seconds: one may be stopped, or hang
+    where no timer of its own runs, and a queue waits for it for ever."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.killed = False
+        self._ended = threading.Event()
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._watch, daemon=True).start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self._ended.set()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(1.0):
+            since = _waiting
+            if since and time.monotonic() - since > self.seconds and multiprocessing.active_children():
+                self.killed = True
+                return kill_workers()
 
 
 class StopRequest:
-    """Whether SIGTERM, SIGINT, SIGHUP or SIGUSR1 asked this process to stop. Its block restores the handlers at its end.
+    """Whether SIGTERM, SIGINT, SIGHUP or SIGUSR1 asked this process to stop. After its block the old handlers are back.
 
     While `at_once`, before there is anything to save, the signal itself kills the workers and raises Preempted. Later
     ones change nothing; only a second SIGINT ends the process at once. A signal that was ignored before (nohup) stays
@@ -112,8 +137,9 @@ class StopRequest:
         first, self.stopping = not self.stopping, True
         if first and self.at_once:
             kill_workers()
-            raise Preempted(f"{signal.Signals(number).name}, with nothing to save")
+            raise Preempted(f"by {signal.Signals(number).name}, with nothing to save")
         if self._overdue and _waiting:
+            kill_workers()                       # torch would wait for each that hangs
             raise Overdue("while it waited for a batch")
 
     def _watch(self, heard: socket.socket) -> None:
@@ -177,7 +203,7 @@ def command(name: str) -> Iterator[StopRequest]:
         try:
             yield stop
         except Preempted as error:
-            _say(f"{name}: stopped by {str(error).partition(',')[0]}; finished parts are kept -> the same command "
+            _say(f"{name}: stopped {str(error).partition(',')[0]}; finished parts are kept -> the same command "
                  "continues")
             raise SystemExit(EXIT_PREEMPTED) from None
 

@@ -20,7 +20,7 @@ from gazepose.data.clip_crops import CropsFrom
 from gazepose.data.index import Index
 from gazepose.data.prepare import PrepareConfig
 from gazepose.source import find_source, prepared_indexes
-from gazepose.training.distributed import share_preparation
+from gazepose.training.distributed import share_preparation, waiting_for_processes
 
 ONE_PROCESS = "--num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no"
 Prior = Literal["head_pose", "landmarks", "quality", "quality_p"]
@@ -51,7 +51,8 @@ def prepare(config: PrepareConfig = PrepareConfig(), *,                         
     if split is None and not own:
         raise ValueError("--split is missing -> give train, val, test or stills")
     split = split or "val"
-    state = PartialState(cpu=not torch.accelerator.is_available())
+    with waiting_for_processes():
+        state = PartialState(cpu=not torch.accelerator.is_available())
     processes = share_preparation(state, config.data_disk)
     if video is not None and boxes is not None and out is not None:
         data = out

@@ -1,7 +1,10 @@
 """Several processes: starting Accelerate, sharing preparation, and sending the main process's values to all."""
 
 import os
-from collections.abc import Callable
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
 from typing import Any, TypeVar
@@ -12,12 +15,15 @@ from accelerate import Accelerator, DataLoaderConfiguration, PartialState
 from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 
 from gazepose.data.prepare import Disk
-from gazepose.processes import Processes
+from gazepose.processes import LAUNCHED, Processes
 
 PREPARING = timedelta(hours=12)
 """how long processes wait for each other's videos; the death of a process is noticed at once"""
 STUCK = timedelta(minutes=5)
 """collective timeout of a training: the job fails if one rank makes the others wait longer"""
+SILENT = 10.0
+"""seconds without a word in which processes wait for each other's start"""
+ACCUMULATION = "ACCELERATE_GRADIENT_ACCUMULATION_STEPS"
 Value = TypeVar("Value")
 
 
@@ -29,14 +35,19 @@ def start_accelerator(**options: Any) -> Accelerator:
         options: of Accelerator.
 
     Raises:
-        ValueError: the launcher was configured for FSDP.
+        ValueError: the launcher was configured for FSDP or other gradient accumulation; processes did not come.
     """
     if os.environ.get("ACCELERATE_USE_FSDP") == "true":
         raise ValueError("FSDP is not supported, because a model has only 45 MB -> use a configuration without FSDP, "
                          "such as accelerate_configs/gpu4.yaml")
-    accelerator = Accelerator(cpu=not torch.accelerator.is_available(),
-                              dataloader_config=DataLoaderConfiguration(non_blocking=True),
-                              kwargs_handlers=[InitProcessGroupKwargs(timeout=STUCK)], **options)
+    flag, stated = options.get("gradient_accumulation_steps"), os.environ.get(ACCUMULATION)
+    if flag is not None and stated not in (None, str(flag)):
+        raise ValueError(f"{ACCUMULATION}={stated} of the launcher or the environment, but --gradient_accumulation_"
+                         f"steps {flag} -> give --gradient_accumulation_steps {stated}, or leave the other one out")
+    with waiting_for_processes():
+        accelerator = Accelerator(cpu=not torch.accelerator.is_available(),
+                                  dataloader_config=DataLoaderConfiguration(non_blocking=True),
+                                  kwargs_handlers=[InitProcessGroupKwargs(timeout=STUCK)], **options)
     if accelerator.device.type == "cpu":
         local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local))
@@ -44,6 +55,33 @@ def start_accelerator(**options: Any) -> Accelerator:
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.utils.deterministic.fill_uninitialized_memory = False    # type: ignore[attr-defined]
     return accelerator
+
+
+@contextmanager
+def waiting_for_processes() -> Iterator[None]:
+    """Around the start of torch.distributed: say so when processes that the environment names do not come.
+
+    Raises:
+        ValueError: they have not come within the time limit.
+    """
+    world, rank, local = (os.environ.get(name, "1") for name in ("WORLD_SIZE", "RANK", "LOCAL_WORLD_SIZE"))
+    if sys.platform == "linux" and world == local != "1":              # one machine: nobody else can connect
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    where = f"{os.environ.get('MASTER_ADDR', '127.0.0.1')}:{os.environ.get('MASTER_PORT', '29500')}"
+    others = (f"for the other processes at {where}, because the environment says WORLD_SIZE={world} RANK={rank} -> "
+              "start them, with a launcher; or, if this process is to be alone, `unset WORLD_SIZE RANK LOCAL_RANK`")
+    timer = threading.Timer(SILENT, lambda: print(f"world: still waiting {others}", file=sys.stderr, flush=True))
+    timer.daemon = True
+    if world != "1":
+        timer.start()
+    try:
+        yield
+    except dist.DistError as error:
+        if "imed out" not in str(error):
+            raise
+        raise ValueError(f"waited in vain {others}") from None
+    finally:
+        timer.cancel()
 
 
 def check_processes(accelerator: Accelerator, expect_world: int | None, sync_batchnorm: bool) -> None:
@@ -58,6 +96,11 @@ def check_processes(accelerator: Accelerator, expect_world: int | None, sync_bat
     if expect_world not in (None, accelerator.num_processes):
         raise ValueError(f"--expect_world {expect_world}, but {accelerator.num_processes} processes were started -> "
                          "choose a file of accelerate_configs/ that starts that many")
+    tasks = os.environ.get("SLURM_STEP_NUM_TASKS", "1")
+    if accelerator.num_processes == 1 and tasks != "1" and LAUNCHED.isdisjoint(os.environ):
+        raise ValueError(f"srun started this program {tasks} times, and each would train alone -> sbatch "
+                         "launch/slurm.sh FLAG ... starts processes that know each other (docs/cluster.md); for one "
+                         "process: srun --ntasks=1")
     if sync_batchnorm and accelerator.device.type == "cpu":
         raise ValueError("--sync_batchnorm: torch's SyncBatchNorm works on GPUs only, and these processes are on cpu "
                          "-> leave it out; then BatchNorm uses the windows of each process alone")

@@ -18,11 +18,12 @@ from torch.utils.data import DataLoader
 
 from gazepose.keyed_random import keyed
 from gazepose.models import Priors
-from gazepose.processes import Preempted, waiting
+from gazepose.processes import Preempted, Watchdog, waiting
 from gazepose.training.augment import constant, mirror, to_model
 from gazepose.training.losses import LossRule, global_loss, loss_parts
 from gazepose.training.optim import OptimConfig, learning_rate, set_learning_rate, skip_unless_finite
 
+SILENT = 130.0                   # seconds without a batch: loader workers end themselves after 120 (data/loader.py)
 READ_EVERY = 10                  # steps or batches of a GPU between two reads, which wait for its work
 
 
@@ -124,22 +125,23 @@ def batches_of(loader: DataLoader) -> Iterator[dict[str, Tensor]]:
     """The batches of a loader.
 
     Raises:
-        RuntimeError: a worker hangs. Overdue: the stop of a signal waits too long for a batch.
+        RuntimeError: a worker hangs, so all were killed. Overdue: the stop of a signal waits too long for a batch.
     """
-    try:
-        with waiting():
-            batches = iter(loader)
+    batches = None
+    with Watchdog(SILENT) as watchdog:
         while True:
-            with waiting():
-                batch = next(batches, None)
+            try:
+                with waiting():
+                    batches = batches or iter(loader)
+                    batch = next(batches, None)
+            except (RuntimeError, OSError, EOFError):    # of torch, or from a queue whose worker is gone
+                if not watchdog.killed:
+                    raise
+                raise RuntimeError(f"no batch came for {SILENT:.0f} s: a loader worker hangs, or was stopped -> look "
+                                   "at the disk and the memory of this machine, then --resume") from None
             if batch is None:
                 return
             yield batch
-    except RuntimeError as error:
-        if "DataLoader timed out" not in str(error):
-            raise
-        raise RuntimeError(f"no batch came for {loader.timeout:.0f} s: a loader worker hangs, or was stopped -> look "
-                           "at the disk and the memory of this machine, then --resume") from None
 
 
 def read_steps(unread: list[tuple[Callable[..., Step], Tensor]], began: float) -> list[Step]:

@@ -190,6 +190,7 @@ class RunLog:
                 self.status("finished")
         except Preempted as error:
             self._ended("preempted", str(error))
+            self.notify(f"train: stopped {error} -> to continue, add --resume --exp_path {self.folder}")
             raise SystemExit(EXIT_PREEMPTED) from None
         except BaseException as error:
             self._ended("failed", f"{type(error).__name__}: {error}")
