@@ -28,7 +28,8 @@ EXIT_PREEMPTED = 75              # EX_TEMPFAIL of sysexits.h: the same command w
 STOP_SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1")
                      if hasattr(signal, name))                       # Windows has two of them
 LAUNCHED = {"ACCELERATE_MIXED_PRECISION", "TORCHELASTIC_RUN_ID"}     # set by accelerate's two launchers and torchrun
-OVERDUE = 10.0                   # seconds after a stop signal in which a process leaves a call that waits
+OUTSIDE = 3.0                    # seconds after a stop signal in which its handler runs, if there is nothing to save
+OVERDUE = 10.0                   # seconds after a stop signal in which a process leaves a wait for a batch
 LATEST = 110.0                   # seconds after a stop signal in which a process ends; SLURM gives 120
 ONE_PRESS = 2.0                  # seconds in which two SIGINT are one Ctrl-C: torchrun passes it on
 _PR_SET_PDEATHSIG = 1            # prctl(2)
@@ -103,15 +104,15 @@ class StopRequest:
     ones change nothing; only a second SIGINT ends the process at once. A signal that was ignored before (nohup) stays
     ignored.
 
-    The main thread may hang where no handler runs. So a thread ends the process at the second SIGINT; OVERDUE seconds
-    after a signal that no handler saw while there was nothing to save; and LATEST seconds after any.
+    The main thread may hang outside Python, where no handler runs. So a thread ends the process at the second SIGINT;
+    OUTSIDE seconds after a signal that no handler saw while there was nothing to save; and LATEST seconds after any.
     """
 
     def __init__(self) -> None:
         self.stopping = False
         self.at_once = True
-        self.ending: Callable[[str], None] = lambda reason: None
-        """called with the reason before the thread ends the process"""
+        self.ending: Callable[[str, str], None] = lambda state, reason: None
+        """called with preempted or failed, and the reason, before the thread ends the process"""
         self._overdue = False
         heard, self._writer = socket.socketpair()
         self._writer.setblocking(False)
@@ -158,26 +159,27 @@ class StopRequest:
             now = time.monotonic()
             if number in self._before:
                 if interrupted and number == signal.SIGINT and now - interrupted > ONE_PRESS:
-                    self._end("SIGINT came twice", 128 + signal.SIGINT)
+                    self._end("failed", "SIGINT came twice", 128 + signal.SIGINT)
                 if not first:
                     first, name = now, signal.Signals(number).name
                     if not self.at_once and os.environ.get("RANK", "0") == "0":
                         _say(f"{name}: saving after this step; a second Ctrl-C ends at once, without saving")
                 interrupted = interrupted or (now if number == signal.SIGINT else 0.0)
-            if not first or now - first < OVERDUE:
-                continue
-            if now - first > LATEST or (self.at_once and not self.stopping):
+            elapsed = now - first if first else 0.0
+            if elapsed > OUTSIDE and self.at_once and not self.stopping:
+                self._end("preempted", f"by {name}, with nothing to save", EXIT_PREEMPTED)
+            if elapsed > LATEST:
                 with suppress(Exception):
                     faulthandler.dump_traceback(sys.__stderr__ or 2)
-                self._end(f"{name}: it had not ended {now - first:.0f} s later", 1)
-            if _waiting and not self._overdue:
+                self._end("failed", f"{name}: it had not ended {elapsed:.0f} s later", 1)
+            if elapsed > OVERDUE and _waiting and not self._overdue:
                 self._overdue = True
                 _wake_main_thread()
 
-    def _end(self, reason: str, code: int) -> None:
-        _say(f"error: ended without saving: {reason}")
+    def _end(self, state: str, reason: str, code: int) -> None:
+        _say(f"stopped {reason}" if state == "preempted" else f"error: ended without saving: {reason}")
         with suppress(Exception):
-            self.ending(reason)
+            self.ending(state, reason)
         kill_workers()
         os._exit(code)
 
@@ -199,13 +201,18 @@ def _wake_main_thread() -> None:
 def command(name: str) -> Iterator[StopRequest]:
     """Run a command that ends as users expect: a stop signal gives one line and exit code EXIT_PREEMPTED; output whose
     reader has gone (`| head`, a closed terminal) is dropped."""
+    with stop_signals_blocked():
+        resource_tracker.ensure_running()        # a closed terminal would end it before its processes
     with lasting_output(), StopRequest() as stop:
         try:
             yield stop
         except Preempted as error:
+            sys.unraisablehook = lambda unraisable: None               # of what was half made, such as an iterator
             _say(f"{name}: stopped {str(error).partition(',')[0]}; finished parts are kept -> the same command "
                  "continues")
             raise SystemExit(EXIT_PREEMPTED) from None
+        finally:
+            kill_workers()                       # torch would wait 5 seconds for each
 
 
 class _Lasting:

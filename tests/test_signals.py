@@ -70,10 +70,10 @@ def test_a_stop_leaves_a_wait_that_does_not_end(monkeypatch):
 STUCK = """
 import ctypes, os, signal, threading, time
 from gazepose import processes
-processes.OVERDUE, processes.ONE_PRESS = 0.5, 0.2
+processes.OUTSIDE, processes.LATEST, processes.ONE_PRESS = 0.3, 1.5, 0.2
 stop = processes.StopRequest()
 stop.at_once = {at_once}
-stop.ending = lambda reason: print("status:", reason, flush=True)
+stop.ending = lambda *status: print(*status, flush=True)
 mutex, libc = ctypes.create_string_buffer(64), ctypes.CDLL(None)
 print("ready", flush=True)
 libc.pthread_mutex_lock(mutex)
@@ -82,8 +82,9 @@ libc.pthread_mutex_lock(mutex)               # for ever, where no handler of Pyt
 
 
 @pytest.mark.parametrize("at_once, name, times, code, reason", [
-    (True, "SIGTERM", 1, 1, "status: SIGTERM: it had not ended"), (True, "SIGHUP", 1, 1, "status: SIGHUP: it had not"),
-    (False, "SIGINT", 2, 130, "status: SIGINT came twice")])
+    (True, "SIGTERM", 1, 75, "preempted by SIGTERM, with nothing to save"),
+    (True, "SIGINT", 1, 75, "preempted by SIGINT, with nothing to save"),
+    (False, "SIGHUP", 1, 1, "failed SIGHUP: it had not ended"), (False, "SIGINT", 2, 130, "failed SIGINT came twice")])
 def test_a_main_thread_that_hangs_outside_python_is_ended(at_once, name, times, code, reason):
     with subprocess.Popen([sys.executable, "-c", STUCK.format(at_once=at_once)], cwd=ROOT, stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT, text=True) as stuck:
@@ -290,6 +291,9 @@ def test_processes_that_do_not_come_are_named(monkeypatch, capsys):
             raise torch.distributed.DistStoreError("Timed out after 1 seconds waiting for clients")
     text = capsys.readouterr().err
     assert "world: still waiting for the other processes at host0:29500" in text and "`unset WORLD_SIZE RANK" in text
+    monkeypatch.delenv("MASTER_ADDR")
+    with pytest.raises(ValueError, match="cannot look for the other processes at None.* `unset WORLD_SIZE RANK"):
+        start_accelerator()
     monkeypatch.setenv("WORLD_SIZE", "1")
     with waiting_for_processes():
         time.sleep(0.3)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -121,7 +121,7 @@ def train_steps(accelerator: Accelerator, model: nn.Module, optimizer: torch.opt
         yield read_steps(unread, began)
 
 
-def batches_of(loader: DataLoader) -> Iterator[dict[str, Tensor]]:
+def batches_of(loader: DataLoader) -> Iterator[Any]:
     """The batches of a loader.
 
     Raises:

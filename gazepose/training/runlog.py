@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
-from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -183,7 +182,7 @@ class RunLog:
             SystemExit: with EXIT_PREEMPTED, where the block ended with Preempted.
         """
         from_main(self.accelerator, lambda: self._take(resume))
-        stop.ending = partial(self._ended, "failed")
+        stop.ending = self._ended
         try:
             yield
             if self.main:

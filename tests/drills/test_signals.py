@@ -138,7 +138,7 @@ def launched(place: Path, folder: Path) -> tuple[Command, Callable[[], object]]:
 
 def infer(place: Path, folder: Path) -> tuple[Command, Callable[[], object]]:
     started = Command(folder, str(ROOT / "infer.py"), "--checkpoint", str(place / "run"), "--split", "val", "--stride",
-                      "1", "--batch_size", "1", "--num_workers", "2", "--exp_path", "scores")
+                      "1", "--batch_size", "1", "--num_workers", "2", "--exp_path", "scores", "--data", str(place / "world"))
     return started, lambda: len(started.running()) >= 5                # main, tracker, server, two workers
 
 
