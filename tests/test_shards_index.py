@@ -3,40 +3,17 @@
 import json
 import os
 import pickle
-from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from making import face, small_index
 
 from gazepose.data.index import Index, add_columns, write_index
 from gazepose.data.join import join
 from gazepose.data.shards import Shards, decode, encode
 from gazepose.io import writing_bytes
-
-
-def face(level: int, size: int = 32) -> np.ndarray:
-    ramp = np.linspace(0, 100, size, dtype=np.uint8)
-    return np.stack([ramp[None].repeat(size, 0), ramp[:, None].repeat(size, 1), np.full((size, size), level)], 2
-                    ).astype(np.uint8)
-
-
-def made(folder: Path, tracks: Sequence[tuple[str, str, Sequence[int]]] = (("a", "t", (1, 2, 3)), ("b", "u", (7, 9)))
-         ) -> Index:
-    """An index of (clip, track, frames) with crop n of level 10 n."""
-    frames = [frame for _, _, numbers in tracks for frame in numbers]
-    clips = list(dict.fromkeys(clip for clip, _, _ in tracks))
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with writing_bytes(folder.parent / "shard") as writer:
-        places = np.array([(writer.tell(), writer.write(encode(face(10 * row % 256)))) for row in range(len(frames))])
-    return write_index(folder, columns={
-        "frame": np.array(frames), "box": np.zeros((len(frames), 4)), "label": np.ones(len(frames), int),
-        "offset": places[:, 0], "length": places[:, 1]}, clips=clips, track_name=[track for _, track, _ in tracks],
-        track_clip=np.array([clips.index(clip) for clip, _, _ in tracks]),
-        track_start=np.cumsum([0, *(len(numbers) for _, _, numbers in tracks)]), clip_shard=np.zeros(len(clips)),
-        clip_base=np.zeros(len(clips)), shards=[folder.parent / "shard"], facts={"split": "train"})
 
 
 @given(crops=st.lists(st.binary(min_size=1, max_size=300), min_size=1, max_size=20))
@@ -78,7 +55,7 @@ def test_another_crop_size_is_an_error():
 
 
 def test_rows_know_their_pixels_and_their_names(tmp_path):
-    index = made(tmp_path / "train")
+    index = small_index(tmp_path / "train")
     assert len(index) == 5 and index.name_of(3) == "clip b track u frame 7"
     assert index.track_of(np.arange(5)).tolist() == [0, 0, 0, 1, 1]
     assert [round(float(index.crop(row)[..., 2].mean()), -1) for row in range(5)] == [0, 10, 20, 30, 40]
@@ -88,7 +65,7 @@ def test_rows_know_their_pixels_and_their_names(tmp_path):
 
 
 def test_an_absent_column_is_unknown_everywhere(tmp_path):
-    index = made(tmp_path / "train")
+    index = small_index(tmp_path / "train")
     assert index.unique_id is None
     for name, shape in {"quality": (5,), "head_pose": (5, 3), "landmarks": (5, 5, 3), "gaze": (5, 2)}.items():
         column = getattr(index, name)
@@ -99,7 +76,7 @@ def test_an_absent_column_is_unknown_everywhere(tmp_path):
 
 
 def test_positions_of_a_track_ascend(tmp_path):
-    index = made(tmp_path / "train")
+    index = small_index(tmp_path / "train")
     columns = {name: np.array(getattr(index, name)) for name in ("frame", "box", "label", "offset", "length")}
     tables = {name: getattr(index, name) for name in ("clips", "track_name", "track_clip", "track_start", "clip_shard",
                                                       "clip_base")}
@@ -109,7 +86,7 @@ def test_positions_of_a_track_ascend(tmp_path):
 
 
 def test_an_index_travels_to_a_worker_as_its_folder(tmp_path):
-    index = made(tmp_path / "train")
+    index = small_index(tmp_path / "train")
     index.crop(0)
     sent = pickle.dumps(index)
     assert len(sent) < 500
@@ -122,7 +99,7 @@ def test_a_missing_index_names_folder_and_command(tmp_path):
 
 
 def test_a_corrupt_shard_names_row_clip_track_and_frame(tmp_path):
-    index = made(tmp_path / "train")
+    index = small_index(tmp_path / "train")
     path, (_, at, length) = index.shards.paths[0], index.where(3)
     content = bytearray(path.read_bytes())
     content[int(at):int(at) + int(length)] = bytes(int(length))
@@ -134,7 +111,7 @@ def test_a_corrupt_shard_names_row_clip_track_and_frame(tmp_path):
 
 
 def test_a_truncated_shard_is_noticed_on_opening_and_on_reading(tmp_path):
-    index = made(tmp_path / "train")
+    index = small_index(tmp_path / "train")
     index.crop(0)                                                      # the file is open before it is cut
     os.truncate(index.shards.paths[0], int(index.where(4)[1]) + 5)
     with pytest.raises(EOFError, match=r"shard-00000\.bin ends inside the crop at byte \d+: wanted \d+ bytes, got 5"):
@@ -145,14 +122,14 @@ def test_a_truncated_shard_is_noticed_on_opening_and_on_reading(tmp_path):
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"format": 99}', b'{"format": 1}', b"\xff\xfe", b"[" * 99_999])
 def test_damaged_contents_are_a_named_error(tmp_path, content):
-    made(tmp_path / "train")
+    small_index(tmp_path / "train")
     (tmp_path / "train" / "index.json").write_bytes(content)
     with pytest.raises(ValueError, match=r"index\.json: .*prepare"):
         Index.open(tmp_path / "train")
 
 
 def test_contents_that_lack_a_shards_size_are_a_named_error(tmp_path):
-    contents = made(tmp_path / "train").contents
+    contents = small_index(tmp_path / "train").contents
     del contents["shards"][0]["bytes"]
     (tmp_path / "train" / "index.json").write_text(json.dumps(contents))
     with pytest.raises(ValueError, match=r"index\.json: a shard's size is not as this version writes it"):
@@ -160,7 +137,7 @@ def test_contents_that_lack_a_shards_size_are_a_named_error(tmp_path):
 
 
 def test_a_cut_column_is_a_named_error(tmp_path):
-    index = made(tmp_path / "train")
+    index = small_index(tmp_path / "train")
     os.truncate(next(index.folder.glob("box-*.npy")), 100)
     with pytest.raises(ValueError, match=r"box-\w+\.npy: not a whole column"):
         Index.open(index.folder)
@@ -169,18 +146,18 @@ def test_a_cut_column_is_a_named_error(tmp_path):
 def test_an_index_that_does_not_fit_together_is_never_written(tmp_path):
     for tracks, message in [([("a", "t", (2, 1))], "must ascend"), ([("a", "t", (2**31,))], "do not fit int32")]:
         with pytest.raises(ValueError, match=message):
-            made(tmp_path / "bad", tracks)
+            small_index(tmp_path / "bad", tracks)
         assert not (tmp_path / "bad").exists()
 
 
 def test_an_index_is_not_written_over_another(tmp_path):
-    made(tmp_path / "train")
+    small_index(tmp_path / "train")
     with pytest.raises(FileExistsError, match="delete it"):
-        made(tmp_path / "train")
+        small_index(tmp_path / "train")
 
 
 def test_adding_columns_changes_the_fingerprint_and_replaces_whole(tmp_path):
-    index = made(tmp_path / "train")
+    index = small_index(tmp_path / "train")
     before = index.facts["fingerprint"]
     add_columns(index.folder, {"quality": np.arange(5.0)})
     add_columns(index.folder, {"quality": np.arange(5.0) + 1, "gaze": np.ones((5, 2))})
@@ -190,7 +167,7 @@ def test_adding_columns_changes_the_fingerprint_and_replaces_whole(tmp_path):
 
 
 def test_columns_half_added_leave_the_old_index(tmp_path, monkeypatch):
-    index = made(tmp_path / "train")
+    index = small_index(tmp_path / "train")
     add_columns(index.folder, {"quality": np.zeros(5)})
     rename = os.replace
 
@@ -210,23 +187,23 @@ def test_columns_half_added_leave_the_old_index(tmp_path, monkeypatch):
 @given(data=st.data())
 @settings(max_examples=40)
 def test_a_join_is_a_dictionary_lookup(tmp_path_factory, data):
-    index = made(tmp_path_factory.mktemp("join") / "train",
+    index = small_index(tmp_path_factory.mktemp("join") / "train",
                  [("a", "t", (1, 2, 3)), ("a", "t", (40, 41)), ("b", "t", (1, 2)), ("b", "u", (5,))])
     faces = data.draw(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("tuv"), st.integers(0, 42)),
                                unique=True, max_size=25))
     table = {"clip": np.array([face[0] for face in faces], str), "track": np.array([face[1] for face in faces], str),
              "frame": np.array([face[2] for face in faces], np.int32), "quality": np.arange(len(faces), dtype=float)}
     known = {face: float(number) for number, face in enumerate(faces)}
-    wanted = []
+    expected = []
     for row in range(len(index)):
         track = int(index.track_of(row))
         name = (index.clips[index.track_clip[track]], index.track_name[track], int(index.frame[row]))
-        wanted.append(known.get(name, np.nan))
-    np.testing.assert_array_equal(join(index, table)["quality"], np.array(wanted, np.float32))
+        expected.append(known.get(name, np.nan))
+    np.testing.assert_array_equal(join(index, table)["quality"], np.array(expected, np.float32))
 
 
 def test_a_join_with_a_face_twice_is_ambiguous(tmp_path):
     table = {"clip": np.array(["a", "a"]), "track": np.array(["t", "t"]), "frame": np.array([2, 2]),
              "quality": np.zeros(2)}
     with pytest.raises(ValueError, match="clip a track t frame 2 twice"):
-        join(made(tmp_path / "train"), table)
+        join(small_index(tmp_path / "train"), table)
