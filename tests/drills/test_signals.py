@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from test_prepare import data_set
+from making import data_set
 
 from gazepose.processes import EXIT_PREEMPTED
 from gazepose.training.checkpoint import newest_whole
@@ -138,7 +138,8 @@ def launched(place: Path, folder: Path) -> tuple[Command, Callable[[], object]]:
 
 def infer(place: Path, folder: Path) -> tuple[Command, Callable[[], object]]:
     started = Command(folder, str(ROOT / "infer.py"), "--checkpoint", str(place / "run"), "--split", "val", "--stride",
-                      "1", "--batch_size", "1", "--num_workers", "2", "--exp_path", "scores", "--data", str(place / "world"))
+                      "1", "--batch_size", "1", "--num_workers", "2", "--exp_path", "scores", "--data",
+                      str(place / "world"))
     return started, lambda: len(started.running()) >= 5                # main, tracker, server, two workers
 
 
