@@ -31,6 +31,7 @@ LAUNCHED = {"ACCELERATE_MIXED_PRECISION", "TORCHELASTIC_RUN_ID"}     # set by ac
 OUTSIDE = 3.0                    # seconds after a stop signal in which its handler runs, if there is nothing to save
 OVERDUE = 10.0                   # seconds after a stop signal in which a process leaves a wait for a batch
 LATEST = 110.0                   # seconds after a stop signal in which a process ends; SLURM gives 120
+SILENT = 130.0                   # seconds without a batch; loader workers end themselves after 120 (data/loader.py)
 ONE_PRESS = 2.0                  # seconds in which two SIGINT are one Ctrl-C: torchrun passes it on
 _PR_SET_PDEATHSIG = 1            # prctl(2)
 
@@ -73,11 +74,10 @@ def waiting() -> Iterator[None]:
 
 
 class Watchdog:
-    """Kills the workers when a `waiting` in its block lasts longer than so many seconds: one may be stopped, or hang
+    """Kills the workers when a `waiting` in its block lasts longer than SILENT seconds: one may be stopped, or hang
     where no timer of its own runs, and a queue waits for it for ever."""
 
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
+    def __init__(self) -> None:
         self.killed = False
         self._ended = threading.Event()
 
@@ -92,7 +92,7 @@ class Watchdog:
     def _watch(self) -> None:
         while not self._ended.wait(1.0):
             since = _waiting
-            if since and time.monotonic() - since > self.seconds and multiprocessing.active_children():
+            if since and time.monotonic() - since > SILENT and multiprocessing.active_children():
                 self.killed = True
                 return kill_workers()
 

@@ -145,22 +145,6 @@ def close_output() -> None:
         os.dup2(write, stream)
 
 
-def stop_workers(step: int, silent: float, overdue: float) -> None:
-    """SIGSTOP to the loader workers after that many steps; so many seconds for a batch, and for a stop."""
-    from gazepose import processes
-    from gazepose.training import engine
-    engine.SILENT, processes.OVERDUE = silent, overdue
-    after_step(step, "_stop_workers")
-
-
-def _stop_workers() -> None:
-    import multiprocessing
-    for worker in multiprocessing.active_children():
-        assert worker.pid
-        os.kill(worker.pid, signal.SIGSTOP)
-    (Path(sys.argv[sys.argv.index("--exp_path") + 1]) / "stopped").touch()
-
-
 def fail(_: int) -> None:
     raise ZeroDivisionError("on purpose")
 

@@ -64,12 +64,12 @@ def waiting_for_processes() -> Iterator[None]:
     Raises:
         ValueError: they have not come within the time limit, or nothing says where they meet.
     """
-    world, rank, local = (os.environ.get(name, "1") for name in ("WORLD_SIZE", "RANK", "LOCAL_WORLD_SIZE"))
+    world, local = (os.environ.get(name, "1") for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
     if sys.platform == "linux" and world == local != "1":              # one machine: nobody else can connect
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT', '29500')}"
-    others = (f"for the other processes at {where}, because the environment says WORLD_SIZE={world} RANK={rank} -> "
-              "start them, with a launcher; or, if this process is to be alone, `unset WORLD_SIZE RANK LOCAL_RANK`")
+    others = (f"for the other processes at {where}, because the environment says WORLD_SIZE={world} -> start "
+              "them, with a launcher; or, if this process is to be alone, `unset WORLD_SIZE RANK LOCAL_RANK`")
     if world != "1" and "MASTER_ADDR" not in os.environ:
         raise ValueError(f"cannot look {others}")
     timer = threading.Timer(SILENT, lambda: print(f"world: still waiting {others}", file=sys.stderr, flush=True))

@@ -16,6 +16,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from gazepose import processes
 from gazepose.keyed_random import keyed
 from gazepose.models import Priors
 from gazepose.processes import Preempted, Watchdog, waiting
@@ -23,7 +24,6 @@ from gazepose.training.augment import constant, mirror, to_model
 from gazepose.training.losses import LossRule, global_loss, loss_parts
 from gazepose.training.optim import OptimConfig, learning_rate, set_learning_rate, skip_unless_finite
 
-SILENT = 130.0                   # seconds without a batch: loader workers end themselves after 120 (data/loader.py)
 READ_EVERY = 10                  # steps or batches of a GPU between two reads, which wait for its work
 
 
@@ -128,7 +128,7 @@ def batches_of(loader: DataLoader) -> Iterator[Any]:
         RuntimeError: a worker hangs, so all were killed. Overdue: the stop of a signal waits too long for a batch.
     """
     batches = None
-    with Watchdog(SILENT) as watchdog:
+    with Watchdog() as watchdog:
         while True:
             try:
                 with waiting():
@@ -137,8 +137,8 @@ def batches_of(loader: DataLoader) -> Iterator[Any]:
             except (RuntimeError, OSError, EOFError):    # of torch, or from a queue whose worker is gone
                 if not watchdog.killed:
                     raise
-                raise RuntimeError(f"no batch came for {SILENT:.0f} s: a loader worker hangs, or was stopped -> look "
-                                   "at the disk and the memory of this machine, then --resume") from None
+                raise RuntimeError(f"no batch came for {processes.SILENT:.0f} s: a loader worker hangs, or was stopped "
+                                   "-> look at the disk and the memory of this machine, then --resume") from None
             if batch is None:
                 return
             yield batch

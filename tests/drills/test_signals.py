@@ -188,3 +188,26 @@ def test_a_signal_leaves_no_process_and_what_is_finished(command, name, place, t
     if runs and not (name == "SIGKILL" and command == "train"):
         assert states == "preempted", started.log.read_text()
     assert busy() or command == "infer", "what was finished is gone"
+
+
+@pytest.mark.parametrize("asked", [False, True], ids=["no signal", "SIGTERM"])
+def test_a_stopped_loader_worker_ends_a_training(asked, place, tmp_path, figure):
+    started, busy = train(place, tmp_path)
+    started.until(busy)
+    for pid in set(started.running()) - {started.main.pid}:            # of them the tracker and the server too
+        os.kill(pid, signal.SIGSTOP)
+    if asked:
+        started.send("SIGTERM")
+    try:
+        seconds = started.until(lambda: started.main.poll() is not None)
+    finally:
+        for pid in started.running():
+            os.kill(pid, signal.SIGKILL)
+    status = json.loads((tmp_path / "run" / "status.json").read_text())
+    figure(f"loader workers stopped, {'SIGTERM' if asked else 'no signal'}: seconds until the end, state, reason",
+           f"{seconds:.0f}; {status['state']}; {status['reason']}")
+    saved = newest_whole(tmp_path / "run")[0]
+    if asked:
+        assert status["state"] == "preempted" and saved and saved.name.startswith(f"step-{status['step']:08d}")
+    else:
+        assert status["state"] == "failed" and "a loader worker hangs" in status["reason"] and 120 < seconds < 150
