@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-from gazepose.processes import command
+from gazepose.processes import command, lasting_output
 
 VERBS = {
     "prepare": ("prepare", "cut the faces of a split out of its videos"),
@@ -32,6 +32,7 @@ def usage() -> str:
     return "\n".join(["usage: python -m gazepose VERB [--help] ...", "", *lines])
 
 
+@lasting_output()
 def main() -> None:
     args = sys.argv[1:]
     count = 2 if args[:1] == ["priors"] else 1

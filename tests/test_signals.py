@@ -94,7 +94,7 @@ from gazepose.processes import WORKERS, begin_worker, command, start_loader_work
     without_main_script
 kind, = sys.argv[1:]
 with command("work"):
-    task = f"import os, time; print(os.getpid(), flush=True); time.sleep(60)"
+    task = "import os, time; os.write(1, (str(os.getpid()) + chr(10)).encode()); time.sleep(60)"
     if kind == "loader":
         workers = [WORKERS.Process(target=exec, args=("from gazepose.processes import start_loader_worker; "
                                                       f"start_loader_worker(0); {task}",)) for _ in range(2)]

@@ -184,7 +184,7 @@ def test_a_signal_leaves_no_process_and_what_is_finished(command, name, place, t
         assert code == -signal.SIGKILL
         assert command in ("train", "accelerate launch train") or set(states.split(", ")) <= {"", "preempted"}
     elif command != "accelerate launch train":
-        assert code == EXIT_PREEMPTED and not traces and ": stopped " in started.log.read_text()
+        assert code == EXIT_PREEMPTED and not traces and ": stopped " in started.log.read_text(), started.log.read_text()
     if runs and not (name == "SIGKILL" and command == "train"):
         assert states == "preempted", started.log.read_text()
     assert busy() or command == "infer", "what was finished is gone"
