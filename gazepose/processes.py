@@ -135,10 +135,11 @@ class StopRequest:
         self._writer.close()                     # ends the thread
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        global _pending
         first, self.stopping = not self.stopping, True
         if first and self.at_once:
-            kill_workers()
-            raise Preempted(f"by {signal.Signals(number).name}, with nothing to save")
+            _pending = Preempted(f"by {signal.Signals(number).name}, with nothing to save")
+            _raise_pending()
         if self._overdue and _waiting:
             kill_workers()                       # torch would wait for each that hangs
             raise Overdue("while it waited for a batch")
@@ -303,12 +304,34 @@ def stop_signals_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+_starting = False                # whether a worker is being started: it could not be killed yet
+_pending: Preempted | None = None
+_started: list[Any] = []         # Popen of workers that multiprocessing may not have noted yet
+
+
+def _raise_pending() -> None:
+    """Kill the workers and raise what a signal's handler left, unless a worker is being started."""
+    global _pending
+    if _pending is not None and not _starting:
+        error, _pending = _pending, None
+        kill_workers()
+        raise error
+
+
 class _Worker(ForkServerProcess):
     @staticmethod
     def _Popen(process_obj: BaseProcess) -> Any:
+        global _starting
         _start_server()
-        with without_main_script():
-            return ForkServerProcess._Popen(process_obj)               # type: ignore[attr-defined]
+        _started[:] = [worker for worker in _started if worker.returncode is None]
+        _starting = True
+        try:
+            with without_main_script():
+                _started.append(ForkServerProcess._Popen(process_obj))     # type: ignore[attr-defined]
+        finally:
+            _starting = False
+        _raise_pending()
+        return _started[-1]
 
 
 class _WorkerContext(ForkServerContext):
@@ -316,7 +339,7 @@ class _WorkerContext(ForkServerContext):
 
 
 WORKERS = _WorkerContext()
-"""starts the workers that load batches or cut clips"""
+"""starts the workers that load batches, cut clips or render"""
 
 
 def shield_workers() -> None:
@@ -343,6 +366,9 @@ def kill_workers() -> None:
     """Kill every worker of this process, also one that hangs or is stopped."""
     for child in multiprocessing.active_children():
         child.kill()
+    for worker in _started:
+        if worker.poll() is None:
+            os.kill(worker.pid, signal.SIGKILL)
 
 
 _begun = False

@@ -12,7 +12,6 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,7 @@ from gazepose.io import (
     writing_folder,
     writing_path,
 )
-from gazepose.processes import begin_worker, stop_signals_blocked, without_main_script
+from gazepose.processes import WORKERS, begin_worker
 from gazepose.progress import Progress
 from gazepose.synthetic.camera import draw_clip, write_mp4
 from gazepose.synthetic.motion import RADIUS
@@ -124,9 +123,8 @@ def run_tasks(function: Callable[..., None], tasks: Sequence[tuple], jobs: int |
         finally:
             cv2.setNumThreads(threads)
         return
-    with ProcessPoolExecutor(jobs, get_context("spawn"), _start_worker) as pool:
-        with without_main_script(), stop_signals_blocked():
-            futures = [pool.submit(function, *task) for task in tasks]
+    with ProcessPoolExecutor(jobs, WORKERS, _start_worker) as pool:
+        futures = [pool.submit(function, *task) for task in tasks]
         try:
             for future in as_completed(futures):
                 future.result()

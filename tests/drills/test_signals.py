@@ -176,7 +176,8 @@ def test_a_signal_leaves_no_process_and_what_is_finished(command, name, place, t
     runs = {path.parent: json.loads(path.read_text()) for path in tmp_path.glob("**/status.json")}
     states = ", ".join(sorted({status["state"] for status in runs.values()}))
     saved = [newest_whole(run)[0] for run in runs]
-    traces = started.log.read_text().count("Traceback")
+    log = started.log.read_text()
+    traces = log.count("Traceback")
     figure(f"{command}, {name}: exit code, states, orphans, seconds until the last process, tracebacks",
            f"{code}; {states or '-'}; {len(orphans)}; {seconds:.1f}; {traces}")
     assert not orphans and all(saved)
@@ -184,9 +185,9 @@ def test_a_signal_leaves_no_process_and_what_is_finished(command, name, place, t
         assert code == -signal.SIGKILL
         assert command in ("train", "accelerate launch train") or set(states.split(", ")) <= {"", "preempted"}
     elif command != "accelerate launch train":
-        assert code == EXIT_PREEMPTED and not traces and ": stopped " in started.log.read_text(), started.log.read_text()
+        assert code == EXIT_PREEMPTED and not traces and ": stopped " in log, log
     if runs and not (name == "SIGKILL" and command == "train"):
-        assert states == "preempted", started.log.read_text()
+        assert states == "preempted", log
     assert busy() or command == "infer", "what was finished is gone"
 
 
