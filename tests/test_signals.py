@@ -258,7 +258,7 @@ WORLD = {"preset": "tiny", "seed": 0, "version": 1}
 
 
 def test_a_world_in_a_place_that_cannot_be_written_is_used(tmp_path, monkeypatch):
-    monkeypatch.setattr(world, "lock", lambda *_: pytest.fail("asked for a lock"))
+    monkeypatch.setattr(world, "lock_of", lambda *_: pytest.fail("asked for a lock"))
     world.write_json(tmp_path / "world.json", WORLD)
     assert world.render_world(tmp_path, "tiny", 0) == tmp_path
 
@@ -334,10 +334,3 @@ def test_srun_without_a_launcher_names_the_script(monkeypatch):
         check_processes(accelerator, None, False)
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
     check_processes(accelerator, None, False)
-
-
-def test_gradient_accumulation_of_the_environment_is_compared(monkeypatch):
-    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
-    with pytest.raises(ValueError, match="STEPS=4 of the launcher or the environment, but --gradient_accumulation_"
-                       "steps 1 -> give --gradient_accumulation_steps 4"):
-        start_accelerator(gradient_accumulation_steps=1)

@@ -9,9 +9,8 @@ import csv
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,6 @@ from gazepose.data.shards import encode
 from gazepose.data.video import frames_in_order
 from gazepose.io import (
     leftovers,
-    lock,
     read_arrays,
     read_object,
     sha256_of,
@@ -33,7 +31,7 @@ from gazepose.io import (
     writing_folder,
     writing_path,
 )
-from gazepose.processes import WORKERS, begin_worker
+from gazepose.processes import WORKERS, Processes, begin_worker
 from gazepose.progress import Progress
 from gazepose.synthetic.camera import draw_clip, write_mp4
 from gazepose.synthetic.motion import RADIUS
@@ -71,22 +69,17 @@ def render_world(root: Path, preset: str = "default", seed: int = 0, jobs: int |
         raise ValueError(f"seed {seed}: must not be negative -> choose 0 or more")
     marker = root / "world.json"
     if not marker.exists():
-        with one_at_a_time(root, notify):
+        with Processes(notify=notify).in_turn(lock_of(root)):
             if not marker.exists():              # another process may have rendered it meanwhile
                 _render(root, chosen, seed, jobs, notify)
     _check_same(marker, preset, seed)
     return root
 
 
-@contextmanager
-def one_at_a_time(folder: Path, notify: Callable[[str], None]) -> Iterator[None]:
-    """Hold the lock of a folder that is rendered; it lies beside the folder."""
+def lock_of(folder: Path) -> Path:
+    """The lock file of a folder that is rendered; it lies beside the folder."""
     folder = folder.resolve()
-    held = lock(folder.with_name(f".{folder.name}.lock"), notify)
-    try:
-        yield
-    finally:
-        held.release()
+    return folder.with_name(f".{folder.name}.lock")
 
 
 def _render(root: Path, chosen: WorldPreset, seed: int, jobs: int | None, notify: Callable[[str], None]) -> None:

@@ -23,7 +23,6 @@ STUCK = timedelta(minutes=5)
 """collective timeout of a training: the job fails if one rank makes the others wait longer"""
 SILENT = 10.0
 """seconds without a word in which processes wait for each other's start"""
-ACCUMULATION = "ACCELERATE_GRADIENT_ACCUMULATION_STEPS"
 Value = TypeVar("Value")
 
 
@@ -35,15 +34,11 @@ def start_accelerator(**options: Any) -> Accelerator:
         options: of Accelerator.
 
     Raises:
-        ValueError: the launcher was configured for FSDP or other gradient accumulation; processes did not come.
+        ValueError: the launcher was configured for FSDP; processes did not come.
     """
     if os.environ.get("ACCELERATE_USE_FSDP") == "true":
         raise ValueError("FSDP is not supported, because a model has only 45 MB -> use a configuration without FSDP, "
                          "such as accelerate_configs/gpu4.yaml")
-    flag, stated = options.get("gradient_accumulation_steps"), os.environ.get(ACCUMULATION)
-    if flag is not None and stated not in (None, str(flag)):
-        raise ValueError(f"{ACCUMULATION}={stated} of the launcher or the environment, but --gradient_accumulation_"
-                         f"steps {flag} -> give --gradient_accumulation_steps {stated}, or leave the other one out")
     with waiting_for_processes():
         accelerator = Accelerator(cpu=not torch.accelerator.is_available(),
                                   dataloader_config=DataLoaderConfiguration(non_blocking=True),
