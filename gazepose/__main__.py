@@ -3,6 +3,8 @@
 import importlib
 import sys
 
+from gazepose.processes import command, lasting_output
+
 VERBS = {
     "prepare": ("prepare", "cut the faces of a split out of its videos"),
     "synthetic": ("synthetic", "render an embedded world"),
@@ -30,6 +32,7 @@ def usage() -> str:
     return "\n".join(["usage: python -m gazepose VERB [--help] ...", "", *lines])
 
 
+@lasting_output()
 def main() -> None:
     args = sys.argv[1:]
     count = 2 if args[:1] == ["priors"] else 1
@@ -39,6 +42,12 @@ def main() -> None:
         return
     if verb not in VERBS:
         raise SystemExit(f"error: the verb {verb!r} is unknown\n{usage()}")
+    with command(verb):
+        run(verb, args[count:])
+
+
+def run(verb: str, flags: list[str]) -> None:
+    """Run a verb on its flags; the imports take seconds."""
     import tyro
 
     from gazepose.config import PLAIN_FLAGS, readable_errors
@@ -46,7 +55,7 @@ def main() -> None:
     # --rule of prepare may be given several times; elsewhere one flag takes several values
     config = PLAIN_FLAGS if verb == "prepare" else (tyro.conf.OmitArgPrefixes,)
     with readable_errors():
-        tyro.cli(function, prog=f"python -m gazepose {verb}", args=args[count:], use_underscores=True, config=config)
+        tyro.cli(function, prog=f"python -m gazepose {verb}", args=flags, use_underscores=True, config=config)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,10 @@ import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")     # before torch: waiting threads must not spin on shared cores
 
+from gazepose.processes import command, end_with_launcher
+
+end_with_launcher()                                     # before the slow imports
+
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -67,7 +71,11 @@ def is_best_of(run: Path, weights: Path) -> bool:
 
 @readable_errors()
 def main() -> None:
-    config = parse(InferConfig)
+    with command("infer"):
+        infer(parse(InferConfig))
+
+
+def infer(config: InferConfig) -> None:
     split = config.guide.split_name(config.split)
     accelerator = start_accelerator(mixed_precision=config.mixed_precision)
     accelerator.print(world_line(accelerator, config.batch_size))

@@ -3,26 +3,37 @@
 The standard library only, so that train.py can call it before the slow imports.
 """
 
+import _thread
 import atexit
 import ctypes
+import faulthandler
 import functools
 import multiprocessing
 import os
 import signal
+import socket
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from types import FrameType
-from typing import Any
+from types import FrameType, TracebackType
+from typing import Any, Self
 
 EXIT_PREEMPTED = 75              # EX_TEMPFAIL of sysexits.h: the same command with --resume goes on
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+STOP_SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1")
+                     if hasattr(signal, name))                       # Windows has two of them
 LAUNCHED = {"ACCELERATE_MIXED_PRECISION", "TORCHELASTIC_RUN_ID"}     # set by accelerate's two launchers and torchrun
+OUTSIDE = 3.0                    # seconds after a stop signal in which its handler runs, if there is nothing to save
+OVERDUE = 10.0                   # seconds after a stop signal in which a process leaves a wait for a batch
+LATEST = 110.0                   # seconds after a stop signal in which a process ends; SLURM gives 120
+SILENT = 130.0                   # seconds without a batch; loader workers end themselves after 120 (data/loader.py)
+ONE_PRESS = 2.0                  # seconds in which two SIGINT are one Ctrl-C: torchrun passes it on
 _PR_SET_PDEATHSIG = 1            # prctl(2)
 
 
@@ -52,29 +63,212 @@ class Processes:
                 held.release()
 
 
+# ---- stops
+
 class Preempted(BaseException):
     """A signal asked for a stop. A BaseException, so that no `except Exception` before the run's end catches it."""
 
 
-class StopRequest:
-    """Whether SIGTERM or SIGUSR1 asked this process to stop; further ones change nothing.
+class Overdue(Preempted):
+    """The stop came while this process waited, and the wait did not end. Other processes may wait for this one."""
 
-    While `at_once`, before there is anything to save, the signal itself raises Preempted.
+
+_waiting = 0.0                   # since when the main thread waits for a batch; 0: it does not
+
+
+@contextmanager
+def waiting() -> Iterator[None]:
+    """While the block waits for a batch, a stop signal that is OVERDUE raises Overdue in it."""
+    global _waiting
+    _waiting = time.monotonic()
+    try:
+        yield
+    finally:
+        _waiting = 0.0
+
+
+class Watchdog:
+    """Kills the workers when a `waiting` in its block lasts longer than SILENT seconds: one may be stopped, or hang
+    where no timer of its own runs, and a queue waits for it for ever."""
+
+    def __init__(self) -> None:
+        self.killed = False
+        self._ended = threading.Event()
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._watch, daemon=True).start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self._ended.set()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(1.0):
+            since = _waiting
+            if since and time.monotonic() - since > SILENT and multiprocessing.active_children():
+                self.killed = True
+                return kill_workers()
+
+
+class StopRequest:
+    """Whether SIGTERM, SIGINT, SIGHUP or SIGUSR1 asked this process to stop. After its block the old handlers are back.
+
+    While `at_once`, before there is anything to save, the signal itself kills the workers and raises Preempted. Later
+    ones change nothing; only a second SIGINT ends the process at once. A signal that was ignored before (nohup) stays
+    ignored.
+
+    The main thread may hang outside Python, where no handler runs. So a thread ends the process at the second SIGINT;
+    OUTSIDE seconds after a signal that no handler saw while there was nothing to save; and LATEST seconds after any.
     """
 
     def __init__(self) -> None:
         self.stopping = False
         self.at_once = True
-        for number in STOP_SIGNALS:
-            signal.signal(number, self._note)
+        self.ending: Callable[[str, str], None] = lambda state, reason: None
+        """called with preempted or failed, and the reason, before the thread ends the process"""
+        self._overdue = False
+        heard, self._writer = socket.socketpair()
+        self._writer.setblocking(False)
+        numbers = [number for number in STOP_SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+        self._before: dict[int, Any] = {number: signal.signal(number, self._note) for number in numbers}
+        self._wakeup = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+        threading.Thread(target=self._watch, args=(heard,), daemon=True).start()
 
     def __call__(self) -> bool:
         return self.stopping
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        signal.set_wakeup_fd(self._wakeup)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._writer.close()                     # ends the thread
+
     def _note(self, number: int, frame: FrameType | None) -> None:
+        global _pending
         first, self.stopping = not self.stopping, True
         if first and self.at_once:
-            raise Preempted(f"{signal.Signals(number).name}, with nothing to save")
+            _pending = Preempted(f"by {signal.Signals(number).name}, with nothing to save")
+            _raise_pending()
+        if self._overdue and _waiting:
+            kill_workers()                       # torch would wait for each that hangs
+            raise Overdue("while it waited for a batch")
+
+    def _watch(self, heard: socket.socket) -> None:
+        """Read the numbers of signals as they come, whatever the main thread does."""
+        first = interrupted = 0.0
+        name = ""
+        while True:
+            try:
+                heard.settimeout(0.5 if first else None)
+                received = heard.recv(1)
+                if not received:
+                    return heard.close()
+                number = received[0]
+            except TimeoutError:
+                number = 0
+            now = time.monotonic()
+            if number in self._before:
+                if interrupted and number == signal.SIGINT and now - interrupted > ONE_PRESS:
+                    self._end("failed", "SIGINT came twice", 128 + signal.SIGINT)
+                if not first:
+                    first, name = now, signal.Signals(number).name
+                    if not self.at_once and os.environ.get("RANK", "0") == "0":
+                        _say(f"{name}: saving after this step; a second Ctrl-C ends at once, without saving")
+                interrupted = interrupted or (now if number == signal.SIGINT else 0.0)
+            elapsed = now - first if first else 0.0
+            if elapsed > OUTSIDE and self.at_once and not self.stopping:
+                self._end("preempted", f"by {name}, with nothing to save", EXIT_PREEMPTED)
+            if elapsed > LATEST:
+                with suppress(Exception):
+                    faulthandler.dump_traceback(sys.__stderr__ or 2)
+                self._end("failed", f"{name}: it had not ended {elapsed:.0f} s later", 1)
+            if elapsed > OVERDUE and _waiting and not self._overdue:
+                self._overdue = True
+                _wake_main_thread()
+
+    def _end(self, state: str, reason: str, code: int) -> None:
+        _say(f"stopped {reason}" if state == "preempted" else f"error: ended without saving: {reason}")
+        with suppress(Exception):
+            self.ending(state, reason)
+        kill_workers()
+        os._exit(code)
+
+
+def _say(line: str) -> None:
+    with suppress(OSError, ValueError, AttributeError):               # stderr may be closed, or none
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()
+
+
+def _wake_main_thread() -> None:
+    if hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)      # also interrupts a system call
+    else:
+        _thread.interrupt_main(signal.SIGTERM)
+
+
+@contextmanager
+def command(name: str) -> Iterator[StopRequest]:
+    """Run a command that ends as users expect: a stop signal gives one line and exit code EXIT_PREEMPTED; output whose
+    reader has gone (`| head`, a closed terminal) is dropped."""
+    with stop_signals_blocked():
+        resource_tracker.ensure_running()        # a closed terminal would end it before its processes
+    with lasting_output(), StopRequest() as stop:
+        try:
+            yield stop
+        except Preempted as error:
+            sys.unraisablehook = lambda unraisable: None               # of what was half made, such as an iterator
+            _say(f"{name}: stopped {str(error).partition(',')[0]}; finished parts are kept -> the same command "
+                 "continues")
+            raise SystemExit(EXIT_PREEMPTED) from None
+        finally:
+            kill_workers()                       # torch would wait 5 seconds for each
+
+
+class _Lasting:
+    """A text stream that drops what it cannot write."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except OSError:
+            return self._drop(len(text))
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError:
+            self._drop(0)
+
+    def _drop(self, count: int) -> int:
+        with suppress(OSError, ValueError):      # also what the buffer still holds, and what Python flushes at its end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+        return count
+
+
+@contextmanager
+def lasting_output() -> Iterator[None]:
+    """In this block, a standard output or error whose reader goes away stops nothing."""
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (stream and _Lasting(stream) for stream in before)        # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
+        sys.stdout, sys.stderr = before
 
 
 def end_with_parent(number: int) -> None:
@@ -97,6 +291,8 @@ def end_with_launcher() -> None:
         end_with_parent(signal.SIGTERM)
 
 
+# ---- workers
+
 @contextmanager
 def without_main_script() -> Iterator[None]:
     """Processes started in this block do not import the main script: they do not need it, and it takes seconds."""
@@ -109,11 +305,47 @@ def without_main_script() -> Iterator[None]:
         main.__dict__.update({name: value for name, value in before.items() if name == "__spec__" or value})
 
 
+@contextmanager
+def stop_signals_blocked() -> Iterator[None]:
+    """Processes started in this block hear no stop signal until `begin_worker`; this one hears them after the block."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+_starting = False                # whether a worker is being started: it could not be killed yet
+_pending: Preempted | None = None
+_started: list[Any] = []         # Popen of workers that multiprocessing may not have noted yet
+
+
+def _raise_pending() -> None:
+    """Kill the workers and raise what a signal's handler left, unless a worker is being started."""
+    global _pending
+    if _pending is not None and not _starting:
+        error, _pending = _pending, None
+        kill_workers()
+        raise error
+
+
 class _Worker(ForkServerProcess):
     @staticmethod
     def _Popen(process_obj: BaseProcess) -> Any:
-        with without_main_script():
-            return ForkServerProcess._Popen(process_obj)               # type: ignore[attr-defined]
+        global _starting
+        _start_server()
+        _started[:] = [worker for worker in _started if worker.returncode is None]
+        _starting = True
+        try:
+            with without_main_script():
+                _started.append(ForkServerProcess._Popen(process_obj))     # type: ignore[attr-defined]
+        finally:
+            _starting = False
+        _raise_pending()
+        return _started[-1]
 
 
 class _WorkerContext(ForkServerContext):
@@ -121,35 +353,65 @@ class _WorkerContext(ForkServerContext):
 
 
 WORKERS = _WorkerContext()
-"""starts the workers that load batches or cut clips"""
+"""starts the workers that load batches, cut clips or render"""
+
+
+def shield_workers() -> None:
+    """Start the process that workers are forked from, and have it import the modules of loader workers meanwhile."""
+    multiprocessing.set_forkserver_preload(["gazepose.data.loader"])
+    _start_server()
 
 
 @functools.cache
-def shield_workers() -> None:
-    """Start the process that loader workers are forked from; it and its workers block the stop signals.
+def _start_server() -> None:
+    """It and its workers block the stop signals.
 
     A scheduler signals all processes of a job, but the batch that a worker loads is needed for the step that is saved.
     A worker that blocks SIGTERM is killed at the end of the program, where multiprocessing would wait for it.
-
-    The process imports the modules of the workers in the background, once for all of them.
     """
-    multiprocessing.set_forkserver_preload(["gazepose.data.loader"])
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-    try:
+    with stop_signals_blocked():
         resource_tracker.ensure_running()                            # lifts the block of SIGTERM when it starts
         signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         forkserver.ensure_running()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    atexit.register(lambda: [child.kill() for child in multiprocessing.active_children()])
+    atexit.register(kill_workers)
 
 
-def hear_stop_signals() -> None:
-    """Unblock the stop signals, in a child of that process which SIGTERM should end."""
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+def kill_workers() -> None:
+    """Kill every worker of this process, also one that hangs or is stopped."""
+    for child in multiprocessing.active_children():
+        child.kill()
+    for worker in _started:
+        if worker.poll() is None:
+            os.kill(worker.pid, signal.SIGKILL)
+
+
+_begun = False
+
+
+def begin_worker(hears_stop: bool = True) -> None:
+    """Set up a worker process, of any start method: it leaves the stop signals to the main process and ends with it.
+
+    Args:
+        hears_stop: SIGTERM ends it, as a pool ends its workers. Not so in a loader, whose batch is still needed.
+    """
+    global _begun
+    main = multiprocessing.parent_process()
+    if main is None or _begun:
+        return
+    _begun = True
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.SIG_IGN)
+    if hears_stop and hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    threading.Thread(target=_end_after, args=(main,), daemon=True).start()
+
+
+def _end_after(main: BaseProcess) -> None:
+    """The kernel would tell of the parent's death, but the parent of a forked worker is the server."""
+    main.join()
+    os._exit(1)
 
 
 def start_loader_worker(number: int) -> None:
-    """`worker_init_fn` of a loader: the worker leaves Ctrl-C to the training process and ends with it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    end_with_parent(signal.SIGKILL)
+    """`worker_init_fn` of a loader."""
+    begin_worker(hears_stop=False)

@@ -8,7 +8,7 @@ import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")     # before torch: waiting threads must not spin on shared cores
 
-from gazepose.processes import Preempted, StopRequest, end_with_launcher, shield_workers
+from gazepose.processes import Overdue, Preempted, StopRequest, command, end_with_launcher, shield_workers
 
 end_with_launcher()                                     # before the slow imports
 
@@ -68,22 +68,23 @@ from gazepose.training.runlog import RunLog, check_tracker, device_name, launche
 @record                                                 # the launcher shows the traceback
 @readable_errors()
 def main() -> None:
-    config, source = parse_train()
-    run = config.run
-    check_tracker(run.log_with)
-    if run.checkpoint and not run.resume and not run.checkpoint.is_file():
-        checkpoint.weights_folder(run.checkpoint)                        # an error before hours of preparation
-    folder = run.exp_path or Path("runs") / f"{config.model.model}-{datetime.now():%Y%m%d-%H%M%S}"
-    accelerator = start_accelerator(
-        mixed_precision=run.mixed_precision, gradient_accumulation_steps=run.gradient_accumulation_steps,
-        log_with=run.log_with, project_dir=folder)
-    accelerator.print(world_line(accelerator, run.batch_size))
-    check_processes(accelerator, run.expect_world, run.sync_batchnorm, run.gradient_accumulation_steps)
-    check_same_program(config, accelerator)
-    log = RunLog(from_main(accelerator, lambda: folder), accelerator)     # one clock names the folder for all processes
-    record = {**asdict(config), "root": str(source.root), **launched(accelerator)}
-    with log.running(run.resume, record) as stop:
-        train(config, source, accelerator, log, stop)
+    with command("train") as stop:
+        config, source = parse_train()
+        run = config.run
+        check_tracker(run.log_with)
+        if run.checkpoint and not run.resume and not run.checkpoint.is_file():
+            checkpoint.weights_folder(run.checkpoint)                    # an error before hours of preparation
+        folder = run.exp_path or Path("runs") / f"{config.model.model}-{datetime.now():%Y%m%d-%H%M%S}"
+        accelerator = start_accelerator(
+            mixed_precision=run.mixed_precision, gradient_accumulation_steps=run.gradient_accumulation_steps,
+            log_with=run.log_with, project_dir=folder)
+        accelerator.print(world_line(accelerator, run.batch_size))
+        check_processes(accelerator, run.expect_world, run.sync_batchnorm, run.gradient_accumulation_steps)
+        check_same_program(config, accelerator)
+        log = RunLog(from_main(accelerator, lambda: folder), accelerator)     # one clock names it for all processes
+        record = {**asdict(config), "root": str(source.root), **launched(accelerator)}
+        with log.running(run.resume, record, stop):
+            train(config, source, accelerator, log, stop)
 
 
 def train(config: TrainConfig, source: Source, accelerator: Accelerator, log: RunLog, stop: StopRequest) -> None:
@@ -161,9 +162,10 @@ def train(config: TrainConfig, source: Source, accelerator: Accelerator, log: Ru
             reached = state.validate(epoch + 1)
             progress.epoch, progress.consumed = epoch + 1, 0
             state.save(reached)
-    except Preempted:
+    except Preempted as stopped:
         state.save()
-        accelerator.wait_for_everyone()                                  # the first to end ends the others
+        if not isinstance(stopped, Overdue):
+            accelerator.wait_for_everyone()                              # the first to end ends the others
         raise
     accelerator.wait_for_everyone()
     accelerator.end_training()

@@ -19,10 +19,9 @@ from gazepose.config import Preset
 from gazepose.data.clip_files import CropsFrom
 from gazepose.data.index import Index
 from gazepose.data.prepare import PrepareConfig
-from gazepose.processes import EXIT_PREEMPTED, Preempted, StopRequest
 from gazepose.source import find_source, prepared_indexes
 from gazepose.text import printable
-from gazepose.training.distributed import share_preparation
+from gazepose.training.distributed import share_preparation, waiting_for_processes
 
 ONE_PROCESS = "--num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no"
 Prior = Literal["head_pose", "landmarks", "quality", "quality_p"]
@@ -53,7 +52,8 @@ def prepare(config: PrepareConfig = PrepareConfig(), *,                         
     if split is None and not own:
         raise ValueError("--split is missing -> give train, val, test or stills")
     split = split or "val"
-    state = PartialState(cpu=not torch.accelerator.is_available())
+    with waiting_for_processes():
+        state = PartialState(cpu=not torch.accelerator.is_available())
     processes = share_preparation(state, config.data_disk)
     if video is not None and boxes is not None and out is not None:
         data = out
@@ -174,16 +174,11 @@ def sweep(file: Path, /, *, data: Path | None = None, worlds: tuple[Preset, ...]
     number, _, parts = part.partition("/")
     if not (number.isdigit() and parts.isdigit()):
         raise ValueError(f"--part {part} -> give its number and the number of parts, such as 3/8")
-    StopRequest()                                # SIGTERM raises Preempted below, after the runs have saved
-    try:
-        command = f"python -m gazepose sweep {shlex.join(sys.argv[2:])}"
-        failed = run_sweep(read_experiment(file), command, out, preset=find_source(data).preset, data=data,
-                           worlds=worlds, seeds=seeds, start=start, flags=shlex.split(flags), launch=launch,
-                           jobs=0 if collect else jobs or max(1, torch.cuda.device_count()),
-                           part=(int(number), int(parts)))
-    except Preempted:
-        print("sweep: stopped, and its runs have saved; the same command resumes them", flush=True)
-        raise SystemExit(EXIT_PREEMPTED) from None
+    command = f"python -m gazepose sweep {shlex.join(sys.argv[2:])}"
+    failed = run_sweep(read_experiment(file), command, out, preset=find_source(data).preset, data=data,
+                       worlds=worlds, seeds=seeds, start=start, flags=shlex.split(flags), launch=launch,
+                       jobs=0 if collect else jobs or max(1, torch.cuda.device_count()),
+                       part=(int(number), int(parts)))
     if failed:
         raise SystemExit("\n".join([f"error: {len(failed)} failed:", *failed]))
 

@@ -123,3 +123,10 @@ def test_machines_need_a_place_to_meet(cluster):
     _, _, calls = cluster("hosts.sh", "--lr", "1", MACHINES="2", HEAD="10.0.0.1", PROCESSES="3", torchrun=RECORD)
     assert calls == ["torchrun --nnodes 2 --nproc_per_node 3 --rdzv_backend c10d --rdzv_endpoint 10.0.0.1:29500 "
                      "--rdzv_id gazepose train.py --lr 1"]
+
+
+@pytest.mark.parametrize("head, endpoint", [
+    ("::1", "[::1]:29500"), ("[::1]", "[::1]:29500"), ("[fe80::1]:400", "[fe80::1]:400"), ("host0:400", "host0:400")])
+def test_the_place_to_meet_may_be_an_ipv6_address(cluster, head, endpoint):
+    _, _, calls = cluster("hosts.sh", MACHINES="2", HEAD=head, PROCESSES="1", torchrun=RECORD)
+    assert f"--rdzv_endpoint {endpoint} " in calls[0]

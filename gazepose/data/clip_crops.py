@@ -23,7 +23,7 @@ from gazepose.data.crops import cut_face, grown, jpeg_and_quality, outside, whol
 from gazepose.data.images import FOLDER, face_path, pictures_in_order, read_image
 from gazepose.data.video import VideoFacts, frames_in_order, look_at, video_facts
 from gazepose.io import plain_folder, sha256_of, stamp, writing_by_checksum
-from gazepose.processes import hear_stop_signals
+from gazepose.processes import begin_worker
 
 STALL_S = 300                # a worker process that gets no picture for so long ends
 MAX_SHORT = 30               # frames by which faces may be annotated past the end of a whole video
@@ -53,10 +53,11 @@ class CropWriter:
 
 
 def start_worker() -> None:
-    """Set up a process beside the main one: it ends on SIGTERM and SIGALRM, and OpenCV uses one thread."""
-    hear_stop_signals()
+    """Set up a process beside the main one: it ends on SIGALRM, and OpenCV uses one thread."""
+    begin_worker()
     cv2.setNumThreads(1)
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)                      # a decoder that hangs in C runs no handler
+    if hasattr(signal, "SIGALRM"):                                     # not on Windows
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)                  # a decoder that hangs in C runs no handler
 
 
 def alive(seconds: int = STALL_S) -> None:

@@ -1,7 +1,11 @@
 """The loader: batches of windows as tensors, made by worker processes in the order of data/order.py."""
 
 import faulthandler
+import math
+import os
+import shutil
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,12 +15,13 @@ from gazepose.data.clip_crops import start_worker
 from gazepose.data.features import Features
 from gazepose.data.index import Index
 from gazepose.data.order import BatchOrder, ClipOrder
-from gazepose.data.shared_buffers import SharedBuffers
+from gazepose.data.shared_buffers import BUFFERS, ROOM, SharedBuffers
 from gazepose.data.streaming import VideoIndex
 from gazepose.data.windows import WindowRule, make_batch, neighbours, read_pool
 from gazepose.processes import WORKERS, shield_workers, start_loader_worker
 
 STUCK_SECONDS = 120              # a loader worker that makes one batch for longer ends, with its traceback
+SHARED_MEMORY = Path("/dev/shm")  # Linux
 
 
 class WindowBatches(Dataset):
@@ -135,13 +140,15 @@ def make_loader(index: Index, rule: WindowRule, rows: np.ndarray, *, batch_size:
     Before each epoch set `order_of(loader).epoch`, and `.start` to resume in its middle.
 
     Raises:
-        ValueError: no rows, or a setting that crops straight from videos cannot have.
+        ValueError: no rows, too little shared memory, or a setting that crops straight from videos cannot have.
     """
     if len(rows) == 0:
         raise ValueError(f"{index.folder}: no rows to load -> look at the counts in index.json there, "
                          "or prepare the data again")
     if num_workers:
         shield_workers()
+    loaders = 2 if rule.train else 1                                   # validation keeps its workers beside these
+    check_shared_memory(num_workers, batch_size * crops_per_window(rule) * 3 * crop_size ** 2, loaders)
     if isinstance(index, VideoIndex):
         if rule.gaussian_drop and rule.quality_fit is None:
             raise ValueError(f"{index.folder}: --Gaussiandrop needs the quality of all faces of a split, which is not "
@@ -161,8 +168,35 @@ def make_loader(index: Index, rule: WindowRule, rows: np.ndarray, *, batch_size:
 
 def make_pools(index: Index, rows: Sequence[np.ndarray], crop_size: int, num_workers: int = 0) -> DataLoader:
     """Loader of `Pools`, in order."""
+    check_shared_memory(num_workers, max(map(len, rows), default=0) * 3 * crop_size ** 2, 1)
     return DataLoader(Pools(index, rows, crop_size), batch_size=None, num_workers=num_workers,
                       worker_init_fn=start_loader_worker, multiprocessing_context=WORKERS if num_workers else None)
+
+
+def check_shared_memory(num_workers: int, batch: float, loaders: int) -> None:
+    """Refuse more workers than shared memory holds the batches of: a worker that finds it full is killed.
+
+    Args:
+        batch: bytes of a batch. loaders: how many have so many workers each.
+
+    Raises:
+        ValueError: naming how many fit.
+    """
+    if not num_workers or not SHARED_MEMORY.is_dir():                  # elsewhere it is not a file system
+        return
+    free = shutil.disk_usage(SHARED_MEMORY).free
+    each = math.ceil(batch * BUFFERS * ROOM) * loaders * int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    need = num_workers * each
+    if need > free:
+        raise ValueError(f"{SHARED_MEMORY}: {free >> 20} MiB are free, and --num_workers {num_workers} needs up to "
+                         f"{need >> 20} MiB -> give --num_workers {free // each} or a smaller --batch_size, or start "
+                         f"docker with --shm-size={(need >> 30) + 1}g")
+
+
+def crops_per_window(rule: WindowRule) -> float:
+    """About how many crops of a batch come with each window, where windows of a segment share them."""
+    shared = 2 * rule.reach / rule.windows_per_segment if rule.train else 0
+    return min(2 * rule.reach + 1, rule.stride + shared)
 
 
 def order_of(loader: DataLoader) -> BatchOrder:

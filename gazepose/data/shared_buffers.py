@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 BUFFERS = 5                      # of a worker: two batches on their way, two received, one being made
+ROOM = 1.25                      # bytes of a buffer per byte of its first batch
 _HEADER = 4096                   # bytes before the frames; the first byte says whether a batch uses the buffer
 
 
@@ -31,7 +32,7 @@ class SharedBuffers:
         if buffer is None:
             if free:                                                   # batches have grown: a larger one replaces it
                 self._buffers = [other for other in self._buffers if other is not free[0]]
-            storage = torch.UntypedStorage._new_shared(size + size // 4)
+            storage = torch.UntypedStorage._new_shared(int(size * ROOM))
             buffer = torch.empty(0, dtype=torch.uint8).set_(storage)   # type: ignore[call-overload]
             buffer[0] = 0
             if len(self._buffers) < BUFFERS:

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
+
+from gazepose.synthetic.compiled import compiled
 
 WRAPS, TWO_SIDED = 1, 2
 
@@ -64,7 +65,7 @@ def ramp(lo: float | np.ndarray, hi: float | np.ndarray, x: np.ndarray) -> np.nd
     return t * t * (3 - 2 * t)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def bump(x: np.ndarray, y: np.ndarray, cx: float, cy: float, sx: float, sy: float) -> np.ndarray:
     """exp(-((x - cx) / sx)^2 - ((y - cy) / sy)^2) on tables [R,C]; 0 where the exponent is below -14."""
     out = np.zeros(x.shape)

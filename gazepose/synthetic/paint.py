@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
+
+from gazepose.synthetic.compiled import compiled
 
 MOUTH_GAP = 0.016  # metres between the lips at mouth = 1
 
@@ -24,12 +25,12 @@ LENGTHS = [EYE_R, IRIS_R, PUPIL_R, LASH, *range(BROW_Y, BROW_DENSE), *range(MOUT
 C_IRIS, C_LIMBUS, C_SCLERA, C_BROW, C_LIP, C_LASH, C_LID, C_INNER, N_COLOUR = range(9)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _unit(x):
     return 0.0 if x < 0 else 1.0 if x > 1 else x
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def paint_face(paint, colours, eyes, gaze, lids, mouth, head, origin, light, camera, x0, y0, box, depth, code):
     """Paint eyes, brows, nostrils and lips on the skin samples inside box (samples: x1, y1, x2, y2)."""
     h, w = depth.shape
@@ -231,7 +232,7 @@ def paint_face(paint, colours, eyes, gaze, lids, mouth, head, origin, light, cam
             code[j, i] = int(r) | (int(g) << 10) | (int(b) << 20) | (1 << 30)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def draw_frame(segments, width, shown, head, origin, camera, x0, y0, depth, code):
     """Draw glasses as lines of constant width. A sample is covered at most once; nearer surfaces hide the lines."""
     h, w = depth.shape

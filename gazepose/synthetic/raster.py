@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
+
+from gazepose.synthetic.compiled import compiled
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def light_vertices(
     position, normal, albedo, jaw, hang, gloss, kind, turns, origin, drop, light, camera, window, sx, sy, iz, rgb
 ):
@@ -88,7 +89,7 @@ def light_vertices(
             rgb[i, k] = min(1023.0, 1023.0 * math.sqrt(max(inside * shown, 0.0)))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def draw_grids(sx, sy, iz, col, kind, grids, x0, y0, depth, code):
     """Draw all grids into the sample buffers whose first sample is x0, y0.
 
@@ -206,7 +207,7 @@ def draw_grids(sx, sy, iz, col, kind, grids, x0, y0, depth, code):
                             code[j, i] = shade | mark
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def visible(sx, sy, iz, grids, points, limit):
     """Which points [k, 2] no triangle hides, bool [k]; a triangle hides one if its 1 / depth is above the limit [k]."""
     free = np.ones(points.shape[0], np.bool_)
@@ -236,7 +237,7 @@ def visible(sx, sy, iz, grids, points, limit):
     return free
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def average_samples(depth, code, out, alpha):
     """Average 2 x 2 samples: out gets the colour of the covered ones, alpha their share."""
     for j in range(out.shape[0]):

@@ -5,6 +5,7 @@ import zlib
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,12 +17,13 @@ from gazepose.data.index_writer import write_index
 from gazepose.data.quality import fit_gaussian, laplacian_variance
 from gazepose.data.shards import encode
 from gazepose.io import read_arrays, write_arrays, writing_by_checksum, writing_bytes
+from gazepose.processes import Processes
 from gazepose.progress import Progress
 from gazepose.synthetic import camera, scene
 from gazepose.synthetic.plan import estimate_priors, measure_truth
 from gazepose.synthetic.presets import PEOPLE_PER_SPLIT, SPLITS, VERSION, WorldPreset, find_preset, generator
 from gazepose.synthetic.shot import plan_shot
-from gazepose.synthetic.world import run_tasks
+from gazepose.synthetic.world import lock_of, run_tasks
 
 BATCH = 128                  # stills that are rendered, and resumed, together
 PER_PERSON = 10
@@ -33,7 +35,8 @@ def render_stills(root: Path, preset: str, seed: int, count: int, crop_size: int
 
     Each still is a state of its own (person, fixation, place, light). It is drawn at the size it has in the world,
     degraded and compressed like the frames of a clip, then cut and scaled like a crop. Columns: label, gaze, quality,
-    head_pose and landmarks (noisy priors). Its people are in no clip. Resumes where an earlier call was stopped.
+    head_pose and landmarks (noisy priors). Its people are in no clip. Resumes where an earlier call was stopped. While
+    another process renders them, waits, then uses its stills.
 
     Raises:
         ValueError: unknown preset, bad count, or the folder holds other stills.
@@ -44,12 +47,19 @@ def render_stills(root: Path, preset: str, seed: int, count: int, crop_size: int
         raise ValueError(f"{count} stills of {crop_size} pixels: too few or too small -> give 1 or more, of 8 or more "
                          "pixels")
     facts = {"preset": preset, "seed": seed, "version": VERSION, "count": count, "crop_size": crop_size}
-    if (folder / "index.json").is_file():
-        index = Index.open(folder)
-        got = {k: index.facts.get(k) for k in facts}
-        if got != facts:
-            raise ValueError(f"{folder}: holds stills of {got}, wanted {facts} -> delete this folder")
-        return folder
+    if not (folder / "index.json").is_file():
+        with Processes(notify=notify).in_turn(lock_of(folder)):
+            if not (folder / "index.json").is_file():              # another process may have rendered them meanwhile
+                _render(folder, chosen, facts, jobs, notify)
+    got = {k: Index.open(folder).facts.get(k) for k in facts}
+    if got != facts:
+        raise ValueError(f"{folder}: holds stills of {got}, wanted {facts} -> delete this folder")
+    return folder
+
+
+def _render(folder: Path, chosen: WorldPreset, facts: dict[str, Any], jobs: int | None,
+            notify: Callable[[str], None]) -> None:
+    root, (preset, seed, _, count, crop_size) = folder.parents[1], facts.values()
     pieces = root / "stills" / f".pieces-{crop_size}-{preset}-{seed}-{count}-{VERSION}"
     pieces.mkdir(parents=True, exist_ok=True)
     batches = range(-(-count // BATCH))
@@ -73,7 +83,6 @@ def render_stills(root: Path, preset: str, seed: int, count: int, crop_size: int
                 facts={**facts, "split": "stills", "policy": "clean", "decoder": "none",
                        "quality_fit": fit_gaussian(columns["quality"])})
     shutil.rmtree(pieces)
-    return folder
 
 
 def _render_batch(pieces: Path, preset: WorldPreset, seed: int, number: int, count: int, crop_size: int) -> None:

@@ -9,10 +9,8 @@ import csv
 import json
 import os
 import shutil
-import signal
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from gazepose.data.crops import PUBLISHED_SIZE, cut_face
 from gazepose.data.shards import encode
 from gazepose.data.video import frames_in_order
 from gazepose.io import (
+    leftovers,
     read_arrays,
     read_object,
     sha256_of,
@@ -32,7 +31,7 @@ from gazepose.io import (
     writing_folder,
     writing_path,
 )
-from gazepose.processes import end_with_parent, without_main_script
+from gazepose.processes import WORKERS, Processes, begin_worker
 from gazepose.progress import Progress
 from gazepose.synthetic.camera import draw_clip, write_mp4
 from gazepose.synthetic.motion import RADIUS
@@ -56,7 +55,8 @@ def render_world(root: Path, preset: str = "default", seed: int = 0, jobs: int |
     """Render a world into root, in the layout of Ego4D, with its truth beside it; return root.
 
     Resumes where an earlier call was stopped, and returns at once when the world is complete (world.json is written
-    last). The bytes depend on preset and seed alone, not on order or number of processes.
+    last). While another process renders it, waits, then uses that world. The bytes depend on preset and seed alone, not
+    on order or number of processes.
 
     Args:
         jobs: processes; default: one for each core.
@@ -67,15 +67,30 @@ def render_world(root: Path, preset: str = "default", seed: int = 0, jobs: int |
     root, chosen = Path(root), find_preset(preset)
     if seed < 0:
         raise ValueError(f"seed {seed}: must not be negative -> choose 0 or more")
-    marker, started = root / "world.json", root / ".pieces" / "started.json"
-    if marker.exists():
-        _check_same(marker, preset, seed)
-        return root
+    marker = root / "world.json"
+    if not marker.exists():
+        with Processes(notify=notify).in_turn(lock_of(root)):
+            if not marker.exists():              # another process may have rendered it meanwhile
+                _render(root, chosen, seed, jobs, notify)
+    _check_same(marker, preset, seed)
+    return root
+
+
+def lock_of(folder: Path) -> Path:
+    """The lock file of a folder that is rendered; it lies beside the folder."""
+    folder = folder.resolve()
+    return folder.with_name(f".{folder.name}.lock")
+
+
+def _render(root: Path, chosen: WorldPreset, seed: int, jobs: int | None, notify: Callable[[str], None]) -> None:
+    started, preset = root / ".pieces" / "started.json", chosen.name
     if started.exists():
         _check_same(started, preset, seed)
     elif any((root / name).exists() for name in ("json", "videos", "videos_challenge")):
         raise ValueError(f"{root}: holds data that is not an embedded world -> name another folder")
     write_json(started, {"preset": preset, "seed": seed, "version": VERSION})
+    for part in (part for name in ("videos", "heldout/videos", "videos_challenge") for part in leftovers(root / name)):
+        shutil.rmtree(part) if part.is_dir() else part.unlink()        # of a process that was killed
     clips = [(split, n) for split, count in zip(SPLITS[:3], chosen.clips, strict=True) for n in range(count)]
     todo = [(split, n) for split, n in clips if not (
         _piece_path(root, split, n).exists() and _video_path(root, split, clip_names(seed, split, n)[0]).exists())]
@@ -86,7 +101,6 @@ def render_world(root: Path, preset: str = "default", seed: int = 0, jobs: int |
     with Progress("rendering the embedded world", len(clips), "clips", notify, done=done) as progress:
         run_tasks(_render_clip, [(root, chosen, seed, *clip) for clip in todo], jobs, progress)
     _finish(root, chosen, seed, clips)
-    return root
 
 
 def run_tasks(function: Callable[..., None], tasks: Sequence[tuple], jobs: int | None, progress: Progress) -> None:
@@ -102,20 +116,19 @@ def run_tasks(function: Callable[..., None], tasks: Sequence[tuple], jobs: int |
         finally:
             cv2.setNumThreads(threads)
         return
-    with ProcessPoolExecutor(jobs, get_context("spawn"), _start_worker) as pool:
-        with without_main_script():
-            futures = [pool.submit(function, *task) for task in tasks]
+    with ProcessPoolExecutor(jobs, WORKERS, _start_worker) as pool:
+        futures = [pool.submit(function, *task) for task in tasks]
         try:
             for future in as_completed(futures):
                 future.result()
                 progress.add(1)
-        except BaseException:                    # also a stop signal: finish what was begun, begin nothing more
+        except BaseException:                    # also a stop signal: begin nothing more
             pool.shutdown(cancel_futures=True)
             raise
 
 
 def _start_worker() -> None:
-    end_with_parent(signal.SIGKILL)              # the main process may end without a word to its pool
+    begin_worker()
     cv2.setNumThreads(1)
 
 

@@ -1,7 +1,10 @@
 """Several processes: starting Accelerate, sharing preparation, and sending the main process's values to all."""
 
 import os
-from collections.abc import Callable, Mapping
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
 from typing import Any, TypeVar
@@ -12,12 +15,14 @@ from accelerate import Accelerator, DataLoaderConfiguration, PartialState
 from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 
 from gazepose.data.prepare import Disk
-from gazepose.processes import Processes
+from gazepose.processes import LAUNCHED, Processes
 
 PREPARING = timedelta(hours=12)
 """how long processes wait for each other's videos; the death of a process is noticed at once"""
 STUCK = timedelta(minutes=5)
 """collective timeout of a training: the job fails if one rank makes the others wait longer"""
+SILENT = 10.0
+"""seconds without a word in which processes wait for each other's start"""
 Value = TypeVar("Value")
 
 
@@ -29,14 +34,15 @@ def start_accelerator(**options: Any) -> Accelerator:
         options: of Accelerator.
 
     Raises:
-        ValueError: the launcher was configured for FSDP.
+        ValueError: the launcher was configured for FSDP; processes did not come.
     """
     if os.environ.get("ACCELERATE_USE_FSDP") == "true":
         raise ValueError("FSDP is not supported, because a model has only 45 MB -> use a configuration without FSDP, "
                          "such as accelerate_configs/gpu4.yaml")
-    accelerator = Accelerator(cpu=not torch.accelerator.is_available(),
-                              dataloader_config=DataLoaderConfiguration(non_blocking=True),
-                              kwargs_handlers=[InitProcessGroupKwargs(timeout=STUCK)], **options)
+    with waiting_for_processes():
+        accelerator = Accelerator(cpu=not torch.accelerator.is_available(),
+                                  dataloader_config=DataLoaderConfiguration(non_blocking=True),
+                                  kwargs_handlers=[InitProcessGroupKwargs(timeout=STUCK)], **options)
     if accelerator.device.type == "cpu":
         local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local))
@@ -44,6 +50,35 @@ def start_accelerator(**options: Any) -> Accelerator:
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.utils.deterministic.fill_uninitialized_memory = False    # type: ignore[attr-defined]
     return accelerator
+
+
+@contextmanager
+def waiting_for_processes() -> Iterator[None]:
+    """Around the start of torch.distributed: say so when processes that the environment names do not come.
+
+    Raises:
+        ValueError: they have not come within the time limit, or nothing says where they meet.
+    """
+    world, local = (os.environ.get(name, "1") for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
+    if sys.platform == "linux" and world == local != "1":              # one machine: nobody else can connect
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT', '29500')}"
+    others = (f"for the other processes at {where}, because the environment says WORLD_SIZE={world} -> start "
+              "them, with a launcher; or, if this process is to be alone, `unset WORLD_SIZE RANK LOCAL_RANK`")
+    if world != "1" and "MASTER_ADDR" not in os.environ:
+        raise ValueError(f"cannot look {others}")
+    timer = threading.Timer(SILENT, lambda: print(f"world: still waiting {others}", file=sys.stderr, flush=True))
+    timer.daemon = True
+    if world != "1":
+        timer.start()
+    try:
+        yield
+    except dist.DistError as error:
+        if "imed out" not in str(error):
+            raise
+        raise ValueError(f"waited in vain {others}") from None
+    finally:
+        timer.cancel()
 
 
 def check_processes(accelerator: Accelerator, expect_world: int | None, sync_batchnorm: bool, accumulation: int
@@ -64,6 +99,11 @@ def check_processes(accelerator: Accelerator, expect_world: int | None, sync_bat
         raise ValueError(f"--gradient_accumulation_steps {accumulation}, but the launcher has set "
                          f"{accelerator.gradient_accumulation_steps} -> give both the same number, or unset "
                          "ACCELERATE_GRADIENT_ACCUMULATION_STEPS")
+    tasks = os.environ.get("SLURM_STEP_NUM_TASKS", "1")
+    if accelerator.num_processes == 1 and tasks != "1" and LAUNCHED.isdisjoint(os.environ):
+        raise ValueError(f"srun started this program {tasks} times, and each would train alone -> sbatch "
+                         "launch/slurm.sh FLAG ... starts processes that know each other (docs/cluster.md); for one "
+                         "process: srun --ntasks=1")
     if sync_batchnorm and accelerator.device.type == "cpu":
         raise ValueError("--sync_batchnorm: torch's SyncBatchNorm works on GPUs only, and these processes are on cpu "
                          "-> leave it out; then BatchNorm uses the windows of each process alone")

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,9 +16,10 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from gazepose import processes
 from gazepose.keyed_random import keyed
 from gazepose.models import Priors
-from gazepose.processes import Preempted
+from gazepose.processes import Preempted, Watchdog, waiting
 from gazepose.training.augment import constant, mirror, to_model
 from gazepose.training.losses import LossRule, global_loss, loss_parts
 from gazepose.training.optim import OptimConfig, learning_rate, set_learning_rate, skip_unless_finite
@@ -74,11 +75,16 @@ def train_steps(accelerator: Accelerator, model: nn.Module, optimizer: torch.opt
     A step whose global gradient norm is not finite is skipped on all processes alike and says so.
     """
     interval, unread = read_interval(accelerator), []
-    batches, count, micro, rate = iter(loader), 0, 0, 0.0
+    batches, count, micro, rate = batches_of(loader), 0, 0, 0.0
     began, waited, sums = time.perf_counter(), 0.0, torch.zeros(3, device=accelerator.device)
     while True:
         ready = time.perf_counter()
-        batch = next(batches, None)
+        try:
+            batch = next(batches, None)
+        except Preempted:                        # the weights are those of the last step
+            if unread:
+                yield read_steps(unread, began)
+            raise
         if batch is None:
             break
         waited, count = waited + time.perf_counter() - ready, count + 1
@@ -117,6 +123,29 @@ def train_steps(accelerator: Accelerator, model: nn.Module, optimizer: torch.opt
         waited, micro, sums = 0.0, 0, torch.zeros_like(sums)
     if unread:
         yield read_steps(unread, began)
+
+
+def batches_of(loader: DataLoader) -> Iterator[Any]:
+    """The batches of a loader.
+
+    Raises:
+        RuntimeError: a worker hangs, so all were killed. Overdue: the stop of a signal waits too long for a batch.
+    """
+    batches = None
+    with Watchdog() as watchdog:
+        while True:
+            try:
+                with waiting():
+                    batches = batches or iter(loader)
+                    batch = next(batches, None)
+            except (RuntimeError, OSError, EOFError):    # of torch, or from a queue whose worker is gone
+                if not watchdog.killed:
+                    raise
+                raise RuntimeError(f"no batch came for {processes.SILENT:.0f} s: a loader worker hangs, or was stopped "
+                                   "-> look at the disk and the memory of this machine, then --resume") from None
+            if batch is None:
+                return
+            yield batch
 
 
 def read_steps(unread: list[tuple[Callable[..., Step], Tensor]], began: float) -> list[Step]:
@@ -167,7 +196,7 @@ def predict(accelerator: Accelerator, model: nn.Module, loader: DataLoader, rows
     """
     model.eval()
     met, outputs = [], []
-    for number, batch in enumerate(loader):
+    for number, batch in enumerate(batches_of(loader)):
         if stop is not None and number % read_interval(accelerator) == 0:
             request = torch.full((), float(stop()), device=accelerator.device)
             if accelerator.reduce(request, reduction="sum") > 0:      # type: ignore[operator]

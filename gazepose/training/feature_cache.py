@@ -22,6 +22,7 @@ from gazepose.data.windows import shown_rows
 from gazepose.models.gazepose import FrameEncoder
 from gazepose.processes import Processes
 from gazepose.training.augment import normalise
+from gazepose.training.engine import batches_of
 
 FOLDER = "features"              # of an index
 FRAMES = 64                      # that go through the backbone together
@@ -128,7 +129,7 @@ def _maps(encoder: FrameEncoder, index: Index, pools: list[np.ndarray], crop_siz
     """float16 [F, C, h, w] of each pool, computed in float32 whatever the run's precision."""
     encoder.backbone.eval()
     device = next(encoder.parameters()).device
-    for rows, frames in zip(pools, make_pools(index, pools, crop_size, num_workers), strict=True):
+    for rows, frames in zip(pools, batches_of(make_pools(index, pools, crop_size, num_workers)), strict=True):
         maps = encoder.maps_of(normalise(frames.to(device))).half()
         finite = maps.isfinite().flatten(1).all(1)
         if not finite.all():

@@ -222,8 +222,8 @@ class RunLog:
             self.status(state, reason=reason, process=self.accelerator.process_index)
 
     @contextmanager
-    def running(self, resume: bool, config: Mapping[str, Any]) -> Iterator[StopRequest]:
-        """Hold the run's folder; write to status.json how the block ended. SIGTERM and SIGUSR1 ask it to stop.
+    def running(self, resume: bool, config: Mapping[str, Any], stop: StopRequest) -> Iterator[None]:
+        """Hold the run's folder; write to status.json how the block ended, also where `stop` ends the process.
 
         Args:
             config: becomes config.json at once, so that a run without a checkpoint can be resumed with its flags too.
@@ -233,13 +233,14 @@ class RunLog:
             SystemExit: with EXIT_PREEMPTED, where the block ended with Preempted.
         """
         self.earlier = from_main(self.accelerator, lambda: self._take(resume, config))
-        stop = StopRequest()
+        stop.ending = self._ended
         try:
-            yield stop
+            yield
             if self.main:
                 self.status("finished")
         except Preempted as error:
             self._ended("preempted", str(error))
+            self.notify(f"train: stopped {error} -> to continue, add --resume --exp_path {self.folder}")
             raise SystemExit(EXIT_PREEMPTED) from None
         except BaseException as error:
             self._ended("failed", f"{type(error).__name__}: {error}")

@@ -24,7 +24,7 @@ def test_trainings_that_start_at_once_share_one_preparation(tmp_path, figure):
     codes = [run.wait(900) for run in runs]
     logs = [(tmp_path / f"{number}.log").read_text() for number in range(RUNS)]
     made = {what: sum(line in log for log in logs) for what, line in {
-        "worlds rendered": "rendering the embedded world", "train prepared": "prepared train",
+        "worlds rendered": "clips of preset", "train prepared": "prepared train",
         "val prepared": "prepared val"}.items()}
     figure("trainings that finished", codes.count(0), RUNS)
     for what, count in made.items():
