@@ -8,6 +8,7 @@ import dataclasses
 import math
 import os
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -23,6 +24,7 @@ from gazepose.data.clip_crops import CropsFrom
 from gazepose.data.index import Index
 from gazepose.data.prepare import Disk, PrepareConfig
 from gazepose.data.quality import Scale
+from gazepose.io import write_json
 from gazepose.models.gazepose import ModelConfig, ModelName
 from gazepose.source import Source, find_source
 from gazepose.training.optim import OptimConfig
@@ -313,6 +315,8 @@ def readable_errors() -> Iterator[None]:
     except ConnectionError:                      # between our own processes: the traceback says where
         raise
     except (ValueError, OSError, EOFError, ImportError) as error:
+        if file := os.environ.get("TORCHELASTIC_ERROR_FILE"):    # the launcher's summary, which comes last, shows it
+            write_json(Path(file), {"message": f"error: {error}", "timestamp": int(time.time())})
         raise SystemExit(f"error: {error}") from None
 
 

@@ -74,6 +74,8 @@ def main() -> None:
 
 def train(config: TrainConfig, source: Source, accelerator: Accelerator, log: RunLog, stop: StopRequest) -> None:
     run = config.run
+    if run.checkpoint and not run.resume:       # its faults are reported now, not after hours of preparation
+        start_from(build_model(config.model), run.checkpoint)
 
     # ---- data
     processes = share_preparation(accelerator, config.prepare.data_disk)
