@@ -14,6 +14,7 @@ import pytest
 import torch
 from making import data_set, prepared_index, write_video
 from test_boxes import HEADER, table, whole
+from test_flags import hidden
 
 from gazepose import __main__ as program
 from gazepose import verbs
@@ -379,28 +380,36 @@ def messages() -> list[tuple[str, str]]:
     return found
 
 
-def known_flags() -> set[str]:
-    """Every flag of the two programs and of all verbs."""
-    names: set[str] = set(RULES)
+KINDS = (TrainConfig, InferConfig)
+VERBS = [getattr(verbs, function) for function, _ in program.VERBS.values()]
+
+
+def flags_of(*kinds: Any) -> set[str]:
+    """Every flag of some programs and verbs, in the guide's spelling too."""
+    names = {*RULES, "Gaussiandrop"}
 
     def add(kind: Any) -> None:
-        for name, hint in get_type_hints(kind).items():
-            names.add(name)
+        names.update(set(get_type_hints(kind)) - hidden(kind))
+        for hint in get_type_hints(kind).values():
             if hasattr(hint, "__dataclass_fields__"):
                 add(hint)
-    for kind in (TrainConfig, InferConfig, *(getattr(verbs, function) for function, _ in program.VERBS.values())):
+    for kind in kinds:
         add(kind)
     return names
 
 
 def test_every_flag_and_verb_that_a_remedy_names_exists():
-    flags, guide, tried = known_flags(), {"Gaussiandrop", "quiet"}, 0
+    every, core = flags_of(*KINDS, *VERBS), flags_of(*KINDS, verbs.prepare)
+    tried = 0
     for place, text in messages():
         remedy = text.split(" -> ", 1)[1]
+        wing = place.startswith(("doctor", "experiments", "priors", "report", "synthetic", "verbs"))
         for flag in re.findall(r"--([A-Za-z]\w*)", remedy):
             tried += 1
-            assert flag in flags | guide or flag.removeprefix("no_") in flags, f"{place}: --{flag} in {text!r}"
+            assert flag.removeprefix("no_") in (every if wing else core), f"{place}: --{flag} in {text!r}"
         for verb in re.findall(r"python -m gazepose ([a-z_]+(?: [a-z_]+)?)", remedy):
             tried += 1
             assert verb in program.VERBS or verb.split()[0] in program.VERBS, f"{place}: {verb}"
+        for extra in re.findall(r"gazepose\[(\w+)\]", remedy):
+            assert f"\n{extra} = [" in (PACKAGE.parent / "pyproject.toml").read_text(), f"{place}: {extra}"
     assert tried > 80
