@@ -244,34 +244,46 @@ def writing(path: Path, newline: str | None = None) -> Iterator[TextIO]:
         yield file
 
 
-def write_column(folder: Path, name: str, dtype: type | np.dtype, shape: Sequence[int], blocks: Iterable[np.ndarray],
-                digits: int = 8) -> tuple[Path, str]:
-    """Write an .npy file whose name ends in its checksum, NAME-DIGITS.npy, atomically.
+@contextmanager
+def writing_by_checksum(folder: Path, name: str, digits: int = 16) -> Iterator[tuple[BinaryIO, dict[str, Any]]]:
+    """Write a file whose name ends in its checksum, STEM-DIGITS.SUFFIX, atomically: yields the open file and its entry.
 
-    The bytes go out by plain writes: on a full disk they raise OSError, where a memory map would kill the process.
+    A new version never overwrites the one that others read. Bytes go out by plain writes: on a full disk they raise
+    OSError, where a memory map would kill the process.
 
     Args:
-        shape: of the whole array.
-        blocks: its values, one after another along the first axis.
-        digits: how many hexadecimal digits of its SHA-256 the name carries.
+        name: STEM.SUFFIX. digits: how many hexadecimal digits of its SHA-256 the name carries.
 
-    Returns:
-        The path, and the whole SHA-256.
+    Yields:
+        The file, and a dictionary that holds {"file": its name, "bytes", "sha256"} once the block has succeeded.
     """
-    part = part_of(folder / f"{name}.npy")
-    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": tuple(shape)}
+    path, entry = folder / name, {}
+    folder.mkdir(parents=True, exist_ok=True)
+    part = part_of(path)
     try:
         with open(part, "wb") as file:
-            np.lib.format.write_array_header_1_0(file, header)
-            for block in blocks:
-                file.write(np.ascontiguousarray(block, dtype).data)
+            yield file, entry
         sync_file(part)
         digest = sha256_of(part)
-        path = folder / f"{name}-{digest[:digits]}.npy"
-        os.replace(part, path)
+        entry |= {"file": f"{path.stem}-{digest[:digits]}{path.suffix}", "bytes": part.stat().st_size, "sha256": digest}
+        os.replace(part, folder / entry["file"])
     finally:
         part.unlink(missing_ok=True)
-    return path, digest
+
+
+def write_column(folder: Path, name: str, dtype: type | np.dtype, shape: Sequence[int], blocks: Iterable[np.ndarray],
+                 digits: int = 8) -> dict[str, Any]:
+    """Write an .npy file as `writing_by_checksum` does; returns its entry.
+
+    Args:
+        shape: of the whole array. blocks: its values, one after another along the first axis.
+    """
+    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": tuple(shape)}
+    with writing_by_checksum(folder, f"{name}.npy", digits) as (file, entry):
+        np.lib.format.write_array_header_1_0(file, header)
+        for block in blocks:
+            file.write(np.ascontiguousarray(block, dtype).data)
+    return entry
 
 
 @contextmanager
@@ -332,6 +344,20 @@ def sha256_of(path: Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def stamp(path: Path) -> str | None:
+    """What a quick look sees of a file: its size and time of change; of a folder: these times of it and of the folders
+    in it. None: it is not there."""
+    try:
+        facts = os.stat(path)
+        if not stat.S_ISDIR(facts.st_mode):
+            return f"{facts.st_size} {facts.st_mtime_ns}"
+        with os.scandir(path) as entries:
+            inside = sorted((entry.name, entry.stat().st_mtime_ns) for entry in entries if entry.is_dir())
+        return hashlib.sha256(repr((facts.st_mtime_ns, inside)).encode()).hexdigest()[:16]
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
 # ---- locks

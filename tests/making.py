@@ -1,6 +1,7 @@
 """Prepared data for tests: the same calls with settings by name, quiet and with small crops."""
 
 import json
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,13 @@ import cv2
 import numpy as np
 
 from gazepose.data import prepare as prepare_module
-from gazepose.data.clip_crops import ClipCrops
-from gazepose.data.index import COLUMNS, TABLES, Index, write_index
+from gazepose.data.clip_files import ClipCrops
+from gazepose.data.index import COLUMNS, SHARDS, TABLES, Index
+from gazepose.data.index_writer import write_index
 from gazepose.data.prepare import PrepareConfig
 from gazepose.data.shards import encode
 from gazepose.data.tracks import POLICIES, FaceTrack
-from gazepose.io import writing_bytes
+from gazepose.io import writing_by_checksum
 from gazepose.processes import Processes
 
 Track = tuple[str, str, Sequence[int]]                                 # clip, track, frames
@@ -141,16 +143,20 @@ def small_index(folder: Path, tracks: Sequence[Track] = (("a", "t", (1, 2, 3)), 
 def write_tracks(folder: Path, tracks: Sequence[Track], crops: Iterable[np.ndarray | bytes],
                  facts: dict[str, Any] | None = None, **columns: Any) -> Index:
     """An index of (clip, track, frames) with a crop for each frame; one clip's tracks are neighbours."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
     clips, sizes = list(dict.fromkeys(clip for clip, _, _ in tracks)), [len(frames) for _, _, frames in tracks]
-    shard = folder.with_name(f"{folder.name}.shard")
-    with writing_bytes(shard) as writer:
-        places = np.array([(writer.tell(), writer.write(crop if isinstance(crop, bytes) else encode(crop)))
-                           for crop in crops])
+    track_clip = np.array([clips.index(clip) for clip, _, _ in tracks])
+    jpegs, clip_of = [crop if isinstance(crop, bytes) else encode(crop) for crop in crops], np.repeat(track_clip, sizes)
+    places = {name: np.zeros(len(jpegs), np.int64) for name in ("offset", "length", "checksum")}
+    shards = []
+    for number, clip in enumerate(clips):
+        with writing_by_checksum(folder / SHARDS, f"{clip}.bin") as (file, entry):
+            for row in np.flatnonzero(clip_of == number).tolist():
+                places["offset"][row], places["length"][row] = file.tell(), file.write(jpegs[row])
+                places["checksum"][row] = zlib.crc32(jpegs[row])
+        shards.append(entry)
     plain = {"frame": [frame for _, _, frames in tracks for frame in frames], "box": np.zeros((sum(sizes), 4)),
-             "label": np.zeros(sum(sizes), np.int8), "offset": places[:, 0], "length": places[:, 1]}
+             "label": np.zeros(sum(sizes), np.int8), **places}
     return write_index(
         folder, columns={name: np.array(values) for name, values in {**plain, **columns}.items()}, clips=clips,
-        track_name=[track for _, track, _ in tracks], track_start=np.cumsum([0, *sizes]),
-        track_clip=np.array([clips.index(clip) for clip, _, _ in tracks]), clip_shard=np.zeros(len(clips)),
-        clip_base=np.zeros(len(clips)), shards=[shard], facts={"split": "train", **(facts or {})})
+        track_name=[track for _, track, _ in tracks], track_start=np.cumsum([0, *sizes]), track_clip=track_clip,
+        shards=shards, facts={"split": "train", **(facts or {})})

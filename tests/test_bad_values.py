@@ -22,7 +22,7 @@ from test_engine import trained
 from gazepose.config import DataConfig, TrainConfig, parse
 from gazepose.data import annotations
 from gazepose.data import box_table as boxes
-from gazepose.data.index import add_columns
+from gazepose.data.index_writer import add_columns
 from gazepose.data.prepare import PrepareConfig
 from gazepose.data.tracks import POLICIES
 from gazepose.data.windows import WindowRule, make_batch
@@ -188,7 +188,7 @@ def test_infinite_priors_never_reach_a_model(index_of, tmp_path):
     poses = np.zeros((5, 3), np.float32)
     poses[1], poses[3] = np.nan, (0, np.inf, 0)
     with pytest.raises(ValueError, match=r"column head_pose: row 3 is not finite"):
-        add_columns(small_index(tmp_path / "train").folder, {"head_pose": poses})
+        add_columns(small_index(tmp_path / "train"), {"head_pose": poses})
     for name, tail in (("head_pose", (3,)), ("landmarks", (5, 3)), ("gaze", (2,))):
         index = copy.copy(index_of([range(5)]))
         values = np.full((5, *tail), np.nan, np.float32)

@@ -284,8 +284,8 @@ FAULTS: list[tuple[str, str, int, Plant, dict[str, Any]]] = [        # kind, par
     ("priors_absent", "", 3, remove("priors"), {"file": "priors/train.npz"}),
     ("file_unusable", "prepared folder", 1, text("prepared/clean-64/val/index.json", lambda old: "{}"),
      {"file": "prepared/clean-64/val"})]
-# kinds with a test of their own, in test_doctor_facts.py or test_doctor_inputs.py
-ELSEWHERE = {"nothing_here", "split_unlabelled"}
+# kinds with a test of their own, in test_doctor_facts.py, test_doctor_inputs.py or test_sources.py
+ELSEWHERE = {"nothing_here", "split_unlabelled", "prepared_stale"}
 
 
 @pytest.mark.parametrize("kind, what, count, plant, place", FAULTS, ids=[f"{kind}-{what}" for kind, what, *_ in FAULTS])

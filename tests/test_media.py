@@ -20,9 +20,11 @@ from making import VIDEOS, challenge, clip_of, data_set, number_in, prepare, pre
 from gazepose.config import InferConfig, TrainConfig, parse
 from gazepose.data import prepare as prepare_module
 from gazepose.data import video
-from gazepose.data.clip_crops import ClipCrops, cut_clip
+from gazepose.data.clip_crops import cut_clip
+from gazepose.data.clip_files import ClipCrops
 from gazepose.data.index import Index
-from gazepose.data.prepare import PrepareConfig, skipped
+from gazepose.data.outcome import skipped
+from gazepose.data.prepare import PrepareConfig
 from gazepose.data.tracks import POLICIES
 from gazepose.data.video import container_of, frames_in_order
 
@@ -67,9 +69,9 @@ def test_without_omissions_the_message_names_none(tmp_path):
 def test_a_preparation_that_stopped_says_in_the_report_why(tmp_path):
     root = data_set(tmp_path, {f"c{n}": [("t", [1, 2])] for n in range(3)})
     (root / "videos" / "c1.mp4").write_text("text")
-    with pytest.raises(ValueError, match=r"(?s)1 of 3 clips.*--max_bad_fraction; all are in .*clips/report\.json"):
+    with pytest.raises(ValueError, match=r"(?s)1 of 3 clips.*--max_bad_fraction; all are in .*train/report\.json"):
         prepare(root, "train")
-    report = json.loads((root / "prepared" / "clean-64" / "train.clips" / "report.json").read_text())
+    report = json.loads((root / "prepared" / "clean-64" / "train" / "report.json").read_text())
     assert report["state"].startswith("stopped") and "not an mp4" in report["bad_clips"]["c1"]
     assert report["clips"]["used"] == 2
 
@@ -98,6 +100,14 @@ def test_the_fraction_is_a_flag_and_inference_takes_the_checkpoints(kind, flags,
 
 # Media
 
+def reason(clip: ClipCrops) -> str:
+    return json.loads(clip.bad.read_text())["reason"]
+
+
+def crops_of(clip: ClipCrops) -> bytes:
+    return clip.path.with_name(clip.rows().shard["file"]).read_bytes()
+
+
 KINDS: dict[str, Callable[[bytes], bytes]] = {
     "empty": lambda whole: b"", "text": lambda whole: b"not a video\n" * 99, "zeros": lambda whole: bytes(len(whole)),
     "half": lambda whole: whole[: len(whole) // 2], "a few bytes": lambda whole: whole[:48],
@@ -123,10 +133,10 @@ def test_eight_kinds_of_damage_to_eight_videos_are_all_reported(tmp_path):
             clip.bad.unlink(missing_ok=True)
             cut_clip(clip)
             if clip.bad.exists():
-                reported += clip.bad.read_text().startswith(str(path))
+                reported += reason(clip).startswith(str(path))
                 continue
             table = clip.rows().columns
-            shard = clip.shard.read_bytes()
+            shard = crops_of(clip)
             numbers = [number_in(simplejpeg.decode_jpeg(shard[at:at + length])) for at, length in
                        zip(table["offset"], table["length"], strict=True)]
             wrong += numbers[:-1] != table["frame"].tolist()[:-1]      # cut inside the last, it shows what it can
@@ -144,7 +154,7 @@ def test_a_video_whose_frames_lie_nowhere_is_refused_by_name(tmp_path):
         list(frames_in_order(tmp_path / "none.mp4", [0], "decord"))
     clip = clip_of(tmp_path / "none.mp4", tmp_path, list(range(20)))
     cut_clip(clip)
-    assert clip.bad.read_text().startswith(str(tmp_path / "none.mp4"))
+    assert reason(clip).startswith(str(tmp_path / "none.mp4"))
 
 
 def test_twelve_encodings_give_no_wrong_frame(tmp_path):
@@ -154,7 +164,7 @@ def test_twelve_encodings_give_no_wrong_frame(tmp_path):
         clip.path.parent.mkdir(exist_ok=True)
         clip.path = clip.path.with_name(name)
         cut_clip(clip)
-        table, shard = clip.rows().columns, clip.shard.read_bytes()
+        table, shard = clip.rows().columns, crops_of(clip)
         assert len(table["frame"]) == 50, name
         for at, length, frame in zip(table["offset"], table["length"], table["frame"], strict=True):
             number = number_in(simplejpeg.decode_jpeg(shard[at:at + length]))
@@ -172,10 +182,10 @@ class Deadly(ClipCrops):
 def test_a_clip_that_takes_its_process_along_is_bad_and_the_others_are_cut(tmp_path):
     good = [clip_of(write_video(tmp_path / f"{name}.mp4", 5), tmp_path, [1, 2]) for name in "ab"]
     deadly = Deadly(**{**vars(clip_of(tmp_path / "deadly.mp4", tmp_path, [1])), "decoder": "pyav"})
-    deadly.shard.with_name(f".{deadly.shard.name}.part-1").touch()      # it had begun
+    deadly.path.with_name(f".{deadly.shard_name}.part-1").touch()      # it had begun
     assert {clip.uid for clip in prepare_module._in_processes([good[0], deadly, good[1]], 2)} == {"a", "b", "deadly"}
     assert all(clip.is_finished() for clip in good) and not deadly.unfinished()
-    assert "deadly.mp4: the decoder's process died" in deadly.bad.read_text()
+    assert "deadly.mp4: the decoder's process died" in reason(deadly)
 
 
 def test_what_could_open_something_else_is_refused_without_a_connection(tmp_path, monkeypatch):

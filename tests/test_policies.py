@@ -138,10 +138,9 @@ def test_a_folder_made_under_other_rules_is_refused(ruled, tmp_path):
     for folder in ("json", "split", "videos"):
         (tmp_path / folder).symlink_to(ruled / folder)
     prepared_index(tmp_path)
-    contents = tmp_path / "prepared/clean-64/train/index.json"
-    contents.write_text(contents.read_text().replace('"max_gap": 15', '"max_gap": 20'))
-    with pytest.raises(ValueError, match="was made with max_gap 20, wanted 15 -> delete the folder; it is made again"):
-        prepared_index(tmp_path)
+    (tmp_path / "prepared" / "clean-64").rename(tmp_path / "prepared" / "clean+max_gap=20-64")
+    with pytest.raises(ValueError, match=r"was made with policy clean, wanted clean\+max_gap=20 -> delete the folder"):
+        prepared_index(tmp_path, rules={"max_gap": 20})
 
 
 @pytest.mark.parametrize(("flags", "message"), [

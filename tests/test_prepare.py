@@ -142,7 +142,7 @@ def test_a_damaged_table_is_made_again(tmp_path, monkeypatch):
     with pytest.raises(TypeError):
         prepare(root, "train")                      # stopped between the clips and the index
     monkeypatch.undo()
-    table = root / "prepared" / "clean-64" / "train.clips" / "c.npz"
+    table = root / "prepared" / "clean-64" / "train" / "clips" / "c.npz"
     table.write_bytes(table.read_bytes()[:-9])
     assert prepared_index(root).frame.tolist() == [1, 2, 3]
 

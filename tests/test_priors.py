@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from making import write_tracks
 
 from gazepose import __main__ as verbs
-from gazepose.data.index import Index, add_columns
+from gazepose.data.index import Index
+from gazepose.data.index_writer import add_columns
 from gazepose.data.quality import fit_gaussian, laplacian_variance
 from gazepose.models.queries import HeadPoseQueries, eye_centred
 from gazepose.priors import chunked_column as extract
@@ -71,10 +72,10 @@ def test_all_key_styles_give_the_column_that_is_written_directly(tmp_path, make_
         "labelled": {f"{c}:{t}:{f}": pose for (c, t, f), pose in zip(keys, labelled, strict=True)},
         "unique": {f"{c}:{t}:id{f}:{f:05d}": pose for (c, t, f), pose in zip(keys, POSES.tolist(), strict=True)},
         "nested": nested(keys, POSES.tolist())}
-    add_columns(index.folder, {"head_pose": POSES * [-1, 1, 1]})          # Hopenet counts yaw the other way round
+    add_columns(index, {"head_pose": POSES * [-1, 1, 1]})          # Hopenet counts yaw the other way round
     written = Index.open(index.folder).contents["files"]["head_pose"]
     for name, content in forms.items():
-        add_columns(index.folder, {"head_pose": np.zeros((8, 3))})
+        add_columns(index, {"head_pose": np.zeros((8, 3))})
         commands.import_files([index], [write_json(tmp_path / f"{name}.json", content)], "head_pose")
         assert Index.open(index.folder).contents["files"]["head_pose"] == written, name
     table = tmp_path / "poses.csv"

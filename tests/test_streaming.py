@@ -20,7 +20,8 @@ from test_doctor import fast_start
 from gazepose import infer
 from gazepose.config import TrainConfig, asdict, parse
 from gazepose.data import order as order_module
-from gazepose.data.index import COLUMNS, Index, write_index
+from gazepose.data.index import COLUMNS, Index
+from gazepose.data.index_writer import write_index
 from gazepose.data.loader import ClipBatches, make_loader
 from gazepose.data.order import BatchOrder, ClipOrder
 from gazepose.data.streaming import VideoIndex
@@ -52,12 +53,12 @@ def listed(tmp_path_factory) -> VideoIndex:
     rows, tracks = CLIPS * 2 * TRACK, CLIPS * 2
     frame = np.tile(np.arange(TRACK), tracks)
     empty = {name: np.zeros((rows, *COLUMNS[name][1]), COLUMNS[name][0])
-             for name in ("box", "label", "offset", "length", "corners")}
+             for name in ("box", "label", "offset", "length", "checksum", "corners")}
     rules = {name: value for name, value in vars(POLICIES["clean"]).items() if name != "name"}
     folder = tmp_path_factory.mktemp("listed") / "prepared" / "clean-64-streamed" / "train"
     write_index(folder, columns={**empty, "frame": frame, "position": frame}, clips=[f"c{n}" for n in range(CLIPS)],
                 track_name=["t", "u"] * CLIPS, track_clip=np.repeat(np.arange(CLIPS), 2),
-                track_start=np.arange(tracks + 1) * TRACK, clip_shard=np.zeros(CLIPS), clip_base=np.zeros(CLIPS),
+                track_start=np.arange(tracks + 1) * TRACK,
                 shards=[], facts={"policy": "clean", "rules": rules, "crop_size": 64})
     return VideoIndex.open(folder)
 
@@ -79,7 +80,7 @@ def test_rows_priors_and_crops_are_those_of_preparation(world):
         assert video.facts["counts"] == shards.facts["counts"]
         assert [video.jpeg(row) for row in range(len(video))] == [shards.jpeg(row) for row in range(len(shards))]
         for name in ("track_clip", "track_start", *COLUMNS):
-            if name not in ("offset", "length", "corners", "unique_id"):
+            if name not in ("offset", "length", "checksum", "corners", "unique_id"):
                 np.testing.assert_array_equal(getattr(video, name), getattr(shards, name), err_msg=name)
         assert len(video.held) <= 2                                    # clips, asked for row by row
     assert {type(index) for index in prepared_indexes(world, ["val"])} == {Index, VideoIndex}
@@ -269,8 +270,9 @@ def test_a_video_that_changed_since_is_named(tmp_path):
     index.held.clear()
     with open(root / "videos" / "c.mp4", "ab") as file:
         file.write(bytes(9))
-    with pytest.raises(ValueError, match=r"c\.mp4: has \d+ bytes, had \d+ when its faces were listed -> delete"):
+    with pytest.raises(ValueError, match=r"c\.mp4: has changed since its faces were listed -> run again"):
         index.crop(1)
+    assert number_in(VideoIndex.open(list_faces(root, "train")).crop(1)) == 2
 
 
 def test_settings_that_need_prepared_crops_are_refused(world):

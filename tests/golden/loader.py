@@ -22,7 +22,8 @@ from making import prepared_index, write_tracks
 
 from gazepose.compat.folders import read_original
 from gazepose.data import windows
-from gazepose.data.index import Index, add_columns
+from gazepose.data.index import Index
+from gazepose.data.index_writer import add_columns
 from gazepose.data.join import join
 from gazepose.data.loader import make_loader
 from gazepose.data.quality import quality_p
@@ -139,7 +140,7 @@ def with_priors(index: Index, p: Table, mesh: Table, head_pose: Table) -> Index:
         if not table:
             continue                                                   # an absent column is unknown everywhere
         clip, track, frame = zip(*table, strict=True)
-        add_columns(index.folder, join(index, {"clip": np.array(clip), "track": np.array(track),
+        add_columns(index, join(index, {"clip": np.array(clip), "track": np.array(track),
                                                "frame": np.array(frame), column: np.array(list(table.values()))}))
     return Index.open(index.folder)
 
