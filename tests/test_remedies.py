@@ -1,7 +1,6 @@
 """Remedies: what a message tells its reader to do is read out of the message, done, and helps."""
 
 import ast
-import json
 import re
 import shlex
 import sys
@@ -9,34 +8,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_type_hints
 
-import numpy as np
 import pytest
-import torch
-from making import data_set, prepared_index, write_video
-from test_boxes import HEADER, table, whole
 from test_flags import hidden
 
 from gazepose import __main__ as program
 from gazepose import verbs
 from gazepose.compat.flags import RULES, translate
-from gazepose.config import InferConfig, TrainConfig, check_priors, parse, parse_train
+from gazepose.config import InferConfig, TrainConfig, parse, parse_train
 from gazepose.data.annotations import policy_named
-from gazepose.data.box_table import find_table, lay_out
-from gazepose.data.index import Index
-from gazepose.data.loader import make_loader
-from gazepose.data.video import frames_in_order
-from gazepose.data.windows import WindowRule
 from gazepose.experiments.ensemble import read_run
 from gazepose.experiments.plan import read_experiment
 from gazepose.experiments.results import read_records
 from gazepose.experiments.sweep import share
 from gazepose.models import ModelConfig, build_model
 from gazepose.models.backbone import create_backbone
-from gazepose.priors import commands
-from gazepose.priors.import_files import read_priors
-from gazepose.source import chosen_rows
 from gazepose.synthetic.presets import PRESETS
-from gazepose.training import checkpoint
 from gazepose.training.distributed import start_accelerator
 
 PACKAGE = Path(program.__file__).parent
@@ -167,185 +153,6 @@ def test_a_part_and_a_preset_that_a_message_offers_are_taken():
     for part in re.findall(r"(\d+)/(\d+)", remedy_of(lambda: share([], (4, 3)))):
         assert share([], (int(part[0]), int(part[1]))) == []
     assert [name for name in PRESETS if name not in remedy_of(lambda: verbs.synthetic(Path("x"), "huge"))] == []  # type: ignore[arg-type]
-
-
-# Data
-
-def labels(path: Path, text: str) -> Path:
-    return table(path, f"c,t,1,0,0,99,99,{text}", f"c,t,2,0,0,99,99,{text}", header=HEADER + ",label")
-
-
-def test_a_split_without_labels_asks_for_them_and_then_has_rows(tmp_path):
-    def rows() -> np.ndarray:
-        index = prepared_index(tmp_path)
-        make_loader(index, WindowRule(), chosen_rows(index, 1, None, labelled=True), batch_size=1, crop_size=16)
-        return index.label
-    write_video(tmp_path / "videos" / "c.mp4", 5)
-    labels(tmp_path / "boxes" / "train.csv", "")
-    name = re.fullmatch(r"write 1 looking or 0 not looking into the column label of (\S+)", remedy_of(rows))
-    assert name
-    labels(tmp_path / name[1], "1")
-    try:
-        assert rows().tolist() == [1, 1]
-    except ValueError as error:                  # the index is of the old table: the message says how it is made again
-        assert "delete the folder; it is made again" in str(error)
-        for path in (tmp_path / "prepared").rglob("*"):
-            if path.is_file():
-                path.unlink()
-        for path in sorted((tmp_path / "prepared").rglob("*"), reverse=True):
-            path.rmdir()
-        assert rows().tolist() == [1, 1]
-
-
-def test_a_stride_that_meets_no_labelled_row_may_be_smaller(index_of):
-    index = index_of([range(4)], label=[-1, 1, -1, 0])
-    def load(stride: int) -> None:
-        rows = np.arange(0, 4, stride)
-        make_loader(index, WindowRule(), rows[index.label[rows] >= 0], batch_size=1, crop_size=16)
-    assert remedy_of(lambda: load(2)) == "give a smaller stride"
-    load(1)
-
-
-def test_of_two_tables_one_is_kept_and_a_missing_one_is_put_there(tmp_path):
-    table(tmp_path / "boxes" / "val.csv", *whole("c", "t", 1))
-    (tmp_path / "boxes" / "val.parquet").write_bytes(b"")
-    assert remedy_of(lambda: find_table(tmp_path, "val")) == "keep one of them"
-    (tmp_path / "boxes" / "val.parquet").unlink()
-    assert find_table(tmp_path, "val")
-    assert "put the table there" in remedy_of(lambda: find_table(tmp_path, "train"))
-    table(tmp_path / "boxes" / "train.csv", *whole("c", "t", 1))
-    assert find_table(tmp_path, "train")
-
-
-def test_videos_of_ones_own_lie_where_the_messages_want_them(tmp_path):
-    video, mine = write_video(tmp_path / "mine" / "c.mp4", 5), tmp_path / "mine"
-    boxes, out = table(tmp_path / "b.csv", *whole("c", "t", 1), *whole("d", "t", 1)), tmp_path / "set"
-    assert "give the folder of the videos" in remedy_of(lambda: lay_out(boxes, video, out, "val"))
-    assert remedy_of(lambda: lay_out(boxes, mine, out, "val")) == "put it there"
-    write_video(mine / "d.mp4", 5)
-    lay_out(boxes, mine, out, "val")
-    other = write_video(tmp_path / "other" / "c.mp4", 6).parent
-    write_video(other / "d.mp4", 5)
-    assert "name another folder" in remedy_of(lambda: lay_out(boxes, other, out, "val"))
-    lay_out(boxes, other, tmp_path / "set2", "val")
-
-
-def test_another_decoder_reads_what_one_cannot(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "decord", None)
-    path = write_video(tmp_path / "v.mp4", 3)
-    decoder = re.search(r"`--decoder (\w+)`", remedy_of(lambda: list(frames_in_order(path, [0]))))
-    assert decoder and len(list(frames_in_order(path, [0, 2], decoder[1]))) == 2             # type: ignore[arg-type]
-    train(["--decoder", decoder[1]])
-
-
-@pytest.mark.parametrize(("settings", "cures"), [
-    ({"crops": "video", "crops_from": "images"}, {"give --crops shards": {"crops": "shards", "crops_from": "videos"}}),
-    ({"crops_from": "faces", "rules": {"box_scale": 2}}, {
-        "leave it out": {"rules": {}, "crops_from": "videos"}, "give --crops_from videos": {"crops_from": "videos"}}),
-    ({"max_bad_fraction": 0.0}, {"--max_bad_fraction": {"max_bad_fraction": 0.5}})])
-def test_a_setting_that_a_message_offers_prepares_the_data(tmp_path, settings, cures):
-    root = data_set(tmp_path, {"c": [("t", [1, 2])], "d": [("t", [1])]})
-    (root / "videos" / "d.mp4").unlink()
-    settings = {"max_bad_fraction": 0.5, **settings}
-    remedy = remedy_of(lambda: prepared_index(root, **settings))
-    for words, change in cures.items():
-        assert words in remedy, remedy
-        assert len(prepared_index(root, **{**settings, **change})) == 2
-
-
-# Priors
-
-POSES = {"clip:track0:0": [1, 2, 3], "clip:track0:1": [4, 5, 6]}
-POINTS = {name: [[x, y, 0, 1] for x, y in ((.5, .5), (.6, .4), (.4, .4), (.57, .7), (.43, .7))] for name in POSES}
-
-
-@pytest.fixture
-def index(index_of, tmp_path) -> Index:
-    """Two faces without priors, in a data set of the test's own."""
-    import shutil
-    folder = index_of([range(2)]).folder
-    return Index.open(shutil.copytree(folder, tmp_path / "set" / "prepared" / "clean-16" / "train"))
-
-
-@pytest.mark.parametrize(("flag", "column", "content"), [
-    ("prior_head", "head_pose", POSES), ("prior_landmark", "landmarks", POINTS)])
-def test_the_import_that_a_missing_prior_asks_for_makes_it_known(index, tmp_path, monkeypatch, flag, column, content):
-    (tmp_path / "priors.json").write_text(json.dumps(content))
-    config = ModelConfig(**{flag: True})
-    remedy = remedy_of(lambda: check_priors(config, index, np.arange(2), False))
-    assert "or add --allow_unknown_priors" in remedy
-    check_priors(config, index, np.arange(2), parse_train(["--allow_unknown_priors"])[0].run.allow_unknown_priors)
-    typed(monkeypatch, command_in(remedy), FILE=tmp_path / "priors.json")
-    check_priors(config, Index.open(index.folder), np.arange(2), False)
-    assert np.isfinite(getattr(Index.open(index.folder), column)).all()
-
-
-def test_the_landmarks_that_a_fitted_pose_asks_for_make_it_possible(index, tmp_path, monkeypatch):
-    (tmp_path / "points.json").write_text(json.dumps(POINTS))
-    typed(monkeypatch, command_in(remedy_of(lambda: commands.fit_poses([index]))), FILE=tmp_path / "points.json")
-    commands.fit_poses([Index.open(index.folder)])
-
-
-def test_the_import_that_prior_path_asks_for_finds_the_guides_file(index, tmp_path, monkeypatch):
-    root = index.folder.parents[2]
-    (tmp_path / "FILE.json").write_text(json.dumps(POSES))
-    remedy = remedy_of(lambda: translate(["--prior_path", str(tmp_path), "--data", str(root)], "train"))
-    command = re.findall(r"`(python -m gazepose priors [^`]+)`", remedy)[0]
-    for prior in re.search(r"PRIOR is ([\w, ]+)", remedy)[1].replace(" or ", ", ").split(", "):   # type: ignore[index]
-        content = {"head_pose": POSES, "landmarks": POINTS, "quality_p": dict.fromkeys(POSES, 0.5)}[prior]
-        (tmp_path / "FILE.json").write_text(json.dumps(content))
-        typed(monkeypatch, command.replace("PRIOR", prior))
-        assert prior in Index.open(index.folder).columns
-
-
-def test_a_prior_of_another_kind_or_scale_is_imported_as_the_message_says(index, tmp_path, monkeypatch):
-    path = tmp_path / "p.json"
-    path.write_text(json.dumps({"clip:track0:0": 0.5, "clip:track0:1": 0.9}))
-    remedy = remedy_of(lambda: read_priors([path], "quality"))
-    assert remedy == "use `priors import quality_p`"
-    typed(monkeypatch, f"python -m gazepose priors import quality_p {path} --data {index.folder}")
-    path.write_text(json.dumps({name: [[40, 30, 0, 1]] * 5 for name in POSES}))
-    remedy = remedy_of(lambda: read_priors([path], "landmarks"))
-    assert "divide x by the crop's width and y by its height" in remedy
-    path.write_text(json.dumps({name: [[40 / 100, 30 / 100, 0, 1]] * 5 for name in POSES}))
-    read_priors([path], "landmarks")
-
-
-# Checkpoints
-
-def test_published_files_are_used_as_their_messages_say(tmp_path):
-    from test_models import published_file, small
-
-    from gazepose.compat.start import import_published, start_from
-    gaze360 = published_file(tmp_path / "g", "Gaze360", small(backbone="resnet18", model="GazeLSTM", gaze_head=True))
-    remedy = remedy_of(lambda: checkpoint.read_model(gaze360))
-    flags = shlex.split(remedy.partition("accelerate launch train.py ")[2])
-    file = parse(TrainConfig, flags).run.checkpoint
-    assert file is not None
-    start_from(small(backbone="resnet18", model="GazeLSTM"), file)
-    lstm = published_file(tmp_path / "l.pth", "GazePose's GazeLSTM", small(backbone="resnet18", model="GazeLSTM"))
-    (tmp_path / "taken").mkdir()
-    (tmp_path / "taken" / "thesis.tex").write_text("")
-    assert "give --out a new folder" in remedy_of(lambda: import_published(lstm, tmp_path / "taken"))
-    import_published(lstm, tmp_path / "new")
-
-
-@pytest.mark.parametrize("extra", [{"optimizer": Path("x")}, {"then": print}])
-def test_a_file_that_could_run_code_is_read_once_its_state_dict_is_saved_alone(tmp_path, extra):
-    from test_models import published_file, small
-
-    from gazepose.compat.checkpoints import read_published
-    file = published_file(tmp_path / "l.pth", "GazePose's GazeLSTM", small(backbone="resnet18", model="GazeLSTM"))
-    trusted = torch.load(file, weights_only=False)
-    torch.save({**trusted, **extra}, file)
-    assert "save only its state_dict" in remedy_of(lambda: read_published(file))
-    torch.save(torch.load(file, weights_only=False)["state_dict"], file)
-    read_published(file)
-
-
-def test_the_training_that_a_missing_run_asks_for_is_a_command(tmp_path):
-    remedy = remedy_of(lambda: checkpoint.newest_finished(tmp_path))
-    train(shlex.split(remedy.partition("accelerate launch train.py ")[2]))
 
 
 def test_the_commands_and_files_of_other_messages_are_those_of_this_version(tmp_path, monkeypatch):
