@@ -246,7 +246,6 @@ def test_a_prior_of_another_kind_or_scale_is_imported_as_the_message_says(index,
 # Checkpoints
 
 def test_published_files_are_used_as_their_messages_say(tmp_path):
-
     gaze360 = published_file(tmp_path / "g", "Gaze360", small(backbone="resnet18", model="GazeLSTM", gaze_head=True))
     remedy = remedy_of(lambda: checkpoint.read_model(gaze360))
     flags = shlex.split(remedy.partition("accelerate launch train.py ")[2])
@@ -262,7 +261,6 @@ def test_published_files_are_used_as_their_messages_say(tmp_path):
 
 @pytest.mark.parametrize("extra", [{"optimizer": Path("x")}, {"then": print}])
 def test_a_file_that_could_run_code_is_read_once_its_state_dict_is_saved_alone(tmp_path, extra):
-
     file = published_file(tmp_path / "l.pth", "GazePose's GazeLSTM", small(backbone="resnet18", model="GazeLSTM"))
     trusted = torch.load(file, weights_only=False)
     torch.save({**trusted, **extra}, file)
