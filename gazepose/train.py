@@ -72,8 +72,6 @@ def main() -> None:
         config, source = parse_train()
         run = config.run
         check_tracker(run.log_with)
-        if run.checkpoint and not run.resume and not run.checkpoint.is_file():
-            checkpoint.weights_folder(run.checkpoint)                    # an error before hours of preparation
         folder = run.exp_path or Path("runs") / f"{config.model.model}-{datetime.now():%Y%m%d-%H%M%S}"
         accelerator = start_accelerator(
             mixed_precision=run.mixed_precision, gradient_accumulation_steps=run.gradient_accumulation_steps,
@@ -89,6 +87,8 @@ def main() -> None:
 
 def train(config: TrainConfig, source: Source, accelerator: Accelerator, log: RunLog, stop: StopRequest) -> None:
     run = config.run
+    if run.checkpoint and not run.resume:       # its faults are reported now, not after hours of preparation
+        start_from(build_model(config.model), run.checkpoint)
 
     # ---- data
     processes = share_preparation(accelerator, config.prepare.data_disk)

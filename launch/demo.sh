@@ -12,7 +12,7 @@ step() {                                   # step RUN WHAT FLAG...: one training
   if finished "$run"; then echo "demo: $run has finished before"; return; fi
   if [ -e "$run/status.json" ]; then resume=--resume; fi          # it was stopped in the middle
   echo "demo: $what -> $run"
-  accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
+  accelerate launch --quiet --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
     train.py --seed "$seed" --exp_path "$run" $resume "$@"
 }
 both="--model GazePose --prior_head --prior_landmark --freeze_backbone"

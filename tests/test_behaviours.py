@@ -349,7 +349,7 @@ def test_training_steps_use_the_schedule(index_of):
 
 
 def test_a_warm_up_beside_the_published_schedule_is_refused():
-    with pytest.raises(ValueError, match="--schedule epoch has none -> give --warmup 0"):
+    with pytest.raises(ValueError, match="the schedule epoch has none -> use warmup 0"):
         OptimConfig(warmup=0.1, schedule="epoch")
 
 

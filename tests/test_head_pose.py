@@ -84,9 +84,9 @@ def test_a_mirrored_face_has_the_mirrored_pose():
 
 
 def test_unknown_landmarks_give_an_unknown_pose():
-    landmarks = np.array([project(FACE, (10, 0, 0)) for _ in range(3)])
-    landmarks[0], landmarks[1, 3, 0] = np.nan, np.nan
-    assert np.isnan(pose_from_landmarks(landmarks, np.full(3, 0.8))).all(axis=1).tolist() == [True, True, False]
+    landmarks = np.array([project(FACE, (10, 0, 0)) for _ in range(4)])
+    landmarks[0], landmarks[1, 3, 0], landmarks[2] = np.nan, np.nan, 0.5                   # the last: all in one place
+    assert np.isnan(pose_from_landmarks(landmarks, np.full(4, 0.8))).all(axis=1).tolist() == [True, True, True, False]
 
 
 def test_the_fitted_pose_of_the_embedded_world_is_near_its_truth(tiny_world):

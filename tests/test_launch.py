@@ -100,6 +100,7 @@ def test_an_index_of_an_array_trains_its_line(cluster, tmp_path):
 
 def test_a_part_of_a_sweep_is_queued_again_when_it_was_stopped(cluster, tmp_path):
     (tmp_path / "gazepose").mkdir()
+    (tmp_path / "gazepose" / "__init__.py").touch()                     # before any installed package of that name
     (tmp_path / "gazepose" / "__main__.py").write_text(
         "import os, signal, sys\nprint('started', *sys.argv[1:], flush=True)\n"
         "signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))\n"

@@ -252,7 +252,7 @@ def test_impossible_settings_are_refused_at_once(tmp_path):
         prepare(tmp_path, "trial")
     with pytest.raises(FileNotFoundError, match=r"train\.list: no split list"):
         prepare(tmp_path, "train")
-    with pytest.raises(FileNotFoundError, match=r"videos_challenge: no such folder -> download"):
+    with pytest.raises(FileNotFoundError, match=r"videos_challenge: no such folder, so there is no test set -> "):
         prepare(tmp_path, "test")
 
 

@@ -29,7 +29,9 @@ INSTEAD = {
     "source_path": _ONE_FOLDER, "json_path": _ONE_FOLDER, "gt_path": _ONE_FOLDER, "train_file": _ONE_FOLDER,
     "val_file": _ONE_FOLDER, "test_file": _ONE_FOLDER,
     "test_path": "the test crops are in the data set's folder videos_challenge/ -> --data DIR",
-    "prior_path": "priors are columns of the prepared data; no flag names their files -> see docs/migration.md",
+    "prior_path": "priors are columns of the prepared data -> import each file once, after `python -m gazepose prepare "
+                  "--split SPLIT{data}`: `python -m gazepose priors import PRIOR {folder}/FILE.json{data}`; PRIOR is "
+                  "head_pose, landmarks or quality_p",
 }
 """what to write instead; the program ends"""
 ONLY_TRAINING = ("train_path", "train_stride", "epochs", "lr", "weights")
@@ -144,6 +146,7 @@ def translate(args: Sequence[str], program: Literal["train", "infer"]) -> tuple[
         ValueError: an option that would change the result, with what to write instead.
     """
     left_out, instead = dict(LEFT_OUT), dict(INSTEAD)
+    args, own = _own_checkpoint(args)
     given = {_name(arg) for arg in args}
     if program == "infer":
         left_out |= dict.fromkeys(ONLY_TRAINING, _TRAINING)
@@ -151,11 +154,13 @@ def translate(args: Sequence[str], program: Literal["train", "infer"]) -> tuple[
         instead |= {name: _INFERENCE.format(name) for name in ("val", "eval")}
         if "exp_path" in given:
             left_out["train_path"] = "a run has one folder, that of --exp_path"
-    rest, notes, dropping = [], [], False
+    rest, notes, dropping = [], own, False
     for arg in _spelt_out(args):
         name = _name(arg)
         if name is not None and name in instead:
-            raise ValueError(f"--{name}: {instead[name]}")
+            folder, data = _value(args, "prior_path") or "FOLDER", _value(args, "data")
+            remedy = instead[name].format(folder=folder, data=f" --data {data}" if data else "")
+            raise ValueError(f"--{name}: {remedy}")
         if name is None and dropping and arg != "-h":                     # a value of the option that was left out
             continue
         reason = None if name is None else left_out.get(name)
@@ -184,6 +189,28 @@ def _spelt_out(args: Sequence[str]) -> Iterator[str]:
             yield from ("--rule", f"{rule}={name == rule}")
         else:
             yield from ("--rule", f"{rule}={arg.partition('=')[2] or next(arguments, '')}")
+
+
+def _own_checkpoint(args: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The arguments with RUN in place of RUN/checkpoint/best.pth, where the published code would have a run's best
+    weights; and a line for it."""
+    rest, notes = [], []
+    for arg in args:
+        before, equals, value = arg.rpartition("=")
+        file, run = Path(value), Path(value).parent.parent
+        if file.parts[-2:] == ("checkpoint", "best.pth") and not file.exists() and (run / "best").is_dir():
+            arg = f"{before}{equals}{run}"
+            notes.append(f"{file}: not there, {run / 'best'} is used, the best weights of that run")
+        rest.append(arg)
+    return rest, notes
+
+
+def _value(args: Sequence[str], name: str) -> str | None:
+    """The value of an option, also as --name=value; None where it is not given."""
+    for arg, following in zip(args, [*args[1:], ""], strict=True):
+        if _name(arg) == name:
+            return arg.partition("=")[2] or following or None
+    return None
 
 
 def _name(arg: str) -> str | None:

@@ -41,8 +41,8 @@ def parse_name(name: str) -> tuple[int, str] | None:
 def list_videos(root: Path) -> list[str]:
     """Video ids of the test set, sorted; FileNotFoundError naming the folder when it is missing or empty."""
     if not root.is_dir():
-        raise FileNotFoundError(f"{root}: no such folder -> download the challenge's face crops (videos_challenge), or "
-                                "make the embedded world with `python -m gazepose synthetic`")
+        raise FileNotFoundError(f"{root}: no such folder, so there is no test set -> put the challenge's face crops "
+                                "there, or score --split val")
     videos = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and is_id(entry.name))
     if not videos:
         raise FileNotFoundError(f"{root}: holds no video folder -> put the crops there as "

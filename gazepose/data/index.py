@@ -39,7 +39,7 @@ CONTENTS = {"rows": int, "facts": dict, "clips": list, "track_name": list, "file
             "superseded": dict}
 Entry = dict[str, Any]
 """a file of the folder: its name, "bytes" and "sha256", as io.writing_by_checksum gives them"""
-REMEDY = "delete index.json there and run `python -m gazepose prepare` again; whole crops are kept"
+REMEDY = "delete index.json there; it is made again when the data set is used, and whole crops are kept"
 
 
 class Index:
@@ -157,7 +157,7 @@ class Index:
         jpeg = self.shards.read(clip, int(self.offset[row]), length)
         if zlib.crc32(jpeg) != self.checksum[row]:
             path, where = self.shards.paths[clip], f"the crop of row {row} ({self.name_of(row)})"
-            remedy = "delete this file and run `python -m gazepose prepare` again, which cuts its clip again"
+            remedy = "delete this file; its clip is cut again when the data set is used"
             if len(jpeg) != length:
                 raise EOFError(f"{path}: ends inside {where}, so it was cut short -> {remedy}")
             raise ValueError(f"{path}: the bytes of {where} changed since they were written -> {remedy}")
@@ -233,7 +233,7 @@ def read_contents(folder: Path) -> dict[str, Any]:
     path = folder / "index.json"
     if not path.is_file():
         raise FileNotFoundError(f"{folder}: no index here (index.json is missing) -> make it with "
-                                "`python -m gazepose prepare`")
+                                "`python -m gazepose prepare --split SPLIT --data DATA`")
     contents = read_object(path, remedy=REMEDY)
     if contents.get("format") != FORMAT:
         raise ValueError(f"{path}: format {contents.get('format')}, this version reads {FORMAT} -> {REMEDY}")

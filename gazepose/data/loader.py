@@ -143,8 +143,10 @@ def make_loader(index: Index, rule: WindowRule, rows: np.ndarray, *, batch_size:
         ValueError: no rows, too little shared memory, or a setting that crops straight from videos cannot have.
     """
     if len(rows) == 0:
-        raise ValueError(f"{index.folder}: no rows to load -> look at the counts in index.json there, "
-                         "or prepare the data again")
+        remedy = "give a smaller stride" if (index.label >= 0).any() else \
+            f"write 1 looking or 0 not looking into the column label of boxes/{index.facts.get('split')}.csv"
+        raise ValueError(f"{index.folder}: no rows to load, {np.count_nonzero(index.label >= 0)} of its {len(index)} "
+                         f"faces have a label -> {remedy}")
     if num_workers:
         shield_workers()
     loaders = 2 if rule.train else 1                                   # validation keeps its workers beside these

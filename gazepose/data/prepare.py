@@ -284,7 +284,7 @@ def _in_processes(clips: list[ClipCrops], jobs: int) -> Iterator[ClipCrops]:
         suspects = [clip for clip in rest if clip.unfinished()]
         if not suspects:
             raise RuntimeError(f"a process died before it cut anything of {', '.join(clip.uid for clip in rest[:3])} "
-                               "-> run again, with fewer --jobs where memory is short; finished clips are kept"
+                               "-> run again, with more free memory if it was short; finished clips are kept"
                                ) from error
         for clip in suspects:
             _alone(clip)

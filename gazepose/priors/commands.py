@@ -103,8 +103,9 @@ def fit_poses(indexes: Sequence[Index]) -> None:
     """
     for index in indexes:
         if "landmarks" not in index.columns:
-            raise ValueError(f"{index.folder}: has no landmarks -> import them with `python -m gazepose priors "
-                             "import landmarks FILE` or `python -m gazepose priors landmarks --model FILE.task`")
+            raise ValueError(f"{index.folder}: has no landmarks -> import them with `python -m gazepose priors import "
+                             f"landmarks FILE --data {index.folder}`, or find them with `python -m gazepose priors "
+                             f"landmarks --model FILE.task --data {index.folder}`")
         poses = extract(index, "head_pose", lambda rows, index=index: pose_from_landmarks(
             index.landmarks[rows], _aspect(index.box[rows])), depends="SQPnP, Levenberg-Marquardt",
             source="fitted to the landmarks", reads=("box", "landmarks"))

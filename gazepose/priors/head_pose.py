@@ -111,7 +111,10 @@ def pose_from_landmarks(landmarks: np.ndarray, aspect: np.ndarray) -> np.ndarray
     points[..., 0] *= np.where(np.isnan(aspect), 1.0, aspect)[:, None]
     camera = np.diag([FOCAL, FOCAL, 1.0])
     for n in np.flatnonzero(np.isfinite(points).all(axis=(1, 2))).tolist():
-        fits, turn, shift = cv2.solvePnP(FACE, points[n], camera, None, flags=cv2.SOLVEPNP_SQPNP)
+        try:
+            fits, turn, shift = cv2.solvePnP(FACE, points[n], camera, None, flags=cv2.SOLVEPNP_SQPNP)
+        except cv2.error:                                                 # the five points lie in one place
+            continue
         if not fits or shift[2, 0] <= 0:
             continue
         turn, shift = cv2.solvePnPRefineLM(FACE, points[n], camera, None, turn, shift)

@@ -35,11 +35,11 @@ class OptimConfig:
         if not 0 < self.lr < 10:
             raise ValueError(f"--lr {self.lr} -> give a learning rate above 0 and below 10")
         if not 0 <= self.warmup < 1:
-            raise ValueError(f"--warmup {self.warmup} -> give a part of the steps, 0 to below 1")
+            raise ValueError(f"warmup {self.warmup} -> give a part of the steps, 0 to below 1")
         if self.warmup and self.schedule == "epoch":
-            raise ValueError(f"--warmup {self.warmup}: --schedule epoch has none -> give --warmup 0")
+            raise ValueError(f"warmup {self.warmup}: the schedule epoch has none -> use warmup 0")
         if not all(0 <= value < math.inf for value in (self.min_lr, self.weight_decay, self.clip, self.backbone_lr)):
-            raise ValueError("--min_lr, --weight_decay, --clip or --backbone_lr is out of range -> give 0 or more")
+            raise ValueError("--min_lr, --clip, weight_decay or backbone_lr is out of range -> give 0 or more")
 
 
 def learning_rate(step: int, total: int, config: OptimConfig, epoch: int = 0) -> float:

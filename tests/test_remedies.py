@@ -1,0 +1,222 @@
+"""Remedies: what a message tells its reader to do is read out of the message, done, and helps."""
+
+import ast
+import re
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import pytest
+from test_flags import hidden
+
+from gazepose import __main__ as program
+from gazepose import verbs
+from gazepose.compat.flags import RULES, translate
+from gazepose.config import InferConfig, TrainConfig, parse, parse_train
+from gazepose.data.annotations import policy_named
+from gazepose.experiments.ensemble import read_run
+from gazepose.experiments.plan import read_experiment
+from gazepose.experiments.results import read_records
+from gazepose.experiments.sweep import share
+from gazepose.models import ModelConfig, build_model
+from gazepose.models.backbone import create_backbone
+from gazepose.synthetic.presets import PRESETS
+from gazepose.training.distributed import start_accelerator
+
+PACKAGE = Path(program.__file__).parent
+SMALL: dict[str, Any] = {"num_encoder_layers": 1, "num_decoder_layers": 1, "dmodel": 32, "dim_feedforward": 32,
+                         "nheads": 2, "backbone": "test_resnet"}
+
+
+def remedy_of(attempt: Callable[[], Any], capsys: Any = None) -> str:
+    """What the message of a failing attempt says behind its arrow, in one line."""
+    with pytest.raises((ValueError, OSError, ImportError, EOFError, SystemExit)) as caught:
+        attempt()
+    text = str(caught.value) + ("" if capsys is None else "".join(capsys.readouterr()))
+    text = " ".join(re.sub("[╭╮╰╯│─]", " ", text).split()).split(" For full helptext")[0]     # in a frame, with a foot
+    assert " -> " in text, text
+    return text.split(" -> ", 1)[1]
+
+
+def typed(monkeypatch: pytest.MonkeyPatch, command: str, **names: Path) -> None:
+    """python -m gazepose ..., as a message has it, with paths in place of FILE and the like; in this process."""
+    words = [str(names.get(word, word)) for word in shlex.split(command)]
+    assert words[:3] == ["python", "-m", "gazepose"], command
+    monkeypatch.setattr(sys, "argv", ["gazepose", *words[3:]])
+    program.main()
+
+
+def command_in(remedy: str) -> str:
+    found = re.search(r"`(python -m gazepose [^`]+)`", remedy)
+    assert found, remedy
+    return found[1]
+
+
+# Flags
+
+def parsed(flags: list[str]) -> None:
+    config = parse(TrainConfig, flags)
+    if "--backbone" in flags:
+        create_backbone(config.model.backbone)
+
+
+def train(flags: list[str]) -> None:
+    parse_train(["--preset", "tiny", *flags])
+
+
+def infer(flags: list[str]) -> None:
+    config = parse(InferConfig, flags)
+    config.guide.split_name(config.split)
+
+
+LINES: list[tuple[Callable[[list[str]], None], str, list[str]]] = [    # refused; the remedy's words: a line they make
+    (parsed, "--epochs 0", ["give 1 or more: --epochs 1"]), (parsed, "--limit 0", ["give 1 or more rows: --limit 1"]),
+    (parsed, "--seed -1", ["give 0 to 2**63 - 1: --seed 0 --seed 9223372036854775807"]),
+    (parsed, "--lr 0", ["give a learning rate above 0 and below 10: --lr 9.9"]),
+    (parsed, "--save_minutes -1", ["give minutes, or 0: --save_minutes 0"]),
+    (parsed, "--train_stride 0", ["give 1 or more: --train_stride 1"]),
+    (parsed, "--crop_size 7", ["give 16 to 1024 pixels: --crop_size 16", "16 to 1024: --crop_size 1024"]),
+    (parsed, "--max_bad_fraction 2", ["give 0 to 1: --max_bad_fraction 0", "0 to 1: --max_bad_fraction 1"]),
+    (parsed, "--split 0", ["give 0.1 to 90: --split 0.1", "0.1 to 90: --split 90"]),
+    (parsed, "--dmodel 30", ["give a multiple of both: --dmodel 32"]),
+    (parsed, "--backbone resnet81", ["use resnet18 or resnet61q: --backbone resnet61q"]),
+    (parsed, "--box_scale 0", ["give 0.1 to 10: --box_scale 0.1", "0.1 to 10: --box_scale 10"]),
+    (parsed, "--max_gap -1", ["give 0 or more missing frames: --max_gap 0", "or None to fill all: --max_gap None"]),
+    (parsed, "--max_gap few", ["give a whole number or None: --max_gap 3", "a whole number or None: --max_gap None"]),
+    (parsed, "--wearer last", ["give first or flag: --wearer first", "give first or flag: --wearer flag"]),
+    (parsed, "--rule end_inclusive=maybe", ["give True or False: --rule end_inclusive=True"]),
+    (parsed, "--resume", ["name its folder with --exp_path: --resume --exp_path run"]),
+    (parsed, "--elastic", ["add --resume: --elastic --resume --exp_path run", "leave --elastic out: --epochs 1"]),
+    (parsed, "--cache_features", ["add --freeze_backbone: --cache_features --freeze_backbone"]),
+    (parsed, "--cache_features --freeze_backbone --crops video",
+     ["give --crops shards: --cache_features --freeze_backbone --crops shards"]),
+    (parsed, "--label_loss 0", ["give one a weight above 0: --label_loss 0 --gaze_loss 1"]),
+    (train, "--cache_features --freeze_backbone --flip",
+     ["leave --flip and --random_crop out: --cache_features --freeze_backbone"]),
+    (infer, "--limit -1", ["give 1 or more: --limit 1"]), (infer, "--val_stride 0", ["give 1 or more: --val_stride 1"]),
+    (infer, "--split train", ["give val or test: --split val", "give val or test: --split test"]),
+    (infer, "--cache_features --flip_average",
+     ["leave one of the flags out: --cache_features", "leave one of the flags out: --flip_average"]),
+    (infer, "--split 3", ["give val or test: --split val", "--val or --eval beside the number: --split 3 --val",
+                          "--val or --eval beside the number: --split 3 --eval"]),
+    (infer, "--val --eval", ["give one split: --val", "give one split: --eval"]),
+    (infer, "--eval --split val", ["give one split: --eval", "give one split: --split val"]),
+    *[(infer, f"--{name} old", ["--data DIR: --data somewhere"]) for name in ("source_path", "gt_path", "test_path")]]
+
+
+@pytest.mark.parametrize(("program", "line", "cures"), LINES, ids=[line for _, line, _ in LINES])
+def test_a_line_that_is_refused_is_taken_once_the_remedy_is_done(program, line, cures, capsys):
+    remedy = remedy_of(lambda: program(line.split()), capsys)
+    for cure in cures:
+        words, flags = cure.split(": ")
+        assert words in remedy, remedy
+        program(flags.split())
+
+
+@pytest.mark.parametrize("flag", ["--val", "--eval"])
+def test_flags_of_inference_lead_to_its_command(flag):
+    remedy = remedy_of(lambda: translate([flag], "train"))
+    infer(shlex.split(remedy.partition("accelerate launch infer.py ")[2]))
+
+
+def test_flags_of_the_model_that_disagree_are_left_out_or_another_checkpoint_is_given():
+    guide = parse(InferConfig, ["--val", "--split", "3", "--model", "GazeLSTM"]).guide
+    trained = vars(ModelConfig())
+    assert "leave the flags out" in remedy_of(lambda: guide.must_agree(trained, Path("run"), "3"))
+    parse(InferConfig, ["--val"]).guide.must_agree(trained, Path("run"))
+    guide.must_agree({**trained, "split": 3.0, "model": "GazeLSTM"}, Path("another"), "3")
+
+
+def test_a_rule_that_a_message_lists_is_one():
+    remedy = remedy_of(lambda: policy_named("clean", ["gap=3"]))
+    for rule in remedy.removeprefix("the rules are ").split(", "):
+        assert rule in vars(policy_named("clean"))
+
+
+@pytest.mark.parametrize(("options", "cures"), [
+    ({"backbone": "vit_tiny_patch16_224"}, {"use a network such as resnet18": {"backbone": "resnet18"}}),
+    ({"backbone": "mobilenetv3_small_050", "output_stride": 8}, {
+        "use output_stride 32": {"output_stride": 32}, "a network such as resnet18": {"backbone": "resnet18"}}),
+    ({"model": "GazePos"}, {name: {"model": name} for name in ("GazePose", "GazeLSTM", "BaselineLSTM")}),
+    ({"output_stride": 7}, {str(stride): {"output_stride": stride} for stride in (8, 16, 32)})])
+def test_a_network_that_a_message_offers_can_be_built(options, cures):
+    small = {**SMALL, "backbone": "resnet18"}
+    remedy = remedy_of(lambda: build_model(ModelConfig(**{**small, **options})))
+    for words, change in cures.items():
+        assert words in remedy
+        build_model(ModelConfig(**{**small, **options, **change}))
+
+
+def test_a_part_and_a_preset_that_a_message_offers_are_taken():
+    for part in re.findall(r"(\d+)/(\d+)", remedy_of(lambda: share([], (4, 3)))):
+        assert share([], (int(part[0]), int(part[1]))) == []
+    assert [name for name in PRESETS if name not in remedy_of(lambda: verbs.synthetic(Path("x"), "huge"))] == []  # type: ignore[arg-type]
+
+
+def test_the_commands_and_files_of_other_messages_are_those_of_this_version(tmp_path, monkeypatch):
+    command = re.search(r"`python infer.py ([^`]+)`", remedy_of(lambda: read_run(tmp_path / "a run")))
+    assert command
+    infer(shlex.split(command[1].replace("a run", "run")))
+    _, _, _, verb, experiment, *_ = remedy_of(lambda: read_records(tmp_path)).split()
+    assert verb in program.VERBS and read_experiment(PACKAGE.parent / experiment).row
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    configuration = re.search(r"accelerate_configs/\S+", remedy_of(start_accelerator))
+    assert configuration and (PACKAGE.parent / configuration[0]).is_file()
+
+
+# Every message
+
+def messages() -> list[tuple[str, str]]:
+    """(place, text) of every text of the package with an arrow; {} where a value stands."""
+    found = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        tree = ast.parse(path.read_text())
+        parts = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
+        documents = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.JoinedStr | ast.Constant):
+                continue
+            values = node.values if isinstance(node, ast.JoinedStr) else [node]
+            text = "".join(value.value if isinstance(value, ast.Constant) and isinstance(value.value, str) else "{}"
+                           for value in values)
+            text = " ".join(text.split())
+            if " -> " in text and id(node) not in parts | documents:
+                found.append((f"{path.relative_to(PACKAGE)}:{node.lineno}", text))
+    return found
+
+
+KINDS = (TrainConfig, InferConfig)
+VERBS = [getattr(verbs, function) for function, _ in program.VERBS.values()]
+
+
+def flags_of(*kinds: Any) -> set[str]:
+    """Every flag of some programs and verbs, in the guide's spelling too."""
+    names = {*RULES, "Gaussiandrop"}
+
+    def add(kind: Any) -> None:
+        names.update(set(get_type_hints(kind)) - hidden(kind))
+        for hint in get_type_hints(kind).values():
+            if hasattr(hint, "__dataclass_fields__"):
+                add(hint)
+    for kind in kinds:
+        add(kind)
+    return names
+
+
+def test_every_flag_and_verb_that_a_remedy_names_exists():
+    every, core = flags_of(*KINDS, *VERBS), flags_of(*KINDS, verbs.prepare)
+    tried = 0
+    for place, text in messages():
+        remedy = text.split(" -> ", 1)[1]
+        wing = place.startswith(("doctor", "experiments", "priors", "report", "synthetic", "verbs"))
+        for flag in re.findall(r"--([A-Za-z]\w*)", remedy):
+            tried += 1
+            assert flag.removeprefix("no_") in (every if wing else core), f"{place}: --{flag} in {text!r}"
+        for verb in re.findall(r"python -m gazepose ([a-z_]+(?: [a-z_]+)?)", remedy):
+            tried += 1
+            assert verb in program.VERBS or verb.split()[0] in program.VERBS, f"{place}: {verb}"
+        for extra in re.findall(r"gazepose\[(\w+)\]", remedy):
+            assert f"\n{extra} = [" in (PACKAGE.parent / "pyproject.toml").read_text(), f"{place}: {extra}"
+    assert tried > 80
