@@ -280,7 +280,7 @@ def test_the_doctor_names_segments_that_cannot_be_read(tmp_path):
     path = root / "json" / "av_train.json"
     path.write_text(path.read_text().replace('"start_frame": 3', '"start_frame": 3.5'))
     facts = examine(root, notify=lambda line: None)
-    assert facts["findings"]["label_unreadable"]["examples"][0]["detail"] == "person 1, from this frame on"
+    assert facts["findings"]["label_unreadable"]["examples"][0]["detail"] == "person 1, frames 0 to 5"
     assert facts["splits"]["train"]["policies"]["clean"]["labelled"] == 24
 
 

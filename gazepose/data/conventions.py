@@ -69,7 +69,7 @@ def of_rate(fps: float) -> str:
 
 def of_prior(name: str, values: np.ndarray) -> str:
     """A column of index.COLUMNS, float [n, ...], NaN unknown."""
-    known = values[np.isfinite(values).reshape(len(values), -1).all(axis=1)]
+    known = values[np.isfinite(values).all(axis=tuple(range(1, values.ndim)))]
     if name == "landmarks" and len(known) and np.median(np.abs(known[..., :2])) > 10:
         return ("look like pixels -> divide x by the crop's width and y by its height, so that 0..1 spans the crop "
                 "(of pixels of the whole picture, subtract the box's corner first)")

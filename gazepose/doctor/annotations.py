@@ -10,7 +10,7 @@ import numpy as np
 
 from gazepose.data.annotations import DAMAGED_ANNOTATIONS, whole_number
 from gazepose.data.box_table import convention_of
-from gazepose.data.tracks import FaceTrack, Policy, RawTrack, clean_records
+from gazepose.data.tracks import MAX_FRAME, FaceTrack, Policy, RawTrack, clean_records
 from gazepose.data.video import VideoFacts
 from gazepose.doctor.checks import Findings, Place
 from gazepose.doctor.media import ClipImages, Faces
@@ -185,7 +185,8 @@ class SplitExam:
         for segment in under_clean.segments or []:
             if segment.person is None or segment.label < 0:
                 who = "any person" if segment.person is None else f"person {segment.person}"
-                self.findings.add("label_unreadable", **place, frame=segment.start, detail=f"{who}, from this frame on")
+                end = "the last" if segment.end == MAX_FRAME else segment.end
+                self.findings.add("label_unreadable", **place, detail=f"{who}, frames {segment.start} to {end}")
                 continue
             mine = frames.get(segment.person, [])
             inside = any(((track >= segment.start) & (track < segment.end)).any() for track in mine)

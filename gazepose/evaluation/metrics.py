@@ -19,33 +19,37 @@ THRESHOLD = 0.5  # a score of exactly one half counts as looking, as in the publ
 BASELINES = {"head_pose": "head pose alone", "prevalence": "same score for every face"}
 
 
-def _best_first(score: np.ndarray) -> np.ndarray:
-    """Row numbers by falling score, ties in row order: int64 [N]."""
-    order = np.argsort(-score)  # not stable, several times faster than kind="stable"
-    ranked = score[order]
-    new = ranked[1:] != ranked[:-1]
-    if not new.all():
-        group = np.concatenate([[0], np.cumsum(new)])
-        order = np.sort(group * len(score) + order) % len(score)  # by group, then by row
-    return order
+class Ranking:
+    """Rows by falling score, and which of them are hits: order int64 [N], score float64 [N], hit bool [N]."""
+
+    def __init__(self, positive: np.ndarray, score: np.ndarray) -> None:
+        self.order = np.argsort(-score)  # ties in any order, several times faster than kind="stable"
+        self.positive, self.score, self.hit = positive, score[self.order], positive[self.order]
+        self.new = self.score[1:] != self.score[:-1]
+        self.mixed = bool((~self.new & (self.hit[1:] != self.hit[:-1])).any())
+        """a score is that of a hit and of another row"""
+
+    def precision(self) -> float:
+        """Average precision. Hits among rows of equal score are spread evenly over these: their mean places."""
+        if not self.mixed:
+            return _precision_at_hits(np.flatnonzero(self.hit) + 1)
+        first = np.flatnonzero(np.append(True, self.new))
+        size, hits = np.diff(np.append(first, len(self.hit))), np.add.reduceat(self.hit.astype(np.int64), first)
+        number = np.arange(1, hits.sum() + 1) - np.repeat(np.cumsum(hits) - hits, hits)  # of a hit among its equals
+        return _precision_at_hits(np.repeat(first, hits) + number * np.repeat(size / np.maximum(hits, 1), hits))
+
+    def precision_in_order(self) -> float:
+        """Average precision, with rows of equal score in their order."""
+        hit = self.hit
+        if self.mixed:
+            group, rows = np.append(0, np.cumsum(self.new)), len(hit)
+            hit = self.positive[np.sort(group * rows + self.order) % rows]               # by group, then by row
+        return _precision_at_hits(np.flatnonzero(hit) + 1)
 
 
 def _precision_at_hits(rank: np.ndarray) -> float:
-    """AP by the ranks of the hits, ascending from 1."""
     precision = np.arange(1, len(rank) + 1) / rank  # between hits it only falls, so the envelope needs hits alone
     return float(np.maximum.accumulate(precision[::-1]).mean())
-
-
-def _untied_ranks(hit: np.ndarray, ranked: np.ndarray) -> np.ndarray:
-    """Ranks of the hits, float64 [hits]. Hits among rows of equal score are spread evenly over these: their mean place.
-
-    Args:
-        hit: bool [N], by falling score `ranked`.
-    """
-    first = np.flatnonzero(np.append(True, ranked[1:] != ranked[:-1]))
-    size, hits = np.diff(np.append(first, len(hit))), np.add.reduceat(hit.astype(np.int64), first)
-    number = np.arange(1, hits.sum() + 1) - np.repeat(np.cumsum(hits) - hits, hits)      # of a hit among its equals
-    return np.repeat(first, hits) + number * np.repeat(size / np.maximum(hits, 1), hits)
 
 
 def average_precision(positive: np.ndarray, score: np.ndarray) -> float:
@@ -64,7 +68,7 @@ def average_precision(positive: np.ndarray, score: np.ndarray) -> float:
     positive, score = np.asarray(positive, bool), _finite(score, len(positive))
     if not positive.any():
         raise ValueError(f"average precision of {len(positive)} rows without a positive is not defined")
-    return _precision_at_hits(np.flatnonzero(positive[_best_first(score)]) + 1)
+    return Ranking(positive, score).precision_in_order()
 
 
 def _finite(score: np.ndarray, rows: int) -> np.ndarray:
@@ -96,20 +100,21 @@ class Scored:
         return {"tp": tp, "fp": fp, "fn": positives - tp, "tn": len(self.score) - positives - fp}
 
     @cached_property
-    def best_first(self) -> np.ndarray:
-        """Row numbers by falling score, ties in any order: int64 [N]."""
-        return np.argsort(-self.score)
+    def by_looking(self) -> Ranking:
+        return Ranking(self.looking, self.score)
+
+    @cached_property
+    def by_not_looking(self) -> Ranking:
+        # ranked by 1 - score, as published: subtraction rounds, so scores that differ by 1e-17 become ties
+        return Ranking(~self.looking, 1.0 - self.score)
 
     @cached_property
     def ap_looking(self) -> float:
-        return _precision_at_hits(_untied_ranks(self.looking[self.best_first], self.score[self.best_first]))
+        return self.by_looking.precision()
 
     @cached_property
     def ap_not_looking(self) -> float:
-        # ranked by 1 - score, as published: subtraction rounds, so scores that differ by 1e-17 become ties
-        score = 1.0 - self.score
-        order = np.argsort(-score)
-        return _precision_at_hits(_untied_ranks(~self.looking[order], score[order]))
+        return self.by_not_looking.precision()
 
 
 class Metric(NamedTuple):
@@ -133,8 +138,8 @@ def _balanced_accuracy(faces: Scored) -> float:
 
 def _auroc(faces: Scored) -> float:
     """Part of all pairs of a looking and another face whose scores are in that order; ties count half."""
-    hit, ranked = faces.looking[faces.best_first], faces.score[faces.best_first]
-    last = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))  # a threshold takes all rows of one score
+    hit, new = faces.by_looking.hit, faces.by_looking.new
+    last = np.flatnonzero(np.append(new, True))  # a threshold takes all rows of one score
     above = np.concatenate([[0], np.cumsum(hit)[last]])
     below = np.concatenate([[0], last + 1]) - above
     return float((np.diff(below) * (above[1:] + above[:-1])).sum() / (2.0 * above[-1] * below[-1]))
@@ -199,8 +204,7 @@ def evaluate(label: np.ndarray, score: np.ndarray) -> dict[str, Any]:
         reason = f"all {n} labelled rows are {'looking' if positives else 'not looking'}"
     in_order, collapsed = None, None
     if both:
-        in_order = (average_precision(faces.looking, faces.score)
-                    + average_precision(~faces.looking, 1.0 - faces.score)) / 2
+        in_order = (faces.by_looking.precision_in_order() + faces.by_not_looking.precision_in_order()) / 2
     if n > 1 and np.ptp(faces.score) < COLLAPSED:
         collapsed = (f"collapsed: all {n} scores lie within {faces.score.min():.4f} and {faces.score.max():.4f}, so "
                      "the model tells no face from another -> lower --lr, or train longer")
