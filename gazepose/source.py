@@ -57,7 +57,8 @@ class Source:
         if name != "stills":
             return open_index(prepare(self.root, name, config, processes))
         if self.preset is None:
-            raise ValueError(f"{self.root}: only an embedded world has stills -> give --train_on train, or --preset")
+            raise ValueError(f"{self.root}: only an embedded world has stills -> give --train_on train, or "
+                             "leave --data out and give --preset")
         if processes.rank == 0:
             from gazepose.synthetic.presets import PRESETS
             from gazepose.synthetic.stills import render_stills
@@ -108,7 +109,8 @@ def prepared_indexes(data: Path | None, splits: Sequence[str] | None = None, pre
     names = splits or sorted({folder.name for folder in folders}) or ["train"]
     if missing := [split for split in names if not any(folder.name == split for folder in folders)]:
         raise FileNotFoundError(f"{root / 'prepared' / (prepared or '*') / missing[0]}: not prepared -> run `python -m "
-                                "gazepose prepare` first, or name an index folder with --data")
+                                f"gazepose prepare --split {missing[0]} --data {root}` first, or name an index folder "
+                                "with --data")
     return [open_index(folder) for folder in folders if folder.name in names]
 
 

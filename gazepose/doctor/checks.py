@@ -39,8 +39,8 @@ KINDS: dict[str, Kind] = {
         "line) into {data}/split/"),
     "file_unusable": Kind(
         "must", "files that cannot be used",
-        "correct what is named above, or download or make the file again (a prepared folder: delete its index.json, or "
-        "the shard that is named, and run `python -m gazepose prepare`)"),
+        "correct what is named above, or download or make the file again (of a prepared "
+        "folder: delete its index.json, or the shard that is named; it is made again when the data set is used)"),
     "split_absent": Kind(
         "note", "splits without data (no table in boxes/, or no test crops in videos_challenge/)",
         "put the table of boxes of the split into {data}/boxes/"),
