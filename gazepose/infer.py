@@ -128,7 +128,7 @@ def main() -> None:
     write_csv(table, index, rows, label, scores.score)
     print(f"{len(rows)} faces -> {table}")
     about = {"checkpoint": str(weights), "data": str(source.root), "fingerprint": index.facts["fingerprint"],
-             "flip_average": config.flip_average, **settings, "learnt_from": asdict(learnt),
+             "limit": config.limit, "flip_average": config.flip_average, **settings, "learnt_from": asdict(learnt),
              "warning": learnt.warning(rendered=source.preset is not None)}
     for name, (old, new) in write_about(table.with_name(f"about{partial}.json"), about).items():
         print(f"predictions replaced: {name} {new}, before {old}")

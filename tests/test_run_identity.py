@@ -112,8 +112,10 @@ def test_another_run_starts_with_the_flags_of_a_run_as_defaults(run):
 
 
 def test_a_start_that_is_not_there_is_named_before_any_data(rig):
-    run = rig.run("no start", "--checkpoint", "runs/gone", ends=1, fault=("fail_at_once",))
-    assert "runs/gone: neither a checkpoint" in run.log() and not run.folder.exists()
+    for flags, wanted in ((["--checkpoint", "gone"], "gone: neither a checkpoint"),
+                          (["--pretrained"], "timm has no weights of test_resnet_none")):
+        run = rig.run("no start", *flags, "--backbone", "test_resnet_none", ends=1, fault=("fail_at_once",))
+        assert wanted in run.log() and not run.folder.exists()
 
 
 def test_what_concerns_one_start_is_not_inherited(tmp_path, run):
