@@ -43,8 +43,8 @@ def is_own_data(index: Index, root: Path, trained: Mapping[str, Any], same_faces
     Args:
         trained: the checkpoint's config.json; same_faces: by its rules, out of the same pictures.
     """
-    fingerprint, trained_root = trained.get("fingerprint") or {}, trained.get("root")
-    if fingerprint.get(index.facts["split"]) == index.facts["fingerprint"]:
+    fingerprint, trained_root = trained.get("fingerprint"), trained.get("root")
+    if isinstance(fingerprint, dict) and fingerprint.get(index.facts["split"]) == index.facts["fingerprint"]:
         return True
     return same_faces and trained_root is not None and Path(str(trained_root)).resolve() == root.resolve()
 
