@@ -209,6 +209,10 @@ def read_config(file: Path) -> tuple[TrainConfig, dict[str, Any]]:
     record = read_object(file, missing="name a run, or its config.json")
     kinds = {"model": ModelFlags, "prepare": PrepareConfig, "data": DataConfig, "optim": OptimFlags, "run": RunConfig}
     sections: dict[str, Any] = {name: from_json(kind, record.get(name), file) for name, kind in kinds.items()}
+    for name, form in (("root", str), ("fingerprint", dict), ("changes", list)):
+        if not isinstance(record.get(name, form()), form):
+            raise ValueError(f"{file}: {name} {record[name]!r:.60} is damaged -> copy the file from a checkpoint of "
+                             "the run")
     one_start = {name: getattr(RunConfig(), name) for name in ONE_START}
     return TrainConfig(**{**sections, "run": replace(sections["run"], **one_start)}), record
 

@@ -55,8 +55,8 @@ def is_own_data(index: Index, root: Path, trained: Mapping[str, Any], same_faces
     Args:
         trained: the checkpoint's config.json; same_faces: by its rules, out of the same pictures.
     """
-    fingerprint, trained_root = trained.get("fingerprint") or {}, trained.get("root")
-    if fingerprint.get(index.facts["split"]) == index.facts["fingerprint"]:
+    fingerprint, trained_root = trained.get("fingerprint"), trained.get("root")
+    if isinstance(fingerprint, dict) and fingerprint.get(index.facts["split"]) == index.facts["fingerprint"]:
         return True
     return same_faces and trained_root is not None and Path(str(trained_root)).resolve() == root.resolve()
 
@@ -146,7 +146,7 @@ def infer(config: InferConfig) -> None:
     write_csv(table, index, rows, label, scores.score)
     print(f"{len(rows)} faces -> {table}")
     about = {"checkpoint": str(weights), "data": str(source.root), "fingerprint": index.facts["fingerprint"],
-             "flip_average": config.flip_average, **settings, "learnt_from": asdict(learnt),
+             "limit": config.limit, "flip_average": config.flip_average, **settings, "learnt_from": asdict(learnt),
              "warning": learnt.warning(rendered=source.preset is not None)}
     for name, (old, new) in write_about(table.with_name(f"about{partial}.json"), about).items():
         print(f"predictions replaced: {name} {new}, before {old}")

@@ -30,7 +30,7 @@ from torch import nn
 from torch.distributed.elastic.multiprocessing.errors import record
 from torch.utils.data import DataLoader
 
-from gazepose.compat.start import start_from, start_from_imagenet
+from gazepose.compat.start import find_start, start_from, start_from_imagenet
 from gazepose.config import TrainConfig, asdict, check_priors, parse_train, readable_errors
 from gazepose.data.index import Index
 from gazepose.data.loader import BatchOrder, make_loader, order_of
@@ -72,6 +72,8 @@ def main() -> None:
         config, source = parse_train()
         run = config.run
         check_tracker(run.log_with)
+        if not run.resume:
+            find_start(run.checkpoint, config.model.backbone if run.pretrained else None)    # before data are prepared
         folder = run.exp_path or Path("runs") / f"{config.model.model}-{datetime.now():%Y%m%d-%H%M%S}"
         accelerator = start_accelerator(
             mixed_precision=run.mixed_precision, gradient_accumulation_steps=run.gradient_accumulation_steps,
@@ -87,8 +89,6 @@ def main() -> None:
 
 def train(config: TrainConfig, source: Source, accelerator: Accelerator, log: RunLog, stop: StopRequest) -> None:
     run = config.run
-    if run.checkpoint and not run.resume:       # its faults are reported now, not after hours of preparation
-        start_from(build_model(config.model), run.checkpoint)
 
     # ---- data
     processes = share_preparation(accelerator, config.prepare.data_disk)

@@ -160,6 +160,17 @@ def other_flag_on_rank_1() -> None:
         sys.argv += ["--lr", "0.5"]
 
 
+def other_shard_on_rank_1() -> None:
+    from gazepose.data.index import Index
+    read = Index.__init__
+
+    def changed(self: Index, folder: Path, contents: dict[str, Any]) -> None:
+        read(self, folder, contents)
+        if os.environ.get("RANK") == "1":
+            contents["shards"][0]["sha256"] = "other"
+    Index.__init__ = changed
+
+
 def not_finite() -> None:
     from gazepose.training import engine
     real = engine.global_loss

@@ -88,6 +88,7 @@ def test_a_published_gazepose_scores_the_same_imported_direct_and_built_by_hand(
     assert "GazePose: 338 entries used, 0 not used -> " in capsys.readouterr().out
     facts = json.loads((work / "imported" / IMPORTED).read_text())
     assert len(facts["taken"]) == 338 and facts["taken"]["headpos_emeb"] == "contents"
+    assert json.loads((work / "imported" / "config.json").read_text())["learnt_from"]["real"] == ["Ego4D"]
     guide = ["--val", "--split", "1", "--Gaussiandrop", "--prior_head", "--prior_landmark", "--limit", str(LIMIT)]
     for start, out in (("imported", "one"), ("best.pth", "two")):
         ran(str(ROOT / "infer.py"), "--checkpoint", start, "--data", "world", *guide, "--exp_path", out, cwd=work)

@@ -112,8 +112,10 @@ def test_another_run_starts_with_the_flags_of_a_run_as_defaults(run):
 
 
 def test_a_start_that_is_not_there_is_named_before_any_data(rig):
-    run = rig.run("no start", "--checkpoint", "runs/gone", ends=1, fault=("fail_at_once",))
-    assert "runs/gone: neither a checkpoint" in run.log() and not run.folder.exists()
+    for flags, wanted in ((["--checkpoint", "gone"], "gone: neither a checkpoint"),
+                          (["--pretrained"], "timm has no weights of test_resnet_none")):
+        run = rig.run("no start", *flags, "--backbone", "test_resnet_none", ends=1, fault=("fail_at_once",))
+        assert wanted in run.log() and not run.folder.exists()
 
 
 def test_what_concerns_one_start_is_not_inherited(tmp_path, run):
@@ -123,6 +125,16 @@ def test_what_concerns_one_start_is_not_inherited(tmp_path, run):
     again, _ = read_config(tmp_path / "config.json")
     one_start = (again.run.resume, again.run.elastic, again.run.expect_world, again.run.exp_path)
     assert one_start == (False, False, None, None)
+
+
+@pytest.mark.parametrize("spoilt", [
+    {"fingerprint": "abc"}, {"changes": 3}, {"root": 7}, {"run": {"epochs": "two"}}, {"optim": None}], ids=str)
+def test_a_damaged_config_is_named_with_a_remedy(tmp_path, run, spoilt):
+    write_json(tmp_path / "config.json", {**config_of(run), **spoilt})
+    with pytest.raises(SystemExit, match=f"{tmp_path}/config.json: .* -> "):
+        parse_train(["--resume", "--exp_path", str(tmp_path)])
+    shutil.copy(checkpoint.weights_folder(run) / "config.json", tmp_path)       # the remedy
+    parse_train(["--resume", "--exp_path", str(tmp_path)])
 
 
 def test_resume_takes_the_run_as_its_value_too(run):
@@ -185,6 +197,13 @@ def test_a_process_with_another_flag_ends_the_run(rig):
     run = rig.run("differing", *SHORT, world=2, ends=1, fault=("other_flag_on_rank_1",))
     for rank in (0, 1):
         assert "rank 1 has other flags or code than rank 0: --lr 0.5 (rank 0: 0.001) -> start the" in run.log(rank)
+
+
+def test_a_process_with_another_crop_ends_the_run(rig):
+    run = rig.run("other crops", *SHORT, world=2, ends=1, fault=("other_shard_on_rank_1",))
+    for rank in (0, 1):
+        assert f"rank 1 has other data in {rig.index} than rank 0: shard-00000.bin other (rank 0: " in run.log(rank)
+    assert run.status()["state"] == "failed"
 
 
 # ---- its end
@@ -347,4 +366,5 @@ def test_data_are_the_runs_own_by_content_or_by_place(index_of, tmp_path):
     assert is_own_data(other, tmp_path, trained, same_faces=True)
     assert not is_own_data(other, tmp_path, trained, same_faces=False)       # other rules
     assert not is_own_data(other, tmp_path / "else", trained, same_faces=True)
-    assert not is_own_data(index, tmp_path, {}, same_faces=True)             # a published file
+    for unknown in ({}, {"root": 3, "fingerprint": "damaged"}):              # a published file says nothing
+        assert not is_own_data(index, tmp_path, unknown, same_faces=True)

@@ -94,6 +94,21 @@ def _by_layer(names: Iterable[str]) -> str:
     return ", ".join(f"{layer} ({count})" for layer, count in sorted(layers.items())) or "nothing"
 
 
+def find_start(path: Path | None, backbone: str | None) -> None:
+    """Look for the weights that a new training starts from, without reading them.
+
+    Args:
+        path: as `start_from` takes it. backbone: fetch its ImageNet weights, if they are not in the cache.
+
+    Raises:
+        FileNotFoundError, ValueError: they are not there.
+    """
+    if path is not None and not path.is_file():
+        weights_folder(path)
+    if backbone is not None:
+        fetch_imagenet(backbone)
+
+
 def start_from(model: nn.Module, path: Path) -> Start:
     """Start a training from the weights of another model, as far as names and shapes agree.
 
