@@ -61,7 +61,7 @@ from gazepose.training.engine import predict, train_steps
 from gazepose.training.feature_cache import cache_features
 from gazepose.training.learnt_from import LearntFrom, learnt_from
 from gazepose.training.optim import make_optimizer
-from gazepose.training.run_config import flags_of
+from gazepose.training.run_config import check_learning, check_same_data, flags_of
 from gazepose.training.runlog import RunLog, check_tracker, device_name, launched, versions, world_line
 
 
@@ -121,7 +121,7 @@ def train(config: TrainConfig, source: Source, accelerator: Accelerator, log: Ru
     progress = Progress(world_size=accelerator.num_processes)
     record = config_record(config, source, data, weights, learnt, log.earlier, accelerator)
     if resumed is not None:
-        check_same_data(log, record, resumed)
+        check_same_data(log.folder, log.earlier, record, resumed)
         progress = checkpoint.resume(resumed, model, optimizer, accelerator.scaler, accelerator.num_processes,
                                      run.elastic)
         data.order.epoch = progress.epoch
@@ -169,7 +169,8 @@ def train(config: TrainConfig, source: Source, accelerator: Accelerator, log: Ru
         raise
     accelerator.wait_for_everyone()
     accelerator.end_training()
-    check_learning(progress, accelerator, log.folder)
+    if line := check_learning(progress.skipped, progress.step, log.folder):
+        accelerator.print(line)
     reached = f"{progress.best_mAP:.3f}" if progress.best_mAP >= 0 else "none, the newest"
     accelerator.print(f"best val_mAP={reached}, weights in {log.folder / checkpoint.BEST}")
 
@@ -184,32 +185,6 @@ def check_same_program(config: TrainConfig, accelerator: Accelerator) -> None:
     flags = {f"--{name}": value for name, value in flags_of(asdict(config)).items() if name != "data"}
     check_alike(lambda value: gather_object([value]), "flags or code", {**flags, **launched(accelerator), **versions()},
                 "start the same command with the same code on every machine; to resume, all must see the run's folder")
-
-
-def check_same_data(log: RunLog, record: dict[str, Any], resumed: Path) -> None:
-    """Refuse to resume a run on other data than it had.
-
-    Raises:
-        ValueError: naming the splits that differ.
-    """
-    had = log.earlier.get("fingerprint", record["fingerprint"])
-    if differing := [split for split, value in record["fingerprint"].items() if had.get(split) != value]:
-        raise ValueError(f"{record['root']}: the prepared {' and '.join(differing)} data differ from those that "
-                         f"{log.folder} was trained on -> bring the old data back (--data FOLDER), or start a new run "
-                         f"from its weights: --config {log.folder} --checkpoint {resumed}")
-
-
-def check_learning(progress: Progress, accelerator: Accelerator, folder: Path) -> None:
-    """Say how many steps were skipped at the end of a training.
-
-    Raises:
-        ValueError: all of them; the weights are those of the start.
-    """
-    if progress.skipped == progress.step:
-        raise ValueError(f"all {progress.step} steps were skipped, because the gradient was not finite, so nothing was "
-                         f"learnt -> start a new run with a lower --lr or with --clip 1: --config {folder}")
-    if progress.skipped:
-        accelerator.print(f"skipped {progress.skipped} of {progress.step} steps: the gradient was not finite")
 
 
 @dataclass

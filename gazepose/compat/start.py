@@ -95,16 +95,16 @@ def _by_layer(names: Iterable[str]) -> str:
 
 
 def find_start(path: Path | None, backbone: str | None) -> None:
-    """Look for the weights that a new training starts from, without reading them.
+    """Look at the weights that a new training starts from, so that their faults are named before data are prepared.
 
     Args:
         path: as `start_from` takes it. backbone: fetch its ImageNet weights, if they are not in the cache.
 
     Raises:
-        FileNotFoundError, ValueError: they are not there.
+        FileNotFoundError, ValueError: they are not there, or damaged.
     """
-    if path is not None and not path.is_file():
-        weights_folder(path)
+    if path is not None:
+        read_published(path) if path.is_file() else verify(weights_folder(path))
     if backbone is not None:
         fetch_imagenet(backbone)
 

@@ -1,4 +1,4 @@
-"""RunConfig: the flags of one training run, and which flags may differ when it is resumed."""
+"""RunConfig: the flags of one training run; what may differ when it is resumed; whether it has learnt at all."""
 
 import json
 from collections.abc import Mapping
@@ -100,3 +100,31 @@ def flags_of(record: Mapping[str, Any]) -> dict[str, Any]:
     """The flags of all sections by name, and what the launcher decides."""
     flags = {name: value for section in SECTIONS for name, value in record.get(section, {}).items()}
     return {**flags, **{name: record[name] for name in LAUNCHED if name in record}}
+
+
+def check_same_data(run: Path, earlier: Mapping[str, Any], record: Mapping[str, Any], resumed: Path) -> None:
+    """Refuse to resume a run on other data than it had.
+
+    Args:
+        earlier: config.json of the run; record: what it would be now. resumed: its checkpoint.
+
+    Raises:
+        ValueError: naming the splits that differ.
+    """
+    had = earlier.get("fingerprint", record["fingerprint"])
+    if differing := [split for split, value in record["fingerprint"].items() if had.get(split) != value]:
+        raise ValueError(f"{record['root']}: the prepared {' and '.join(differing)} data differ from those that "
+                         f"{run} was trained on -> bring the old data back (--data FOLDER), or start a new run "
+                         f"from its weights: --config {run} --checkpoint {resumed}")
+
+
+def check_learning(skipped: int, steps: int, run: Path) -> str:
+    """How many steps of a training were skipped, in a line; empty: none.
+
+    Raises:
+        ValueError: all of them, so that the weights are those of the start.
+    """
+    if skipped and skipped == steps:
+        raise ValueError(f"all {steps} steps were skipped, because the gradient was not finite, so nothing was learnt "
+                         f"-> start a new run with a lower --lr or with --clip 1: --config {run}")
+    return f"skipped {skipped} of {steps} steps: the gradient was not finite" if skipped else ""
