@@ -7,7 +7,7 @@ import pytest
 from sizes import lines, longest_function, package
 
 ROOT = Path(__file__).resolve().parents[1]
-BASE = ["io", "keyed_random", "processes", "progress"]
+BASE = ["io", "keyed_random", "output", "processes", "progress"]
 CORE = ["models", "data", "evaluation", "training"]
 DRAWING = "report.style"                      # the wings' one shared room
 WINGS = ["compat", "synthetic", "priors", "doctor", "report", "experiments"]
