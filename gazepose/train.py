@@ -31,7 +31,7 @@ from torch.utils.data import DataLoader
 from gazepose.compat.start import start_from, start_from_imagenet
 from gazepose.config import TrainConfig, asdict, check_priors, parse_train, readable_errors
 from gazepose.data.index import Index
-from gazepose.data.loader import BatchOrder, make_loader, order_of
+from gazepose.data.loader import BatchOrder, check_workers, make_loader, order_of
 from gazepose.data.outcome import skipped
 from gazepose.data.windows import BEHAVIOURS, WindowRule, quality_fit
 from gazepose.evaluation.metrics import (
@@ -177,9 +177,13 @@ def open_splits(config: TrainConfig, source: Source, accelerator: Accelerator, p
     """Open the training rows and val, prepared on first use, and batch them for all processes.
 
     Raises:
-        ValueError: a prior that the model queries with is unknown for every row.
+        ValueError: a prior that the model queries with is unknown for every row; too little shared memory.
     """
-    data, run = config.data, config.run
+    data, run, behaviour = config.data, config.run, BEHAVIOURS[config.model.behaviour]
+    rule = WindowRule(reach=config.model.reach, stride=data.train_stride, windows_per_segment=data.windows_per_segment,
+                      behaviour=behaviour, train=True, flip=data.flip, crop=data.random_crop,
+                      gaussian_drop=data.gaussian_drop, quality_scale=data.quality_scale, seed=run.seed)
+    check_workers(data.num_workers, rule, run.batch_size, config.prepare.crop_size)      # preparation may take hours
     if data.num_workers:
         shield_workers()
     source.ready(processes)
@@ -191,12 +195,8 @@ def open_splits(config: TrainConfig, source: Source, accelerator: Accelerator, p
         check_priors(config.model, index, rows, run.allow_unknown_priors)
         if line := skipped(index):
             accelerator.print(f"data: {line}")
-    behaviour = BEHAVIOURS[config.model.behaviour]
     fit = quality_fit(train_index, data.quality_scale, behaviour, data.train_stride)
-    rule = WindowRule(reach=config.model.reach, stride=data.train_stride, windows_per_segment=data.windows_per_segment,
-                      behaviour=behaviour, train=True, flip=data.flip, crop=data.random_crop,
-                      gaussian_drop=data.gaussian_drop, quality_scale=data.quality_scale, quality_fit=fit,
-                      seed=run.seed)
+    rule = replace(rule, quality_fit=fit)
     val_rule = rule.for_evaluation(data.val_stride)
     if data.quality_from == "split":
         val_rule = replace(val_rule, quality_fit=quality_fit(val_index, data.quality_scale, behaviour,
