@@ -3,7 +3,8 @@
 import importlib
 import sys
 
-from gazepose.processes import command, lasting_output
+from gazepose.output import lasting_output
+from gazepose.processes import command
 
 VERBS = {
     "prepare": ("prepare", "cut the faces of a split out of its videos"),

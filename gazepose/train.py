@@ -33,7 +33,7 @@ from torch.utils.data import DataLoader
 from gazepose.compat.start import find_start, start_from, start_from_imagenet
 from gazepose.config import TrainConfig, asdict, check_priors, parse_train, readable_errors
 from gazepose.data.index import Index
-from gazepose.data.loader import BatchOrder, make_loader, order_of
+from gazepose.data.loader import BatchOrder, check_workers, make_loader, order_of
 from gazepose.data.outcome import skipped
 from gazepose.data.windows import BEHAVIOURS, WindowRule, counts_of, quality_fit
 from gazepose.evaluation.metrics import (
@@ -208,9 +208,12 @@ def open_splits(config: TrainConfig, source: Source, accelerator: Accelerator, p
     """Open the training rows and val, prepared on first use, and batch them for all processes.
 
     Raises:
-        ValueError: a prior that the model queries with is unknown for every row.
+        ValueError: a prior that the model queries with is unknown for every row; too little shared memory.
     """
-    data, run = config.data, config.run
+    data, run, behaviour = config.data, config.run, BEHAVIOURS[config.model.behaviour]
+    rule = WindowRule.of(data, reach=config.model.reach, stride=data.train_stride, behaviour=behaviour, train=True,
+                         seed=run.seed)
+    check_workers(data.num_workers, rule, run.batch_size, config.prepare.crop_size)      # preparation may take hours
     if data.num_workers:
         shield_workers()
     source.ready(processes)
@@ -233,10 +236,8 @@ def open_splits(config: TrainConfig, source: Source, accelerator: Accelerator, p
         accelerator.print(f"data: {counts_of(index, rows)}")
         if line := skipped(index):
             accelerator.print(f"data: {line}")
-    behaviour = BEHAVIOURS[config.model.behaviour]
     fit = quality_fit(train_index, data.quality_scale, behaviour, data.train_stride)
-    rule = WindowRule.of(data, reach=config.model.reach, stride=data.train_stride, behaviour=behaviour, train=True,
-                         quality_fit=fit, seed=run.seed)
+    rule = replace(rule, quality_fit=fit)
     val_rule = rule.for_evaluation(data.val_stride)
     if data.quality_from == "split":
         val_rule = replace(val_rule, quality_fit=quality_fit(val_index, data.quality_scale, behaviour,

@@ -36,12 +36,13 @@ from gazepose.doctor.checks import Findings
 from gazepose.doctor.tables import check_table
 from gazepose.evaluation.examples import read_copy, shown_faces
 from gazepose.evaluation.submission import check, csv_to_json
-from gazepose.io import MAX_HEADER, MAX_TENSORS, read_arrays, read_tensors, sha256_of, write_json
+from gazepose.io import read_arrays, sha256_of, write_json
 from gazepose.models.backbone import create_backbone
 from gazepose.priors.head_pose import read_hopenet
 from gazepose.priors.import_files import parse_key, read_priors
 from gazepose.report.records import read_records
 from gazepose.source import find_source
+from gazepose.tensor_files import MAX_HEADER, MAX_TENSORS, read_tensors
 from gazepose.training import checkpoint
 
 CLEAN = POLICIES["clean"]

@@ -23,7 +23,8 @@ from gazepose import __main__ as door
 from gazepose import processes
 from gazepose.data import loader as loading
 from gazepose.data.windows import WindowRule
-from gazepose.processes import STOP_SIGNALS, Overdue, Preempted, StopRequest, lasting_output
+from gazepose.output import lasting_output
+from gazepose.processes import STOP_SIGNALS, Overdue, Preempted, StopRequest
 from gazepose.synthetic import stills, world
 from gazepose.synthetic.compiled import compiled
 from gazepose.training import distributed
@@ -215,7 +216,8 @@ def test_a_worker_that_hangs_is_killed(monkeypatch):
     loader: Any = Silent()
     with pytest.raises(RuntimeError, match=r"no batch came for \d s: a loader worker hangs.* -> look at the disk"):
         next(batches_of(loader))
-    assert not loader.worker.is_alive()
+    loader.worker.join(10)
+    assert loader.worker.exitcode == -signal.SIGKILL
 
 
 def test_a_stop_does_not_wait_for_a_worker_that_hangs(monkeypatch):
@@ -239,8 +241,7 @@ def test_of_two_renderings_one_renders_and_the_other_uses_it(module, tmp_path, m
         rendered.append(folder)
         time.sleep(0.5)
         folder.mkdir(parents=True, exist_ok=True)
-        if module is world:
-            world.write_json(folder / "world.json", WORLD)
+        world.write_json(folder / ("world.json" if module is world else "index.json"), WORLD)
     monkeypatch.setattr(module, "_render", render)
     facts = {**WORLD, "count": 3, "crop_size": 32}
     monkeypatch.setattr(stills, "Index", SimpleNamespace(open=lambda folder: SimpleNamespace(facts=facts)))

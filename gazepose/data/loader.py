@@ -149,8 +149,7 @@ def make_loader(index: Index, rule: WindowRule, rows: np.ndarray, *, batch_size:
                          f"faces have a label -> {remedy}")
     if num_workers:
         shield_workers()
-    loaders = 2 if rule.train else 1                                   # validation keeps its workers beside these
-    check_shared_memory(num_workers, batch_size * crops_per_window(rule) * 3 * crop_size ** 2, loaders)
+    check_workers(num_workers, rule, batch_size, crop_size)
     if isinstance(index, VideoIndex):
         if rule.gaussian_drop and rule.quality_fit is None:
             raise ValueError(f"{index.folder}: --Gaussiandrop needs the quality of all faces of a split, which is not "
@@ -195,10 +194,13 @@ def check_shared_memory(num_workers: int, batch: float, loaders: int) -> None:
                          f"docker with --shm-size={(need >> 30) + 1}g")
 
 
-def crops_per_window(rule: WindowRule) -> float:
-    """About how many crops of a batch come with each window, where windows of a segment share them."""
-    shared = 2 * rule.reach / rule.windows_per_segment if rule.train else 0
-    return min(2 * rule.reach + 1, rule.stride + shared)
+def check_workers(num_workers: int, rule: WindowRule, batch_size: int, crop_size: int) -> None:
+    """As `check_shared_memory`, of a loader; windows of a segment share crops."""
+    crops = 2 * rule.reach + 1                                         # of a window
+    if rule.behaviour.share_frames:
+        crops = min(crops, rule.stride + (2 * rule.reach / rule.windows_per_segment if rule.train else 0))
+    loaders = 2 if rule.train else 1                                   # validation keeps its workers beside these
+    check_shared_memory(num_workers, batch_size * crops * 3 * crop_size ** 2, loaders)
 
 
 def order_of(loader: DataLoader) -> BatchOrder:
