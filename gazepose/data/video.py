@@ -261,8 +261,8 @@ def _check_stated_frames(name: str) -> None:
             elif kind == b"trun" and not body[2] & 15:                                   # without a table; count
                 frames = first
             if frames > MAX_FRAMES:
-                raise ValueError(f"{name}: states {frames} frames, at most {MAX_FRAMES} are read -> cut it into shorter "
-                                 "videos, or make it again")
+                raise ValueError(f"{name}: states {frames} frames, at most {MAX_FRAMES} are read -> cut it into "
+                                 "shorter videos, or make it again")
 
 
 def _boxes(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:

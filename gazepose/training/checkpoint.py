@@ -77,12 +77,15 @@ def from_json(kind: type[Config], facts: Any, path: Path,
                 value = tuple(value)
             elif isinstance(value, str) and hints[name] == Path | None:
                 value = Path(value)
-            values[name] = check_type(value, hints[name])
+            try:
+                values[name] = check_type(value, hints[name])
+            except TypeCheckError as error:
+                raise TypeError(f"{name}: {error}") from None
             infinite = isinstance(value, float) and not math.isfinite(value)
             if infinite or (isinstance(value, bool) and hints[name] in (int, float)):
                 raise TypeError(f"{name} {value}")
         return kind(**values)
-    except (TypeCheckError, TypeError, ValueError) as error:
+    except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {kind.__name__}: {error} -> {remedy}") from None
 
 
@@ -352,8 +355,12 @@ def read_model(path: Path) -> tuple[nn.Module, dict[str, Any]]:
     folder = verify(weights_folder(path))
     config = for_scoring(folder, read_object(folder / CONFIG))
     network = from_json(ModelConfig, config.get("model"), folder / CONFIG)
-    with torch.device("meta"):                   # shapes without memory, so that no configuration can ask for it
-        check_entries(folder, build_model(network))
+    try:
+        with torch.device("meta"):               # shapes without memory, so that no configuration can ask for it
+            sketch = build_model(network)
+    except ValueError as error:
+        raise ValueError(f"{folder / CONFIG}: {error}") from None
+    check_entries(folder, sketch)
     model = build_model(network)
     load_weights(folder, model)
     return model, config
