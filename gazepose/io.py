@@ -129,10 +129,11 @@ def read_json(path: str | Path, *, missing: str = "the folder is not whole, or t
 
 def parse_json(content: bytes) -> Any:
     """The value of a JSON text; ValueError or RecursionError where it is none, or nested absurdly."""
-    brackets = np.frombuffer(content.translate(None, NO_BRACKETS), np.uint8)
-    depth = np.cumsum(np.where(brackets % 4 == 3, 1, -1), dtype=np.int64).max(initial=0)     # [ is 91, { is 123
-    if depth > MAX_NESTING:                      # in text they count too, but there what is opened is mostly closed
-        raise ValueError(f"lists and objects are nested {depth} deep, at most {MAX_NESTING}")
+    if content.count(b"[") + content.count(b"{") > MAX_NESTING:
+        brackets = np.frombuffer(content.translate(None, NO_BRACKETS), np.uint8)
+        depth = np.cumsum(np.where(brackets % 4 == 3, 1, -1), dtype=np.int64).max()          # [ is 91, { is 123
+        if depth > MAX_NESTING:                  # in text they count too, but there what is opened is mostly closed
+            raise ValueError(f"lists and objects are nested {depth} deep, at most {MAX_NESTING}")
     return json.loads(content, object_pairs_hook=unique_names)
 
 

@@ -291,11 +291,11 @@ def load_weights(folder: Path, model: nn.Module) -> None:
     Raises:
         ValueError: a checkpoint of another model, naming the first keys that differ.
     """
-    check_entries(folder, model)
+    check_entries(folder, model, f"give the --model and priors it was trained with (see {folder / CONFIG})")
     model.load_state_dict(read_tensors(folder / WEIGHTS))
 
 
-def check_entries(folder: Path, model: nn.Module) -> None:
+def check_entries(folder: Path, model: nn.Module, remedy: str) -> None:
     """Compare a model, which may be on the meta device, with the header of the weights; none of them is read.
 
     Raises:
@@ -306,8 +306,7 @@ def check_entries(folder: Path, model: nn.Module) -> None:
     differing = sorted(key for key in own.keys() | state.keys() if own.get(key) != state.get(key))
     if differing:
         raise ValueError(f"{folder / WEIGHTS}: a checkpoint of another model; {len(differing)} entries differ, the "
-                         f"first is {differing[0]:.140} -> give the --model and priors it was trained with (see "
-                         f"{folder / CONFIG}), or leave the flags out: infer.py takes them from there")
+                         f"first is {differing[0]:.140} -> {remedy}")
 
 
 def weights_folder(path: Path) -> Path:
@@ -360,7 +359,7 @@ def read_model(path: Path) -> tuple[nn.Module, dict[str, Any]]:
             sketch = build_model(network)
     except ValueError as error:
         raise ValueError(f"{folder / CONFIG}: {error}") from None
-    check_entries(folder, sketch)
+    check_entries(folder, sketch, f"{folder / CONFIG} does not describe these weights; use another checkpoint")
     model = build_model(network)
     load_weights(folder, model)
     return model, config
