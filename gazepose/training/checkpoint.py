@@ -104,7 +104,7 @@ def checkpoint_folder(folder: Path, replace: bool = False) -> Iterator[Path]:
     try:
         with writing_folder(folder, replace=replace) as part:
             yield part
-            mark_folder(part)
+            mark_folder(part, folder)
             write_manifest(part)
             if replace and folder.is_dir():
                 copy_others(folder, part)
