@@ -15,8 +15,10 @@ from typing import Any
 import av
 import numpy as np
 
-from gazepose.data.index import Index, write_index
+from gazepose.data.index import SHARDS, Index
+from gazepose.data.index_writer import write_index
 from gazepose.data.prepare import PrepareConfig, prepare
+from gazepose.io import writing_by_checksum
 from gazepose.processes import Processes
 from gazepose.synthetic.camera import draw_clip, write_mp4
 from gazepose.synthetic.plan import plan_clip
@@ -136,22 +138,22 @@ def many_rows(source: Index, folder: Path, *, tracks: int, length: int) -> Index
     """An index of tracks x length rows that show the crops of `source` in turn; its pixels take no more room."""
     with made_once(folder) as part:
         if part is not None:
-            assert len(source.shards.paths) == 1, "one shard is shared by all clips"
             rows = tracks * length
             shown = np.arange(rows, dtype=np.int64) % len(source)
-            _, offset, size = source.where(np.arange(len(source)))
-            shard = folder.with_name(f"{folder.name}.shard")
-            shutil.copyfile(source.shards.paths[0], shard)
+            size = np.asarray(source.length, np.int64)
+            with writing_by_checksum(part / SHARDS, "all.bin") as (file, shard):     # all clips share it
+                file.write(b"".join(map(source.jpeg, range(len(source)))))
             clips = -(-tracks // 8)
             random = np.random.default_rng(0)
             write_index(part, columns={
                 "frame": np.tile(np.arange(length, dtype=np.int32), tracks), "box": np.asarray(source.box)[shown],
-                "label": (random.random(rows) < 0.2).astype(np.int8), "offset": offset[shown], "length": size[shown],
+                "label": (random.random(rows) < 0.2).astype(np.int8),
+                "offset": (np.cumsum(size) - size)[shown], "length": size[shown],
+                "checksum": np.asarray(source.checksum)[shown],
                 "head_pose": np.tile(random.normal(0, 20, (1, 3)), (rows, 1))},
                 clips=[f"clip-{number:05d}" for number in range(clips)],
                 track_name=[f"track-{number}" for number in range(tracks)], track_clip=np.arange(tracks) // 8,
-                track_start=np.arange(tracks + 1) * length, clip_shard=np.zeros(clips, np.int32),
-                clip_base=np.zeros(clips, np.int64), shards=[shard],
+                track_start=np.arange(tracks + 1) * length, shards=[shard] * clips,
                 facts={"split": "train", "policy": "clean", "crop_size": source.facts["crop_size"]})
     return Index.open(folder)
 

@@ -19,7 +19,7 @@ import torch
 import tyro
 
 from gazepose.compat.flags import GuideInference, GuideTraining, translate
-from gazepose.data.clip_crops import CropsFrom
+from gazepose.data.clip_files import CropsFrom
 from gazepose.data.index import Index
 from gazepose.data.prepare import Disk, PrepareConfig
 from gazepose.data.quality import Scale

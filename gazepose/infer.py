@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from gazepose.config import DataConfig, InferConfig, check_priors, parse, readable_errors
-from gazepose.data.challenge import load_test_labels
+from gazepose.data.challenge import faces_on_disk, load_test_labels
 from gazepose.data.loader import make_loader
 from gazepose.data.prepare import PrepareConfig
 from gazepose.data.windows import BEHAVIOURS, WindowRule, quality_fit
@@ -88,7 +88,7 @@ def main() -> None:
     if config.to_json and split == "test":
         submission = table.with_name(f"submission{partial}.json")
         csv_to_json(table, submission)
-        check(submission, faces(index, rows))
+        check(submission, faces(index, rows) if partial else faces_on_disk(source.root))
         print(f"submission checked, {len(rows)} faces -> {submission}")
     save_scores(folder, index, rows, label, scores.score, partial, scores.plain, trained.get("head_pose_fit"))
     if config.report:

@@ -2,7 +2,7 @@
 
 Reading never runs code, never follows a link out of the data set, never waits for a pipe or a device, and never reads
 more than a stated size. A file or folder that has its name is whole: it is written under a temporary name, flushed to
-the disk, then renamed. Text is text.py, tensors are tensor_files.py.
+the disk, then renamed. Text is text.py; columns of an index are columns.py; tensors are tensor_files.py.
 """
 
 import gc
@@ -16,7 +16,7 @@ import socket
 import stat
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
@@ -193,22 +193,6 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], compressed: bool 
         (np.savez_compressed if compressed else np.savez)(file, **arrays)      # type: ignore[arg-type]
 
 
-def map_array(path: Path) -> np.ndarray:
-    """An .npy file as a read-only map: every process that reads it shares its pages. Arrays of objects are refused.
-
-    Raises:
-        FileNotFoundError; ValueError naming the file: damaged, cut short, or without a single value.
-    """
-    try:
-        open_regular(path, "array").close()
-        # a plain array of the same memory: each access to an np.memmap costs ten times as much
-        return np.asarray(np.lib.format.open_memmap(path, mode="r"))
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: not there") from None
-    except Exception as error:                           # damaged bytes make numpy raise anything
-        raise ValueError(f"{path}: not an array that can be read: {type(error).__name__}: {error}") from error
-
-
 # ---- atomic writing
 
 def part_of(path: Path) -> Path:
@@ -249,34 +233,31 @@ def writing(path: Path, newline: str | None = None) -> Iterator[TextIO]:
         yield file
 
 
-def write_column(folder: Path, name: str, dtype: type | np.dtype, shape: Sequence[int], blocks: Iterable[np.ndarray],
-                digits: int = 8) -> tuple[Path, str]:
-    """Write an .npy file whose name ends in its checksum, NAME-DIGITS.npy, atomically.
+@contextmanager
+def writing_by_checksum(folder: Path, name: str, digits: int = 16) -> Iterator[tuple[BinaryIO, dict[str, Any]]]:
+    """Write a file whose name ends in its checksum, STEM-DIGITS.SUFFIX, atomically: yields the open file and its entry.
 
-    The bytes go out by plain writes: on a full disk they raise OSError, where a memory map would kill the process.
+    A new version never overwrites the one that others read. Bytes go out by plain writes: on a full disk they raise
+    OSError, where a memory map would kill the process.
 
     Args:
-        shape: of the whole array.
-        blocks: its values, one after another along the first axis.
-        digits: how many hexadecimal digits of its SHA-256 the name carries.
+        name: STEM.SUFFIX. digits: how many hexadecimal digits of its SHA-256 the name carries.
 
-    Returns:
-        The path, and the whole SHA-256.
+    Yields:
+        The file, and a dictionary that holds {"file": its name, "bytes", "sha256"} once the block has succeeded.
     """
-    part = part_of(folder / f"{name}.npy")
-    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": tuple(shape)}
+    path, entry = folder / name, {}
+    folder.mkdir(parents=True, exist_ok=True)
+    part = part_of(path)
     try:
         with open(part, "wb") as file:
-            np.lib.format.write_array_header_1_0(file, header)
-            for block in blocks:
-                file.write(np.ascontiguousarray(block, dtype).data)
+            yield file, entry
         sync_file(part)
         digest = sha256_of(part)
-        path = folder / f"{name}-{digest[:digits]}.npy"
-        os.replace(part, path)
+        entry |= {"file": f"{path.stem}-{digest[:digits]}{path.suffix}", "bytes": part.stat().st_size, "sha256": digest}
+        os.replace(part, folder / entry["file"])
     finally:
         part.unlink(missing_ok=True)
-    return path, digest
 
 
 @contextmanager
@@ -337,6 +318,20 @@ def sha256_of(path: Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
     with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def stamp(path: Path) -> str | None:
+    """What a quick look sees of a file: its size and time of change; of a folder: these times of it and of the folders
+    in it. None: it is not there."""
+    try:
+        facts = os.stat(path)
+        if not stat.S_ISDIR(facts.st_mode):
+            return f"{facts.st_size} {facts.st_mtime_ns}"
+        with os.scandir(path) as entries:
+            inside = sorted((entry.name, entry.stat().st_mtime_ns) for entry in entries if entry.is_dir())
+        return hashlib.sha256(repr((facts.st_mtime_ns, inside)).encode()).hexdigest()[:16]
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
 # ---- locks

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -36,6 +37,19 @@ class Processes:
     """prints a line, on rank 0 only"""
     gather: Callable[[Any], list[Any]] = lambda value: [value]
     """the value of every process of the run, also of those on other disks; a barrier too"""
+
+    @contextmanager
+    def in_turn(self, path: Path) -> Iterator[None]:
+        """Hold a lock file, so that other runs wait; rank 0 holds it for all processes of this run."""
+        from gazepose.io import lock  # numpy: not before it is needed
+        held = lock(path, self.notify) if self.rank == 0 else None
+        try:
+            self.barrier()
+            yield
+            self.barrier()
+        finally:
+            if held:
+                held.release()
 
 
 class Preempted(BaseException):

@@ -32,7 +32,7 @@ from gazepose.compat.start import start_from, start_from_imagenet
 from gazepose.config import TrainConfig, asdict, check_priors, parse_train, readable_errors
 from gazepose.data.index import Index
 from gazepose.data.loader import BatchOrder, make_loader, order_of
-from gazepose.data.prepare import skipped
+from gazepose.data.outcome import skipped
 from gazepose.data.windows import BEHAVIOURS, WindowRule, quality_fit
 from gazepose.evaluation.metrics import (
     class_weights,

@@ -16,7 +16,7 @@ import torch
 from accelerate import PartialState
 
 from gazepose.config import Preset
-from gazepose.data.clip_crops import CropsFrom
+from gazepose.data.clip_files import CropsFrom
 from gazepose.data.index import Index
 from gazepose.data.prepare import PrepareConfig
 from gazepose.processes import EXIT_PREEMPTED, Preempted, StopRequest
@@ -96,9 +96,11 @@ def submit(csv: Path, /, index: Path | None = None, json: Path | None = None) ->
 
     Args:
         csv: pred.csv of the test split, or a submission's JSON to check.
-        index: folder of the prepared test set; checks that every face of it is there once.
+        index: folder of the prepared test set; checks that every face of it, or of the data set's crops on the disk,
+            is there once.
         json: file of the JSON; default: submission.json beside the CSV.
     """
+    from gazepose.data.challenge import faces_on_disk
     from gazepose.evaluation import submission
     from gazepose.evaluation.predictions import faces
     handed_in = csv
@@ -106,8 +108,10 @@ def submit(csv: Path, /, index: Path | None = None, json: Path | None = None) ->
         handed_in = json or csv.with_name("submission.json")
         print(f"{submission.csv_to_json(csv, handed_in)} faces -> {handed_in}")
     if index is not None:
-        opened = Index.open(index)
-        count = submission.check(handed_in, faces(opened, np.arange(len(opened))))
+        opened, root = Index.open(index), index.resolve().parents[2]
+        prepared = faces(opened, np.arange(len(opened)))
+        on_disk = (root / "videos_challenge").is_dir()
+        count = submission.check(handed_in, faces_on_disk(root) if on_disk else prepared)
         print(f"checked: {count} faces, each exactly once")
 
 
@@ -195,7 +199,7 @@ def results(records: Path = Path("docs/results"), page: Path = Path("docs/result
     print(f"results -> {page}")
 
 
-def doctor(data: Path, /, crops_from: CropsFrom | None = None, json: bool = False) -> None:
+def doctor(data: Path, /, crops_from: CropsFrom | None = None, json: bool = False, verify: bool = False) -> None:
     """Read a whole data set and list what is wrong with it, where, and what to do.
 
     The exit code is 0 if nothing prevents training or a submission, and 1 if something must be repaired (marked MUST).
@@ -204,10 +208,11 @@ def doctor(data: Path, /, crops_from: CropsFrom | None = None, json: bool = Fals
         data: folder of a data set in the Ego4D layout, of your own videos with tables, or of an embedded world.
         crops_from: read videos/, video_imgs/ or face_imgs/; default: the first that exists.
         json: print the same facts as JSON, for programs.
+        verify: also read every prepared crop, and every file that faces were prepared from, and compare checksums.
     """
     from gazepose.doctor import examine
     from gazepose.doctor.text import as_text
-    facts = examine(data, crops_from=crops_from)
+    facts = examine(data, crops_from=crops_from, verify=verify)
     print(dumps(facts, indent=1, allow_nan=False) if json else printable(as_text(facts)))
     if not facts["healthy"]:
         raise SystemExit(1)

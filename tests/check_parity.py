@@ -68,10 +68,10 @@ def results(check: Check, folder: Path) -> Iterator[Result]:
             yield Result("nothing was compared", math.inf, 0)
 
 
-def lines(file: str, found: Iterable[Result]) -> list[Line]:
+def lines(file: str, checked: Iterable[Result]) -> list[Line]:
     """One line, or those of models.json by what stands before the colon of each result."""
     groups: dict[str, list[Result]] = {}
-    for result in found:
+    for result in checked:
         group, colon, what = result.what.partition(": ")
         by_model = file == "models.json" and colon
         groups.setdefault(f"{file} {group}" if by_model else file, []).append(
@@ -96,9 +96,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, help="folder of golden vectors")
     parser.add_argument("files", nargs="*", choices=[*CHECKS, []], metavar="FILE",
                         help=f"only these: {', '.join(CHECKS)}")
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     failed = 0
-    for line in check_parity(given.folder, given.files):
+    for line in check_parity(options.folder, options.files):
         print(line, flush=True)
         failed += line.failed > 0
     print(f"{failed} lines FAIL" if failed else "all PASS")

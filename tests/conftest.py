@@ -7,14 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hypothesis import settings
+from making import write_tracks
 
-from gazepose.data.index import Index, write_index
-from gazepose.data.shards import encode
-from gazepose.io import writing_bytes
+from gazepose.data.index import Index
 
 # files that take longest come first, so that the processes of pytest end together
 SLOW = ["test_resume", "test_parity", "test_cli", "test_guide", "test_models", "test_published",
-        "test_doctor", "test_world", "test_streaming", "test_faults"]
+        "test_doctor", "test_world", "test_streaming", "test_media"]
 PARITY = Path(__file__).resolve().parents[2] / "shared" / "parity"
 
 settings.register_profile("gazepose", deadline=None)     # how long an example takes says nothing on a shared machine
@@ -30,6 +29,16 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     place = {name: number for number, name in enumerate(SLOW)}
     items.sort(key=lambda item: place.get(item.path.stem, len(SLOW)))
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """Small models are too small to share out; threads that wait for each other are slow on a busy machine."""
+    import torch
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(autouse=True)
@@ -50,29 +59,19 @@ def parity() -> Path:
 @pytest.fixture(scope="session")
 def index_of(tmp_path_factory):
     """Makes an index of tracks given by their frame numbers; crop n is solid grey of level n modulo 256, or noise."""
-    made = {}
+    indices = {}
 
     def make(tracks: Sequence[Sequence[int]], noise: bool = False, **columns: Sequence[float]) -> Index:
         key = repr(([list(track) for track in tracks], noise, columns))
-        if key not in made:
-            folder = tmp_path_factory.mktemp("index")
-            frames = [frame for track in tracks for frame in track]
-            with writing_bytes(folder / "shard") as writer:
-                places = [(writer.tell(), writer.write(encode(
-                    np.random.default_rng(row).integers(0, 256, (16, 16, 3), np.uint8) if noise else
-                    np.full((16, 16, 3), row % 256, np.uint8)))) for row in range(len(frames))]
-            offset, length = np.array(places).T
-            starts = np.cumsum([0, *(len(track) for track in tracks)])
-            made[key] = write_index(
-                folder / "made", columns={
-                    "frame": np.array(frames, np.int32), "box": np.tile(np.float32([0, 0, 9, 9]), (len(frames), 1)),
-                    "label": np.zeros(len(frames), np.int8), "offset": offset, "length": length,
-                    **{name: np.array(values) for name, values in columns.items()}},
-                clips=["clip"], track_name=[f"track{n}" for n in range(len(tracks))],
-                track_clip=np.zeros(len(tracks), np.int32), track_start=starts, clip_shard=np.zeros(1, np.int32),
-                clip_base=np.zeros(1, np.int64), shards=[folder / "shard"],
-                facts={"split": "train", "policy": "clean", "crop_size": 16})
-        return made[key]
+        if key not in indices:
+            count = sum(map(len, tracks))
+            crops = (np.random.default_rng(row).integers(0, 256, (16, 16, 3), np.uint8) if noise else
+                     np.full((16, 16, 3), row % 256, np.uint8) for row in range(count))
+            indices[key] = write_tracks(
+                tmp_path_factory.mktemp("index") / "made",
+                [("clip", f"track{number}", track) for number, track in enumerate(tracks)], crops,
+                {"policy": "clean", "crop_size": 16}, **{"box": np.float32([[0, 0, 9, 9]] * count), **columns})
+        return indices[key]
 
     return make
 

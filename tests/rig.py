@@ -76,7 +76,7 @@ class Rig:
         return warm.start("-c", code, cwd=self.folder, logs=[self.folder / f"{what}.log"])[0]
 
 
-def train(told: list[Any]) -> None:
+def train(settings: list[Any]) -> None:
     """What each process of a run does: train.main on the rows of an index, with its fault."""
     import torch
 
@@ -84,7 +84,7 @@ def train(told: list[Any]) -> None:
     from gazepose.data.index import Index
     from gazepose.processes import end_with_launcher
     from gazepose.source import Source
-    index, fault = told
+    index, fault = settings
     end_with_launcher()
     Source.ready = lambda self, processes: self
     Source.split = lambda self, name, config, processes: Index.open(Path(index))
@@ -183,13 +183,13 @@ def save_for_ever(folder: str, step: int) -> None:
 def save_and_die(folder: str, step: int, number: int) -> None:
     """Die before the number-th thing that a save does to the disk."""
     from gazepose.training import checkpoint
-    left = number
+    remaining = number
 
     def counted(act: Callable[..., Any]) -> Callable[..., Any]:
         def acted(*args: Any, **options: Any) -> Any:
-            nonlocal left
-            left -= 1
-            if left < 0:
+            nonlocal remaining
+            remaining -= 1
+            if remaining < 0:
                 os._exit(9)
             return act(*args, **options)
         return acted

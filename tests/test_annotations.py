@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from gazepose.data.annotations import (
     is_id,
@@ -49,7 +47,7 @@ def test_clean_keeps_frame_zero_and_leaves_out_the_end_frame(tmp_path):
     assert track.frames.tolist() == [0, 1, 2, 3] and track.labels.tolist() == [0, 1, 0, 0]
 
 
-def test_only_looks_at_me_when_asked(tmp_path):
+def test_at_me_only_drops_other_looks(tmp_path):
     clip = read(tmp_path, document(), replace(CLEAN, at_me_only=True))
     assert not clip.tracks[0].labels.any() and clip.counts["segment dropped: not at me"] == 1
 
@@ -147,32 +145,3 @@ def test_a_missing_split_list_says_what_belongs_there(tmp_path):
 def test_an_unknown_policy_names_the_known_ones():
     with pytest.raises(ValueError, match="policy 'clear' is unknown -> use baseline or clean"):
         policy_named("clear")
-
-
-absurd = st.one_of(st.none(), st.booleans(), st.integers(-10**20, 10**20), st.floats(), st.text(max_size=5),
-                   st.just([]), st.just({}), st.just([None]), st.just([[1, 2]]), st.just({"a": 1}))
-
-
-@given(data=st.data())
-@settings(max_examples=80)
-def test_anything_in_any_place_is_a_counted_drop(parity, tmp_path_factory, data):
-    """One value of an official-looking file replaced by something absurd: never an exception, never another clip."""
-    content = json.loads((parity / "annotations" / "av_train.json").read_text())
-    uids = [clip["clip_uid"] for clip in content["videos"][0]["clips"]]
-    place: Any = content
-    while True:
-        keys = list(place) if isinstance(place, dict) else list(range(len(place)))
-        key = data.draw(st.sampled_from(keys))
-        if isinstance(place[key], dict | list) and place[key] and data.draw(st.integers(0, 9)):
-            place = place[key]
-            continue
-        place[key] = data.draw(absurd)
-        break
-    path = tmp_path_factory.getbasetemp() / "absurd.json"
-    path.write_text(json.dumps(content))
-    for policy in (BASELINE, CLEAN):
-        clips = read_clips(path, uids, policy)
-        assert [clip.uid for clip in clips] == uids
-        for clip in clips:
-            for track in clip.tracks:
-                assert len(track.frames) == len(track.boxes) == len(track.labels) > 0 and is_id(track.track)

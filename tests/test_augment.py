@@ -47,8 +47,8 @@ def test_landmarks_stay_on_their_pixels(flip):
     frames[0, :, 16, 40] = 1.0                                                    # x = 40.5 / 64, y = 16.5 / 64
     landmarks = torch.tensor([[[40.5 / 64, 16.5 / 64, 0.9]]]).repeat(1, 5, 1)
     moved = move_landmarks(landmarks, torch.tensor([flip]), crop)[0, 0]
-    seen = warp(frames, torch.tensor([flip]), crop)[0, 0]
-    y, x = divmod(int(seen.argmax()), 64)
+    mirrored = warp(frames, torch.tensor([flip]), crop)[0, 0]
+    y, x = divmod(int(mirrored.argmax()), 64)
     assert (moved[:2] * 64 - 0.5).tolist() == pytest.approx([x, y], abs=1)
     assert moved[2] == pytest.approx(0.9)
 
@@ -60,31 +60,31 @@ def batch(flip: bool) -> dict[str, torch.Tensor]:
 
 
 def test_a_row_mirrors_with_its_centre_frame():
-    given = batch(flip=True)
-    moved = to_model(given)
+    plain_batch = batch(flip=True)
+    moved = to_model(plain_batch)
     assert moved["head_pose"].tolist() == [[-10.0, 20.0, -30.0]]
     torch.testing.assert_close(moved["gaze"], torch.tensor([[-0.1, 0.2]]))
     # own left eye (1) and right eye (2) change places
-    torch.testing.assert_close(moved["landmarks"][0, 1, 0], 1 - given["landmarks"][0, 2, 0])
+    torch.testing.assert_close(moved["landmarks"][0, 1, 0], 1 - plain_batch["landmarks"][0, 2, 0])
     same = to_model(batch(flip=False))
     assert same["head_pose"].tolist() == [[10.0, 20.0, 30.0]]
 
 
 def test_published_training_left_the_priors_alone():
-    given = batch(flip=True)
-    moved = to_model(given, mirror_priors=False)
-    assert moved["head_pose"].tolist() == given["head_pose"].tolist()
-    torch.testing.assert_close(moved["landmarks"], given["landmarks"])
+    plain_batch = batch(flip=True)
+    moved = to_model(plain_batch, mirror_priors=False)
+    assert moved["head_pose"].tolist() == plain_batch["head_pose"].tolist()
+    torch.testing.assert_close(moved["landmarks"], plain_batch["landmarks"])
 
 
 def test_the_mirror_is_that_of_training_and_its_own_inverse():
-    given = {**batch(flip=True), "flip": torch.tensor([True, True]), "crop": WHOLE.repeat(2, 1)}
-    given["frames"] = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
-    plain = to_model({name: value for name, value in given.items() if name not in ("flip", "crop")})
-    trained, seen = to_model(given), mirror(plain)
+    plain_batch = {**batch(flip=True), "flip": torch.tensor([True, True]), "crop": WHOLE.repeat(2, 1)}
+    plain_batch["frames"] = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
+    plain = to_model({name: value for name, value in plain_batch.items() if name not in ("flip", "crop")})
+    trained, mirrored = to_model(plain_batch), mirror(plain)
     for name in ("frames", "head_pose", "landmarks", "gaze"):
-        torch.testing.assert_close(seen[name], trained[name], atol=1e-5, rtol=1e-5)
-    again = mirror(seen)
+        torch.testing.assert_close(mirrored[name], trained[name], atol=1e-5, rtol=1e-5)
+    again = mirror(mirrored)
     assert torch.equal(again["frames"], plain["frames"]) and torch.equal(again["head_pose"], plain["head_pose"])
     torch.testing.assert_close(again["landmarks"], plain["landmarks"])
     unknown = mirror({**plain, "landmarks": torch.full((1, 5, 3), torch.nan)})
@@ -92,16 +92,16 @@ def test_the_mirror_is_that_of_training_and_its_own_inverse():
 
 
 def test_a_batch_holds_the_priors_of_the_models_and_a_prior_without_a_move_stays(index_of):
-    given = make_batch(index_of([range(9)]), WindowRule(train=True), np.arange(4), 0, 16)
+    plain_batch = make_batch(index_of([range(9)]), WindowRule(train=True), np.arange(4), 0, 16)
     others = {"frames", "window", "gaze", "label", "row", "flip", "crop"}
-    assert given.keys() - others == set(Priors._fields) and not others - given.keys()
+    assert plain_batch.keys() - others == set(Priors._fields) and not others - plain_batch.keys()
     assert set(MOVES) == {"gaze", *Priors._fields}
     blink = torch.rand(4)
-    assert torch.equal(mirror(to_model({**given, "blink": blink}))["blink"], blink)
+    assert torch.equal(mirror(to_model({**plain_batch, "blink": blink}))["blink"], blink)
 
 
 def test_unknown_stays_unknown():
-    given = {**batch(flip=True), "head_pose": torch.full((1, 3), torch.nan),
+    plain_batch = {**batch(flip=True), "head_pose": torch.full((1, 3), torch.nan),
              "landmarks": torch.full((1, 5, 3), torch.nan)}
-    moved = to_model(given)
+    moved = to_model(plain_batch)
     assert moved["head_pose"].isnan().all() and moved["landmarks"].isnan().all()

@@ -12,8 +12,6 @@ import pytest
 import torch
 from accelerate import Accelerator
 from golden.loader import check
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import nn
 
 from gazepose.config import TrainConfig, asdict, parse, train_defaults
@@ -37,6 +35,7 @@ from gazepose.training.losses import LossRule
 from gazepose.training.optim import OptimConfig, learning_rate, make_optimizer
 
 NAN = math.nan
+pytestmark = pytest.mark.usefixtures("one_thread")
 BOTH = ("intended", "published")
 FIT = {"gaussian_drop": True, "quality_fit": (50.0, 10.0)}             # quality 0 has p 0, 100 has p 1
 
@@ -209,9 +208,9 @@ def test_a_blurred_centre_is_black_at_test_where_published(index_of):
 
 def test_a_black_centre_is_repeated_where_a_side_is_empty(index_of, parity):
     for case in json.loads((parity / "tracks.json").read_text())["pad_with_black_centre"]:
-        index = index_of([range(7)], quality=[100 * there for there in case["present"]])
-        wanted = [BLACK if source == "black" else source for source in case["source"]]
-        assert shown(index, "published", 3, test=True, **FIT) == wanted
+        index = index_of([range(7)], quality=[100 * present for present in case["present"]])
+        frames_shown = [BLACK if source == "black" else source for source in case["source"]]
+        assert shown(index, "published", 3, test=True, **FIT) == frames_shown
 
 
 def test_a_black_crop_counts_as_missing_where_published(index_of):
@@ -253,10 +252,10 @@ def test_landmarks_are_looked_for_in_the_published_order(index_of):
     order = (0, -1, 1, -2, 2, 3, -3)
     for place, frame in enumerate(order):
         index = index_of([range(9)], landmarks=landmarks(*(4 + later for later in order[place:])))
-        for options, behaviour, found in (({"train": True}, "published", frame), ({}, "published", frame),
+        for options, behaviour, expected_frame in (({"train": True}, "published", frame), ({}, "published", frame),
                                           ({"test": True}, "published", 0), ({}, "intended", 0)):
             got = make_batch(index, rule_of(behaviour, **options), np.array([4]), 0, 16)["landmarks"]
-            own = landmarks(*(4 + later for later in order[place:]))[4 + found]
+            own = landmarks(*(4 + later for later in order[place:]))[4 + expected_frame]
             np.testing.assert_array_equal(got[0], torch.tensor(own), f"{behaviour} {options} {frame}")
 
 
@@ -279,19 +278,6 @@ def test_a_stride_counts_positions_of_the_track_whether_their_crops_are_there_or
     assert centre_rows(index_of([[1, 2, 3, 7, 8, 9, 10], [4, 5]]), 3).tolist() == [0, 3, 6, 7]
     assert centre_rows(index, 2).tolist() == [0, 2, 3, 5, 7]
     assert index.track_position.tolist() == [0, 10, 12]
-
-
-@given(st.lists(st.sets(st.integers(0, 40), min_size=1, max_size=20), min_size=1, max_size=4), st.integers(1, 4),
-       st.integers(1, 5), st.integers(0, 3))
-@settings(max_examples=40)
-def test_segments_of_tracks_with_holes_are_never_longer_nor_alike(index_of, tracks, stride, count, epoch):
-    held = [sorted(track) for track in tracks]
-    index = index_of(held, position=[place for track in held for place in track])
-    rows = centre_rows(index, stride)
-    found = segments(index, rule_of("intended", train=True, stride=stride, windows_per_segment=count), rows, epoch)
-    for name in np.unique(found):
-        members = rows[found == name]
-        assert len(members) <= count and len(np.unique(index.track_of(members))) == 1
 
 
 # the learning rate
@@ -325,21 +311,13 @@ def test_the_behaviour_chooses_the_schedule():
         for embedded in (False, True):
             for gpu in (False, True):
                 flags = ["--behaviour", behaviour]
-                made = train_defaults(parse(TrainConfig, flags), embedded, gpu)
-                assert made.optim.schedule == schedule
-                config = parse(TrainConfig, flags, made)
+                defaults = train_defaults(parse(TrainConfig, flags), embedded, gpu)
+                assert defaults.optim.schedule == schedule
+                config = parse(TrainConfig, flags, defaults)
                 assert config.model.behaviour == behaviour and asdict(config)["optim"]["schedule"] == schedule
 
 
 # what is defined under both, through loader, model and step
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
 
 def tiny(behaviour: str, **options: Any) -> Any:
     torch.manual_seed(0)

@@ -30,7 +30,7 @@ def test_every_goal_has_its_script():
 
 
 @pytest.mark.parametrize(("name", "goal"), [("metric", 6), ("index", 5)])
-def test_a_quick_run_says_what_was_wanted_and_measured_where(ran, name, goal):
+def test_a_quick_run_records_its_aims_values_and_machine(ran, name, goal):
     result = ran(name)
     assert result["goal"] == goal and result["quick"] and f"benchmarks.{name}" in result["command"]
     assert result["wanted"].keys() == result["measured"].keys() == result["met"].keys()

@@ -79,18 +79,15 @@ def test_only_checkpoints_are_removed_from_their_folder(tmp_path):
 
 
 @pytest.mark.parametrize("name", [checkpoint.WEIGHTS, checkpoint.CONFIG])
-def test_an_altered_file_is_named(tmp_path, model, name):
+def test_an_altered_and_a_missing_file_are_named(tmp_path, model, name):
     file = saved(tmp_path / "best", model) / name
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
     with pytest.raises(ValueError, match=f"{name}: its SHA-256 differs from the manifest.*use another checkpoint"):
         checkpoint.read_model(tmp_path / "best")
-
-
-def test_a_missing_file_is_named(tmp_path, model):
-    (saved(tmp_path / "best", model) / checkpoint.CONFIG).unlink()
-    with pytest.raises(FileNotFoundError, match="config.json: missing, though the manifest names it"):
+    file.unlink()
+    with pytest.raises(FileNotFoundError, match=f"{name}: missing, though the manifest names it"):
         checkpoint.verify(tmp_path / "best")
 
 

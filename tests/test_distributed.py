@@ -16,13 +16,12 @@ import timm
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState, PartialState
-from making import settings_of
+from making import data_set, settings_of
 from test_engine import Grey
-from test_prepare import data_set
 from torch import nn
 
 from gazepose import source as sources
-from gazepose.data import prepare as door
+from gazepose.data import prepare as prepare_module
 from gazepose.data.index import Index
 from gazepose.data.loader import make_loader
 from gazepose.data.windows import WindowRule
@@ -63,9 +62,9 @@ def in_processes(work: Callable[..., Any], count: int, *args: Any, local_ranks: 
         for process in children:
             process.kill()
             process.join()
-    if failed := [said for good, said in results if not good]:
+    if failed := [result for good, result in results if not good]:
         raise RuntimeError("\n".join(failed))
-    return [said for _, said in results]
+    return [result for _, result in results]
 
 
 @pytest.fixture(scope="module")
@@ -112,19 +111,19 @@ def test_processes_that_cannot_do_it_are_refused_by_flag():
 def test_synchronised_batchnorm_keeps_parameters_and_activations():
     model = timm.create_model("mobilenetv3_small_050", num_classes=2).eval()     # its BatchNorm holds the activation
     before, faces = list(model.parameters()), torch.randn(2, 3, 64, 64)
-    wanted = model(faces)
+    expected = model(faces)
     changed = sync_batchnorm(model).eval()
     layers = [layer for layer in changed.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
     assert layers and all(isinstance(layer, nn.SyncBatchNorm) for layer in layers)
     assert all(one is other for one, other in zip(before, changed.parameters(), strict=True))
-    torch.testing.assert_close(changed(faces), wanted)
+    torch.testing.assert_close(changed(faces), expected)
 
 
 def prepared_on(rank: int, roots: list, disk: str) -> tuple[list[str], int, str]:
     """Prepare train on this process's disk: the clips it cut itself, the rows it then has, and the error."""
-    cut, cut_clip = [], door.cut_clip
-    door.cut_clip = lambda clip: (cut.append(clip.uid), cut_clip(clip))[1]
-    sources.prepare = functools.partial(door.prepare, jobs=1)                        # here, where it can be counted
+    cut, cut_clip = [], prepare_module.cut_clip
+    prepare_module.cut_clip = lambda clip: (cut.append(clip.uid), cut_clip(clip))[1]
+    sources.prepare = functools.partial(prepare_module.prepare, jobs=1)     # here, where it can be counted
     processes = share_preparation(Accelerator(cpu=True), disk)                       # type: ignore[arg-type]
     try:
         index = Source(roots[rank]).split("train", settings_of(crop_size=32, decoder="pyav"), processes)

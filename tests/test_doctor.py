@@ -9,7 +9,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from test_prepare import write_video
+from making import write_video
 
 from gazepose.data.shards import encode
 from gazepose.doctor import examine
@@ -284,8 +284,8 @@ FAULTS: list[tuple[str, str, int, Plant, dict[str, Any]]] = [        # kind, par
     ("priors_absent", "", 3, remove("priors"), {"file": "priors/train.npz"}),
     ("file_unusable", "prepared folder", 1, text("prepared/clean-64/val/index.json", lambda old: "{}"),
      {"file": "prepared/clean-64/val"})]
-# kinds with a test of their own, in test_doctor_facts.py or test_doctor_inputs.py
-ELSEWHERE = {"nothing_here", "split_unlabelled"}
+# kinds with a test of their own, in test_doctor_facts.py, test_doctor_inputs.py or test_sources.py
+ELSEWHERE = {"nothing_here", "split_unlabelled", "prepared_stale"}
 
 
 @pytest.mark.parametrize("kind, what, count, plant, place", FAULTS, ids=[f"{kind}-{what}" for kind, what, *_ in FAULTS])
@@ -293,19 +293,19 @@ def test_a_planted_fault_is_named_with_count_and_place(world, sound, kind, what,
     assert kind not in sound["findings"]
     plant(world)
     facts = examine(world)
-    found = facts["findings"][kind]
-    assert found["parts"][what] == count and found["count"] == sum(found["parts"].values())
-    assert any(example["what"] == what and place.items() <= example.items() for example in found["examples"]), found
-    if KINDS[kind].listing and found["count"] == 1:
-        assert found["clips"] == [place["clip"]]
+    finding = facts["findings"][kind]
+    assert finding["parts"][what] == count and finding["count"] == sum(finding["parts"].values())
+    assert any(example["what"] == what and place.items() <= example.items() for example in finding["examples"]), finding
+    if KINDS[kind].listing and finding["count"] == 1:
+        assert finding["clips"] == [place["clip"]]
     report = as_text(facts)
-    assert f"{found['count']:>8,}  {KINDS[kind].title}\n" in report
+    assert f"{finding['count']:>8,}  {KINDS[kind].title}\n" in report
     for name in {"clip", "track", "frame", "detail"} & set(place):
         assert (place[name] if name == "detail" else f"{name} {place[name]}") in report
     assert what in report
     steps = [step for step in facts["remedies"] if step["finding"] == kind]
-    assert [step["level"] for step in steps] == ([found["level"]] if found["level"] != "note" else [])
-    assert not (found["level"] == "must" and facts["healthy"])
+    assert [step["level"] for step in steps] == ([finding["level"]] if finding["level"] != "note" else [])
+    assert not (finding["level"] == "must" and facts["healthy"])
 
 
 def test_every_kind_of_finding_has_a_fault_that_shows_it():

@@ -9,12 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from making import prepare
+from making import HEIGHT, WIDTH, barcode, data_set, prepare, prepared_index, write_video
 from test_boxes import HEADER, table
 from test_doctor import fast_start
-from test_prepare import HEIGHT, WIDTH, barcode, data_set, quiet, write_video
 
-from gazepose.data.index import Index
 from gazepose.data.shards import encode
 from gazepose.data.tracks import POLICIES
 from gazepose.doctor import examine
@@ -79,8 +77,8 @@ def agrees(root: Path, facts: dict[str, Any], splits: tuple[str, ...] = ("train"
     for split in splits:
         for policy in POLICIES:
             known = facts["splits"][split]["policies"][policy]
-            index = Index.open(prepare(root, split, policy=policy, crop_size=16, jobs=1, notify=quiet,
-                                       crops_from=facts["crops_from"]))
+            index = prepared_index(root, split, policy=policy, crop_size=16,
+                                       crops_from=facts["crops_from"])
             assert {rule: entry["count"] for rule, entry in known["rules"].items()} == index.facts["counts"]
             assert known["rows"] == known["rows_with_picture"] == len(index) and not index.facts["bad_clips"]
             assert known["labelled"] == int((index.label >= 0).sum())
@@ -199,14 +197,14 @@ def test_a_planted_fault_is_named_with_its_place(tmp_path, make, plant, kind, le
     root = make(tmp_path)
     place = plant(root)
     facts = examine(root)
-    found = facts["findings"][kind]
-    assert (found["count"], found["level"]) == (1, level) and facts["healthy"] == (level != "must")
-    assert place.items() <= found["examples"][0].items(), found["examples"]
+    finding = facts["findings"][kind]
+    assert (finding["count"], finding["level"]) == (1, level) and facts["healthy"] == (level != "must")
+    assert place.items() <= finding["examples"][0].items(), finding["examples"]
     if level != "must":
         agrees(root, facts, ("val",) if kind == "name_unusable" else ("train", "val"))
     elif kind not in ("clip_in_two_splits", "split_unlabelled"):
         with pytest.raises(ValueError, match=r"clips cannot be used|boxes.train\.csv"):
-            prepare(root, place["split"] if "split" in place else "train", crop_size=16, jobs=1, notify=quiet)
+            prepare(root, place["split"] if "split" in place else "train", crop_size=16)
 
 
 def test_a_box_outside_is_counted_with_its_place(tmp_path):
@@ -248,7 +246,7 @@ def test_a_video_at_any_rate_is_right_where_frames_are_numbered_as_decoded(tmp_p
     assert set(examine(root)["findings"]) <= HARMLESS
 
 
-def test_what_crops_are_taken_from_may_be_asked_for(tmp_path):
+def test_the_source_of_crops_may_be_chosen(tmp_path):
     root = images(tmp_path)
     for clips in SPLITS.values():
         for clip in clips:

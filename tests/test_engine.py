@@ -45,8 +45,8 @@ def test_the_loss_is_torchs_weighted_cross_entropy_over_known_labels():
     value, (_, samples, _) = global_loss(loss_parts(logits.requires_grad_(), None, rows([0, 1, -1, 1, 0]), rule), rule,
                                          Accelerator(cpu=True))
     known = [0, 1, 3, 4]
-    wanted = nn.functional.cross_entropy(logits[known], torch.tensor([0, 1, 1, 0]), torch.tensor([0.2, 0.8]))
-    assert value.item() == pytest.approx(wanted.item(), rel=1e-6) and samples == 4
+    expected = nn.functional.cross_entropy(logits[known], torch.tensor([0, 1, 1, 0]), torch.tensor([0.2, 0.8]))
+    assert value.item() == pytest.approx(expected.item(), rel=1e-6) and samples == 4
 
 
 def test_the_gaze_loss_counts_rows_with_a_known_gaze_only():
@@ -70,10 +70,10 @@ def test_pinball_is_lowest_where_the_spread_holds_four_errors_in_five():
 def test_a_batch_without_a_known_row_is_a_step_of_zeros():
     model = Grey()
     rule = LossRule()
-    value, (shown, samples, _) = global_loss(
+    value, (mean_loss, samples, _) = global_loss(
         loss_parts(model.head(torch.ones(2, 1)), None, rows([-1, -1]), rule), rule, Accelerator(cpu=True))
     value.backward()
-    assert shown == 0 and samples == 0 and not model.head.weight.grad.any()
+    assert mean_loss == 0 and samples == 0 and not model.head.weight.grad.any()
 
 
 def test_the_learning_rate_is_a_function_of_the_step():
@@ -106,16 +106,16 @@ def loader_of(accelerator: Accelerator, index, count: int, batch_size: int = 10)
         make_loader(index, WindowRule(), np.arange(count), batch_size=batch_size, crop_size=16))
 
 
-def trained(index, accumulation: int = 1, batch_size: int = 20, poison: bool = False, epochs: int = 1,
-            save_every: int | None = None):
+def trained(index, accumulation: int = 1, batch_size: int = 20, poison: float | None = None, epochs: int = 1,
+            save_every: int | None = None, rows: int = 100):
     torch.manual_seed(0)
     accelerator = Accelerator(cpu=True, gradient_accumulation_steps=accumulation)
     model, config = Grey(), OptimConfig(lr=0.1)
     rule = WindowRule(train=True, flip=False, crop=False)
-    loader = make_loader(index, rule, np.arange(100), batch_size=batch_size, crop_size=16)
+    loader = make_loader(index, rule, np.arange(rows), batch_size=batch_size, crop_size=16)
     prepared = accelerator.prepare(model, make_optimizer(model, config), loader)
-    if poison:
-        nn.init.constant_(model.head.weight, math.nan)
+    if poison is not None:
+        nn.init.constant_(model.head.weight, poison)
     steps = [step for epoch in range(epochs)
              for steps in train_steps(accelerator, *prepared, step=5 * epoch, total=5 * epochs, seed=0,
                                       loss=LossRule((0.5, 0.5)), optim=config, save_every=save_every)
@@ -148,13 +148,14 @@ def test_steps_that_are_read_together_are_those_that_are_read_one_by_one(grey_ro
         replace(step, seconds=0, waited=0) for step in others]
 
 
-def test_a_step_without_a_finite_gradient_is_skipped_and_says_so(grey_rows):
-    _, steps = trained(grey_rows, poison=True)
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_step_without_a_finite_gradient_is_skipped_and_says_so(grey_rows, value):
+    _, steps = trained(grey_rows, poison=value)
     assert all(step.skipped for step in steps)
 
 
 def test_a_run_of_skipped_steps_ends_the_training(grey_rows, tmp_path):
-    _, (step, *_) = trained(grey_rows, poison=True)
+    _, (step, *_) = trained(grey_rows, poison=math.nan)
     log = RunLog(tmp_path, Accelerator(cpu=True))
     log.start(Progress(), 100, {})
     def steps(count: int) -> None:
@@ -172,9 +173,9 @@ def test_a_package_that_a_machine_cannot_have_has_no_version(monkeypatch):
 
 
 def test_records_of_steps_that_come_again_are_cut(tmp_path):
-    kept = [{"kind": "train", "step": 1}, {"kind": "train", "step": 2}, {"kind": "val", "step": 2, "epoch": 1}]
+    before = [{"kind": "train", "step": 1}, {"kind": "train", "step": 2}, {"kind": "val", "step": 2, "epoch": 1}]
     gone = [{"kind": "train", "step": 3}, {"kind": "train", "step": 4}, {"kind": "val", "step": 4, "epoch": 2}]
-    lines = [json.dumps(entry) + "\n" for entry in kept + gone]
+    lines = [json.dumps(entry) + "\n" for entry in before + gone]
     (tmp_path / "metrics.jsonl").write_text("".join(lines) + '{"kind": "tra')
     RunLog(tmp_path, Accelerator(cpu=True)).start(Progress(step=2, epoch=1), 9, {})
     assert (tmp_path / "metrics.jsonl").read_text() == "".join(lines[:3])
@@ -182,12 +183,12 @@ def test_records_of_steps_that_come_again_are_cut(tmp_path):
     assert (tmp_path / "metrics.jsonl").read_text() == "".join(lines[:2])
 
 
-def test_a_stop_is_said_with_the_step_and_between_two_batches_of_a_prediction(grey_rows):
+def test_a_stop_comes_with_the_step_and_between_two_batches_of_a_prediction(grey_rows):
     accelerator, model = Accelerator(cpu=True), Grey()
     loader = loader_of(accelerator, grey_rows, 100)
-    asked = iter([False, True])
+    stops = iter([False, True])
     steps = train_steps(accelerator, model, make_optimizer(model, OptimConfig()), loader, step=0, total=5, seed=0,
-                        loss=LossRule(), optim=OptimConfig(), stop=lambda: next(asked))
+                        loss=LossRule(), optim=OptimConfig(), stop=lambda: next(stops))
     assert [step.stopping for _ in range(2) for step in next(steps)] == [False, True]
     with pytest.raises(Preempted):
         predict(accelerator, model, loader, np.arange(100), stop=lambda: True)
@@ -198,9 +199,9 @@ def test_every_row_is_scored_once_and_in_order(index_of):
     loader = loader_of(accelerator, index_of([range(37)]), 37)
     nn.init.constant_(model.head.weight, 0)
     model.head.weight.data[1] = 1.0                     # brighter, that is later, rows score higher
-    said = predict(accelerator, model, loader, np.arange(37))
-    assert said.score.shape == (37,) and (np.diff(said.score) >= -1e-3).all() and said.score[-1] > said.score[0]
-    assert said.gaze is None
+    scored = predict(accelerator, model, loader, np.arange(37))
+    assert scored.score.shape == (37,) and (np.diff(scored.score) >= -1e-3).all() and scored.score[-1] > scored.score[0]
+    assert scored.gaze is None
     assert predict(accelerator, Grey(gaze=True), loader, np.arange(37)).gaze.shape == (37, 3)
 
 
@@ -217,18 +218,18 @@ def test_flip_averaging_is_the_mean_over_a_picture_and_its_mirror(index_of):
     forward = flipped.forward
     flipped.forward = lambda frames, *others: forward(frames.flip(3), *others)          # sees each picture mirrored
 
-    def said(index, model, **how):
-        return predict(accelerator, model, loader_of(accelerator, index, 7, 3), np.arange(7), **how)
+    def scored(index, model, **options):
+        return predict(accelerator, model, loader_of(accelerator, index, 7, 3), np.arange(7), **options)
 
     noise = index_of([range(7)], noise=True)
-    plain, mirrored, both = said(noise, model), said(noise, flipped), said(noise, model, flip_average=True)
+    plain, mirrored, both = scored(noise, model), scored(noise, flipped), scored(noise, model, flip_average=True)
     assert plain.plain is None and np.array_equal(both.plain, plain.score) and (plain.score != mirrored.score).any()
     np.testing.assert_allclose(both.score, (plain.score + mirrored.score) / 2, atol=1e-6)
     np.testing.assert_allclose(both.gaze[:, 0], (plain.gaze[:, 0] - mirrored.gaze[:, 0]) / 2, atol=1e-6)
     np.testing.assert_allclose(both.gaze[:, 1:], (plain.gaze[:, 1:] + mirrored.gaze[:, 1:]) / 2, atol=1e-6)
-    symmetric = said(index_of([range(7)]), model, flip_average=True)       # grey faces are their own mirror
+    symmetric = scored(index_of([range(7)]), model, flip_average=True)       # grey faces are their own mirror
     np.testing.assert_allclose(symmetric.score, symmetric.plain, atol=1e-7)
-    without_gaze = said(noise, Left(), flip_average=True)
+    without_gaze = scored(noise, Left(), flip_average=True)
     assert without_gaze.gaze is None and without_gaze.plain.shape == (7,)
 
 

@@ -80,7 +80,7 @@ def test_a_fit_recovers_a_temperature_and_a_bias():
     assert likelihood(label, fit.apply(lost)) <= likelihood(label, calibrate(label, lost).apply(lost))
 
 
-@given(st.lists(st.floats(1e-6, 1 - 1e-6), min_size=4, max_size=30), st.floats(0.3, 20), st.floats(-3, 3))
+@given(st.lists(st.floats(1e-6, 1 - 1e-6), min_size=4, max_size=30), st.floats(0.5, 20), st.floats(-3, 3))
 def test_calibration_keeps_the_order_and_so_the_map(scores, heat, bias):
     score = np.array(scores, np.float32)
     label = np.arange(len(score)) % 2

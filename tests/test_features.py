@@ -41,8 +41,8 @@ QUIET = Processes(notify=lambda line: None)
 @pytest.fixture
 def index(index_of, tmp_path) -> Index:
     """Two tracks of noise, in a folder of the test's own."""
-    made = index_of([range(20), range(3, 13)], noise=True)
-    return Index.open(shutil.copytree(made.folder, tmp_path / "index"))
+    computed = index_of([range(20), range(3, 13)], noise=True)
+    return Index.open(shutil.copytree(computed.folder, tmp_path / "index"))
 
 
 def network(seed: int = 0, name: str = "GazePose", **options):
@@ -54,14 +54,14 @@ def network(seed: int = 0, name: str = "GazePose", **options):
     return model
 
 
-def made(model, index: Index, rows: np.ndarray | None = None) -> Features:
+def computed(model, index: Index, rows: np.ndarray | None = None) -> Features:
     rows = shown_rows(index, np.arange(ROWS), 3) if rows is None else rows
-    found = features_of(model.frames, index, rows, SIZE, QUIET)
-    assert found is not None
-    return found
+    store = features_of(model.frames, index, rows, SIZE, QUIET)
+    assert store is not None
+    return store
 
 
-def seen(model, index: Index, rows: list[int]) -> torch.Tensor:
+def direct(model, index: Index, rows: list[int]) -> torch.Tensor:
     """What the backbone gives for the pixels of rows."""
     pixels = torch.from_numpy(read_pool(index, np.array(rows), SIZE)).permute(0, 3, 1, 2)
     with torch.no_grad():
@@ -71,17 +71,17 @@ def seen(model, index: Index, rows: list[int]) -> torch.Tensor:
 def test_the_files_hold_what_the_backbone_gives_to_the_rounding_of_float16(index, monkeypatch):
     monkeypatch.setattr(files, "CHUNK_ROWS", 7)
     model = network()
-    found, rows = made(model, index), [29, BLACK, 0, 7, 7]
-    assert found.shape == tuple(seen(model, index, [0]).shape[1:]) and len(found.chunks) == 5 and len(found) == 31
-    torch.testing.assert_close(torch.from_numpy(found.read(np.array(rows))).float(), seen(model, index, rows),
+    store, rows = computed(model, index), [29, BLACK, 0, 7, 7]
+    assert store.shape == tuple(direct(model, index, [0]).shape[1:]) and len(store.chunks) == 5 and len(store) == 31
+    torch.testing.assert_close(torch.from_numpy(store.read(np.array(rows))).float(), direct(model, index, rows),
                                rtol=2**-11, atol=1e-6)
     with pytest.raises(ValueError, match=r"has no row 31 -> delete the folder"):
-        found.read(np.array([0, 31]))
+        store.read(np.array([0, 31]))
 
 
 def test_only_crops_that_a_window_may_show_are_computed(index):
-    found = made(network(), index, shown_rows(index, np.array([10, 22]), 1))
-    assert found.rows.tolist() == [BLACK, 9, 10, 11, 21, 22, 23]
+    store = computed(network(), index, shown_rows(index, np.array([10, 22]), 1))
+    assert store.rows.tolist() == [BLACK, 9, 10, 11, 21, 22, 23]
 
 
 @pytest.mark.parametrize(("name", "behaviour"), [
@@ -109,37 +109,37 @@ def test_training_deals_the_same_rows_in_the_same_order_with_the_same_frames(ind
     for plain, cached in zip(pixels, features, strict=True):
         assert plain["row"].tolist() == cached["row"].tolist()
         assert cached["frames"].dtype == torch.float16 and "flip" not in cached
-        wanted, got = to_model(plain), to_model(cached)
+        expected, got = to_model(plain), to_model(cached)
         with torch.no_grad():
-            maps = model.frames.maps_of(wanted["frames"])
-        torch.testing.assert_close(got["frames"][got["window"]], maps[wanted["window"]], rtol=2e-3, atol=2e-3)
+            maps = model.frames.maps_of(expected["frames"])
+        torch.testing.assert_close(got["frames"][got["window"]], maps[expected["window"]], rtol=2e-3, atol=2e-3)
         for key in ("head_pose", "landmarks", "gaze"):
-            torch.testing.assert_close(got[key], wanted[key], rtol=0, atol=0, equal_nan=True)
+            torch.testing.assert_close(got[key], expected[key], rtol=0, atol=0, equal_nan=True)
 
 
 def test_workers_deal_the_same_features(index):
     model, rule = network(), WindowRule(train=True, windows_per_segment=4)
-    here, there = (make_loader(index, rule, np.arange(ROWS), batch_size=8, crop_size=SIZE, num_workers=n)
+    here, elsewhere = (make_loader(index, rule, np.arange(ROWS), batch_size=8, crop_size=SIZE, num_workers=n)
                    for n in (0, 1))
-    cache_features(model.frames, [here, there], QUIET)
-    for batch, wanted in zip(there, here, strict=True):
-        assert torch.equal(batch["frames"], wanted["frames"]) and torch.equal(batch["window"], wanted["window"])
+    cache_features(model.frames, [here, elsewhere], QUIET)
+    for batch, expected in zip(elsewhere, here, strict=True):
+        assert torch.equal(batch["frames"], expected["frames"]) and torch.equal(batch["window"], expected["window"])
 
 
 def test_the_patches_of_a_frozen_vit_are_kept(index):
     model = network(backbone="test_vit", image_size=SIZE)
-    found, rows = made(model, index), [3, BLACK, 29]
-    assert found.shape == (64, 4, 4)
-    torch.testing.assert_close(torch.from_numpy(found.read(np.array(rows))).float(), seen(model, index, rows),
+    store, rows = computed(model, index), [3, BLACK, 29]
+    assert store.shape == (64, 4, 4)
+    torch.testing.assert_close(torch.from_numpy(store.read(np.array(rows))).float(), direct(model, index, rows),
                                rtol=2**-10, atol=1e-5)
 
 
 def test_they_are_computed_once_for_a_backbone_whatever_its_head(index, monkeypatch):
     first, head = network(), network(seed=1, name="GazeLSTM")
     head.frames.backbone.load_state_dict(first.frames.backbone.state_dict())
-    folder = made(first, index).folder
+    folder = computed(first, index).folder
     monkeypatch.setattr(feature_cache, "_compute", lambda *_: pytest.fail("computed again"))
-    assert made(head, index).folder == folder
+    assert computed(head, index).folder == folder
 
 
 def test_a_changed_weight_stride_size_or_crop_has_another_fingerprint(index, index_of):
@@ -160,25 +160,25 @@ def test_a_changed_weight_stride_size_or_crop_has_another_fingerprint(index, ind
 
 def test_a_file_that_is_short_altered_or_gone_is_named_with_its_remedy(index):
     model = network()
-    folder = made(model, index).folder
+    folder = computed(model, index).folder
     maps = next(folder.glob("0000000000-*.npy"))
     whole = maps.read_bytes()
     remedy = f"-> delete the folder {folder}; it is made again"
     maps.write_bytes(whole[:-1])
     with pytest.raises(ValueError, match=f"{maps}: not an array that can be read.*{remedy}"):
-        made(model, index)
+        computed(model, index)
     maps.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     with pytest.raises(ValueError, match=f"{maps}: its bytes changed .*{remedy}"):
-        made(model, index)
+        computed(model, index)
     maps.unlink()
     with pytest.raises(FileNotFoundError, match=f"{maps}: not there {remedy}"):
-        made(model, index)
+        computed(model, index)
     for content in (b"", b"[]", b'{"format": 1}', b'{"format": 0, "rows": 3}'):
         (folder / "features.json").write_bytes(content)
         with pytest.raises(ValueError, match=f"features.json: .*{remedy}"):
-            made(model, index)
+            computed(model, index)
     shutil.rmtree(folder)
-    assert len(made(model, index)) == 31
+    assert len(computed(model, index)) == 31
 
 
 def test_an_interruption_loses_the_part_that_was_being_computed(index, monkeypatch):
@@ -194,7 +194,7 @@ def test_an_interruption_loses_the_part_that_was_being_computed(index, monkeypat
         return maps_of(frames)
     model.frames.maps_of = counted
     with pytest.raises(KeyboardInterrupt):
-        made(model, index)
+        computed(model, index)
     staging, = (index.folder / "features").glob(".*.chunks")
     assert len(list(staging.glob("0*.npy"))) == 2 and not list(index.folder.glob("features/*-*/features.json"))
     calls[:] = [0] * 6
@@ -203,14 +203,14 @@ def test_an_interruption_loses_the_part_that_was_being_computed(index, monkeypat
     assert again is not None and sum(calls[6:]) == 1 + 15 and not staging.exists() and len(again.chunks) == 4
     assert len(lines) == 3 and lines[1] == "features of train: resuming, 2 of 4 chunks are there"
     assert lines[0].startswith("features: 15 crops of train go once, whole and unmirrored, through the frozen test_res")
-    whole = made(network(), index)
+    whole = computed(network(), index)
     assert whole.folder == again.folder
 
 
-def test_a_full_disk_is_said_before_anything_is_computed(index, monkeypatch):
+def test_a_full_disk_is_refused_before_anything_is_computed(index, monkeypatch):
     monkeypatch.setattr(feature_cache.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
     with pytest.raises(OSError, match=r"features/\w+-\w+: needs 0\.0 MB, and 0\.0 MB are free there -> make room"):
-        made(network(), index)
+        computed(network(), index)
 
 
 def test_what_float16_cannot_hold_is_an_error(index):
@@ -218,7 +218,7 @@ def test_what_float16_cannot_hold_is_an_error(index):
     maps_of = model.frames.maps_of
     model.frames.maps_of = lambda frames: maps_of(frames) + (1e5 if len(frames) > 1 else 0)
     with pytest.raises(ValueError, match=r"row -1: test_resnet gives values that float16 cannot hold"):
-        made(model, index)
+        computed(model, index)
 
 
 def of_two(rank: int, folder: Path) -> tuple[np.ndarray, list[int], int]:
@@ -265,7 +265,7 @@ def test_without_their_flag_inference_makes_none_and_uses_what_is_there(index):
     loader = make_loader(index, WindowRule(), np.arange(ROWS), batch_size=8, crop_size=SIZE)
     cache_features(model.frames, [loader], QUIET, make=False)
     assert loader.dataset.features is None and not (index.folder / "features").exists()
-    made(model, index)
+    computed(model, index)
     cache_features(model.frames, [loader], QUIET, make=False)
     assert next(iter(loader))["frames"].dtype == torch.float16
 
@@ -297,8 +297,8 @@ def test_flags_that_contradict_cached_features_are_refused_or_switched_off(capsy
 
 
 def test_a_stopped_training_on_features_ends_as_one_that_was_not(index_of, tmp_path):
-    made = index_of([range(12)] * 3, noise=True, label=[*[0] * 6, *[1] * 6] * 3)
-    rig = Rig(shutil.copytree(made.folder, tmp_path / "index"), tmp_path)
+    computed = index_of([range(12)] * 3, noise=True, label=[*[0] * 6, *[1] * 6] * 3)
+    rig = Rig(shutil.copytree(computed.folder, tmp_path / "index"), tmp_path)
     flags = ["--freeze_backbone", "--cache_features"]
     whole = rig.run("whole", *flags)
     rig.run("stopped", *flags, ends=75, fault=("after_step", 4, "hit", 15))
@@ -308,19 +308,19 @@ def test_a_stopped_training_on_features_ends_as_one_that_was_not(index_of, tmp_p
 
 def test_the_commands_train_and_score_on_features(tiny_world, tmp_path):
     shutil.copytree(tiny_world, tmp_path / "world")
-    code, said = warm.python(
+    output = warm.ran(
         str(ROOT / "train.py"), "--data", "world", "--crop_size", "32", "--output_stride", "32", "--backbone",
         "test_resnet", "--dmodel", "32", "--nheads", "2", "--epochs", "1", "--limit", "20", "--exp_path", "runs/one",
         "--freeze_backbone", "--cache_features", cwd=tmp_path)
-    assert code == 0 and "features: " in said and "whole and unmirrored" in said, said
+    assert "features: " in output and "whole and unmirrored" in output, output
     config = json.loads((tmp_path / "runs" / "one" / "config.json").read_text())
     assert config["data"]["cache_features"] and not config["data"]["flip"] and config["model"]["image_size"] == 32
     scores = []
     for flags, line in ((["--cache_features"], "crops of val go once"), ([], "crops of val from"), ([], "")):
         if not line:
             shutil.rmtree(tmp_path / "world" / "prepared" / "clean-32" / "val" / "features")
-        code, said = warm.python(str(ROOT / "infer.py"), "--split", "val", "--stride", "2", *flags, cwd=tmp_path)
-        assert code == 0 and ((line in said) if line else ("features" not in said)), said
+        output = warm.ran(str(ROOT / "infer.py"), "--split", "val", "--stride", "2", *flags, cwd=tmp_path)
+        assert (line in output) if line else ("features" not in output), output
         with open(tmp_path / "runs" / "one" / "pred" / "val" / "pred.csv") as file:
             scores.append([float(row["score"]) for row in csv.DictReader(file)])
     assert scores[0] == scores[1] and scores[2] == pytest.approx(scores[0], abs=1e-3)

@@ -77,12 +77,12 @@ def test_a_flag_of_training_reaches_the_configuration(section: str, name: str):
     before, _ = parse_train(extra)
     default = getattr(getattr(before, section), name)
     if isinstance(default, bool):
-        arguments, wanted = [f"--{'no_' if default else ''}{name}"], not default
+        arguments, expected = [f"--{'no_' if default else ''}{name}"], not default
     else:
-        values, wanted = other_value(name, default, typing.get_type_hints(type(getattr(before, section)))[name])
+        values, expected = other_value(name, default, typing.get_type_hints(type(getattr(before, section)))[name])
         arguments = [f"--{name}", *values]
     config, _ = parse_train([*extra, *arguments])
-    assert getattr(getattr(config, section), name) == wanted
+    assert getattr(getattr(config, section), name) == expected
 
 
 @pytest.mark.parametrize("name", sorted(hidden(ModelFlags) | {"warmup", "schedule", "weight_decay", "backbone_lr"}))

@@ -73,9 +73,9 @@ def on_gpu(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def test_a_batch_is_turned_and_cut_as_on_the_cpu(faces, exact):
-    here, there = to_model(batch_of(faces)), to_model(on_gpu(batch_of(faces)))
+    here, on_cuda = to_model(batch_of(faces)), to_model(on_gpu(batch_of(faces)))
     for name, value in here.items():
-        torch.testing.assert_close(there[name].cpu(), value, rtol=1e-5, atol=2e-5, equal_nan=True)
+        torch.testing.assert_close(on_cuda[name].cpu(), value, rtol=1e-5, atol=2e-5, equal_nan=True)
 
 
 @pytest.mark.parametrize("name", ["GazePose", "GazeLSTM", "BaselineLSTM", "FaceGaze"])
@@ -88,8 +88,8 @@ def test_a_model_says_what_it_says_on_the_cpu(name, behaviour, faces, exact):
     with torch.inference_mode():
         here = model(batch["frames"], batch["window"], Priors.of(batch))
         moved = on_gpu(batch)
-        there = model.cuda()(moved["frames"], moved["window"], Priors.of(moved))
-    torch.testing.assert_close(there.logits.cpu().softmax(1), here.logits.softmax(1), rtol=0, atol=1e-4)
+        on_cuda = model.cuda()(moved["frames"], moved["window"], Priors.of(moved))
+    torch.testing.assert_close(on_cuda.logits.cpu().softmax(1), here.logits.softmax(1), rtol=0, atol=1e-4)
 
 
 def training(accelerator, index, name="GazePose", steps=6, poison=False):
@@ -117,12 +117,12 @@ def test_ten_steps_wait_for_the_device_once(fresh, faces, name):
         warnings.simplefilter("always")
         torch.cuda.set_sync_debug_mode("warn")
         try:
-            taken = next(steps)
+            steps_taken = next(steps)
         finally:
             torch.cuda.set_sync_debug_mode("default")
     waits = [str(warning.message) for warning in caught if "synchroniz" in str(warning.message)]
-    assert len(taken) == READ_EVERY == 10 and len(waits) == 1, waits
-    assert all(math.isfinite(step.loss) and not step.skipped and step.samples == 32 for step in taken)
+    assert len(steps_taken) == READ_EVERY == 10 and len(waits) == 1, waits
+    assert all(math.isfinite(step.loss) and not step.skipped and step.samples == 32 for step in steps_taken)
     assert [len(rest) for rest in steps] == [3]                        # 400 rows are 13 steps
 
 
@@ -130,8 +130,8 @@ def test_ten_steps_wait_for_the_device_once(fresh, faces, name):
 def test_every_precision_learns_and_a_damaged_gradient_moves_nothing(fresh, faces):
     model, epoch = training(fresh, faces, "GazeLSTM")
     before = [parameter.detach().clone() for parameter in model.parameters()]
-    taken = list(chain.from_iterable(epoch()))
-    assert sum(step.samples for step in taken) == 400 and not all(step.skipped for step in taken)
+    steps_taken = list(chain.from_iterable(epoch()))
+    assert sum(step.samples for step in steps_taken) == 400 and not all(step.skipped for step in steps_taken)
     assert any(not parameter.equal(old) for parameter, old in zip(model.parameters(), before, strict=True))
 
 
@@ -139,8 +139,8 @@ def test_every_precision_learns_and_a_damaged_gradient_moves_nothing(fresh, face
 def test_a_gradient_that_is_not_finite_is_skipped_on_the_device(fresh, faces):
     model, epoch = training(fresh, faces, "GazeLSTM", poison=True)
     before = [parameter.detach().clone() for parameter in model.frames.parameters()]
-    taken = list(chain.from_iterable(epoch()))
-    assert all(step.skipped for step in taken)
+    steps_taken = list(chain.from_iterable(epoch()))
+    assert all(step.skipped for step in steps_taken)
     assert all(parameter.equal(old) for parameter, old in zip(model.frames.parameters(), before, strict=True))
 
 
@@ -169,19 +169,19 @@ def work(tmp_path_factory, tiny_world) -> Path:
 
 
 def test_the_commands_train_in_bf16_and_score_as_the_cpu_does(work):
-    said = run(work, "--data", "world", *SMALL, "--mixed_precision", "bf16", "--exp_path", "runs/bf16")
-    assert "world: 1 process on cuda, mixed precision bf16" in said
+    output = run(work, "--data", "world", *SMALL, "--mixed_precision", "bf16", "--exp_path", "runs/bf16")
+    assert "world: 1 process on cuda, mixed precision bf16" in output
     for name, env in (("gpu", {}), ("cpu", {"CUDA_VISIBLE_DEVICES": ""})):
         run(work, "--data", "world", "--split", "val", "--checkpoint", "runs/bf16", "--mixed_precision", "no",
             "--exp_path", name, program="infer.py", **env)
-    here, there = (pd.read_csv(work / name / "pred" / "val" / "pred.csv")["score"] for name in ("gpu", "cpu"))
-    assert len(here) == len(there) > 30 and (here - there).abs().max() <= 2e-3    # TF32 in the convolutions
+    scores, cpu_scores = (pd.read_csv(work / name / "pred" / "val" / "pred.csv")["score"] for name in ("gpu", "cpu"))
+    assert len(scores) == len(cpu_scores) > 30 and (scores - cpu_scores).abs().max() <= 2e-3  # TF32 in convolutions
 
 
 def test_nccl_ddp_synchronised_statistics_and_compressed_gradients_start(work):
-    said = run(work, "--data", "world", *SMALL, "--sync_batchnorm", "--exp_path",
+    output = run(work, "--data", "world", *SMALL, "--sync_batchnorm", "--exp_path",
                "runs/nccl", launcher=("-m", "torch.distributed.run", "--nproc_per_node", "1"))
-    assert "1 process on cuda" in said
+    assert "1 process on cuda" in output
     assert json.loads((work / "runs" / "nccl" / "status.json").read_text())["state"] == "finished"
 
 

@@ -77,11 +77,11 @@ print(hashlib.sha256(drawn.rgb.tobytes() + drawn.alpha.tobytes()).hexdigest())
 
 
 def test_same_seed_same_bytes_in_another_process():
-    there = subprocess.run([sys.executable, "-c", DIGEST], capture_output=True, text=True, check=True).stdout
+    elsewhere = subprocess.run([sys.executable, "-c", DIGEST], capture_output=True, text=True, check=True).stdout
     here = io.StringIO()
     with redirect_stdout(here):
         exec(DIGEST, {})
-    assert here.getvalue() == there and len(there.strip()) == 64
+    assert here.getvalue() == elsewhere and len(elsewhere.strip()) == 64
 
 
 def test_two_seeds_are_two_people():

@@ -3,19 +3,17 @@
 import json
 import sys
 import zlib
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import timm
 import torch
+from making import write_tracks
 from safetensors.torch import save_file
 
 from gazepose.data.head_angles import from_hopenet, head_angles
-from gazepose.data.index import Index, write_index
-from gazepose.data.shards import encode
-from gazepose.io import writing_bytes
+from gazepose.data.index import Index
 from gazepose.priors import commands
 from gazepose.priors.head_pose import FACE, expected_angle, pose_from_landmarks, read_hopenet
 from gazepose.priors.landmarks import detected_landmarks, open_landmarker
@@ -39,7 +37,8 @@ def rotation_of(yaw: float, pitch: float, roll: float) -> np.ndarray:
     return np.diag([1.0, -1, -1]) @ turn @ lift @ tilt                    # x left of the person is right in the picture
 
 
-def seen(face: np.ndarray, pose: tuple[float, float, float], distance: float = 1000, aspect: float = 0.8) -> np.ndarray:
+def project(face: np.ndarray, pose: tuple[float, float, float], distance: float = 1000, aspect: float = 0.8
+            ) -> np.ndarray:
     """Landmarks [5, 3] of a face in mm at a distance, in a crop of 200 mm height."""
     points = face @ rotation_of(*pose).T + [0, 0, distance]
     place = points[:, :2] / points[:, 2:] * distance / 200 / [aspect, 1] + 0.5
@@ -48,9 +47,9 @@ def seen(face: np.ndarray, pose: tuple[float, float, float], distance: float = 1
 
 def test_the_expectation_is_hopenets(parity):
     salt = json.loads((parity / "models.json").read_text())["fill"]["salt"]
-    for n, item in enumerate(json.loads((parity / "priors.json").read_text())["head_pose_expectation"]):
-        logits = np.float32(z(f"{salt}hopenet/{n}", 66) * item["scale"])
-        assert expected_angle(logits) == pytest.approx(item["degrees"], abs=1e-4)
+    for n, case in enumerate(json.loads((parity / "priors.json").read_text())["head_pose_expectation"]):
+        logits = np.float32(z(f"{salt}hopenet/{n}", 66) * case["scale"])
+        assert expected_angle(logits) == pytest.approx(case["degrees"], abs=1e-4)
 
 
 def test_one_certain_bin_is_its_angle():
@@ -72,20 +71,20 @@ def test_the_angles_say_where_the_face_points():
 
 def test_a_projected_face_gives_its_pose_back():
     poses = [(yaw, pitch, roll) for yaw in (-55, -20, 0, 35, 60) for pitch in (-30, 0, 25) for roll in (-40, 0, 20)]
-    landmarks = np.array([seen(FACE, pose) for pose in poses])
-    found = pose_from_landmarks(landmarks, np.full(len(poses), 0.8))
-    assert np.abs(found - poses).max() < 1
+    landmarks = np.array([project(FACE, pose) for pose in poses])
+    estimated = pose_from_landmarks(landmarks, np.full(len(poses), 0.8))
+    assert np.abs(estimated - poses).max() < 1
 
 
 def test_a_mirrored_face_has_the_mirrored_pose():
-    landmarks = np.array([seen(FACE, (25, -10, 15), aspect=1)])
+    landmarks = np.array([project(FACE, (25, -10, 15), aspect=1)])
     mirrored = landmarks[:, [0, 2, 1, 4, 3]] * [-1, 1, 1] + [1, 0, 0]
-    found, other = (pose_from_landmarks(points, np.array([np.nan])) for points in (landmarks, mirrored))
-    np.testing.assert_allclose(other, found * [-1, 1, -1], atol=0.01)
+    estimated, other = (pose_from_landmarks(points, np.array([np.nan])) for points in (landmarks, mirrored))
+    np.testing.assert_allclose(other, estimated * [-1, 1, -1], atol=0.01)
 
 
 def test_unknown_landmarks_give_an_unknown_pose():
-    landmarks = np.array([seen(FACE, (10, 0, 0)) for _ in range(3)])
+    landmarks = np.array([project(FACE, (10, 0, 0)) for _ in range(3)])
     landmarks[0], landmarks[1, 3, 0] = np.nan, np.nan
     assert np.isnan(pose_from_landmarks(landmarks, np.full(3, 0.8))).all(axis=1).tolist() == [True, True, False]
 
@@ -98,7 +97,7 @@ def test_the_fitted_pose_of_the_embedded_world_is_near_its_truth(tiny_world):
 
 
 def test_the_column_is_fitted_where_there_are_landmarks(index_of, capsys):
-    landmarks = np.array([seen(FACE, (20, 10, 0), aspect=1), np.full((5, 3), np.nan)])
+    landmarks = np.array([project(FACE, (20, 10, 0), aspect=1), np.full((5, 3), np.nan)])
     index = index_of([range(2)], landmarks=landmarks)
     commands.fit_poses([index])
     opened = Index.open(index.folder)
@@ -123,30 +122,19 @@ def snapshot(tmp_path_factory):
     return path, features, heads
 
 
-def index_of_colours(folder: Path, count: int) -> Index:
-    """One track of solid crops of 16 pixels, each of a colour of its own."""
-    colours = np.random.default_rng(0).integers(0, 256, (count, 1, 1, 3), dtype=np.uint8)
-    with writing_bytes(folder / "shard") as writer:
-        places = [(writer.tell(), writer.write(encode(np.tile(colour, (16, 16, 1))))) for colour in colours]
-    offset, length = np.array(places).T
-    return write_index(folder / "index", columns={
-        "frame": np.arange(count), "box": np.zeros((count, 4)), "label": np.zeros(count, np.int8), "offset": offset,
-        "length": length}, clips=["c"], track_name=["t"], track_clip=np.zeros(1), track_start=np.array([0, count]),
-        clip_shard=np.zeros(1), clip_base=np.zeros(1), shards=[folder / "shard"], facts={"split": "train"})
-
-
 def test_a_hopenet_file_makes_the_column(snapshot, tmp_path, capsys):
     path, features, heads = snapshot
-    index = index_of_colours(tmp_path, 6)
+    colours = np.random.default_rng(0).integers(0, 256, (6, 1, 1, 3), dtype=np.uint8)
+    index = write_tracks(tmp_path / "index", [("c", "t", range(6))], np.tile(colours, (1, 16, 16, 1)))
     commands.estimate_poses([index], path, batch_size=4)
     crops = torch.from_numpy(np.stack([index.crop(row) for row in range(6)])).permute(0, 3, 1, 2) / 255
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in ((.485, .456, .406), (.229, .224, .225)))
     with torch.inference_mode():
         vector = features((crops[:, :, :1, :1].expand(-1, -1, 224, 224) - mean) / std)       # these crops are solid
-    wanted = np.stack([expected_angle((vector @ heads[name].T + torch.arange(66) * 0.01).numpy())
+    expected = np.stack([expected_angle((vector @ heads[name].T + torch.arange(66) * 0.01).numpy())
                        for name in HEADS], axis=1) * [-1, 1, 1]
     got = Index.open(index.folder).head_pose
-    np.testing.assert_allclose(got, wanted, atol=2e-3)
+    np.testing.assert_allclose(got, expected, atol=2e-3)
     assert np.ptp(got, axis=0).min() > 0.05
     assert "unused entries: fc_finetune.weight, fc_finetune.bias" in capsys.readouterr().out
 
@@ -193,8 +181,8 @@ def pose_result(*people: list[tuple[float, float, float]]) -> SimpleNamespace:
 
 def test_five_of_mediapipes_33_points_are_ours():
     points = [(n / 100, n / 50, 1 - n / 100) for n in range(33)]
-    found = detected_landmarks(pose_result(points, points[::-1]))
-    assert found == pytest.approx(np.array([points[n] for n in (0, 2, 5, 9, 10)]))
+    estimated = detected_landmarks(pose_result(points, points[::-1]))
+    assert estimated == pytest.approx(np.array([points[n] for n in (0, 2, 5, 9, 10)]))
     assert np.isnan(detected_landmarks(pose_result())).all()
 
 
@@ -242,10 +230,10 @@ def test_mediapipe_makes_the_column(index_of, tmp_path, mediapipe, capsys):
     (tmp_path / "pose.task").write_bytes(b"model")
     index = index_of([range(2), range(3)])
     commands.find_landmarks([index], tmp_path / "pose.task")
-    found = Index.open(index.folder).landmarks
+    estimated = Index.open(index.folder).landmarks
     grey = [index.crop(row).mean() / 255 for row in range(5)]
-    wanted = np.array([[level, 0.5, 0.9] for level in grey[2:]])
-    assert np.isnan(found[0]).all() and found[2:, 4] == pytest.approx(wanted)
+    expected = np.array([[level, 0.5, 0.9] for level in grey[2:]])
+    assert np.isnan(estimated[0]).all() and estimated[2:, 4] == pytest.approx(expected)
     assert "faces (" in capsys.readouterr().out.splitlines()[-1]
 
 

@@ -58,8 +58,8 @@ def test_bash_can_read_every_script(script):
 
 
 def test_a_node_starts_its_gpus_and_meets_the_others_at_the_first(cluster):
-    code, said, calls = cluster("slurm.sh", "--lr", "1e-4", torchrun=SAVES, STATE="finished", CODE="0")
-    assert code == 0, said
+    code, output, calls = cluster("slurm.sh", "--lr", "1e-4", torchrun=SAVES, STATE="finished", CODE="0")
+    assert code == 0, output
     show, srun, torchrun = calls
     assert show == "scontrol show hostnames localhost"
     assert srun == ("srun --nodes=1 --ntasks-per-node=1 --kill-on-bad-exit=1 bash launch/hosts.sh "
@@ -69,8 +69,8 @@ def test_a_node_starts_its_gpus_and_meets_the_others_at_the_first(cluster):
 
 
 def test_a_run_that_was_stopped_goes_back_into_the_queue_and_resumes(cluster):
-    code, said, calls = cluster("slurm.sh", "--exp_path", "runs/mine", torchrun=SAVES, STATE="preempted")
-    assert code == 75 and calls[-1] == "scontrol requeue 4711" and "has saved -> job 4711 goes back" in said
+    code, output, calls = cluster("slurm.sh", "--exp_path", "runs/mine", torchrun=SAVES, STATE="preempted")
+    assert code == 75 and calls[-1] == "scontrol requeue 4711" and "has saved -> job 4711 goes back" in output
     code, _, calls = cluster("slurm.sh", "--exp_path", "runs/mine", torchrun=SAVES, STATE="finished", CODE="0")
     assert code == 0 and calls[-1].endswith("train.py --exp_path runs/mine --resume")
     assert not any("requeue" in call for call in calls)
@@ -88,14 +88,14 @@ def test_an_index_of_an_array_trains_its_line(cluster, tmp_path):
     (tmp_path / "lines").write_text("--seed 0\n--seed 1 --exp_path 'runs/a b'\n--log $(touch gone) ';' *\n")
     array = {"SLURM_ARRAY_JOB_ID": "40", "torchrun": RECORD}
     def started(index: str) -> list[str]:
-        code, said, calls = cluster("slurm_array.sh", "lines", "--epochs", "2", SLURM_ARRAY_TASK_ID=index, **array)
-        assert code == 0, said
+        code, output, calls = cluster("slurm_array.sh", "lines", "--epochs", "2", SLURM_ARRAY_TASK_ID=index, **array)
+        assert code == 0, output
         return shlex.split(calls[-1].split("train.py ")[1])
     assert started("1") == ["--seed", "0", "--exp_path", "runs/array-40-1", "--epochs", "2"]
     assert " ".join(started("2")) == "--seed 1 --exp_path runs/a b --epochs 2"
     assert started("3")[:4] == ["--log", "$(touch", "gone)", ";"] and not (tmp_path / "gone").exists()
-    code, said, _ = cluster("slurm_array.sh", "lines", SLURM_ARRAY_TASK_ID="4", **array)
-    assert code == 2 and "lines: no line 4 -> --array=1-3" in said
+    code, output, _ = cluster("slurm_array.sh", "lines", SLURM_ARRAY_TASK_ID="4", **array)
+    assert code == 2 and "lines: no line 4 -> --array=1-3" in output
 
 
 def test_a_part_of_a_sweep_is_queued_again_when_it_was_stopped(cluster, tmp_path):
@@ -105,21 +105,21 @@ def test_a_part_of_a_sweep_is_queued_again_when_it_was_stopped(cluster, tmp_path
         "signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))\n"
         "if os.environ.get('STOP'):\n    os.kill(os.getppid(), signal.SIGTERM)\n    signal.pause()\n")
     array = {"SLURM_ARRAY_TASK_ID": "2", "SLURM_ARRAY_TASK_COUNT": "8"}
-    code, said, calls = cluster("slurm_sweep.sh", "modules.toml", "--seeds", "0", **array)
-    assert (code, calls) == (0, []) and "started sweep modules.toml --part 2/8 --seeds 0" in said
-    code, said, calls = cluster("slurm_sweep.sh", "modules.toml", STOP="1", **array)
-    assert code == 75 and calls == ["scontrol requeue 4711"] and "part 2/8 was stopped and has saved" in said
+    code, output, calls = cluster("slurm_sweep.sh", "modules.toml", "--seeds", "0", **array)
+    assert (code, calls) == (0, []) and "started sweep modules.toml --part 2/8 --seeds 0" in output
+    code, output, calls = cluster("slurm_sweep.sh", "modules.toml", STOP="1", **array)
+    assert code == 75 and calls == ["scontrol requeue 4711"] and "part 2/8 was stopped and has saved" in output
 
 
 def test_two_nodes_really_find_each_other(cluster, tmp_path):
-    code, said, _ = cluster("slurm.sh", "--lr", "1", SLURM_NNODES="2", PROCESSES="1", OMP_NUM_THREADS="1")
-    assert code == 0, said
+    code, output, _ = cluster("slurm.sh", "--lr", "1", SLURM_NNODES="2", PROCESSES="1", OMP_NUM_THREADS="1")
+    assert code == 0, output
     assert {(tmp_path / f"rank{rank}").read_text() for rank in (0, 1)} == {"2 0 --lr 1 --exp_path runs/slurm-4711"}
 
 
 def test_machines_need_a_place_to_meet(cluster):
-    code, said, _ = cluster("hosts.sh", MACHINES="2", torchrun=RECORD)
-    assert code == 2 and "MACHINES=2 without HEAD -> name the machine where they meet: HEAD=host0:29500" in said
+    code, output, _ = cluster("hosts.sh", MACHINES="2", torchrun=RECORD)
+    assert code == 2 and "MACHINES=2 without HEAD -> name the machine where they meet: HEAD=host0:29500" in output
     _, _, calls = cluster("hosts.sh", "--lr", "1", MACHINES="2", HEAD="10.0.0.1", PROCESSES="3", torchrun=RECORD)
     assert calls == ["torchrun --nnodes 2 --nproc_per_node 3 --rdzv_backend c10d --rdzv_endpoint 10.0.0.1:29500 "
                      "--rdzv_id gazepose train.py --lr 1"]

@@ -119,31 +119,32 @@ def test_trivial_baselines_stand_at_one_half_and_above():
     random = np.random.default_rng(1)
     pose = random.normal(0, 40, (3000, 3))
     label = ((np.abs(pose[:, 0]) < 20) & (random.random(3000) < 0.6)).astype(int)
-    found = trivial_baselines(label, fit_head_pose(pose, label), pose, label)
+    measured = trivial_baselines(label, fit_head_pose(pose, label), pose, label)
     share = label.mean()
-    assert found["prevalence"]["mAP"] == 0.5 and found["prevalence"]["ap_looking"] == pytest.approx(share)
-    assert found["prevalence"]["accuracy"] == pytest.approx(1 - share)
-    assert found["head_pose"]["mAP"] > 0.7
+    assert measured["prevalence"]["mAP"] == 0.5 and measured["prevalence"]["ap_looking"] == pytest.approx(share)
+    assert measured["prevalence"]["accuracy"] == pytest.approx(1 - share)
+    assert measured["head_pose"]["mAP"] > 0.7
 
 
 def test_a_baseline_that_cannot_be_had_is_none():
     pose, unknown, label = np.zeros((4, 3)), np.full((4, 3), np.nan), np.array([1, 0, 1, 0])
     fit = fit_head_pose(pose, label)
     assert trivial_baselines(np.full(4, -1), None, pose, label) == {"prevalence": None, "head_pose": None}
-    for found in (trivial_baselines(label, None, pose, label), trivial_baselines(label, fit, unknown, label)):
-        assert found["head_pose"] is None and found["prevalence"]["mAP"] == 0.5
+    for measured in (trivial_baselines(label, None, pose, label), trivial_baselines(label, fit, unknown, label)):
+        assert measured["head_pose"] is None and measured["prevalence"]["mAP"] == 0.5
 
 
 def test_each_class_weighs_what_the_other_has():
     assert class_weights(np.array([1, 0, 0, 0, -1])) == (0.25, 0.75)
-    with pytest.raises(ValueError, match="0 looking and 2 not looking -> both are needed"):
-        class_weights(np.array([0, 0, -1]))
+    for labels, counts in (([0, 0, -1], "0 looking and 2"), ([1, 1], "2 looking and 0"), ([], "0 looking and 0")):
+        with pytest.raises(ValueError, match=f"{counts} not looking -> both are needed"):
+            class_weights(np.array(labels, np.int8))
 
 
 def test_gaze_degrees_is_the_angle_between_directions():
     right, up = [np.pi / 2, 0.0, 1.0], [0.3, np.pi / 2, 1.0]
-    found = gaze_degrees(np.array([right, up, [0, 0, 0]]), np.array([[0, 0], [0, 0], [np.nan, 0]]))
-    assert found == pytest.approx([90, 90, np.nan], nan_ok=True)
+    measured = gaze_degrees(np.array([right, up, [0, 0, 0]]), np.array([[0, 0], [0, 0], [np.nan, 0]]))
+    assert measured == pytest.approx([90, 90, np.nan], nan_ok=True)
 
 
 def test_a_gaze_at_the_camera_scores_one_and_12_degrees_off_one_half():

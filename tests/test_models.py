@@ -24,15 +24,7 @@ SMALL: dict[str, Any] = {"backbone": "test_resnet", "num_encoder_layers": 1, "nu
                          "dim_feedforward": 64}
 BOTH: dict[str, Any] = {"prior_head": True, "prior_landmark": True}
 NAN = math.nan
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """These models are too small to share out, and threads that wait for each other are slow on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def small(seed: int = 0, **options: Any) -> Any:
@@ -335,10 +327,7 @@ def test_a_file_that_fits_nothing_names_the_closest_and_what_differs(tmp_path):
         read_published(file)
 
 
-def test_a_file_that_would_run_code_is_refused(tmp_path):
-    torch.save({"state_dict": {"a": torch.zeros(1)}, "then": print}, tmp_path / "code.pth")
-    with pytest.raises(ValueError, match="code.pth: not read, it names .*print, which could run code"):
-        read_published(tmp_path / "code.pth")
+def test_a_file_without_tensors_or_that_is_not_there_is_refused(tmp_path):
     torch.save({"epoch": 3}, tmp_path / "empty.pth")
     with pytest.raises(ValueError, match="empty.pth: no state_dict of tensors inside"):
         read_published(tmp_path / "empty.pth")

@@ -75,14 +75,14 @@ def failing(folder: Path, file: str) -> list[str]:
 
 @pytest.mark.parametrize("file", CHECKS)
 def test_the_golden_file_agrees(parity, tmp_path, file):
-    section, kept = SOME.get(file, ("", ()))
-    if kept:
+    section, entries = SOME.get(file, ("", ()))
+    if entries:
         parity = shutil.copytree(parity, tmp_path / "some", copy_function=shutil.copyfile)
         (parity / file).chmod(0o644)
         change(parity, file, lambda document: document.update({
-            section: {name: document[section][name] for name in kept}}))
-    found = lines(file, results(CHECKS[file], parity))
-    assert found and not any(line.failed for line in found), "\n".join(map(str, found))
+            section: {name: document[section][name] for name in entries}}))
+    checked = lines(file, results(CHECKS[file], parity))
+    assert checked and not any(line.failed for line in checked), "\n".join(map(str, checked))
 
 
 @pytest.mark.parametrize("mistake", ["temporal and spatial halves swapped before combine_layer",

@@ -47,13 +47,13 @@ def test_without_a_fit_there_is_no_baseline_column_and_limited_rows_have_files_o
 def test_the_faces_of_a_report_are_copied_once_and_stay_when_the_data_set_is_gone(split, tmp_path):
     index, rows, label, score = split
     save_scores(tmp_path, index, rows, label, score)
-    shown = shown_faces(tmp_path / "val.npz", np.array([70, 5, 70]))
-    assert sorted(shown.crops) == [5, 70] and (shown.crops[70] == index.crop(70)).all()
-    assert shown.clips == ("clip",) and shown.tracks == {0: "track0", 1: "track1"}
+    copies = shown_faces(tmp_path / "val.npz", np.array([70, 5, 70]))
+    assert sorted(copies.crops) == [5, 70] and (copies.crops[70] == index.crop(70)).all()
+    assert copies.clips == ("clip",) and copies.tracks == {0: "track0", 1: "track1"}
     source = tmp_path / "val.source.json"
     source.write_text(json.dumps({**json.loads(source.read_text()), "index": "gone"}))
     again = shown_faces(tmp_path / "val.npz", np.array([5, 70]))
-    assert (again.crops[5] == shown.crops[5]).all() and again.tracks == shown.tracks
+    assert (again.crops[5] == copies.crops[5]).all() and again.tracks == copies.tracks
     assert sorted(shown_faces(tmp_path / "val.npz", np.array([5, 6])).crops) == [5, 70]        # 6 was not copied
 
 

@@ -3,21 +3,18 @@
 import csv
 import itertools
 import json
-import os
 import sys
 import threading
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import av
-import cv2
 import numpy as np
 import pytest
-from making import prepare
+from making import HEIGHT, VIDEOS, WIDTH, challenge, data_set, number_in, prepare, prepared_index, write_video
 
 from gazepose.data import clip_crops, video
-from gazepose.data import prepare as door
+from gazepose.data import prepare as prepare_module
 from gazepose.data.challenge import parse_name
 from gazepose.data.crops import published_crop, stored_crop
 from gazepose.data.index import Index
@@ -28,62 +25,11 @@ from gazepose.data.windows import BEHAVIOURS, WindowRule, window_rows
 from gazepose.progress import Progress
 from gazepose.synthetic.camera import write_mp4
 
-WIDTH, HEIGHT, BITS = 320, 128, 8
-
-
-def barcode(number: int) -> np.ndarray:
-    """Vertical stripes, one per bit of the frame number, white for 1."""
-    bits = [255 * (number >> bit & 1) for bit in range(BITS)]
-    return np.repeat(np.array(bits, np.uint8), WIDTH // BITS)[None, :, None].repeat(HEIGHT, 0).repeat(3, 2)
-
-
-def number_in(picture: np.ndarray) -> int:
-    stripes = picture.mean(axis=(0, 2)).reshape(BITS, -1)
-    middle = stripes[:, stripes.shape[1] // 4: -stripes.shape[1] // 4].mean(axis=1)
-    return sum(1 << bit for bit in range(BITS) if middle[bit] > 127)
-
-
-def write_video(path: Path, frames: int, codec: str = "libx264", **options: str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w") as container:
-        stream: Any = container.add_stream(codec, rate=30)
-        stream.width, stream.height, stream.pix_fmt, stream.options = WIDTH, HEIGHT, "yuv420p", options
-        for number in range(frames):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(barcode(number), format="rgb24")))
-        container.mux(stream.encode())
-    return path
-
-
-def data_set(root: Path, clips: dict[str, list[tuple[str, list[int]]]], frames: int = 40, split: str = "train",
-             videos: bool = True) -> Path:
-    """Clips of (track, frames); every box is the whole picture, so that a crop shows the whole barcode."""
-    box = {"x": 0, "y": 0, "width": WIDTH, "height": HEIGHT}
-    annotated = [{"clip_uid": uid, "social_segments_looking": [{"person": "1", "start_frame": 3, "end_frame": 5}],
-                  "persons": [{"person_id": "0", "camera_wearer": True}, {"person_id": "1", "tracking_paths": [
-                      {"track_id": track, "track": [{**box, "frame": frame} for frame in numbers]}
-                      for track, numbers in tracks]}]} for uid, tracks in clips.items()]
-    for folder in ("json", "split"):
-        (root / folder).mkdir(parents=True, exist_ok=True)
-    (root / "json" / f"av_{split}.json").write_text(json.dumps({"videos": [{"clips": annotated}]}))
-    (root / "split" / f"{split}.list").write_text("\n".join(clips))
-    for uid in clips if videos else ():
-        write_video(root / "videos" / f"{uid}.mp4", frames)
-    return root
-
-
-def quiet(_: str) -> None:
-    pass
-
-
-ENCODINGS = {"plain.mp4": {}, "long.mp4": {"g": "300", "bf": "3"}, "intra.mkv": {"g": "1"},
-             "open.mp4": {"x264-params": "open-gop=1:keyint=8:bframes=3"},
-             "refresh.mkv": {"x264-params": "intra-refresh=1:keyint=10"}}
-
 
 @pytest.mark.parametrize("decoder", DECODERS)
-@pytest.mark.parametrize("name", [*ENCODINGS, "old.avi"])
-def test_every_wanted_frame_is_the_right_one(tmp_path, name, decoder):
-    path = write_video(tmp_path / name, 50, **(ENCODINGS.get(name) or ({"codec": "mpeg4"} if "avi" in name else {})))
+@pytest.mark.parametrize("name", ["plain.mp4", "long.mp4", "intra.mkv", "open.mp4", "refresh.mkv", "old.avi"])
+def test_every_requested_frame_is_the_right_one(tmp_path, name, decoder):
+    path = write_video(tmp_path / name, 50, **VIDEOS[name])
     wanted = [0, 1, 7, 8, 9, 23, 48, 49, 50, 60]
     got = list(frames_in_order(path, wanted, decoder))
     assert [number for number, _ in got] == wanted[:-2]                # 50 and 60 are past the end
@@ -104,21 +50,6 @@ def test_parts_of_a_picture_are_those_of_the_whole_to_the_bit(tmp_path, decoder,
         assert picture.shape == whole.shape
         for y1, y2, x1, x2 in parts:
             np.testing.assert_array_equal(picture[y1:y2, x1:x2], whole[y1:y2, x1:x2])
-
-
-def test_only_plain_video_files_by_absolute_path_are_opened(tmp_path, monkeypatch):
-    video = write_video(tmp_path / "v.mp4", 3)
-    (tmp_path / "list.mp4").write_text("#EXTM3U\n/etc/passwd\n")
-    (tmp_path / "link.mp4").symlink_to(video)
-    os.mkfifo(tmp_path / "pipe.mp4")
-    monkeypatch.chdir(tmp_path)
-    for name, message in {"v.mp4": "absolute path", "http://host/v.mp4": "absolute path", f"concat:{video}": "absolute",
-                          f"{tmp_path}/list.mp4": "not an mp4", f"{tmp_path}/link.mp4": "is a link",
-                          f"{tmp_path}/pipe.mp4": "not a regular file", f"{tmp_path}": "not a regular file"}.items():
-        with pytest.raises(ValueError, match=message):
-            frames_in_order(name, [0])
-    with pytest.raises(FileNotFoundError, match=r"gone\.mp4: no such video"):
-        frames_in_order(tmp_path / "gone.mp4", [0])
 
 
 def test_a_missing_decord_names_the_platform_and_the_way_out(tmp_path, monkeypatch):
@@ -148,14 +79,15 @@ def test_a_stored_crop_is_averaged_when_it_shrinks_and_published_at_224():
 @pytest.mark.parametrize(("policy", "decoded"), [("clean", [2, 3, 4, 5]), ("baseline", [1, 2, 3, 4])])
 def test_a_policy_says_which_picture_a_frame_number_means(tmp_path, policy, decoded):
     root = data_set(tmp_path, {"c": [("t", [2, 3, 5])]})
-    said = []
-    index = Index.open(prepare(root, "train", policy=policy, crop_size=64, jobs=1, notify=said.append))
+    messages = []
+    index = prepared_index(root, policy=policy, notify=messages.append)
     assert index.folder == root / "prepared" / f"{policy}-64" / "train"
     assert index.frame.tolist() == [2, 3, 4, 5]                        # frame 4 was filled
     assert [number_in(index.crop(row)) for row in range(4)] == decoded
     assert index.label.tolist() == ([0, 1, 1, 1] if policy == "baseline" else [0, 1, 1, 0])
     assert index.facts["counts"]["gap: frames filled"] == 1
-    assert len(said) == 1 and "4 crops of 1 tracks in 1 clips" in said[0] and "gap: frames filled: 1" in said[0]
+    (message,) = messages
+    assert "4 crops of 1 tracks in 1 clips" in message and "gap: frames filled: 1" in message
     first = dict(frames_in_order(root / "videos" / "c.mp4", decoded))[decoded[0]]
     assert index.quality[0] == np.float32(laplacian_variance(published_crop(first)))
     assert index.facts["quality_fit"] == pytest.approx(fit_gaussian(index.quality), rel=1e-5)
@@ -164,7 +96,7 @@ def test_a_policy_says_which_picture_a_frame_number_means(tmp_path, policy, deco
 
 def test_tracks_of_many_clips_keep_their_pictures(tmp_path):
     clips = {f"c{n}": [("t", [5 + n, 6 + n, 30]), ("u", [6 + n, 7, 8])] for n in range(4)}
-    index = Index.open(prepare(data_set(tmp_path, clips), "train", jobs=2, notify=quiet))
+    index = prepared_index(data_set(tmp_path, clips), jobs=2)
     assert index.clips == list(clips) and len(index.track_name) == 12   # each t is split at its long gap
     assert sorted(set(index.track_name)) == ["t", "u"]
     assert [number_in(index.crop(row)) for row in range(len(index))] == index.frame.tolist()
@@ -172,18 +104,18 @@ def test_tracks_of_many_clips_keep_their_pictures(tmp_path):
 
 def test_a_prepared_folder_is_returned_at_once(tmp_path, monkeypatch):
     root = data_set(tmp_path, {"c": [("t", [1, 2])]})
-    folder = prepare(root, "train", jobs=1, notify=quiet)
-    monkeypatch.setattr(door, "annotated_clips", None)
-    assert prepare(root, "train", jobs=1, notify=quiet) == folder
+    folder = prepare(root, "train")
+    monkeypatch.setattr(prepare_module, "annotated_clips", None)
+    assert prepare(root, "train") == folder
     assert list(folder.parent.iterdir()) == [folder]                     # nothing temporary is left behind
 
 
 def test_a_folder_made_with_other_settings_is_refused(tmp_path):
     root = data_set(tmp_path, {"c": [("t", [1, 2])]})
-    prepare(root, "train", crop_size=32, jobs=1, notify=quiet)
+    prepare(root, "train", crop_size=32)
     (root / "prepared" / "clean-32").rename(root / "prepared" / "clean-48")
     with pytest.raises(ValueError, match="made with crop_size 32, wanted 48 -> delete the folder"):
-        prepare(root, "train", crop_size=48, jobs=1, notify=quiet)
+        prepare(root, "train", crop_size=48)
 
 
 def test_finished_clips_survive_an_interruption(tmp_path, monkeypatch):
@@ -198,34 +130,34 @@ def test_finished_clips_survive_an_interruption(tmp_path, monkeypatch):
 
     monkeypatch.setattr(clip_crops, "frames_in_order", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        prepare(root, "train", jobs=1, notify=quiet)
-    index = Index.open(prepare(root, "train", jobs=1, notify=quiet))
+        prepare(root, "train")
+    index = prepared_index(root)
     assert opened == ["c0", "c1", "c1", "c2"] and index.clips == ["c0", "c1", "c2"]
     assert [number_in(index.crop(row)) for row in range(6)] == [1, 2, 3, 1, 2, 4]
 
 
 def test_a_damaged_table_is_made_again(tmp_path, monkeypatch):
     root = data_set(tmp_path, {"c": [("t", [1, 2, 3])]})
-    monkeypatch.setattr(door, "merge", None)
+    monkeypatch.setattr(prepare_module, "merge", None)
     with pytest.raises(TypeError):
-        prepare(root, "train", jobs=1, notify=quiet)                      # stopped between the clips and the index
+        prepare(root, "train")                      # stopped between the clips and the index
     monkeypatch.undo()
-    table = root / "prepared" / "clean-64" / "train.clips" / "c.npz"
+    table = root / "prepared" / "clean-64" / "train" / "clips" / "c.npz"
     table.write_bytes(table.read_bytes()[:-9])
-    assert Index.open(prepare(root, "train", jobs=1, notify=quiet)).frame.tolist() == [1, 2, 3]
+    assert prepared_index(root).frame.tolist() == [1, 2, 3]
 
 
 def test_two_ranks_share_the_clips_and_agree(tmp_path, monkeypatch):
     root = data_set(tmp_path, {f"c{n}": [("t", [1, 2])] for n in range(3)})
-    cut, cut_clip = [], door.cut_clip
-    monkeypatch.setattr(door, "cut_clip", lambda clip: (cut.append(clip.uid), cut_clip(clip))[1])
+    cut, cut_clip = [], prepare_module.cut_clip
+    monkeypatch.setattr(prepare_module, "cut_clip", lambda clip: (cut.append(clip.uid), cut_clip(clip))[1])
     barrier, folders = threading.Barrier(2, timeout=20), []
 
     def meet() -> None:
         barrier.wait()
 
     ranks = [threading.Thread(target=lambda rank=rank: folders.append(prepare(
-        root, "train", jobs=1, notify=quiet, rank=rank, world_size=2, wait=meet)))
+        root, "train", rank=rank, world_size=2, wait=meet)))
         for rank in range(2)]
     for thread in ranks:
         thread.start()
@@ -239,8 +171,8 @@ def test_missing_videos_are_named_counted_and_bounded(tmp_path):
     root = data_set(tmp_path, {f"c{n}": [("t", [1, 2])] for n in range(3)})
     (root / "videos" / "c1.mp4").unlink()
     with pytest.raises(ValueError, match=r"1 of 3 clips cannot be used, more than 1\.0%:\n.*c1\.mp4: no such video\n"):
-        prepare(root, "train", jobs=1, notify=quiet)
-    index = Index.open(prepare(root, "train", jobs=1, notify=quiet, max_bad_fraction=0.5))
+        prepare(root, "train")
+    index = prepared_index(root, max_bad_fraction=0.5)
     assert index.clips == ["c0", "c2"] and "no such video" in index.facts["bad_clips"]["c1"]
 
 
@@ -248,9 +180,9 @@ def test_a_video_that_came_late_is_used(tmp_path):
     root = data_set(tmp_path, {f"c{n}": [("t", [1, 2])] for n in range(2)}, videos=False)
     write_video(root / "videos" / "c0.mp4", 9)
     with pytest.raises(ValueError, match="1 of 2 clips"):
-        prepare(root, "train", jobs=1, notify=quiet)
+        prepare(root, "train")
     write_video(root / "videos" / "c1.mp4", 9)
-    assert len(Index.open(prepare(root, "train", jobs=1, notify=quiet))) == 4
+    assert len(prepared_index(root)) == 4
 
 
 def test_frames_past_the_end_and_faces_outside_are_counted(tmp_path):
@@ -260,11 +192,11 @@ def test_frames_past_the_end_and_faces_outside_are_counted(tmp_path):
     track = content["videos"][0]["clips"][0]["persons"][1]["tracking_paths"][0]["track"]
     track[0] |= {"x": WIDTH + 5}
     path.write_text(json.dumps(content))
-    clean = Index.open(prepare(root, "train", jobs=1, notify=quiet))
+    clean = prepared_index(root)
     assert clean.frame.tolist() == [8, 9] and clean.position.tolist() == [1, 2]
     assert clean.facts["counts"] == {"person left out: camera wearer": 1, "row left out: outside the picture": 1,
                                      "row left out: past the end of the video": 2}
-    baseline = Index.open(prepare(root, "train", policy="baseline", jobs=1, notify=quiet))
+    baseline = prepared_index(root, policy="baseline")
     assert baseline.frame.tolist() == [7, 8, 9, 10] and not baseline.crop(0).any()
     assert baseline.black.tolist() == [True, False, False, False]
     rule = WindowRule(behaviour=BEHAVIOURS["published"])
@@ -282,36 +214,36 @@ def test_a_clip_decord_cannot_read_is_read_by_pyav_and_counted(tmp_path, monkeyp
         return decode_frames(path, wanted, decoder, whole)
 
     monkeypatch.setattr(clip_crops, "frames_in_order", decord_fails)
-    index = Index.open(prepare(root, "train", jobs=1, notify=quiet))
+    index = prepared_index(root)
     assert index.facts["counts"]["clip decoded by pyav: decord could not"] == 1 and number_in(index.crop(1)) == 2
 
 
 def test_decord_is_given_up_when_it_decodes_ahead_without_end(tmp_path, monkeypatch):
     root = data_set(tmp_path, {"c": [("t", [1, 36])]})
-    held = itertools.count(0, 2 * video.MAX_AHEAD)
-    monkeypatch.setattr(video, "_memory", lambda: next(held))
+    memory = itertools.count(0, 2 * video.MAX_AHEAD)
+    monkeypatch.setattr(video, "_memory", lambda: next(memory))
     with pytest.raises(ValueError, match=r"c\.mp4: frame 32: decord decodes ahead .* holds 4096 MiB -> use"):
         list(frames_in_order(root / "videos" / "c.mp4", range(40)))
-    index = Index.open(prepare(root, "train", jobs=1, notify=quiet))
+    index = prepared_index(root)
     assert index.facts["counts"]["clip decoded by pyav: decord could not"] == 1 and number_in(index.crop(1)) == 36
 
 
-def test_progress_says_how_much_is_left(tmp_path, monkeypatch):
+def test_progress_prints_the_remaining_time(tmp_path, monkeypatch):
     root = data_set(tmp_path, {"long": [("t", list(range(1, 31)))], "short": [("t", list(range(1, 11)))]})
-    monkeypatch.setattr(door, "Progress", partial(Progress, seconds=-1))
-    said = []
-    prepare(root, "train", jobs=1, notify=said.append)
-    assert said[0].startswith("preparing train: 1 of 2 clips, 75% of 40 faces, about 0 s left")
+    monkeypatch.setattr(prepare_module, "Progress", partial(Progress, seconds=-1))
+    messages = []
+    prepare(root, "train", notify=messages.append)
+    assert messages[0].startswith("preparing train: 1 of 2 clips, 75% of 40 faces, about 0 s left")
 
 
 def test_an_empty_split_names_folder_and_reasons(tmp_path):
     root = data_set(tmp_path, {"c": [("t", [])]})
     with pytest.raises(ValueError, match=r"train: the split is empty, none of its 1 clips has a usable face "
                                          r"\(.*no usable record: 1.*\) -> check"):
-        prepare(root, "train", jobs=1, notify=quiet)
+        prepare(root, "train")
 
 
-def test_what_cannot_be_asked_for_is_said_at_once(tmp_path):
+def test_impossible_settings_are_refused_at_once(tmp_path):
     for wanted, message in [({"policy": "tidy"}, "policy 'tidy' is unknown -> use baseline or clean"),
                             ({"crop_size": 7}, "--crop_size 7 -> give 16 to 1024 pixels")]:
         with pytest.raises(ValueError, match=message):
@@ -333,7 +265,7 @@ def test_priors_and_truth_are_joined_by_name(tmp_path):
     np.savez(root / "priors" / "train.npz", **faces, head_pose=np.array([[3.0] * 3, [1.0] * 3, [9.0] * 3]),
              landmarks=np.ones((3, 5, 3), np.float32))
     np.savez(root / "truth" / "train.npz", **faces, gaze=np.array([[3.0] * 2, [1.0] * 2, [9.0] * 2]))
-    index = Index.open(prepare(root, "train", jobs=1, notify=quiet))
+    index = prepared_index(root)
     np.testing.assert_array_equal(index.head_pose[:, 0], [1, np.nan, 3])
     np.testing.assert_array_equal(index.gaze[:, 1], [1, np.nan, 3])
     assert np.isnan(index.landmarks[1]).all() and (index.landmarks[[0, 2]] == 1).all()
@@ -347,18 +279,10 @@ def test_crop_names_are_parsed_not_searched(name, parsed):
     assert parse_name(name) == parsed
 
 
-def challenge(root: Path, names: list[str], size: int = 224) -> Path:
-    for number, name in enumerate(names):
-        path = root / "videos_challenge" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(encode(cv2.resize(barcode(number), (size, size), interpolation=cv2.INTER_AREA)))
-    return root
-
-
 def test_test_crops_become_rows_without_labels(tmp_path):
     root = challenge(tmp_path, ["v1/t1/00003_b.jpg", "v1/t1/00002_a.jpg", "v2/t9/lonely.jpg", "v2/t9/only.jpg",
                                 "v2/t9/00007_c.jpg", "v2/t9/notes.txt"])
-    index = Index.open(prepare(root, "test", crop_size=64, jobs=1, notify=quiet))
+    index = prepared_index(root, "test")
     assert index.unique_id is not None and index.unique_id.tolist() == [b"a", b"b", b"lonely", b"only", b"c"]
     assert index.frame.tolist() == [2, 3, -1, -1, 7] and set(index.label.tolist()) == {-1}
     assert index.track_name == ["t1", "t9", "t9", "t9"] and index.track_start.tolist() == [0, 2, 3, 4, 5]
@@ -368,9 +292,9 @@ def test_test_crops_become_rows_without_labels(tmp_path):
     assert np.isnan(index.box).all() and index.facts["quality_fit"] is not None
 
 
-def test_a_test_crop_of_the_wanted_size_keeps_its_bytes(tmp_path):
+def test_a_test_crop_of_the_right_size_keeps_its_bytes(tmp_path):
     root = challenge(tmp_path, ["v/t/00001_a.jpg"])
-    index = Index.open(prepare(root, "test", crop_size=224, jobs=1, notify=quiet))
+    index = prepared_index(root, "test", crop_size=224)
     assert index.jpeg(0) == (root / "videos_challenge/v/t/00001_a.jpg").read_bytes()
     assert decode(index.jpeg(0)).shape == (224, 224, 3)
 
@@ -379,7 +303,7 @@ def test_a_black_test_crop_is_noted(tmp_path):
     root = challenge(tmp_path, [f"v/t/0000{number}_{number}.jpg" for number in range(3)])
     (root / "videos_challenge/v/t/00001_1.jpg").write_bytes(encode(np.zeros((32, 32, 3), np.uint8)))
     (root / "videos_challenge/v/t/00002_2.jpg").write_bytes(encode(np.full((32, 32, 3), 9, np.uint8)))
-    index = Index.open(prepare(root, "test", jobs=1, notify=quiet))
+    index = prepared_index(root, "test")
     # the first is the barcode of 0: black as well; a plain grey one is not
     assert index.black.tolist() == [True, True, False] and index.quality.tolist() == [0, 0, 0]
 
@@ -387,11 +311,11 @@ def test_a_black_test_crop_is_noted(tmp_path):
 def test_a_unique_id_twice_or_a_damaged_crop_is_an_error(tmp_path):
     root = challenge(tmp_path, ["v/t/00001_a.jpg", "v/t/00002_a.jpg"])
     with pytest.raises(ValueError, match=r"00002_a\.jpg: the unique id a occurs twice"):
-        prepare(root, "test", jobs=1, notify=quiet)
+        prepare(root, "test")
     (root / "videos_challenge/v/t/00002_a.jpg").unlink()
     (root / "videos_challenge/v/t/00001_a.jpg").write_bytes(b"\xff\xd8\xff broken")
     with pytest.raises(ValueError, match=r"00001_a\.jpg: not a JPEG.*download or make it again"):
-        prepare(root, "test", jobs=1, notify=quiet)
+        prepare(root, "test")
 
 
 def test_test_labels_are_never_read(tmp_path):
@@ -400,5 +324,5 @@ def test_test_labels_are_never_read(tmp_path):
     with open(root / "truth" / "test_labels.csv", "w") as file:
         csv.writer(file).writerows([["video_id", "track_id", "frame", "unique_id", "label"], ["v", "t", 1, "a", 1]])
     np.savez(root / "truth" / "test.npz", clip=["v"], track=["t"], frame=[1], gaze=np.ones((1, 2)))
-    index = Index.open(prepare(root, "test", jobs=1, notify=quiet))
+    index = prepared_index(root, "test")
     assert index.label.tolist() == [-1] and np.isnan(index.gaze).all()

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,16 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import warm
 from golden.rules import filled
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from making import prepare
+from making import prepared_index
+from test_hostile_files import Bomb
+from warm import ran
 
 from gazepose import verbs
 from gazepose.compat.checkpoints import KINDS, read_published
 from gazepose.compat.start import IMPORTED, import_published, start_from
-from gazepose.data.index import Index
 from gazepose.data.windows import BEHAVIOURS, WindowRule, make_batch
 from gazepose.models import ModelConfig, Priors, build_model
 from gazepose.source import chosen_rows
@@ -57,11 +56,6 @@ def file_of(golden: dict, name: str, path: Path, prefix: str = "", bare: bool = 
     return path
 
 
-def inferred(*flags: str, cwd: Path) -> None:
-    code, said = warm.python(str(ROOT / "infer.py"), *flags, cwd=cwd)
-    assert code == 0, said
-
-
 def scores(path: Path) -> np.ndarray:
     with open(path) as file:
         return np.array([float(row["score"]) for row in csv.DictReader(file)])
@@ -71,7 +65,7 @@ def test_a_published_gazepose_scores_the_same_imported_direct_and_built_by_hand(
     """The whole road: file -> import -> infer.py, file -> infer.py, and the model on the same windows."""
     file = file_of(golden, "gazepose_head1lm1", work / "best.pth", prefix="module.")
     world = work / "world"
-    index = Index.open(prepare(world, "val", policy="baseline", crop_size=224, notify=lambda line: None))
+    index = prepared_index(world, "val", policy="baseline", crop_size=224)
     rows = chosen_rows(index, 13, LIMIT)
     fit = index.facts["quality_fit"]
     rule = WindowRule(stride=13, gaussian_drop=True, quality_fit=(fit["mean"], fit["std"]),
@@ -93,7 +87,7 @@ def test_a_published_gazepose_scores_the_same_imported_direct_and_built_by_hand(
     assert len(facts["taken"]) == 338 and facts["taken"]["headpos_emeb"] == "contents"
     guide = ["--val", "--split", "1", "--Gaussiandrop", "--prior_head", "--prior_landmark", "--limit", str(LIMIT)]
     for start, out in (("imported", "one"), ("best.pth", "two")):
-        inferred("--checkpoint", start, "--data", "world", *guide, "--exp_path", out, cwd=work)
+        ran(str(ROOT / "infer.py"), "--checkpoint", start, "--data", "world", *guide, "--exp_path", out, cwd=work)
         got = scores(work / out / "pred" / "val" / "pred.partial.csv")
         assert len(got) == len(rows) == LIMIT and abs(got - expected).max() <= 2e-5
     assert np.ptp(expected) > 1e-3                                         # and they are not all the same
@@ -153,23 +147,15 @@ def start_tables(golden: dict) -> list[str]:
     return [key for key, *_ in golden["state"]["gazepose_head1lm1"] if key.endswith("_embed.weight")]
 
 
-class Bomb:
-    def __init__(self, path: Path):
-        self.path = path
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.path),)
-
-
 @pytest.mark.parametrize("legacy", [False, True])
 def test_a_pickle_bomb_does_not_go_off_and_is_named(tmp_path, legacy, capsys):
     fired = tmp_path / "fired"
     torch.save({"state_dict": {"a": torch.zeros(1)}, "optimizer": Bomb(fired)}, tmp_path / "w.pth",
                _use_new_zipfile_serialization=not legacy)
     for read in (read_published, checkpoint.read_model, lambda path: import_published(path, tmp_path / "o")):
-        with pytest.raises(ValueError, match=r"w\.pth: not read, it names posix\.mkdir, which could run code") as said:
+        with pytest.raises(ValueError, match=r"w\.pth: not read, it names posix\.mkdir, which could run code") as error:
             read(tmp_path / "w.pth")
-        assert "weights_only" not in str(said.value)                      # no advice to switch the guard off
+        assert "weights_only" not in str(error.value)                      # no advice to switch the guard off
     assert not fired.exists()
     torch.load(tmp_path / "w.pth", weights_only=False)                    # and it was a live one
     assert fired.exists()

@@ -202,7 +202,7 @@ def test_matplotlib_is_loaded_only_when_a_report_is_made():
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
-def test_a_resumed_run_counts_the_last_word_and_a_torn_line_is_told(tmp_path):
+def test_a_resumed_run_counts_its_last_record_and_reports_a_torn_line(tmp_path):
     lines = [{"kind": "train", "step": s, "loss": loss, "lr": 1e-4} for s, loss in [(1, 3.0), (2, 9.0), (2, 2.0)]]
     (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)) + '\n{"kind": "tr')
     records = read_records(tmp_path)
@@ -244,8 +244,8 @@ def test_tracks_go_from_the_best_to_the_worst_and_those_of_one_class_come_last()
     label = np.array([0, 1, 0, 1] + [1, 0, 1, 0] + [0, 0, 0, 0])
     score = np.array([0.1, 0.9, 0.2, 0.8] + [0.1, 0.9, 0.2, 0.8] + [0.5] * 4)
     frame = np.array([3, 2, 1, 0] + [0, 1, 2, 3] + [0, 1, 2, 3])
-    found = tracks_to_show(label, score, np.repeat([7, 3, 5], 4), frame)
-    assert [places.tolist() for places in found] == [[3, 2, 1, 0], [4, 5, 6, 7], [8, 9, 10, 11]]
+    picked = tracks_to_show(label, score, np.repeat([7, 3, 5], 4), frame)
+    assert [places.tolist() for places in picked] == [[3, 2, 1, 0], [4, 5, 6, 7], [8, 9, 10, 11]]
 
 
 def test_no_two_mistakes_are_of_one_track_or_of_one_second_of_a_clip():
@@ -262,8 +262,8 @@ def test_clips_are_shown_from_the_weakest_and_only_with_enough_faces_of_both_cla
     score = np.concatenate([np.repeat([0.1, 0.9], 10), np.repeat([0.9, 0.1], 10), np.repeat([0.1, 0.9], 10)])
     clip = np.repeat([2, 0, 1], 20)
     label[-1] = 0                                                   # nine looking faces are no evidence
-    found = parts_of({"label": label, "score": score, "clip": clip}, ["weak", "few", "a-name-that-is-long"])["clip"]
-    assert [name for name, _ in found] == ["weak", "a-name-that-is-long"] and found[0][1].sum() == 20
+    picked = parts_of({"label": label, "score": score, "clip": clip}, ["weak", "few", "a-name-that-is-long"])["clip"]
+    assert [name for name, _ in picked] == ["weak", "a-name-that-is-long"] and picked[0][1].sum() == 20
 
 
 def test_slices_cover_every_known_face_once():

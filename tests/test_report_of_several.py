@@ -44,7 +44,7 @@ def test_a_gain_is_paired_and_of_the_same_faces(runs):
     assert gain.sign == 1 and entries[2].row.gain["mAP"].mean < 0
 
 
-def test_other_faces_are_not_paired_and_said_so(runs, tmp_path):
+def test_other_faces_are_not_paired_and_the_page_says_so(runs, tmp_path):
     make_run(tmp_path / "other", rows=3300, steps=8)
     other = read_records(tmp_path / "other")
     entries, notes = compare_runs([runs[0], other])
@@ -115,6 +115,6 @@ def test_a_comparison_replaces_only_a_comparison(tmp_path):
     assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["a", "b", "comparison"]
 
 
-def test_runs_of_one_name_are_told_apart_by_their_parents(tmp_path):
+def test_runs_of_one_name_are_named_with_their_parents(tmp_path):
     runs = [read_records(bare_run(tmp_path / parent / "run")) for parent in ("x", "y")]
     assert [entry.name for entry in compare_runs(runs)[0]] == ["x/run", "y/run"]

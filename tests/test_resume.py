@@ -29,21 +29,21 @@ def rig(index_of, tmp_path_factory) -> Rig:
 @pytest.fixture(scope="module")
 def whole(rig):
     """Runs that nothing stopped, made when they are needed."""
-    made: dict[str, Run] = {}
+    runs: dict[str, Run] = {}
 
     def of(world: int = 1, *flags: str) -> Run:
         name = "-".join(["whole", str(world), *flags])
-        made[name] = made.get(name) or rig.run(name, *flags, world=world)
-        return made[name]
+        runs[name] = runs.get(name) or rig.run(name, *flags, world=world)
+        return runs[name]
     return of
 
 
 def ends_alike(one: Run, other: Run) -> None:
     """The same weights, optimiser and progress at the end, and the same losses on the way, each step once."""
-    last, wanted = (sorted((run.folder / "checkpoints").glob("step-*"))[-1] for run in (one, other))
-    assert last.name == wanted.name
+    last, expected = (sorted((run.folder / "checkpoints").glob("step-*"))[-1] for run in (one, other))
+    assert last.name == expected.name
     # compared before they are asserted: pytest would show where megabytes differ, which takes it an hour
-    same = {name: (last / name).read_bytes() == (wanted / name).read_bytes()
+    same = {name: (last / name).read_bytes() == (expected / name).read_bytes()
             for name in ("model.safetensors", "optimizer.safetensors", "progress.json")}
     best, wanted_best = (load_file(weights_folder(run.folder) / "model.safetensors") for run in (one, other))
     same["best"] = all(best[key].equal(wanted_best[key]) for key in wanted_best)

@@ -3,40 +3,21 @@
 import json
 import os
 import pickle
-from collections.abc import Sequence
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from making import face, small_index
 
-from gazepose.data.index import Index, add_columns, write_index
+from gazepose.data import index_writer
+from gazepose.data import shards as shards_module
+from gazepose.data.index import COLUMNS, REQUIRED, Index, digest_of
+from gazepose.data.index_writer import add_columns, write_index
 from gazepose.data.join import join
 from gazepose.data.shards import Shards, decode, encode
 from gazepose.io import writing_bytes
-
-
-def face(level: int, size: int = 32) -> np.ndarray:
-    ramp = np.linspace(0, 100, size, dtype=np.uint8)
-    return np.stack([ramp[None].repeat(size, 0), ramp[:, None].repeat(size, 1), np.full((size, size), level)], 2
-                    ).astype(np.uint8)
-
-
-def made(folder: Path, tracks: Sequence[tuple[str, str, Sequence[int]]] = (("a", "t", (1, 2, 3)), ("b", "u", (7, 9)))
-         ) -> Index:
-    """An index of (clip, track, frames) with crop n of level 10 n."""
-    frames = [frame for _, _, numbers in tracks for frame in numbers]
-    clips = list(dict.fromkeys(clip for clip, _, _ in tracks))
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with writing_bytes(folder.parent / "shard") as writer:
-        places = np.array([(writer.tell(), writer.write(encode(face(10 * row % 256)))) for row in range(len(frames))])
-    return write_index(folder, columns={
-        "frame": np.array(frames), "box": np.zeros((len(frames), 4)), "label": np.ones(len(frames), int),
-        "offset": places[:, 0], "length": places[:, 1]}, clips=clips, track_name=[track for _, track, _ in tracks],
-        track_clip=np.array([clips.index(clip) for clip, _, _ in tracks]),
-        track_start=np.cumsum([0, *(len(numbers) for _, _, numbers in tracks)]), clip_shard=np.zeros(len(clips)),
-        clip_base=np.zeros(len(clips)), shards=[folder.parent / "shard"], facts={"split": "train"})
 
 
 @given(crops=st.lists(st.binary(min_size=1, max_size=300), min_size=1, max_size=20))
@@ -57,10 +38,13 @@ def test_a_shard_whose_writing_failed_is_not_there(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_shard_cut_short_says_where_and_what_to_do(tmp_path):
-    (tmp_path / "s.bin").write_bytes(bytes(100))
-    with pytest.raises(EOFError, match=r"s\.bin ends inside the crop at byte 90: wanted 20 bytes, got 10.*prepare"):
-        Shards([tmp_path / "s.bin"]).read(0, 90, 20)
+def test_more_shards_than_may_be_open_are_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(shards_module, "MAX_OPEN", 2)
+    for number in range(5):
+        (tmp_path / str(number)).write_bytes(bytes([number] * 9))
+    shards = Shards([tmp_path / str(number) for number in range(5)])
+    assert [shards.read(number, 4, 2) for number in (*range(5), *range(5))] == [bytes([n, n]) for n in range(5)] * 2
+    assert len(shards._descriptors) == 2
 
 
 def test_a_crop_survives_encoding():
@@ -78,17 +62,17 @@ def test_another_crop_size_is_an_error():
 
 
 def test_rows_know_their_pixels_and_their_names(tmp_path):
-    index = made(tmp_path / "train")
+    index = small_index(tmp_path / "train")
     assert len(index) == 5 and index.name_of(3) == "clip b track u frame 7"
     assert index.track_of(np.arange(5)).tolist() == [0, 0, 0, 1, 1]
     assert [round(float(index.crop(row)[..., 2].mean()), -1) for row in range(5)] == [0, 10, 20, 30, 40]
-    shard, at, length = index.where(np.arange(5))
-    assert index.shards.read(int(shard[2]), int(at[2]), int(length[2])) == index.jpeg(2)
+    assert index.clip_of(np.arange(5)).tolist() == [0, 0, 0, 1, 1]
+    assert index.shards.read(0, int(index.offset[2]), int(index.length[2])) == index.jpeg(2)
     index.verify()
 
 
 def test_an_absent_column_is_unknown_everywhere(tmp_path):
-    index = made(tmp_path / "train")
+    index = small_index(tmp_path / "train")
     assert index.unique_id is None
     for name, shape in {"quality": (5,), "head_pose": (5, 3), "landmarks": (5, 5, 3), "gaze": (5, 2)}.items():
         column = getattr(index, name)
@@ -99,21 +83,28 @@ def test_an_absent_column_is_unknown_everywhere(tmp_path):
 
 
 def test_positions_of_a_track_ascend(tmp_path):
-    index = made(tmp_path / "train")
-    columns = {name: np.array(getattr(index, name)) for name in ("frame", "box", "label", "offset", "length")}
-    tables = {name: getattr(index, name) for name in ("clips", "track_name", "track_clip", "track_start", "clip_shard",
-                                                      "clip_base")}
+    index = small_index(tmp_path / "train")
+    columns = {name: np.array(getattr(index, name)) for name in REQUIRED}
+    tables = {name: getattr(index, name) for name in ("clips", "track_name", "track_clip", "track_start")}
     with pytest.raises(ValueError, match="row 2: positions of a track must ascend"):
         write_index(tmp_path / "other", columns={**columns, "position": np.array([0, 4, 3, 0, 1])}, **tables,
-                    shards=index.shards.paths, facts={})
+                    shards=index.contents["shards"], facts={})
 
 
-def test_an_index_travels_to_a_worker_as_its_folder(tmp_path):
-    index = made(tmp_path / "train")
+def test_a_worker_reads_the_files_of_its_training_whatever_is_imported_meanwhile(tmp_path, monkeypatch):
+    index = small_index(tmp_path / "train")
+    add_columns(index, {"quality": np.zeros(5)})
+    index = Index.open(index.folder)
     index.crop(0)
     sent = pickle.dumps(index)
-    assert len(sent) < 500
-    assert (pickle.loads(sent).crop(4) == index.crop(4)).all()
+    assert len(sent) < 3000                                            # names and checksums, not the pages
+    add_columns(index, {"quality": np.ones(5)})
+    worker = pickle.loads(sent)
+    assert (worker.crop(4) == index.crop(4)).all() and not worker.quality.any()
+    assert Index.open(index.folder).quality.all()
+    monkeypatch.setattr(index_writer, "GRACE", 0)
+    add_columns(index, {"quality": np.full(5, 2)})
+    assert len(list(index.folder.glob("quality-*"))) == 1              # nobody reads the old ones any more
 
 
 def test_a_missing_index_names_folder_and_command(tmp_path):
@@ -122,76 +113,103 @@ def test_a_missing_index_names_folder_and_command(tmp_path):
 
 
 def test_a_corrupt_shard_names_row_clip_track_and_frame(tmp_path):
-    index = made(tmp_path / "train")
-    path, (_, at, length) = index.shards.paths[0], index.where(3)
+    index = small_index(tmp_path / "train")
+    path = index.shards.paths[1]
     content = bytearray(path.read_bytes())
-    content[int(at):int(at) + int(length)] = bytes(int(length))
+    content[int(index.offset[3]) + 40] ^= 1                            # one bit, of a picture that can still be decoded
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"train: row 3 \(clip b track u frame 7\): not a JPEG.*prepare"):
+    with pytest.raises(ValueError, match=r"b-\w+\.bin: the bytes of the crop of row 3 \(clip b .* changed"):
         Index.open(tmp_path / "train").crop(3)
-    with pytest.raises(ValueError, match=r"shard-00000\.bin: its bytes changed"):
+    with pytest.raises(ValueError, match=r"b-\w+\.bin: its bytes changed"):
         index.verify()
 
 
 def test_a_truncated_shard_is_noticed_on_opening_and_on_reading(tmp_path):
-    index = made(tmp_path / "train")
-    index.crop(0)                                                      # the file is open before it is cut
-    os.truncate(index.shards.paths[0], int(index.where(4)[1]) + 5)
-    with pytest.raises(EOFError, match=r"shard-00000\.bin ends inside the crop at byte \d+: wanted \d+ bytes, got 5"):
+    index = small_index(tmp_path / "train")
+    index.crop(3)                                                      # the file is open before it is cut
+    os.truncate(index.shards.paths[1], int(index.offset[4]) + 5)
+    with pytest.raises(EOFError, match=r"b-\w+\.bin: ends inside the crop of row 4 \(clip b .*, so it was cut short"):
         index.crop(4)
-    with pytest.raises(EOFError, match=r"shard-00000\.bin: \d+ bytes, written with \d+: cut short"):
+    with pytest.raises(EOFError, match=r"b-\w+\.bin: \d+ bytes, written with \d+: cut short"):
         Index.open(tmp_path / "train")
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"format": 99}', b'{"format": 1}', b"\xff\xfe", b"[" * 99_999])
 def test_damaged_contents_are_a_named_error(tmp_path, content):
-    made(tmp_path / "train")
+    small_index(tmp_path / "train")
     (tmp_path / "train" / "index.json").write_bytes(content)
     with pytest.raises(ValueError, match=r"index\.json: .*prepare"):
         Index.open(tmp_path / "train")
 
 
-def test_contents_that_lack_a_shards_size_are_a_named_error(tmp_path):
-    contents = made(tmp_path / "train").contents
-    del contents["shards"][0]["bytes"]
-    (tmp_path / "train" / "index.json").write_text(json.dumps(contents))
-    with pytest.raises(ValueError, match=r"index\.json: a shard's size is not as this version writes it"):
+@pytest.mark.parametrize(("change", "fault"), [
+    (lambda contents: contents["shards"][0].pop("bytes"), "a file's entry"),
+    (lambda contents: contents["clips"].__setitem__(0, "../../x"), "a clip's name"),
+    (lambda contents: contents["track_name"].__setitem__(0, "/x"), "a track's name"),
+    (lambda contents: contents["superseded"].__setitem__("clips/../../x", 0), "an old file's name")])
+def test_contents_that_no_version_wrote_are_a_named_error(tmp_path, change, fault):
+    contents = small_index(tmp_path / "train").contents
+    change(contents)
+    content = json.dumps({**contents, "sha256": digest_of(contents)})
+    (tmp_path / "train" / "index.json").write_text(content)
+    with pytest.raises(ValueError, match=rf"index\.json: {fault} is not as this version writes it"):
         Index.open(tmp_path / "train")
 
 
+def test_no_flipped_bit_of_a_table_of_contents_goes_unnoticed(tmp_path):
+    small_index(tmp_path / "train")
+    path = tmp_path / "train" / "index.json"
+    whole = path.read_bytes()
+    for at in range(0, len(whole) - 1, 7):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1:])
+        with pytest.raises(ValueError, match=r"index\.json: "):
+            Index.open(tmp_path / "train")
+
+
 def test_a_cut_column_is_a_named_error(tmp_path):
-    index = made(tmp_path / "train")
+    index = small_index(tmp_path / "train")
     os.truncate(next(index.folder.glob("box-*.npy")), 100)
-    with pytest.raises(ValueError, match=r"box-\w+\.npy: not a whole column"):
+    with pytest.raises(ValueError, match=r"box-\w+\.npy: its bytes changed"):
         Index.open(index.folder)
 
 
 def test_an_index_that_does_not_fit_together_is_never_written(tmp_path):
     for tracks, message in [([("a", "t", (2, 1))], "must ascend"), ([("a", "t", (2**31,))], "do not fit int32")]:
         with pytest.raises(ValueError, match=message):
-            made(tmp_path / "bad", tracks)
-        assert not (tmp_path / "bad").exists()
+            small_index(tmp_path / "bad", tracks)
+        assert not (tmp_path / "bad" / "index.json").exists()
 
 
-def test_an_index_is_not_written_over_another(tmp_path):
-    made(tmp_path / "train")
-    with pytest.raises(FileExistsError, match="delete it"):
-        made(tmp_path / "train")
+def test_values_for_other_rows_than_those_on_the_disk_are_refused(tmp_path):
+    index = small_index(tmp_path / "train")
+    small_index(tmp_path / "train", [("a", "t", (1, 2, 4)), ("b", "u", (7, 9))])
+    with pytest.raises(ValueError, match="prepared again with other rows in the meantime -> run the command again"):
+        add_columns(index, {"quality": np.zeros(5)})
+
+
+def test_columns_that_come_at_once_are_all_kept(tmp_path):
+    index = small_index(tmp_path / "train")
+    names = ("quality", "quality_p", "head_pose", "landmarks", "gaze")
+    with ThreadPoolExecutor(len(names)) as threads:
+        list(threads.map(lambda name: add_columns(
+            index, {name: np.ones((5, *COLUMNS[name][1]))}, source=f"of {name}"), names))
+    found = Index.open(index.folder)
+    assert set(names) <= set(found.columns) and found.facts["priors"] == {name: f"of {name}" for name in names}
 
 
 def test_adding_columns_changes_the_fingerprint_and_replaces_whole(tmp_path):
-    index = made(tmp_path / "train")
+    index = small_index(tmp_path / "train")
     before = index.facts["fingerprint"]
-    add_columns(index.folder, {"quality": np.arange(5.0)})
-    add_columns(index.folder, {"quality": np.arange(5.0) + 1, "gaze": np.ones((5, 2))})
+    add_columns(index, {"quality": np.arange(5.0)})
+    add_columns(index, {"quality": np.arange(5.0) + 1, "gaze": np.ones((5, 2))})
     after = Index.open(index.folder)
     assert after.quality.tolist() == [1, 2, 3, 4, 5] and (after.gaze == 1).all()
-    assert after.facts["fingerprint"] != before and len(list(index.folder.glob("quality-*"))) == 1
+    assert after.facts["fingerprint"] != before
 
 
 def test_columns_half_added_leave_the_old_index(tmp_path, monkeypatch):
-    index = made(tmp_path / "train")
-    add_columns(index.folder, {"quality": np.zeros(5)})
+    index = small_index(tmp_path / "train")
+    add_columns(index, {"quality": np.zeros(5)})
     rename = os.replace
 
     def fails_at_the_end(source, target):
@@ -201,7 +219,7 @@ def test_columns_half_added_leave_the_old_index(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "replace", fails_at_the_end)
     with pytest.raises(OSError, match="killed here"):
-        add_columns(index.folder, {"quality": np.ones(5), "gaze": np.ones((5, 2))})
+        add_columns(index, {"quality": np.ones(5), "gaze": np.ones((5, 2))})
     again = Index.open(index.folder)
     assert (again.quality == 0).all() and np.isnan(again.gaze).all()
     again.verify()
@@ -210,7 +228,7 @@ def test_columns_half_added_leave_the_old_index(tmp_path, monkeypatch):
 @given(data=st.data())
 @settings(max_examples=40)
 def test_a_join_is_a_dictionary_lookup(tmp_path_factory, data):
-    index = made(tmp_path_factory.mktemp("join") / "train",
+    index = small_index(tmp_path_factory.mktemp("join") / "train",
                  [("a", "t", (1, 2, 3)), ("a", "t", (40, 41)), ("b", "t", (1, 2)), ("b", "u", (5,))])
     faces = data.draw(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("tuv"), st.integers(0, 42)),
                                unique=True, max_size=25))
@@ -229,4 +247,4 @@ def test_a_join_with_a_face_twice_is_ambiguous(tmp_path):
     table = {"clip": np.array(["a", "a"]), "track": np.array(["t", "t"]), "frame": np.array([2, 2]),
              "quality": np.zeros(2)}
     with pytest.raises(ValueError, match="clip a track t frame 2 twice"):
-        join(made(tmp_path / "train"), table)
+        join(small_index(tmp_path / "train"), table)

@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from making import list_faces, prepare, settings_of
+from making import data_set, list_faces, number_in, prepare, prepared_index, quiet, settings_of
 from test_doctor import fast_start
-from test_prepare import data_set, number_in, quiet
 
 from gazepose import infer
 from gazepose.config import TrainConfig, asdict, parse
 from gazepose.data import order as order_module
-from gazepose.data.index import COLUMNS, Index, write_index
+from gazepose.data.index import COLUMNS, Index
+from gazepose.data.index_writer import write_index
 from gazepose.data.loader import ClipBatches, make_loader
 from gazepose.data.order import BatchOrder, ClipOrder
 from gazepose.data.streaming import VideoIndex
@@ -38,8 +38,8 @@ CLIPS, TRACK = 7, 40
 
 def both(root: Path, split: str, **wanted: Any) -> tuple[Index, VideoIndex]:
     """A split from shards and from videos."""
-    return (Index.open(prepare(root, split, jobs=1, notify=quiet, **wanted)),
-            VideoIndex.open(list_faces(root, split, notify=quiet, **wanted)))
+    return (prepared_index(root, split, **wanted),
+            VideoIndex.open(list_faces(root, split, **wanted)))
 
 
 @pytest.fixture(scope="module")
@@ -53,12 +53,12 @@ def listed(tmp_path_factory) -> VideoIndex:
     rows, tracks = CLIPS * 2 * TRACK, CLIPS * 2
     frame = np.tile(np.arange(TRACK), tracks)
     empty = {name: np.zeros((rows, *COLUMNS[name][1]), COLUMNS[name][0])
-             for name in ("box", "label", "offset", "length", "corners")}
+             for name in ("box", "label", "offset", "length", "checksum", "corners")}
     rules = {name: value for name, value in vars(POLICIES["clean"]).items() if name != "name"}
     folder = tmp_path_factory.mktemp("listed") / "prepared" / "clean-64-streamed" / "train"
     write_index(folder, columns={**empty, "frame": frame, "position": frame}, clips=[f"c{n}" for n in range(CLIPS)],
                 track_name=["t", "u"] * CLIPS, track_clip=np.repeat(np.arange(CLIPS), 2),
-                track_start=np.arange(tracks + 1) * TRACK, clip_shard=np.zeros(CLIPS), clip_base=np.zeros(CLIPS),
+                track_start=np.arange(tracks + 1) * TRACK,
                 shards=[], facts={"policy": "clean", "rules": rules, "crop_size": 64})
     return VideoIndex.open(folder)
 
@@ -80,7 +80,7 @@ def test_rows_priors_and_crops_are_those_of_preparation(world):
         assert video.facts["counts"] == shards.facts["counts"]
         assert [video.jpeg(row) for row in range(len(video))] == [shards.jpeg(row) for row in range(len(shards))]
         for name in ("track_clip", "track_start", *COLUMNS):
-            if name not in ("offset", "length", "corners", "unique_id"):
+            if name not in ("offset", "length", "checksum", "corners", "unique_id"):
                 np.testing.assert_array_equal(getattr(video, name), getattr(shards, name), err_msg=name)
         assert len(video.held) <= 2                                    # clips, asked for row by row
     assert {type(index) for index in prepared_indexes(world, ["val"])} == {Index, VideoIndex}
@@ -89,14 +89,14 @@ def test_rows_priors_and_crops_are_those_of_preparation(world):
 def hide_first(path: Path, frames: int) -> None:
     """Give a video an edit list that hides its first frames: decord refuses it, PyAV passes over them."""
     whole = path.rename(path.with_name("whole.mp4"))
-    with av.open(str(whole)) as source, av.open(str(path), "w", options={"avoid_negative_ts": "disabled"}) as made:
+    with av.open(str(whole)) as source, av.open(str(path), "w", options={"avoid_negative_ts": "disabled"}) as target:
         stream = source.streams.video[0]
-        copied = made.add_stream_from_template(stream)
+        copied = target.add_stream_from_template(stream)
         for packet in source.demux(stream):
             if packet.size and packet.pts is not None and packet.dts is not None and stream.duration:
                 shift = stream.duration * frames // stream.frames
                 packet.pts, packet.dts, packet.stream = packet.pts - shift, packet.dts - shift, copied
-                made.mux(packet)
+                target.mux(packet)
     whole.unlink()
 
 
@@ -157,9 +157,9 @@ def test_every_row_counts_once_and_every_process_gets_as_many_batches(listed, wo
 def test_the_order_is_a_function_of_seed_epoch_and_lanes(listed):
     def order(epoch: int, seed: int = 0, workers: int = 2) -> list[int]:
         rule = WindowRule(train=True, stride=3, windows_per_segment=4, seed=seed)
-        made = ClipOrder(listed, rule, centre_rows(listed, 3), 8, 2, workers)
-        made.epoch = epoch
-        return made.order().tolist()
+        target = ClipOrder(listed, rule, centre_rows(listed, 3), 8, 2, workers)
+        target.epoch = epoch
+        return target.order().tolist()
     assert order(1) == order(1)
     assert order(1) != order(2) and order(1) != order(1, seed=1) and order(1) != order(1, workers=1)
 
@@ -180,12 +180,12 @@ def test_the_buffer_mixes_clips_and_keeps_segments_whole(listed, monkeypatch):
 def test_a_reader_holds_one_clip_and_the_buffer_and_reads_no_clip_twice(listed, monkeypatch, train, start):
     monkeypatch.setattr(order_module, "BUFFER_WINDOWS", 24)
     rule = TRAIN if train else WindowRule(stride=3)
-    rows, reads, held = centre_rows(listed, 3), Counter(), []
+    rows, reads, reading = centre_rows(listed, 3), Counter(), []
 
     def cut(self: VideoIndex, clip: int, wanted: np.ndarray) -> None:
         assert clip not in self.held and (self.clip_of(wanted) == clip).all()
         reads[clip] += 1
-        held.append(sum(map(len, self.held.values())))
+        reading.append(sum(map(len, self.held.values())))
         self.held[clip] = {row: b"" for row in wanted.tolist()}
 
     monkeypatch.setattr(VideoIndex, "_cut", cut)
@@ -195,12 +195,12 @@ def test_a_reader_holds_one_clip_and_the_buffer_and_reads_no_clip_twice(listed, 
         reads.clear()
         for batch in lane[start:]:                                     # from the middle too: a resumed epoch
             assert batches._ready(batch, 0).tolist() == batch.tolist()
-            shown = neighbours(index, np.where(batch < 0, ~batch, batch), rule.reach)
-            assert not index.lacking(shown[shown >= 0])
+            used = neighbours(index, np.where(batch < 0, ~batch, batch), rule.reach)
+            assert not index.lacking(used[used >= 0])
         spare = {index.clip_of(~row) for batch in lane for row in batch if row < 0}
         assert all(count == 1 or clip in spare for clip, count in reads.items())
     # a buffer of 24 windows is 6 segments of at most (4 - 1) * 3 + 7 crops; without one, what a batch still shows
-    assert 0 < max(held) <= (6 * 16 if train else 8 * 7)
+    assert 0 < max(reading) <= (6 * 16 if train else 8 * 7)
 
 
 def damage(path: Path) -> None:
@@ -215,15 +215,15 @@ def test_a_video_cut_short_is_left_out_and_reported_as_in_preparation(tmp_path):
     whole = fast_start(root / "videos" / "c1.mp4", 40)
     (root / "videos" / "c0.mp4").write_bytes(whole[:len(whole) // 2])
     with pytest.raises(ValueError, match=r"1 of 2 clips cannot be used, more than 1\.0%:\n.*c0\.mp4: .*pyav"):
-        list_faces(root, "train", notify=quiet)
-    said: list[str] = []
-    video = VideoIndex.open(list_faces(root, "train", notify=said.append, max_bad_fraction=0.5))
-    shards = Index.open(prepare(root, "train", jobs=1, notify=quiet, max_bad_fraction=0.5))
+        list_faces(root, "train")
+    messages: list[str] = []
+    video = VideoIndex.open(list_faces(root, "train", notify=messages.append, max_bad_fraction=0.5))
+    shards = prepared_index(root, max_bad_fraction=0.5)
     assert video.clips == shards.clips == ["c1"] and video.facts["bad_clips"].keys() == {"c0"}
-    assert "left out: 1 clips, see " in said[0] and "cut while they are used" in said[0]
-    told, theirs = (json.loads((index.folder / "report.json").read_text()) for index in (video, shards))
-    assert told == {**theirs, "state": "listed", "bad_clips": told["bad_clips"]}
-    assert told["clips"]["bad"] == 1 and told["bad_clips"].keys() == {"c0"}
+    assert "left out: 1 clips, see " in messages[0] and "cut while they are used" in messages[0]
+    streamed, theirs = (json.loads((index.folder / "report.json").read_text()) for index in (video, shards))
+    assert streamed == {**theirs, "state": "listed", "bad_clips": streamed["bad_clips"]}
+    assert streamed["clips"]["bad"] == 1 and streamed["bad_clips"].keys() == {"c0"}
 
 
 def test_a_video_that_ends_before_its_faces_counts_as_a_fault_as_in_preparation(tmp_path):
@@ -232,9 +232,9 @@ def test_a_video_that_ends_before_its_faces_counts_as_a_fault_as_in_preparation(
         with pytest.raises(ValueError, match=r"c0\.mp4: ends before frame 45, its faces go on to frame 80 -> download"):
             make(root, "train", notify=quiet)
     shards, video = both(root, "train", max_bad_fraction=0.5)
-    told, theirs = (json.loads((index.folder / "report.json").read_text()) for index in (video, shards))
-    assert told == {**theirs, "state": "listed"} and told["cut_short"].keys() == {"c0"}
-    assert told["rows"] == {"wanted": 6, "made": 4} and len(video) == len(shards) == 4
+    streamed, theirs = (json.loads((index.folder / "report.json").read_text()) for index in (video, shards))
+    assert streamed == {**theirs, "state": "listed"} and streamed["cut_short"].keys() == {"c0"}
+    assert streamed["rows"] == {"wanted": 6, "made": 4} and len(video) == len(shards) == 4
 
 
 def test_damage_met_while_reading_is_counted_and_bounded(tmp_path, capfd):
@@ -247,15 +247,15 @@ def test_damage_met_while_reading_is_counted_and_bounded(tmp_path, capfd):
     index = VideoIndex.open(list_faces(root, "train", **wanted))
     assert index.clips == ["c0", "c1", "c2"]                           # headers do not tell
     loading = {"batch_size": 4, "crop_size": 64}
-    seen = [batch["row"].numpy() for batch in make_loader(index, TRAIN, centre_rows(index, 3), **loading)]
-    assert sorted(row for row in np.concatenate(seen) if row >= 0) == [*range(0, 30, 3), *range(60, 90, 3)]
-    assert {len(rows) for rows in seen} == {4} and len(seen) == 8
+    rows_dealt = [batch["row"].numpy() for batch in make_loader(index, TRAIN, centre_rows(index, 3), **loading)]
+    assert sorted(row for row in np.concatenate(rows_dealt) if row >= 0) == [*range(0, 30, 3), *range(60, 90, 3)]
+    assert {len(rows) for rows in rows_dealt} == {4} and len(rows_dealt) == 8
     assert f"{root}/videos/c1.mp4: frame" in capfd.readouterr().err
     index = VideoIndex.open(index.folder)
     with pytest.raises(ValueError, match=r"c1\.mp4: .*\n-> every face must be scored, so run again: from now on clip"):
         list(make_loader(index, WindowRule(), centre_rows(index, 3), **loading))
     index = VideoIndex.open(list_faces(root, "train", **wanted))       # the next run
-    shards = Index.open(prepare(root, "train", jobs=1, **wanted))
+    shards = prepared_index(root, **wanted)
     assert index.clips == shards.clips == ["c0", "c2"] and len(index) == len(shards)
     assert VideoIndex.open(list_faces(root, "train", **wanted)).facts["fingerprint"] == index.facts["fingerprint"]
     damage(root / "videos" / "c2.mp4")
@@ -265,16 +265,17 @@ def test_damage_met_while_reading_is_counted_and_bounded(tmp_path, capfd):
 
 def test_a_video_that_changed_since_is_named(tmp_path):
     root = data_set(tmp_path, {"c": [("t", [1, 2])]})
-    index = VideoIndex.open(list_faces(root, "train", notify=quiet))
+    index = VideoIndex.open(list_faces(root, "train"))
     assert number_in(index.crop(1)) == 2
     index.held.clear()
     with open(root / "videos" / "c.mp4", "ab") as file:
         file.write(bytes(9))
-    with pytest.raises(ValueError, match=r"c\.mp4: has \d+ bytes, had \d+ when its faces were listed -> delete"):
+    with pytest.raises(ValueError, match=r"c\.mp4: has changed since its faces were listed -> run again"):
         index.crop(1)
+    assert number_in(VideoIndex.open(list_faces(root, "train")).crop(1)) == 2
 
 
-def test_what_cannot_be_had_from_videos_is_said(world):
+def test_settings_that_need_prepared_crops_are_refused(world):
     source = Source(world, "tiny", 0)
     wanted: dict[str, Any] = {"policy": "clean", "crop_size": 32, "decoder": "decord", "crops": "video"}
     with pytest.raises(ValueError, match="cuts faces out of videos/, not out of faces -> give --crops shards"):

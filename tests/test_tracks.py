@@ -99,13 +99,13 @@ def test_pieces_are_contiguous_linear_and_hold_every_record(records, max_gap, da
     assert set(records) <= set(numbers.tolist()) and (np.diff(numbers) > 0).all()
     for numbers, boxes in pieces:
         assert (np.diff(numbers) == 1).all()
-        kept = [n for n in numbers.tolist() if n in corner_of]
-        assert {numbers[0], numbers[-1]} <= set(kept)
-        for before, after in zip(kept[:-1], kept[1:], strict=True):
+        numbered = [n for n in numbers.tolist() if n in corner_of]
+        assert {numbers[0], numbers[-1]} <= set(numbered)
+        for before, after in zip(numbered[:-1], numbered[1:], strict=True):
             for frame in range(before, after + 1):
                 part = (frame - before) / (after - before)
-                wanted = (1 - part) * corner_of[before] + part * corner_of[after]
-                np.testing.assert_allclose(boxes[frame - numbers[0]], wanted, atol=1e-9)
+                expected = (1 - part) * corner_of[before] + part * corner_of[after]
+                np.testing.assert_allclose(boxes[frame - numbers[0]], expected, atol=1e-9)
             assert max_gap is None or after - before - 1 <= max_gap
     for (left, _), (right, _) in zip(pieces[:-1], pieces[1:], strict=True):
         assert max_gap is not None and right[0] - left[-1] - 1 > max_gap

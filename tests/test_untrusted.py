@@ -16,10 +16,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from making import small_index, write_tracks, write_video
 from rig import save_once
-from test_prepare import write_video
 from test_report import make_run
-from test_shards_index import made
 from torch import nn
 
 from gazepose import tensor_files
@@ -29,7 +28,7 @@ from gazepose.config import readable_errors
 from gazepose.data.annotations import Counter, read_clips, read_split
 from gazepose.data.box_table import read_table
 from gazepose.data.images import read_image, size_by_header
-from gazepose.data.index import Index
+from gazepose.data.index import SHARDS, Index, digest_of
 from gazepose.data.shards import decode, encode
 from gazepose.data.tracks import POLICIES
 from gazepose.data.video import frames_in_order, look_at, video_facts
@@ -268,7 +267,7 @@ def readers(root: Path) -> list[tuple[Path, Callable[[Path], Any]]]:
     make_run(run, rows=60, steps=8)
     for name in ("split", "boxes"):
         (world / name).mkdir(parents=True)
-    index = made(root / "prepared" / "train")
+    index = small_index(root / "prepared" / "train")
     (root / "runs" / "one").mkdir(parents=True)
     model = nn.Linear(1, 1)
     checkpoint.save_training(root / "resumed", model, torch.optim.SGD(model.parameters()), None,
@@ -279,7 +278,7 @@ def readers(root: Path) -> list[tuple[Path, Callable[[Path], Any]]]:
         checkpoint.resume(resumed, model, torch.optim.SGD(model.parameters()), None, 1)
 
     def starts(_: Path) -> None:
-        log = object.__new__(RunLog)
+        log: Any = object.__new__(RunLog)
         log.folder, log.main, log.bar = run, True, type("Bar", (), {"total": 0, "update": lambda *_: None})()
         log.start(checkpoint.Progress(), 1, {})
 
@@ -293,7 +292,7 @@ def readers(root: Path) -> list[tuple[Path, Callable[[Path], Any]]]:
         (run / "pred" / "val.source.json", lambda _: shown_faces(run / "pred" / "val.npz", np.arange(1))),
         (root / "runs" / "one" / "status.json", lambda _: checkpoint.newest_finished(root / "runs")),
         (index.folder / "index.json", lambda _: Index.open(index.folder)),
-        (index.folder / index.contents["shards"][0]["file"], lambda _: Index.open(index.folder)),
+        (index.folder / SHARDS / index.contents["shards"][0]["file"], lambda _: Index.open(index.folder)),
         (world / "world.json", lambda _: find_source(world)), (world / "split" / "train.list", read_split),
         (world / "av.json", lambda path: read_clips(path, ["c"], POLICIES["clean"])),
         (world / "boxes" / "train.csv", read_table),
@@ -330,7 +329,7 @@ def test_what_is_no_regular_file_is_refused_at_once_by_every_reader(tmp_path, ki
 
 @pytest.mark.xfail(run=False, reason="data/index.py must open columns with io.open_regular")
 def test_a_column_that_is_a_pipe_is_refused_at_once(tmp_path):
-    index = made(tmp_path / "prepared" / "train")
+    index = small_index(tmp_path / "prepared" / "train")
     for entry in index.contents["files"].values():
         path = index.folder / entry["file"]
         content = path.read_bytes()
@@ -414,12 +413,7 @@ def test_a_crop_of_forty_thousand_pixels_is_refused_by_its_header(tmp_path):
     at = jpeg.index(b"\xff\xc0") + 5
     jpeg[at:at + 4] = struct.pack(">HH", 40_000, 40_000)
     (tmp_path / "f.jpg").write_bytes(jpeg)
-    index = made(tmp_path / "prepared" / "train")
-    shard = index.folder / index.contents["shards"][0]["file"]
-    content = bytearray(shard.read_bytes())
-    at = content.index(b"\xff\xc0") + 5
-    content[at:at + 4] = struct.pack(">HH", 40_000, 40_000)
-    shard.write_bytes(content)
+    index = write_tracks(tmp_path / "prepared" / "train", [("a", "t", (1,))], [bytes(jpeg)])
     for read in (lambda: decode(bytes(jpeg)), lambda: read_image(tmp_path / "f.jpg"),
                  lambda: size_by_header(tmp_path / "f.jpg"), lambda: Index.open(index.folder).crop(0)):
         began = time.process_time()
@@ -449,11 +443,12 @@ def test_a_video_that_states_fifty_million_frames_is_refused_before_it_is_opened
 @pytest.mark.parametrize("place, name", [("clips", "../../x"), ("clips", "/etc/x"), ("track_name", "../x"),
                                          ("clips", "=1+1"), ("track_name", "a\x1b[2J"), ("clips", 7)])
 def test_a_name_that_leads_out_of_a_prepared_index_is_refused(tmp_path, place, name):
-    index = made(tmp_path / "prepared" / "train")
+    index = small_index(tmp_path / "prepared" / "train")
     contents = json.loads((index.folder / "index.json").read_text())
     contents[place][0] = name
-    (index.folder / "index.json").write_text(json.dumps(contents))
-    with pytest.raises(ValueError, match=r"index\.json: the name of a clip or track is not as this version writes it"):
+    del contents["sha256"]
+    (index.folder / "index.json").write_text(json.dumps({**contents, "sha256": digest_of(contents)}))
+    with pytest.raises(ValueError, match=r"index\.json: a (clip|track)'s name is not as this version writes it"):
         Index.open(index.folder)
 
 

@@ -15,9 +15,9 @@ def test_patches_become_the_map_that_timm_itself_makes_of_them(backbone, side, c
     pictures = batch(size=side)[0]
     with torch.no_grad():
         maps, vectors = frames(pictures)
-        wanted = frames.backbone.forward_intermediates(pictures, indices=1, norm=True, intermediates_only=True)[0]
+        expected = frames.backbone.forward_intermediates(pictures, indices=1, norm=True, intermediates_only=True)[0]
     assert maps.shape == (8, frames.width, cells, cells) and vectors.shape == (8, 256)
-    torch.testing.assert_close(maps, wanted)
+    torch.testing.assert_close(maps, expected)
 
 
 @pytest.mark.parametrize("model", ["GazePose", "GazeLSTM", "BaselineLSTM", "FaceGaze"])
@@ -37,7 +37,7 @@ def test_a_vit_is_a_backbone_of_every_model_and_all_of_it_is_trained(model):
     ({"image_size": 64, "backbone": "mixer_s32_224"}, r"mixer_s32_224 gives \[1, 4, 512\], not a feature map"),
     ({"image_size": 64, "backbone": "crossvit_tiny_240"}, "crossvit_tiny_240 cannot be made for crops of 64 pixels"),
     ({"image_size": 8}, "image_size: 8 is out of range")])
-def test_what_a_vit_cannot_do_is_said(options, message):
+def test_what_a_vit_cannot_do_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
         build_model(ModelConfig(**{"backbone": "vit_tiny_patch16_224", **options}))
 

@@ -32,6 +32,13 @@ def python(*command: str, cwd: Path, world: int = 1, timeout: float = 240) -> tu
         return max(codes, key=abs), "".join(log.read_text() for log in logs)
 
 
+def ran(*command: str, cwd: Path, world: int = 1, fails: bool = False) -> str:
+    """Everything that a command wrote, which must end well, or with an error."""
+    code, output = python(*command, cwd=cwd, world=world)
+    assert (code != 0) == fails, output
+    return output
+
+
 def start(*command: str, cwd: Path, logs: Sequence[Path], launcher: bool = False) -> list[int]:
     """Start a process for each log, as a launcher would; their pids. With `launcher` first that of their parent."""
     with socket.socket() as free:

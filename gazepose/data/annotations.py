@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from gazepose.data.box_table import find_table, read_boxes
+from gazepose.data.box_table import TABLES, find_table, read_boxes
 from gazepose.data.tracks import MAX_FRAME, POLICIES, Clip, Policy, RawTrack, Segment, face_tracks
 from gazepose.io import is_id, read_object
 
@@ -86,6 +86,19 @@ def official_json(root: Path, split: str) -> Path:
     """
     paths = [root / "json" / f"av_{split}.json", root / "json" / "av.json"]
     return next((path for path in paths if path.is_file()), paths[0])
+
+
+def annotation_files(root: Path, split: str) -> list[Path]:
+    """The files that `annotated_clips` reads, and those that it would read first if they came."""
+    files = [root / "boxes" / f"{split}{suffix}" for suffix in TABLES]
+    if find_table(root, split):
+        return files
+    files += [root / "split" / f"{split}.list", *(root / "json" / f"{name}.json" for name in (f"av_{split}", "av"))]
+    if (root / "json_original").is_dir() and not official_json(root, split).is_file():
+        for uid in read_split(root / "split" / f"{split}.list"):
+            files += [root / "result_LAM" / f"{uid}.json", root / "json_original" / uid,
+                      *sorted((root / "json_original" / uid).glob("*.json"))]
+    return files
 
 
 def read_split(path: str | Path) -> list[str]:

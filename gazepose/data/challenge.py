@@ -95,6 +95,13 @@ def list_crops(root: Path, video: str, counts: Counter[str]) -> list[list[CropFi
     return sorted(tracks, key=lambda track: track[0].track)
 
 
+def faces_on_disk(root: Path) -> list[tuple[str, str, str]]:
+    """(video_id, unique_id, track_id) of every crop of a data set's videos_challenge/; raises as `list_crops`."""
+    folder = root / "videos_challenge"
+    return [(video, crop.unique_id, crop.track) for video in list_videos(folder)
+            for track in list_crops(folder, video, Counter()) for crop in track]
+
+
 def load_test_labels(root: Path, index: Index) -> np.ndarray:
     """Labels of a test index, int8 [rows]; -1 where DATA/truth/test_labels.csv has none or does not exist.
 

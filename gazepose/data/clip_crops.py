@@ -1,136 +1,44 @@
 """Cut one clip: its video is read once, in order, and becomes a file of crops and a table of their rows.
 
-Both survive an interruption: they are made again only when something that they depend on has changed. Who cuts which
-clip, and how the clips become one data set, is data/prepare.py. Cutting while training is data/streaming.py.
+The files are data/clip_files.py. Who cuts which clip, and how the clips become one data set, is data/prepare.py.
+Cutting while training is data/streaming.py.
 """
 
-import hashlib
-import json
 import multiprocessing
 import signal
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import cv2
 import numpy as np
 
 from gazepose.data.challenge import list_crops
+from gazepose.data.clip_files import ClipCrops, CutRows
 from gazepose.data.crops import cut_face, grown, jpeg_and_quality, outside, whole_corners
 from gazepose.data.images import FOLDER, face_path, pictures_in_order, read_image
-from gazepose.data.tracks import FaceTrack, Policy
 from gazepose.data.video import VideoFacts, frames_in_order, look_at, video_facts
-from gazepose.io import leftovers, plain_folder, read_arrays, write_arrays, writing, writing_bytes
+from gazepose.io import plain_folder, sha256_of, stamp, writing_by_checksum
 from gazepose.processes import hear_stop_signals
 
-VERSION = 4                  # a change here cuts all clips again
 STALL_S = 300                # a worker process that gets no picture for so long ends
 MAX_SHORT = 30               # frames by which faces may be annotated past the end of a whole video
 BY_PYAV = "clip decoded by pyav: decord could not"
-CropsFrom = Literal["videos", "images", "faces"]
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class ClipRows:
-    """The rows of a clip, in the order of its tracks, and what happened to it."""
-
-    columns: dict[str, np.ndarray]
-    """of index.COLUMNS, each [n, ...]"""
-    tracks: list[str]
-    """names of all tracks, also of those without a row"""
-    sizes: np.ndarray
-    """int64 [tracks]: rows of each track"""
-    counts: Counter[str]
-    """rule -> how many records it touched"""
-    notes: dict[str, str]
-    """decoder: why decord could not read the video; short: the video ends before its faces do"""
-
-
-@dataclass
-class ClipCrops:
-    """One clip (or challenge video) to cut: its source, the settings, and where its crops and rows go."""
-
-    uid: str
-    source: Path
-    """the video, or the clip's folder of images"""
-    path: Path
-    """of the clip's files, without suffix"""
-    faces: int
-    """in the annotation; fewer get a row when the video is shorter"""
-    policy: Policy
-    crop_size: int
-    decoder: str
-    crops_from: CropsFrom | Literal["challenge", "streamed"] = "videos"
-    """streamed: rows only, whose crops are cut while they are used"""
-    tracks: list[FaceTrack] = field(default_factory=list)
-    counts: Counter[str] = field(default_factory=Counter)
-    notes: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def bad(self) -> Path:
-        """Holds the reason why the clip cannot be used."""
-        return self.path.with_name(f"{self.path.name}.bad")
-
-    @property
-    def shard(self) -> Path:
-        """The crops' JPEG bytes, one after another."""
-        return self.path.with_name(f"{self.path.name}.bin")
-
-    @property
-    def table(self) -> Path:
-        """The rows; written last, so a clip with a table is whole."""
-        return self.path.with_name(f"{self.path.name}.npz")
-
-    def key(self) -> str:
-        """Hash of everything that the crops and rows depend on."""
-        digest = hashlib.sha256(repr((VERSION, self.crop_size, self.policy)).encode())
-        for track in self.tracks:
-            digest.update(track.track.encode())
-            for column in (track.frames, track.boxes, track.labels):
-                digest.update(np.ascontiguousarray(column).tobytes())
-        if self.source.is_file():
-            facts = self.source.stat()
-            digest.update(f"{facts.st_size} {facts.st_mtime_ns}".encode())
-        elif self.source.is_dir():                                     # a folder's time changes with the files in it
-            for folder in [self.source, *sorted(entry for entry in self.source.iterdir() if entry.is_dir())]:
-                digest.update(f"{folder.name} {folder.stat().st_mtime_ns}".encode())
-        return digest.hexdigest()
-
-    def is_finished(self) -> bool:
-        """Whether an earlier run has cut the clip, from the same source with the same settings."""
-        try:
-            return self.shard.is_file() and str(read_arrays(self.table, ["key"])["key"]) == self.key()
-        except (OSError, ValueError, KeyError):
-            return False
-
-    def rows(self, columns: bool = True) -> ClipRows:
-        """The table of a finished clip; without `columns`, only how many rows there are and what happened."""
-        arrays = read_arrays(self.table, None if columns else ("tracks", "sizes", "counts", "notes"))
-        arrays.pop("key", None)
-        tracks, sizes, counts, notes = (arrays.pop(name) for name in ("tracks", "sizes", "counts", "notes"))
-        return ClipRows(arrays, tracks.tolist(), sizes, Counter(json.loads(str(counts))), json.loads(str(notes)))
-
-    def unfinished(self) -> list[Path]:
-        """Temporary files of a process that died while it cut the clip."""
-        return leftovers(self.path.parent, self.shard.name)
-
-    def mark_bad(self, reason: str) -> None:
-        """Note why the clip cannot be used."""
-        with writing(self.bad) as file:
-            file.write(reason)
-
-
 class CropWriter:
-    """Appends crops to a file and notes for each row where its crop lies, how sharp it is, and whether it is black."""
+    """Appends crops to a file. Notes for each row where its crop lies, its checksum, its quality and if it is black."""
 
     def __init__(self, file: BinaryIO, rows: int, crop_size: int) -> None:
         self.file, self.crop_size = file, crop_size
         self.columns = {"offset": np.zeros(rows, np.int64), "length": np.zeros(rows, np.int64),
-                        "quality": np.zeros(rows), "black": np.zeros(rows, bool)}
+                        "checksum": np.zeros(rows, np.uint32), "quality": np.zeros(rows),
+                        "black": np.zeros(rows, bool)}
         """length 0: the row has no crop"""
 
     def add(self, row: int, face: np.ndarray | None, jpeg: bytes | None = None) -> None:
@@ -141,6 +49,7 @@ class CropWriter:
         self.columns["black"][row] = not face.any()
         self.columns["offset"][row] = self.file.tell()
         self.columns["length"][row] = self.file.write(jpeg)
+        self.columns["checksum"][row] = zlib.crc32(jpeg)
 
 
 def start_worker() -> None:
@@ -164,12 +73,12 @@ def cut_clip(clip: ClipCrops) -> None:
         clip.crops_from, _picture_rows)
 
     def write(decoder: str) -> None:
-        with writing_bytes(clip.shard) as file:
-            rows = cut(replace(clip, decoder=decoder, counts=Counter(clip.counts), notes=notes), file)
+        seen = stamp(clip.source)                                      # first: a change from now on is noticed later
+        with writing_by_checksum(clip.path.parent, clip.shard_name) as (file, shard):
+            rows = cut(replace(clip, decoder=decoder, counts=Counter(), notes=notes), file)
         rows.counts[BY_PYAV] += "decoder" in notes
-        write_arrays(clip.table, {**rows.columns, "tracks": np.array(rows.tracks, str), "sizes": rows.sizes,
-                                  "counts": np.array(json.dumps(+rows.counts)), "notes": np.array(json.dumps(notes)),
-                                  "key": np.array(clip.key())})
+        digest = sha256_of(clip.source) if clip.source.is_file() and clip.crops_from != "streamed" else None
+        clip.write_table(rows, notes, shard, [seen, digest])
 
     try:
         alive()
@@ -221,7 +130,7 @@ def faces_in_order(source: Path, numbers: np.ndarray, boxes: np.ndarray, decoder
             yield row, cut_face(picture, boxes[row]), (picture.shape[1], picture.shape[0])
 
 
-def _picture_rows(clip: ClipCrops, file: BinaryIO) -> ClipRows:
+def _picture_rows(clip: ClipCrops, file: BinaryIO) -> CutRows:
     """Cut faces out of a video or out of extracted pictures."""
     columns, size = _faces(clip)
     crops, boxes = CropWriter(file, len(size), clip.crop_size), grown(columns["box"], clip.policy.box_scale)
@@ -233,7 +142,7 @@ def _picture_rows(clip: ClipCrops, file: BinaryIO) -> ClipRows:
     return _rows_with_picture(clip, {**columns, **crops.columns}, size)
 
 
-def _listed_rows(clip: ClipCrops, file: BinaryIO) -> ClipRows:
+def _listed_rows(clip: ClipCrops, file: BinaryIO) -> CutRows:
     """The rows that `_picture_rows` would give, by the video's headers, with the corners of each crop in place of its
     bytes."""
     columns, size = _faces(clip)
@@ -244,7 +153,7 @@ def _listed_rows(clip: ClipCrops, file: BinaryIO) -> ClipRows:
     boxes = grown(columns["box"], clip.policy.box_scale)
     columns["corners"] = np.nan_to_num(whole_corners(boxes, *size.T)).astype(np.int64)
     columns["black"] = outside(boxes, *size.T)
-    columns["offset"] = columns["length"] = np.zeros(len(size), np.int64)
+    columns["offset"] = columns["length"] = columns["checksum"] = np.zeros(len(size), np.int64)
     return _rows_with_picture(clip, columns, size)
 
 
@@ -264,7 +173,7 @@ def _facts_of_headers(video: Path, wanted: Sequence[int], decoder: str) -> Video
     return facts
 
 
-def _face_rows(clip: ClipCrops, file: BinaryIO) -> ClipRows:
+def _face_rows(clip: ClipCrops, file: BinaryIO) -> CutRows:
     """Take ready-made faces; one without an image has no row, but keeps its position in the track."""
     columns, size = _faces(clip)
     crops, names = CropWriter(file, len(size), clip.crop_size), [track.track for track in clip.tracks]
@@ -284,7 +193,7 @@ def _face_rows(clip: ClipCrops, file: BinaryIO) -> ClipRows:
     return _rows(clip, {**columns, **crops.columns}, has_crop)
 
 
-def _challenge_rows(clip: ClipCrops, file: BinaryIO) -> ClipRows:
+def _challenge_rows(clip: ClipCrops, file: BinaryIO) -> CutRows:
     """Take the crops of one video of the test set; boxes and labels are unknown."""
     tracks = list_crops(clip.source.parent, clip.uid, clip.counts)
     faces = [face for track in tracks for face in track]
@@ -294,10 +203,9 @@ def _challenge_rows(clip: ClipCrops, file: BinaryIO) -> ClipRows:
         jpeg, picture = read_image(face.path)
         crops.add(row, picture, jpeg)
     columns = {"frame": np.array([face.frame for face in faces], np.int64), "box": np.full((len(faces), 4), np.nan),
-               "label": np.full(len(faces), -1, np.int8), **crops.columns,
-               "unique_id": np.array([face.unique_id for face in faces], np.bytes_)}
-    return ClipRows(columns, [track[0].track for track in tracks], np.array([len(track) for track in tracks], np.int64),
-                    clip.counts, clip.notes)
+               **crops.columns, "unique_id": np.array([face.unique_id for face in faces], np.bytes_)}
+    return CutRows(columns, [track[0].track for track in tracks], np.array([len(track) for track in tracks], np.int64),
+                   clip.counts)
 
 
 def _faces(clip: ClipCrops) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -306,14 +214,14 @@ def _faces(clip: ClipCrops) -> tuple[dict[str, np.ndarray], np.ndarray]:
     tracks, lengths = clip.tracks, np.array([len(track.frames) for track in clip.tracks], np.int64)
     columns = {"frame": np.concatenate([np.zeros(0, np.int64), *(track.frames for track in tracks)]),
                "box": np.concatenate([np.zeros((0, 4)), *(track.boxes for track in tracks)]),
-               "label": np.concatenate([np.zeros(0, np.int8), *(track.labels for track in tracks)]),
+               "face": np.arange(int(lengths.sum())),
                "position": np.concatenate([np.zeros(0, np.int64), *map(np.arange, lengths)]),
                "track": np.repeat(np.arange(len(tracks)), lengths)}
     columns["number"] = columns["frame"] - clip.policy.first_number    # below 0: frame 0, where frames count from 1
     return columns, np.full((len(columns["frame"]), 2), np.nan)
 
 
-def _rows_with_picture(clip: ClipCrops, columns: dict[str, np.ndarray], size: np.ndarray) -> ClipRows:
+def _rows_with_picture(clip: ClipCrops, columns: dict[str, np.ndarray], size: np.ndarray) -> CutRows:
     """The faces that have a picture, and lie in it if the policy wants that; the others are counted by reason.
 
     Args:
@@ -340,7 +248,7 @@ def _rows_with_picture(clip: ClipCrops, columns: dict[str, np.ndarray], size: np
     return _rows(clip, columns, keep)
 
 
-def _rows(clip: ClipCrops, columns: dict[str, np.ndarray], keep: np.ndarray) -> ClipRows:
+def _rows(clip: ClipCrops, columns: dict[str, np.ndarray], keep: np.ndarray) -> CutRows:
     sizes = np.bincount(columns["track"][keep], minlength=len(clip.tracks))
     chosen = {name: column[keep] for name, column in columns.items() if name not in ("track", "number")}
-    return ClipRows(chosen, [track.track for track in clip.tracks], sizes, clip.counts, clip.notes)
+    return CutRows(chosen, [track.track for track in clip.tracks], sizes, clip.counts)

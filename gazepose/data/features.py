@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from gazepose.columns import map_array, write_column
 from gazepose.data.chunks import DIGITS, Chunks
-from gazepose.io import map_array, read_object, sha256_of, sync_folder, write_column, write_json
+from gazepose.io import read_object, sha256_of, sync_folder, write_json
 
 FORMAT = 1
 CONTENTS = "features.json"
@@ -114,7 +115,7 @@ def finish(folder: Path, chunks: Chunks, rows: np.ndarray, made_from: Mapping[st
         RuntimeError: a chunk is missing.
     """
     files = chunks.whole_files()
-    files.insert(0, write_column(chunks.folder, "rows", np.int64, rows.shape, [rows], DIGITS)[0])
+    files.insert(0, chunks.folder / write_column(chunks.folder, "rows", np.int64, rows.shape, [rows], DIGITS)["file"])
     write_json(chunks.folder / CONTENTS, {"format": FORMAT, "made_from": dict(made_from), "rows": len(rows),
                                           "shape": list(chunks.shape), "files": [path.name for path in files]})
     for other in {*chunks.folder.iterdir()} - {*files, chunks.folder / CONTENTS}:   # of runs that were killed

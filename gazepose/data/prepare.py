@@ -3,14 +3,13 @@
 Faces come out of videos/, or out of what was cut from these: video_imgs/ (whole pictures), face_imgs/ (faces),
 videos_challenge/ (the test set). Annotations are json/, json_original/ with result_LAM/, or a table in boxes/.
 
-Ranks and processes share the clips (data/clip_crops.py), which survive an interruption. Then rank 0 merges them into
-one data set (data/merge.py). report.json beside its index says what was left out.
+Ranks and processes share the clips (data/clip_files.py), which survive an interruption. Then rank 0 merges them into
+one index (data/merge.py), which knows its sources: when one of them has changed, the next call makes again what depends
+on it. report.json beside the index says what was left out.
 """
 
 import os
-import shutil
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -18,26 +17,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import numpy as np
-
-from gazepose.data.annotations import annotated_clips, policy_named
-from gazepose.data.box_table import find_table
+from gazepose.data.annotations import annotated_clips, annotation_files, policy_named
 from gazepose.data.challenge import list_videos
-from gazepose.data.clip_crops import STALL_S, ClipCrops, ClipRows, CropsFrom, cut_clip, start_worker
-from gazepose.data.index import Index
-from gazepose.data.merge import merge
+from gazepose.data.clip_crops import STALL_S, cut_clip, start_worker
+from gazepose.data.clip_files import ClipCrops, CropsFrom, bad_clips
+from gazepose.data.index import SHARDS, Index, read_contents, verify_columns
+from gazepose.data.index_writer import LOCK
+from gazepose.data.merge import Sources, merge, name_in, source_of
+from gazepose.data.outcome import REPORT, Outcome, some, summary
 from gazepose.data.tracks import Policy
 from gazepose.data.video import find_video
-from gazepose.io import sha256_of, write_json, writing_folder
+from gazepose.io import sha256_of, stamp
 from gazepose.processes import WORKERS, Processes
 from gazepose.progress import Progress
 
 SPLITS = ("train", "val", "test")
 Disk = Literal["shared", "local"]
 FOLDERS = {"videos": "videos", "images": "video_imgs", "faces": "face_imgs", "challenge": "videos_challenge"}
-REPORT = "report.json"       # for people; nothing reads it back
-EXAMPLES = 3                 # clips that the report names per rule, those with most of it
-LEFT_OUT = ("record dropped", "row left out", "segment dropped", "track dropped", "file left out")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,12 +74,13 @@ class PrepareConfig:
 
 def prepare(data: str | Path, split: str, config: PrepareConfig, processes: Processes = Processes(),  # noqa: B008
             jobs: int | None = None) -> Path:
-    """Make DATA/prepared/<policy>-<crop_size>/<split>, or return at once when it exists.
+    """Make DATA/prepared/<policy>-<crop_size>/<split>, or return at once when nothing has changed since it was made.
 
     The folder's name holds the rules that differ from the policy (clean+max_gap=30-224). It ends in -images or -faces
     when the crops are not from videos, and in -streamed with `config.crops` video: then train and val get an index
-    without shards, for data/streaming.py. Clips that a reader of such an index has found damaged are left out of it,
-    and it is made again.
+    without crops, for data/streaming.py. Clips that a reader of such an index has found damaged are left out of it.
+
+    One run at a time prepares a folder; others wait, and use what it made.
 
     Args:
         data: root of a data set in the Ego4D layout.
@@ -94,53 +91,64 @@ def prepare(data: str | Path, split: str, config: PrepareConfig, processes: Proc
     Raises:
         FileNotFoundError: split list, annotation or crop folders missing. ValueError: unknown split, too many bad
             clips, or a split without a single row; also a prepared folder made with other settings. RuntimeError: a
-            worker died. report.json beside the index says what was left out; where preparation stops, it lies beside
-            the finished clips.
+            worker died. report.json beside the index says what was left out; finished clips are kept.
     """
-    root, rank = Path(data).resolve(), processes.rank
+    root = Path(data).resolve()
     if split not in SPLITS:
         raise ValueError(f"split {split!r} is unknown -> use {', '.join(SPLITS)}")
     source = _source(root, split, config)
     folder = _folder(root, split, config, source)
-    facts = _made_from(root, split, config, source)
-    damaged: dict[str, str] = {}
+    facts = _made_from(split, config, source)
+    if all(processes.gather(_is_fresh(folder, root, facts))):
+        return folder
+    try:
+        (folder / SHARDS).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"{folder}: cannot be made ({error.strerror}) -> make a folder on a disk that you can write to, "
+                      f"put links into it (ln -s {root}/* FOLDER), and give it as --data") from error
+    with processes.in_turn(folder / LOCK):
+        if not _is_fresh(folder, root, facts):                         # another run may have made it meanwhile
+            _prepare(root, split, config, source, folder, facts, processes, jobs)
+    return folder
+
+
+def _prepare(root: Path, split: str, config: PrepareConfig, source: str, folder: Path, facts: dict[str, Any],
+             processes: Processes, jobs: int | None) -> None:
+    """As `prepare`, by the run that holds the lock."""
+    began, before = time.monotonic(), None
     if (folder / "index.json").is_file():
-        index = Index.open(folder)
-        _refuse_other_settings(index, {"split": split, **facts})
-        found_damaged = damaged_clips(folder)
-        if not found_damaged:
-            return folder
-        damaged = {**index.facts["damaged"], **found_damaged}
-    began, workplace = time.monotonic(), folder.with_name(f"{split}.clips")
-    clips = _list_clips(root, split, workplace, config, source)
-    workplace.mkdir(parents=True, exist_ok=True)
-    usable = [clip for clip in clips if clip.uid not in damaged]
-    ours = sorted(usable, key=lambda clip: (-clip.faces, clip.uid))[rank::processes.world_size]
+        contents = read_contents(folder)
+        verify_columns(folder, contents)
+        before = Index(folder, contents)
+        processes.notify(f"{folder}: changed since it was made: {some(changed_sources(folder, root))} -> what depends "
+                         "on it is made again")
+    pictures, files = _pictures(root, source), annotation_files(root, split) if split != "test" else []
+    sources = {name_in(root, path): source_of(path) for path in (*files, pictures)}      # before they are read
+    clips = _list_clips(root, split, folder / SHARDS, config, source)
+    ours = sorted(clips, key=lambda clip: (-clip.faces, clip.uid))[processes.rank::processes.world_size]
+    ours = [clip for clip in ours if not (clip.is_finished() or source == "streamed" and clip.known_bad())]
     for clip in ours:
         clip.bad.unlink(missing_ok=True)                               # the video may have come since
-    _cut([clip for clip in ours if not clip.is_finished()], split, jobs, processes)
+    _cut(ours, split, jobs, processes)
     processes.barrier()
-    outcome = Outcome(clips, {**damaged, **damaged_clips(workplace)}, {"split": split, **facts},
-                      config.max_bad_fraction)
+    outcome = Outcome(clips, bad_clips(folder / SHARDS), facts, config.max_bad_fraction)
     try:
-        outcome.check(folder, f"all are in {workplace / REPORT}; finished clips are kept")
+        outcome.check(folder, f"all are in {folder / REPORT}; finished clips are kept")
     except ValueError:                                                 # alike on every rank
-        if rank == 0:
-            outcome.write(workplace, "stopped: too many clips, or all, cannot be used")
+        if processes.rank == 0:
+            outcome.write(folder, "stopped: too many clips, or all, cannot be used")
         raise
     processes.barrier()                                                # every rank has read the tables
-    if rank == 0:
-        facts = {**outcome.facts, "bad_clips": outcome.bad, "counts": dict(sorted((+outcome.counts).items()))}
-        if source == "streamed":
-            facts |= {"damaged": damaged, "listed": len(clips), "max_bad_fraction": config.max_bad_fraction}
-        with writing_folder(folder, replace=bool(damaged)) as part:
-            part.rmdir()                                               # write_index makes it
-            merge(part, root, outcome.used, facts, workplace)
-            outcome.write(part, "listed" if source == "streamed" else "prepared")
-        shutil.rmtree(workplace)
-        processes.notify(_summary(Index.open(folder), time.monotonic() - began))
+    if processes.rank == 0:
+        sources |= {name_in(root, clip.source): [stamp(clip.source), None] for clip in clips if clip.uid in outcome.bad}
+        facts = {**facts, "bad_clips": outcome.bad, "counts": dict(sorted((+outcome.counts).items())),
+                 "listed": len(clips), "max_bad_fraction": config.max_bad_fraction}
+        index, lines = merge(folder, root, outcome.used, sources, facts, before)
+        outcome.write(folder, "listed" if source == "streamed" else "prepared")
+        processes.notify(summary(index, before, time.monotonic() - began))
+        for line in lines:
+            processes.notify(line)
     processes.barrier()
-    return folder
 
 
 # ---- what is prepared, from what
@@ -173,29 +181,61 @@ def _folder(root: Path, split: str, config: PrepareConfig, source: str) -> Path:
     return root / "prepared" / f"{config.rules.name}-{config.crop_size}{suffix}" / split
 
 
-def _made_from(root: Path, split: str, config: PrepareConfig, source: str) -> dict[str, Any]:
-    """Settings and sources of an index, for its facts."""
+def _pictures(root: Path, source: str) -> Path:
+    return root / FOLDERS.get(source, "videos")
+
+
+def _made_from(split: str, config: PrepareConfig, source: str) -> dict[str, Any]:
+    """Settings of an index, for its facts."""
     policy, source = config.rules, "videos" if source == "streamed" else source
-    facts = {"policy": policy.name, "rules": {key: value for key, value in vars(policy).items() if key != "name"},
-             "crop_size": config.crop_size, "crops_from": source,
-             "decoder": config.decoder if source == "videos" else None}
-    if split != "test" and (table := find_table(root, split)):
-        facts["table"] = sha256_of(table)
-    return facts
+    return {"split": split, "policy": policy.name,
+            "rules": {key: value for key, value in vars(policy).items() if key != "name"},
+            "crop_size": config.crop_size, "crops_from": source,
+            "decoder": config.decoder if source == "videos" else None}
 
 
-def _refuse_other_settings(index: Index, facts: Mapping[str, Any]) -> None:
-    """Facts that the index does not state are not compared, nor is the decoder."""
-    stated, expected = ({**some, **some.get("rules", {})} for some in (index.facts, facts))
-    for name in [name for name in expected if name in stated and name not in ("rules", "decoder")]:
-        if stated[name] != expected[name]:
-            raise ValueError(f"{index.folder}: was made with {name} {stated[name]}, wanted {expected[name]} -> delete "
-                             "the folder; it is made again")
+def _is_fresh(folder: Path, root: Path, facts: Mapping[str, Any]) -> bool:
+    """Whether a folder is prepared, with these settings, from the sources that are there now.
+
+    Raises:
+        ValueError: with other settings, beside the decoder.
+    """
+    if not (folder / "index.json").is_file():
+        return False
+    stated = read_contents(folder)["facts"]
+    for name, value in facts.items():
+        if name != "decoder" and stated.get(name) != value:
+            raise ValueError(f"{folder}: was made with {name} {stated.get(name)}, wanted {value} -> delete the folder; "
+                             "it is made again")
+    return not changed_sources(folder, root)
+
+
+def changed_sources(folder: Path, root: Path, full: bool = False) -> list[str]:
+    """Files of a data set that are not as they were when the index in `folder` was made of them.
+
+    Files that are gone do not count: many delete their videos once these are prepared.
+
+    Args:
+        full: compare their bytes where these are known, instead of their sizes and times.
+    """
+    contents = read_contents(folder)
+    sources: Sources = contents["facts"].get("sources", {})
+    changed = []
+    for name, (seen, digest) in sources.items():
+        if full and digest is not None and (root / name).is_file():
+            differs = sha256_of(root / name) != digest
+        else:
+            differs = stamp(root / name) not in (seen, None)
+        changed += [name] * differs
+    damaged = {path.name.removesuffix(".bad") for path in (folder / SHARDS).glob("*.bad")}
+    changed += sorted(f"{uid}, which is damaged" for uid in damaged & {*contents["clips"]})
+    shards = [(folder / SHARDS / shard["file"], shard["bytes"]) for shard in contents["shards"]]
+    return changed + [str(path) for path, size in shards if not (path.is_file() and path.stat().st_size >= size)]
 
 
 def _list_clips(root: Path, split: str, workplace: Path, config: PrepareConfig, source: Any) -> list[ClipCrops]:
     """Every clip of the split, in the split list's order."""
-    folder, settings = root / FOLDERS.get(source, "videos"), (config.rules, config.crop_size, config.decoder, source)
+    folder, settings = _pictures(root, source), (config.rules, config.crop_size, config.decoder, source)
     if source == "challenge":
         return [ClipCrops(video, folder / video, workplace / video, sum(1 for _ in (folder / video).glob("*/*")),
                           *settings) for video in list_videos(folder)]
@@ -272,89 +312,3 @@ def _alone(clip: ClipCrops) -> None:
 
 def _pool(jobs: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(jobs, WORKERS, start_worker)
-
-
-# ---- what became of the clips
-
-def damaged_clips(folder: Path) -> dict[str, str]:
-    """Clip -> reason why it cannot be used, from the .bad files of a folder."""
-    return {path.name.removesuffix(".bad"): path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.bad"))}
-
-
-class Outcome:
-    """What became of the clips of a split; the same on every rank.
-
-    Args:
-        bad: clip -> why it cannot be used. facts: the split, and settings and sources of the index.
-
-    Raises:
-        RuntimeError: a clip was neither cut nor refused, so the processes do not see one disk.
-    """
-
-    def __init__(self, clips: list[ClipCrops], bad: Mapping[str, str], facts: Mapping[str, Any],
-                 max_bad_fraction: float) -> None:
-        self.clips, self.facts, self.max_bad_fraction = clips, facts, max_bad_fraction
-        self.bad = {clip.uid: bad[clip.uid] for clip in clips if clip.uid in bad}
-        self.used = [clip for clip in clips if clip.uid not in bad]
-        if missing := [clip.uid for clip in self.used if not clip.table.is_file()]:
-            raise RuntimeError(f"{clips[0].path.parent}: {len(missing)} clips were not cut, {missing[0]} first -> the "
-                               "processes do not see one disk: give --data_disk local where each machine has its own; "
-                               "finished clips are kept")
-        self.rows: dict[str, ClipRows] = {clip.uid: clip.rows(columns=False) for clip in self.used}
-        self.counts = sum((rows.counts for rows in self.rows.values()), Counter())
-
-    def noted(self, what: str) -> dict[str, str]:
-        """Clip -> its note of that name."""
-        return {uid: rows.notes[what] for uid, rows in self.rows.items() if what in rows.notes}
-
-    def check(self, folder: Path, details: str) -> None:
-        """Raises ValueError: too many clips are bad or cut short, or no clip has a row."""
-        check_bad_clips(folder, {**self.bad, **self.noted("short")}, len(self.clips), self.max_bad_fraction, details)
-        if not any(rows.sizes.sum() for rows in self.rows.values()):
-            reasons = "; ".join(f"{rule}: {count}" for rule, count in self.counts.most_common(5))
-            raise ValueError(f"{folder}: the split is empty, none of its {len(self.clips)} clips has a usable face "
-                             f"({reasons or 'no record at all'}) -> check that split list and annotations belong "
-                             "together, or try the other policy")
-
-    def write(self, folder: Path, state: str) -> None:
-        """Write FOLDER/report.json."""
-        touched: dict[str, Counter[str]] = {}                          # rule -> clip -> how often
-        for uid, rows in self.rows.items():
-            for rule, count in rows.counts.items():
-                touched.setdefault(rule, Counter())[uid] = count
-        write_json(folder / REPORT, {
-            "state": state, **self.facts,
-            "clips": {"listed": len(self.clips), "used": len(self.used), "bad": len(self.bad),
-                      "max_bad_fraction": self.max_bad_fraction},
-            "rows": {"wanted": sum(clip.faces for clip in self.used),
-                     "made": sum(int(rows.sizes.sum()) for rows in self.rows.values())},
-            "bad_clips": self.bad, "cut_short": self.noted("short"), "decoded_by_pyav": self.noted("decoder"),
-            "counts": {rule: {"count": clips.total(), "clips": dict(clips.most_common(EXAMPLES))}
-                       for rule, clips in sorted(touched.items())}})
-
-
-def check_bad_clips(folder: Path, bad: Mapping[str, str], clips: int, most: float, details: str) -> None:
-    """Raises ValueError with the first reasons: more than the fraction `most` of the clips cannot be used."""
-    if len(bad) > most * clips:
-        reasons = "\n  ".join(list(bad.values())[:5])
-        raise ValueError(f"{folder}: {len(bad)} of {clips} clips cannot be used, more than {most:.1%}:\n  {reasons}\n"
-                         "-> add the missing files, remove the clips from the split list, or continue without them by "
-                         f"a larger --max_bad_fraction; {details}")
-
-
-def skipped(index: Index) -> str:
-    """What was left out of an index in half a line, and where to read more; empty where nothing was."""
-    bad = len(index.facts.get("bad_clips", ()))
-    dropped = sum(count for rule, count in index.facts.get("counts", {}).items() if rule.startswith(LEFT_OUT))
-    parts = [f"{bad} clips"] * bool(bad) + [f"{dropped} records, rows or tracks"] * bool(dropped)
-    return f"left out: {', '.join(parts)}, see {index.folder / REPORT}" if parts else ""
-
-
-def _summary(index: Index, seconds: float) -> str:
-    facts, size = index.facts, int(index.length.sum(dtype=np.int64))
-    where = f"{size / 1e6:.1f} MB" if index.corners is None else "cut while they are used"
-    counts = "; ".join(f"{rule}: {count}" for rule, count in facts["counts"].items())
-    left_out = skipped(index)
-    return (f"prepared {facts['split']} ({facts['policy']}, {facts['crop_size']} px): {len(index)} crops of "
-            f"{len(index.track_name)} tracks in {len(index.clips)} clips, {where}, {seconds:.0f} s"
-            + (f"; {left_out}" if left_out else "") + (f". {counts}" if counts else ""))

@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 
 from gazepose.data.clip_crops import CropWriter, alive, by_either_decoder, faces_in_order
-from gazepose.data.index import Index
-from gazepose.data.prepare import FOLDERS, check_bad_clips, damaged_clips
+from gazepose.data.clip_files import bad_clips, mark_bad
+from gazepose.data.index import SHARDS, Index
+from gazepose.data.outcome import check_bad_clips
+from gazepose.data.prepare import FOLDERS
 from gazepose.data.video import find_video
-from gazepose.io import writing
+from gazepose.io import stamp
 
 
 class VideoIndex(Index):
@@ -41,13 +43,6 @@ class VideoIndex(Index):
         """clips that turned out to be damaged"""
         self._videos = folder.resolve().parents[2] / FOLDERS["videos"]
         self._lock = threading.Lock()                                  # several threads may ask for single crops
-
-    def __reduce__(self) -> tuple[Any, tuple[Path]]:
-        return VideoIndex.open, (self.folder,)
-
-    def clip_of(self, rows: np.ndarray) -> np.ndarray:
-        """Number of the clip each row belongs to."""
-        return self.track_clip[self.track_of(rows)]
 
     def jpeg(self, row: int) -> bytes:
         """The crop's bytes. Where they are not held the whole clip is read, and all but the last clip let go.
@@ -90,9 +85,9 @@ class VideoIndex(Index):
     def _cut(self, clip: int, rows: np.ndarray) -> None:
         uid = self.clips[clip]
         path = find_video(self._videos, uid)
-        if path.is_file() and path.stat().st_size != self.facts["bytes"][uid]:
-            raise ValueError(f"{path}: has {path.stat().st_size} bytes, had {self.facts['bytes'][uid]} when its faces "
-                             f"were listed -> delete {self.folder}; they are listed again")
+        seen = self.facts["sources"][f"{FOLDERS['videos']}/{path.name}"][0]
+        if path.is_file() and stamp(path) != seen:
+            raise ValueError(f"{path}: has changed since its faces were listed -> run again; they are listed again")
         numbers = self.frame[rows].astype(np.int64) - self.facts["rules"]["first_number"]
 
         def cut(decoder: str) -> tuple[dict[str, np.ndarray], bytes]:
@@ -125,10 +120,10 @@ class VideoIndex(Index):
             ValueError: this run needs the clip, or too many clips are damaged.
         """
         self.bad.add(clip)
-        with writing(self.folder / f"{self.clips[clip]}.bad") as file:
-            file.write(str(error))
-        check_bad_clips(self.folder, {**self.facts["bad_clips"], **damaged_clips(self.folder)}, self.facts["listed"],
-                        self.facts["max_bad_fraction"], f"delete {self.folder} after a change of the split list")
+        uid, folder = self.clips[clip], self.folder / SHARDS
+        mark_bad(folder / f"{uid}.bad", find_video(self._videos, uid), str(error))
+        check_bad_clips(self.folder, {**self.facts["bad_clips"], **bad_clips(folder)}, self.facts["listed"],
+                        self.facts["max_bad_fraction"], "the videos that can be read are used")
         if not goes_on:
             raise ValueError(f"{error}\n-> every face must be scored, so run again: from now on clip "
                              f"{self.clips[clip]} is left out, as preparation leaves it out")
@@ -138,4 +133,4 @@ class VideoIndex(Index):
 def open_index(folder: Path) -> Index:
     """An index folder with or without shards."""
     index = Index.open(folder)
-    return index if index.corners is None else VideoIndex.open(folder)
+    return index if index.corners is None else VideoIndex(index.folder, index.contents)

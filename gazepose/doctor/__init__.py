@@ -13,9 +13,9 @@ from typing import Any, get_args
 
 from gazepose.data.annotations import official_json, read_split
 from gazepose.data.box_table import find_table, read_table
-from gazepose.data.clip_crops import CropsFrom
+from gazepose.data.clip_files import CropsFrom
 from gazepose.data.index import Index
-from gazepose.data.prepare import FOLDERS, PrepareConfig, has_pictures
+from gazepose.data.prepare import FOLDERS, PrepareConfig, changed_sources, has_pictures
 from gazepose.data.tracks import RawTrack
 from gazepose.data.video import SUFFIXES
 from gazepose.doctor.annotations import SplitExam, stored_clips
@@ -31,12 +31,13 @@ Names = dict[str, list[str]]         # clips by split
 Lists = dict[str, list[str] | None]  # the same; None: no list
 
 
-def examine(data: str | Path, crops_from: CropsFrom | None = None, notify: Callable[[str], None] | None = None
-            ) -> dict[str, Any]:
+def examine(data: str | Path, crops_from: CropsFrom | None = None, notify: Callable[[str], None] | None = None,
+            verify: bool = False) -> dict[str, Any]:
     """Facts of a data set in the Ego4D layout, or of one's own videos with tables of boxes.
 
     Args:
         crops_from: as preparation takes it; default: the first that is there.
+        verify: read every prepared crop, and every file that faces were prepared from, and compare their checksums.
 
     Returns:
         JSON values: data, crops_from, splits {train, val: clips, policies, difference, gaps, face sizes, ...; test:
@@ -85,10 +86,10 @@ def examine(data: str | Path, crops_from: CropsFrom | None = None, notify: Calla
         findings.add("priors_absent", bool(kinds) and not (root / file).is_file(), split=split, file=file)
     if any(kinds.get("priors") for kinds in tables.values()):
         findings.levels["priors_absent"] = "look"                      # since other splits have them
-    prepared = _prepared(root, findings)
+    prepared = _prepared(root, findings, verify)
     entries = findings.facts()
     return {"format": FORMAT, "data": str(root), "crops_from": source, "splits": splits, "tables": tables,
-            "prepared": prepared, "findings": entries, "remedies": remedies(entries, str(root), bool(prepared)),
+            "prepared": prepared, "findings": entries, "remedies": remedies(entries, str(root)),
             "healthy": not any(entry["level"] == "must" for entry in entries.values())}
 
 
@@ -202,12 +203,16 @@ def _compare_splits(root: Path, source: CropsFrom, lists: Lists, annotated: Name
                          split="test", clip=uid)
 
 
-def _prepared(root: Path, findings: Findings) -> list[dict[str, Any]]:
-    """The folders that preparation left: their size, and those that are not whole."""
+def _prepared(root: Path, findings: Findings, verify: bool) -> list[dict[str, Any]]:
+    """The folders that preparation left: their size, those that are not whole, and files that have changed since."""
     folders = []
     for path in sorted((root / "prepared").glob("*/*/index.json")):
         name = path.parent.relative_to(root).as_posix()
         with findings.catching("file_unusable", "prepared folder", path.parent, file=name):
+            for source in changed_sources(path.parent, root, full=verify):
+                findings.add("prepared_stale", split=path.parent.name, file=source)
             index = Index.open(path.parent)
+            if verify:
+                index.verify()
             folders.append({"folder": name, "rows": len(index), "bad_clips": len(index.facts.get("bad_clips") or ())})
     return folders

@@ -39,7 +39,8 @@ KINDS: dict[str, Kind] = {
         "line) into {data}/split/"),
     "file_unusable": Kind(
         "must", "files that cannot be used",
-        "correct what is named above, or download or make the file again (a prepared folder: delete it)"),
+        "correct what is named above, or download or make the file again (a prepared folder: delete its index.json, or "
+        "the shard that is named, and run `python -m gazepose prepare`)"),
     "split_absent": Kind(
         "note", "splits without data (no table in boxes/, or no test crops in videos_challenge/)",
         "put the table of boxes of the split into {data}/boxes/"),
@@ -100,6 +101,10 @@ KINDS: dict[str, Kind] = {
         "look", "priors of faces that do not exist",
         "they are ignored; if there are many, the table has other names of clips or tracks, or other frame numbers "
         "than {data}/json/"),
+    "prepared_stale": Kind(
+        "look", "files that have changed since faces were prepared from them",
+        "nothing by hand: the next training or inference, or `python -m gazepose prepare`, makes again what depends on "
+        "them"),
     "priors_absent": Kind(
         "note", "splits without priors (only --prior_head and --prior_landmark need them)",
         "make the missing {data}/priors/<split>.npz"),
@@ -184,11 +189,7 @@ def frame_number(frame: float) -> int | None:
     return int(frame) if np.isfinite(frame) else None
 
 
-def remedies(findings: dict[str, dict[str, Any]], data: str, prepared: bool) -> list[dict[str, str]]:
+def remedies(findings: dict[str, dict[str, Any]], data: str) -> list[dict[str, str]]:
     """What to do, in order: first what must be done, then what is worth a look; within each in the order of repair."""
-    steps = [{"level": level, "finding": name, "do": KINDS[name].remedy.format(data=data)}
-             for level in ("must", "look") for name, entry in findings.items() if entry["level"] == level]
-    if steps and prepared:
-        steps.append({"level": "look", "finding": "prepared", "do":
-                      f"after the repair, delete {data}/prepared/, which was made from the old data; it is made again"})
-    return steps
+    return [{"level": level, "finding": name, "do": KINDS[name].remedy.format(data=data)}
+            for level in ("must", "look") for name, entry in findings.items() if entry["level"] == level]

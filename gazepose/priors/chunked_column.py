@@ -13,7 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from gazepose.data.chunks import Chunks
-from gazepose.data.index import COLUMNS, TABLES, Index, add_columns
+from gazepose.data.index import COLUMNS, TABLES, Index
+from gazepose.data.index_writer import add_columns
 from gazepose.data.quality import fit_gaussian
 from gazepose.processes import Processes
 
@@ -53,9 +54,8 @@ def extract(index: Index, column: str, measure: Callable[[np.ndarray], np.ndarra
 
 def put_column(index: Index, column: str, values: np.ndarray, source: str) -> None:
     """Add or replace a column, and record in the index's facts where it came from; of quality also its fit."""
-    newest = Index.open(index.folder).facts                            # another column may have come since
     fit = {"quality_fit": fit_gaussian(values)} if column == "quality" else {}
-    add_columns(index.folder, {column: values}, {"priors": {**newest.get("priors", {}), column: source}, **fit})
+    add_columns(index, {column: values}, fit, source)
 
 
 def batches_of_crops(index: Index, rows: np.ndarray, batch: int) -> Iterator[np.ndarray]:

@@ -1,6 +1,7 @@
 """Stills: single crops for gaze pre-training, of people who are in no clip."""
 
 import shutil
+import zlib
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -10,10 +11,11 @@ import numpy as np
 import simplejpeg
 
 from gazepose.data.crops import published_crop
-from gazepose.data.index import Index, write_index
+from gazepose.data.index import SHARDS, Index
+from gazepose.data.index_writer import write_index
 from gazepose.data.quality import fit_gaussian, laplacian_variance
 from gazepose.data.shards import encode
-from gazepose.io import read_arrays, write_arrays, writing_bytes
+from gazepose.io import read_arrays, write_arrays, writing_by_checksum, writing_bytes
 from gazepose.progress import Progress
 from gazepose.synthetic import camera, scene
 from gazepose.synthetic.plan import estimate_priors, measure_truth
@@ -42,7 +44,7 @@ def render_stills(root: Path, preset: str, seed: int, count: int, crop_size: int
         raise ValueError(f"{count} stills of {crop_size} pixels: too few or too small -> give 1 or more, of 8 or more "
                          "pixels")
     facts = {"preset": preset, "seed": seed, "version": VERSION, "count": count, "crop_size": crop_size}
-    if folder.exists():
+    if (folder / "index.json").is_file():
         index = Index.open(folder)
         got = {k: index.facts.get(k) for k in facts}
         if got != facts:
@@ -58,15 +60,16 @@ def render_stills(root: Path, preset: str, seed: int, count: int, crop_size: int
         run_tasks(_render_batch, [(pieces, chosen, seed, n, min(BATCH, count - n * BATCH), crop_size) for n in todo],
                   jobs, progress)
     tables = [read_arrays(pieces / f"{n:04d}.npz") for n in batches]
-    shard = pieces / "shard.bin"
-    with writing_bytes(shard) as file:
-        sizes = [file.write((pieces / f"{n:04d}.bin").read_bytes()) for n in batches]
+    shards = []
+    for n in batches:
+        with writing_by_checksum(folder / SHARDS, f"stills{n:04d}.bin") as (file, shard):
+            file.write((pieces / f"{n:04d}.bin").read_bytes())
+        shards.append(shard)
     columns = {k: np.concatenate([table[k] for table in tables]) for k in tables[0]}
     write_index(folder, columns=columns, clips=[f"stills{n:04d}" for n in batches],
                 track_name=[f"still{i}" for table in tables for i in range(len(table["frame"]))],
                 track_clip=np.repeat(np.arange(len(tables)), [len(table["frame"]) for table in tables]),
-                track_start=np.arange(count + 1), clip_shard=np.zeros(len(tables), np.int32),
-                clip_base=np.cumsum(sizes) - sizes, shards=[shard],
+                track_start=np.arange(count + 1), shards=shards,
                 facts={**facts, "split": "stills", "policy": "clean", "decoder": "none",
                        "quality_fit": fit_gaussian(columns["quality"])})
     shutil.rmtree(pieces)
@@ -85,10 +88,12 @@ def _render_batch(pieces: Path, preset: WorldPreset, seed: int, number: int, cou
                 continue
             crop, truth = still
             shrinks = min(crop.shape[:2]) > 2 * crop_size
-            offset, length = file.tell(), file.write(encode(cv2.resize(
-                crop, (crop_size, crop_size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)))
+            jpeg = encode(cv2.resize(crop, (crop_size, crop_size),
+                                     interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR))
+            offset, length = file.tell(), file.write(jpeg)
             rows.append({"frame": np.zeros(1, np.int32), "box": truth["crop_box"], "label": truth["label"],
-                         "offset": np.array([offset]), "length": np.array([length]), "gaze": truth["gaze"],
+                         "offset": np.array([offset]), "length": np.array([length]),
+                         "checksum": np.array([zlib.crc32(jpeg)]), "gaze": truth["gaze"],
                          "quality": np.array([laplacian_variance(published_crop(crop))]),
                          **estimate_priors(rng, preset, truth)})
     write_arrays(pieces / f"{number:04d}.npz", {k: np.concatenate([row[k] for row in rows]) for k in rows[0]})

@@ -9,7 +9,6 @@ import math
 import shutil
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,6 @@ from gazepose.data.features import Features, chunks_of, finish
 from gazepose.data.index import Index
 from gazepose.data.loader import make_pools, use_features, windows_of
 from gazepose.data.windows import shown_rows
-from gazepose.io import lock
 from gazepose.models.gazepose import FrameEncoder
 from gazepose.processes import Processes
 from gazepose.training.augment import normalise
@@ -72,7 +70,7 @@ def features_of(encoder: FrameEncoder, index: Index, rows: np.ndarray, crop_size
         return features
     if not make:
         return None
-    with _one_run_at_a_time(folder, processes):
+    with processes.in_turn(folder.with_name(f".{folder.name}.lock")):
         if not folder.exists():                          # another run may have made it while this one waited
             _compute(encoder, index, rows, crop_size, folder, processes, num_workers)
     return Features(folder)
@@ -94,19 +92,6 @@ def fingerprint(encoder: FrameEncoder, index: Index, crop_size: int) -> str:
         digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())
         digest.update(value.flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
-
-
-@contextmanager
-def _one_run_at_a_time(folder: Path, processes: Processes) -> Iterator[None]:
-    """Runs that want the same features take turns. Rank 0 holds the lock for all its processes."""
-    held = lock(folder.with_name(f".{folder.name}.lock"), processes.notify) if processes.rank == 0 else None
-    try:
-        processes.barrier()
-        yield
-        processes.barrier()
-    finally:
-        if held:
-            held.release()
 
 
 def _compute(encoder: FrameEncoder, index: Index, rows: np.ndarray, crop_size: int, folder: Path, processes: Processes,

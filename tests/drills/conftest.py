@@ -19,16 +19,16 @@ FIGURES: list[dict[str, str]] = []
 @pytest.fixture
 def figure(request) -> Callable[[str, object, object], None]:
     """Report a figure of a drill: its name, what was measured, what is wanted."""
-    def report(name: str, value: object, wanted: object = "") -> None:
-        request.node.user_properties.append(("figure", {"figure": name, "value": str(value), "wanted": str(wanted)}))
+    def report(name: str, value: object, expected: object = "") -> None:
+        request.node.user_properties.append(("figure", {"figure": name, "value": str(value), "wanted": str(expected)}))
     return report
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     if report.when == "call" and "drill" in report.keywords:
         drill = {"drill": report.nodeid.split("::")[-1], "outcome": report.outcome, "seconds": f"{report.duration:.0f}"}
-        said = [value for key, value in report.user_properties if key == "figure"]
-        FIGURES.extend({**drill, **row} for row in said or [{"figure": "", "value": "", "wanted": ""}])
+        figures = [value for key, value in report.user_properties if key == "figure"]
+        FIGURES.extend({**drill, **row} for row in figures or [{"figure": "", "value": "", "wanted": ""}])
 
 
 def pytest_terminal_summary(terminalreporter) -> None:

@@ -22,14 +22,13 @@ import pytest
 TESTS = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(TESTS))
 
-from test_faults import VIDEOS, clip_of, document, spoilt  # noqa: E402
-from test_prepare import data_set, number_in, quiet, write_video  # noqa: E402
+from making import VIDEOS, clip_of, data_set, number_in, prepare, prepared_index, write_video  # noqa: E402
+from test_annotations import document  # noqa: E402
+from test_bad_values import spoilt  # noqa: E402
 from torch import nn  # noqa: E402
 
 from gazepose.data import annotations, video  # noqa: E402
-from gazepose.data import prepare as door  # noqa: E402
-from gazepose.data.index import Index  # noqa: E402
-from gazepose.data.prepare import prepare  # noqa: E402
+from gazepose.data import prepare as prepare_module  # noqa: E402
 from gazepose.data.tracks import POLICIES  # noqa: E402
 from gazepose.training import checkpoint  # noqa: E402
 
@@ -68,20 +67,20 @@ def test_fuzzed_videos_end_neither_in_a_crash_nor_in_a_hang(tmp_path, monkeypatc
         (tmp_path / folder).mkdir()
     whole = {name: write_video(tmp_path / name, 20, **options).read_bytes() for name, options in VIDEOS.items()}
     count, outcomes, faults, died = size(5_000), Counter(), Counter(), []
-    alone = door._alone
-    monkeypatch.setattr(door, "_alone", lambda clip: (died.append(clip.uid), alone(clip)))
+    alone = prepare_module._alone
+    monkeypatch.setattr(prepare_module, "_alone", lambda clip: (died.append(clip.uid), alone(clip)))
     for began in range(0, count, 250):
         paths = [fuzzed(whole, tmp_path / "fuzzed", seed) for seed in range(began, min(began + 250, count))]
         clips = [clip_of(path, tmp_path / "clips", list(range(20))) for path in paths]
         try:
-            assert len(list(door._in_processes(clips, 2))) == len(clips)
+            assert len(list(prepare_module._in_processes(clips, 2))) == len(clips)
         except Exception as error:
             faults[f"{type(error).__name__}: {error}"[:200]] += 1
         for clip in clips:
             outcomes["refused" if clip.bad.exists() else "read" if clip.table.exists() else "lost"] += 1
         for path in (tmp_path / "fuzzed", tmp_path / "clips"):
-            for left in path.iterdir():
-                left.unlink()
+            for entry in path.iterdir():
+                entry.unlink()
     met = not faults and not outcomes["lost"]
     assert outcomes["refused"] > count // 10 and outcomes["read"] > count // 50      # the damage was felt
     figure("fuzzed videos refused, read, lost", [outcomes[name] for name in ("refused", "read", "lost")], "0 lost")
@@ -118,8 +117,8 @@ def test_many_clips_opened_leave_neither_memory_nor_descriptors(tmp_path, decode
     assert met or SCALE < 1                                            # a page more or less is much for few clips
 
 
-def watched_long(work: Callable[..., None], *given: Any) -> str:
-    child = multiprocessing.get_context("spawn").Process(target=work, args=given)
+def watched_long(work: Callable[..., None], *arguments: Any) -> str:
+    child = multiprocessing.get_context("spawn").Process(target=work, args=arguments)
     child.start()
     child.join(1800)
     if child.is_alive():
@@ -147,22 +146,22 @@ def test_preparing_on_a_full_disk_says_so_and_goes_on_when_there_is_room(tmp_pat
     clips = {f"c{number}": [("t", list(range(1, 60)))] for number in range(6)}
     root = data_set(tmp_path / "data", clips, frames=60)
     (root / "prepared").symlink_to(small_disk)
-    with pytest.raises(OSError, match="No space left on device") as said:
-        prepare(root, "train", crop_size=224, jobs=1, notify=quiet)
+    with pytest.raises(OSError, match="No space left on device") as full:
+        prepare(root, "train", crop_size=224)
     whole = [path for path in small_disk.rglob("index.json")]
-    kept = len(list(small_disk.rglob("*.npz")))
+    intact = len(list(small_disk.rglob("*.npz")))
     subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
-    index = Index.open(prepare(root, "train", crop_size=224, jobs=1, notify=quiet))
+    index = prepared_index(root, crop_size=224)
     index.verify()
     right = sum(number_in(index.crop(row)) == index.frame[row] for row in range(len(index)))
-    met = not whole and said.value.errno == 28 and right == len(index) == 6 * 59
-    figure("indexes on a full disk; finished clips kept", f"{len(whole)}; {kept}", "0; some")
+    met = not whole and full.value.errno == 28 and right == len(index) == 6 * 59
+    figure("indexes on a full disk; finished clips kept", f"{len(whole)}; {intact}", "0; some")
     figure("right crops once there is room", int(right), 6 * 59)
     assert met
 
 
 def test_saving_on_a_full_disk_says_so_and_keeps_the_old_checkpoint(small_disk, figure):
-    model, kept = nn.Linear(300, 300), 0
+    model, intact = nn.Linear(300, 300), 0
     folder = small_disk / "best"
     checkpoint.save_weights(folder, model, {})
     old = {path.name: path.read_bytes() for path in folder.iterdir()}
@@ -172,11 +171,11 @@ def test_saving_on_a_full_disk_says_so_and_keeps_the_old_checkpoint(small_disk, 
         with pytest.raises(Exception, match="(?i)no space|os error 28"):
             checkpoint.save_weights(folder, big, {})
         checkpoint.verify(folder)
-        kept += {path.name: path.read_bytes() for path in folder.iterdir()} == old
+        intact += {path.name: path.read_bytes() for path in folder.iterdir()} == old
     assert [path.name for path in small_disk.iterdir()] == ["best"]    # nothing half written is left
     checkpoint.load_weights(folder, model)
-    figure("old checkpoint whole after a save on a full disk", f"{kept}/{tries}", f"{tries}/{tries}")
-    assert kept == tries
+    figure("old checkpoint whole after a save on a full disk", f"{intact}/{tries}", f"{tries}/{tries}")
+    assert intact == tries
 
 
 def read_spoilt(count: int, limit: int, out: Path) -> None:

@@ -127,9 +127,9 @@ def test_kill_9_at_any_moment(whole, figure):
         launch = Launch(killed, "--epochs", "2")
         time.sleep(chance.uniform(0, seconds))
         whom = chance.choice(["launcher", "one", "all"])
-        there = {"launcher": [launch.launcher], "one": launch.ranks() or [launch.launcher],
+        targets = {"launcher": [launch.launcher], "one": launch.ranks() or [launch.launcher],
                  "all": launch.pids()}[whom]
-        pids = chance.sample(there, min(1, len(there)) if whom == "one" else len(there))
+        pids = chance.sample(targets, min(1, len(targets)) if whom == "one" else len(targets))
         for pid in pids:
             try:
                 os.kill(pid, signal.SIGKILL)

@@ -80,7 +80,7 @@ class Machines:
         for pid in self.processes(n):
             os.kill(pid, signal.SIGKILL)
 
-    def said(self) -> str:
+    def output(self) -> str:
         return "\n".join(f"--- machine {n}\n{(self.folder / f'log{n}').read_text()[-6000:]}" for n in range(2))
 
     def close(self) -> None:
@@ -101,15 +101,15 @@ def machines(tmp_path, tiny_world) -> Iterator[Machines]:
     shutil.copytree(tiny_world, tmp_path / "world")
     for split in ("train", "val"):
         prepare(tmp_path / "world", split, crop_size=32, jobs=1, notify=lambda line: None)
-    made = Machines(tmp_path)
-    yield made
-    made.close()
+    two = Machines(tmp_path)
+    yield two
+    two.close()
 
 
 def seconds_until(true: Callable[[], bool], limit: float, machines: Machines) -> float:
     began = time.monotonic()
     while not true():
-        assert time.monotonic() - began < limit, f"not within {limit} s\n{machines.said()}"
+        assert time.monotonic() - began < limit, f"not within {limit} s\n{machines.output()}"
         time.sleep(0.05)
     return time.monotonic() - began
 
@@ -123,7 +123,7 @@ def steps(machines: Machines) -> int:
 
 def finished(machines: Machines, started: list[subprocess.Popen]) -> None:
     seconds_until(lambda: all(process.poll() is not None for process in started), 300, machines)
-    assert [process.returncode for process in started] == [0, 0], machines.said()
+    assert [process.returncode for process in started] == [0, 0], machines.output()
     status = json.loads((machines.folder / "run" / "status.json").read_text())
     assert (status["state"], status["world_size"]) == ("finished", 2)
 
@@ -132,7 +132,7 @@ def test_two_machines_train_to_the_end(machines, figure):
     began = time.monotonic()
     finished(machines, machines.train("--epochs", "2"))
     figure("seconds of 2 epochs, with the start", f"{time.monotonic() - began:.0f}")
-    assert "world: 2 processes on cpu" in machines.said()
+    assert "world: 2 processes on cpu" in machines.output()
 
 
 FAULTS = {"machine 1 dies": lambda machines: machines.kill(1), "machine 0 dies": lambda machines: machines.kill(0),
@@ -154,7 +154,7 @@ def test_a_fault_ends_the_job_and_it_resumes(machines, fault, figure):
         figure(f"seconds until the launcher of machine {n} has ended", f"{ended[n]:.1f}", f"<= {ENDS}")
     left = seconds_until(lambda: not any(machines.processes(n) for n in range(2)), 10, machines)
     figure("seconds until the last process has ended after it", f"{left:.1f}", "<= 10")
-    assert all(process.returncode for process in started), machines.said()
+    assert all(process.returncode for process in started), machines.output()
     reached = steps(machines)
     machines.link(1, "up")
     finished(machines, machines.train("--epochs", str(reached // 8 + 2), "--resume"))

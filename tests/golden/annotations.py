@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+from making import write_tracks
 
 from gazepose.compat.folders import read_original
 from gazepose.data.annotations import (
@@ -20,10 +21,9 @@ from gazepose.data.annotations import (
     read_split,
     segments_of,  # read_clips and read_original show its result in labels only
 )
-from gazepose.data.index import Index, write_index
+from gazepose.data.index import Index
 from gazepose.data.tracks import POLICIES, Clip
 from gazepose.data.windows import centre_rows
-from gazepose.io import writing_bytes
 from golden import Result, apart, read, same, some
 
 BOX = 1e-6
@@ -51,8 +51,8 @@ def check(folder: Path) -> Iterator[Result]:
     with TemporaryDirectory() as name:
         index, rows = index_of(original, Path(name)), samples(original)
         for key, stride in some("keyframes", strides).items():
-            found = [rows[row][:3] for row in centre_rows(index, stride).tolist()]
-            yield Result(key, same(found, recorded[key]), 0)
+            ours = [rows[row][:3] for row in centre_rows(index, stride).tolist()]
+            yield Result(key, same(ours, recorded[key]), 0)
         facts = read(place / "split_counts.json")
         lists = {split: counts for split, counts in facts.items() if isinstance(counts, dict)}
         for split, counts in some("split_counts.json", lists).items():
@@ -66,52 +66,43 @@ def samples(clips: list[Clip]) -> list[list[Any]]:
 
 
 def check_samples(source: str, clips: list[Clip], recorded: list) -> Iterator[Result]:
-    found = sorted(samples(clips), key=lambda row: row[:3])
-    wanted = sorted(some("samples", recorded), key=lambda row: row[:3])
-    yield Result(f"{source}: faces and labels", same([row[:3] + row[4:] for row in found],
-                                                     [row[:3] + row[4:] for row in wanted]), 0)
-    yield Result(f"{source}: boxes", apart([row[3] for row in found], [row[3] for row in wanted]), BOX)
+    ours = sorted(samples(clips), key=lambda row: row[:3])
+    theirs = sorted(some("samples", recorded), key=lambda row: row[:3])
+    yield Result(f"{source}: faces and labels", same([row[:3] + row[4:] for row in ours],
+                                                     [row[:3] + row[4:] for row in theirs]), 0)
+    yield Result(f"{source}: boxes", apart([row[3] for row in ours], [row[3] for row in theirs]), BOX)
 
 
 def check_tracks(annotated: list[dict], folder: Path) -> Iterator[Result]:
     """Every track is a file of the original script, and every file a track."""
-    found, wanted = {}, {}
+    ours, theirs = {}, {}
     for clip in some("clips", annotated):
         for track in raw_tracks(clip, BASELINE, Counter()):
             records = zip(track.frames.tolist(), *track.boxes.T.tolist(), track.persons, strict=True)
-            found[f"{clip['clip_uid']}/{track.track}.json"] = [list(record) for record in records]
+            ours[f"{clip['clip_uid']}/{track.track}.json"] = [list(record) for record in records]
     for path in folder.glob("*/*.json"):
-        wanted[f"{path.parent.name}/{path.name}"] = [
+        theirs[f"{path.parent.name}/{path.name}"] = [
             [record[key] for key in ("frameNumber", "x", "y", "width", "height", "Person ID")] for record in read(path)]
-    yield Result("json_original", same(found, some("json_original", wanted)), 0)
+    yield Result("json_original", same(ours, some("json_original", theirs)), 0)
 
 
 def check_results(annotated: list[dict], folder: Path) -> Iterator[Result]:
     """A clip with segments has a result file with those of a known person."""
     looking = {clip["clip_uid"]: clip.get("social_segments_looking") for clip in annotated}
-    found = {f"{uid}.json": segments_of(segments, ("person", "start_frame", "end_frame"), BASELINE, Counter())
+    ours = {f"{uid}.json": segments_of(segments, ("person", "start_frame", "end_frame"), BASELINE, Counter())
              for uid, segments in looking.items() if segments}
-    wanted = {path.name: segments_of(read(path), ("label", "start_frame", "end_frame"), BASELINE, Counter())
+    theirs = {path.name: segments_of(read(path), ("label", "start_frame", "end_frame"), BASELINE, Counter())
               for path in folder.glob("*.json")}
-    yield Result("result_LAM", same(found, some("result_LAM", wanted)), 0)
+    yield Result("result_LAM", same(ours, some("result_LAM", theirs)), 0)
 
 
 def index_of(clips: list[Clip], folder: Path) -> Index:
     """The tracks as an index of crops that are never looked at."""
     tracks = [track for clip in clips for track in clip.tracks]
-    frames = np.concatenate([track.frames for track in tracks])
-    with writing_bytes(folder / "shard") as writer:
-        places = np.array([(writer.tell(), writer.write(b"crop")) for _ in frames])
-    uids = [clip.uid for clip in clips]
-    return write_index(
-        folder / "index", columns={"frame": frames, "box": np.concatenate([track.boxes for track in tracks]),
-                                   "label": np.concatenate([track.labels for track in tracks]),
-                                   "offset": places[:, 0], "length": places[:, 1]},
-        clips=uids, track_name=[track.track for track in tracks],
-        track_clip=np.array([uids.index(track.clip) for track in tracks]),
-        track_start=np.cumsum([0, *(len(track.frames) for track in tracks)]), clip_shard=np.zeros(len(uids)),
-        clip_base=np.zeros(len(uids)), shards=[folder / "shard"],
-        facts={"split": "val", "policy": BASELINE.name, "crop_size": 16})
+    return write_tracks(
+        folder / "index", [(track.clip, track.track, track.frames.tolist()) for track in tracks],
+        [b"crop"] * sum(len(track.frames) for track in tracks), {"policy": BASELINE.name, "crop_size": 16},
+        box=np.concatenate([track.boxes for track in tracks]), label=np.concatenate([track.labels for track in tracks]))
 
 
 def check_list(split: str, counts: dict, path: Path) -> Iterator[Result]:

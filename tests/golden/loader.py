@@ -18,11 +18,12 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
-from making import prepare
+from making import prepared_index, write_tracks
 
 from gazepose.compat.folders import read_original
 from gazepose.data import windows
-from gazepose.data.index import Index, add_columns, write_index
+from gazepose.data.index import Index
+from gazepose.data.index_writer import add_columns
 from gazepose.data.join import join
 from gazepose.data.loader import make_loader
 from gazepose.data.quality import quality_p
@@ -30,7 +31,6 @@ from gazepose.data.shards import encode
 from gazepose.data.tracks import POLICIES
 from gazepose.data.windows import BEHAVIOURS, WindowRule, centre_rows
 from gazepose.evaluation.metrics import class_weights
-from gazepose.io import writing_bytes
 from gazepose.models.queries import HeadPoseQueries, eye_centred
 from gazepose.training.augment import normalise
 
@@ -51,8 +51,8 @@ def check(folder: Path) -> Iterator[Result]:
     """
     recorded = json.loads((folder / "loader.json").read_text())
     with TemporaryDirectory() as place:
-        given = recorded["train_val"]["given"]
-        index = clips_index(given, recorded["train_val"]["split_list"], Path(place) / "clips")
+        inputs = recorded["train_val"]["given"]
+        index = clips_index(inputs, recorded["train_val"]["split_list"], Path(place) / "clips")
         for number, run in enumerate(recorded["train_val"]["validation_runs"]):
             rule = WindowRule(behaviour=PUBLISHED, stride=run["stride"], gaussian_drop=run["quality_drop"],
                               quality_fit=(0, 1))
@@ -61,7 +61,7 @@ def check(folder: Path) -> Iterator[Result]:
         for number, run in enumerate(recorded["train_val"]["training_runs"]):
             rule = WindowRule(behaviour=MEASURED, stride=run["stride"], train=True, crop=False, gaussian_drop=True,
                               quality_fit=(0, 1))
-            rows = passed(index, centre_rows(index, rule.stride), given["train_filter"])
+            rows = passed(index, centre_rows(index, rule.stride), inputs["train_filter"])
             yield from compare(f"training run {number}", index, rule, rows, run, held(run["every_random_draw"]))
         index = challenge_index(recorded["test"]["given"], Path(place) / "challenge")
         for number, run in enumerate(recorded["test"]["runs"]):
@@ -77,56 +77,44 @@ def crop(level: int) -> bytes:
     return encode(np.full((SIZE, SIZE, 3), level, np.uint8))
 
 
-def clips_index(given: dict[str, Any], clip_uids: list[str], root: Path) -> Index:
+def clips_index(inputs: dict[str, Any], clip_uids: list[str], root: Path) -> Index:
     """The recorded tracks as files of the original scripts, their images as crops, their priors as columns."""
-    for name, track in given["tracks"].items():
+    for name, track in inputs["tracks"].items():
         path = root / "json_original" / f"{name}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(track))
     (root / "result_LAM").mkdir()
-    for clip, segments in given["segments"].items():
+    for clip, segments in inputs["segments"].items():
         (root / "result_LAM" / f"{clip}.json").write_text(json.dumps(segments))
     clips = read_original(root / "json_original", root / "result_LAM", clip_uids, POLICIES["baseline"])
-    columns: dict[str, list[Any]] = {name: [] for name in ("frame", "label", "position", "offset", "length")}
-    tracks = [track for clip in clips for track in clip.tracks]
-    sizes = []
-    with writing_bytes(root / "shard") as writer:
-        for track in tracks:
-            images = set(given["faces"][f"{track.clip}/{track.track}"])
-            there = [place for place, frame in enumerate(track.frames.tolist()) if frame in images]
-            places = [(writer.tell(), writer.write(crop(int(track.frames[place])))) for place in there]
-            sizes.append(len(there))
-            columns["frame"] += track.frames[there].tolist()
-            columns["label"] += track.labels[there].tolist()
-            columns["position"] += there
-            columns["offset"] += [offset for offset, _ in places]
-            columns["length"] += [length for _, length in places]
-    uids = [clip.uid for clip in clips]
-    index = write_index(
-        root / "index", columns={"box": np.zeros((sum(sizes), 4)), **{k: np.array(v) for k, v in columns.items()}},
-        clips=uids, track_name=[track.track for track in tracks],
-        track_clip=np.array([uids.index(track.clip) for track in tracks]), track_start=np.cumsum([0, *sizes]),
-        clip_shard=np.zeros(len(uids)), clip_base=np.zeros(len(uids)), shards=[root / "shard"],
-        facts={"split": "val", "policy": "baseline", "crop_size": SIZE})
-    return with_priors(index, named(given["p"]), named(given["mesh"]),
-                       {parts(name): pose[:3] for name, pose in given["head_pose"].items()})
+    rows, tracks = [], []
+    for track in (track for clip in clips for track in clip.tracks):
+        images = set(inputs["faces"][f"{track.clip}/{track.track}"])
+        known = [place for place, frame in enumerate(track.frames.tolist()) if frame in images]
+        tracks.append((track.clip, track.track, track.frames[known].tolist()))
+        rows += [(place, int(track.labels[place])) for place in known]
+    position, label = zip(*rows, strict=True)
+    index = write_tracks(root / "index", tracks, (crop(frame) for _, _, frames in tracks for frame in frames),
+                         {"split": "val", "policy": "baseline", "crop_size": SIZE}, position=position, label=label)
+    return with_priors(index, named(inputs["p"]), named(inputs["mesh"]),
+                       {parts(name): pose[:3] for name, pose in inputs["head_pose"].items()})
 
 
-def challenge_index(given: dict[str, Any], root: Path) -> Index:
+def challenge_index(inputs: dict[str, Any], root: Path) -> Index:
     """The recorded test images as the challenge's folders, prepared; their priors as columns."""
     frame_of: dict[tuple[str, str, str], int] = {}
-    for track, names in given["files"].items():
+    for track, names in inputs["files"].items():
         folder = root / "videos_challenge" / track
         folder.mkdir(parents=True)
         for name in names:
             digits, unique = name.removesuffix(".jpg").split("_", 1)
             frame_of[(*track.split("/"), unique)] = int(digits)
             (folder / name).write_bytes(crop(int(digits)))
-    index = Index.open(prepare(root, "test", policy="baseline", crop_size=SIZE, jobs=1, notify=lambda line: None))
-    by_frame = [{(video, track, frame_of[video, track, unique]): values for video, tracks in given[name].items()
+    index = prepared_index(root, "test", policy="baseline", crop_size=SIZE)
+    by_frame = [{(video, track, frame_of[video, track, unique]): values for video, tracks in inputs[name].items()
                  for track, faces in tracks.items() for unique, values in faces.items()} for name in ("p", "mesh")]
     poses = {}
-    for name, pose in given["head_pose"].items():
+    for name, pose in inputs["head_pose"].items():
         video, track, _, frame = name.split(":")
         poses[video, track, int(frame)] = pose[:3]
     return with_priors(index, *by_frame, poses)
@@ -152,7 +140,7 @@ def with_priors(index: Index, p: Table, mesh: Table, head_pose: Table) -> Index:
         if not table:
             continue                                                   # an absent column is unknown everywhere
         clip, track, frame = zip(*table, strict=True)
-        add_columns(index.folder, join(index, {"clip": np.array(clip), "track": np.array(track),
+        add_columns(index, join(index, {"clip": np.array(clip), "track": np.array(track),
                                                "frame": np.array(frame), column: np.array(list(table.values()))}))
     return Index.open(index.folder)
 
@@ -207,23 +195,24 @@ def compare(what: str, index: Index, rule: WindowRule, rows: np.ndarray, run: di
     short = ("clip", "track", "frame", "label")
     theirs = [sample if isinstance(sample, dict) else dict(zip(short, sample, strict=True))
               for sample in run["samples"]]
-    wanted = [(sample.get("clip") or sample["video"], sample["track"], int(sample["frame"])) for sample in theirs]
-    yield Result(f"{what}: windows that only one side has", (Counter(names) - Counter(wanted)).total()
-                 + (Counter(wanted) - Counter(names)).total(), 0)
+    their_names = [(sample.get("clip") or sample["video"], sample["track"], int(sample["frame"])) for sample in theirs]
+    yield Result(f"{what}: windows that only one side has", (Counter(names) - Counter(their_names)).total()
+                 + (Counter(their_names) - Counter(names)).total(), 0)
     in_rows = names if not rule.train else [name_of(index, row) for row in rows]
-    tracks = {name[:2] for name in wanted}
+    tracks = {name[:2] for name in their_names}
     yield Result(f"{what}: tracks in another order", sum(
-        [name for name in in_rows if name[:2] == track] != [name for name in wanted if name[:2] == track]
+        [name for name in in_rows if name[:2] == track] != [name for name in their_names if name[:2] == track]
         for track in tracks), 0)
     if "positives" in run:
         counts = [int((ours["label"] == label).sum()) for label in (1, 0)]
-        given = [run["positives"], run["negatives"]]
-        yield Result(f"{what}: positives and negatives", sum(abs(a - b) for a, b in zip(counts, given, strict=True)), 0)
-        if rule.train and all(given):
-            yield Result(f"{what}: class weights", max(abs(a - b / sum(given)) for a, b in zip(
-                class_weights(ours["label"]), given, strict=True)), 1e-12)
+        inputs = [run["positives"], run["negatives"]]
+        yield Result(f"{what}: positives and negatives", sum(abs(a - b) for a, b in zip(
+            counts, inputs, strict=True)), 0)
+        if rule.train and all(inputs):
+            yield Result(f"{what}: class weights", max(abs(a - b / sum(inputs)) for a, b in zip(
+                class_weights(ours["label"]), inputs, strict=True)), 1e-12)
     place = {name: number for number, name in enumerate(names)}
-    pairs = [(place[name], sample) for name, sample in zip(wanted, theirs, strict=True) if name in place]
+    pairs = [(place[name], sample) for name, sample in zip(their_names, theirs, strict=True) if name in place]
     bins = HeadPoseQueries(8, split=1.0, published=True).rows(torch.from_numpy(ours["head_pose"])).numpy()
     exact: dict[str, tuple[str, Callable[[int], Any]]] = {
         "label": ("label", lambda n: int(ours["label"][n])),
@@ -242,13 +231,13 @@ def compare(what: str, index: Index, rule: WindowRule, rows: np.ndarray, run: di
                      max(float(np.abs(own - np.array(said)).max()) for own, said in vectors), 1e-6)
 
 
-def transform(given: dict[str, Any], salt: str) -> Iterator[Result]:
+def transform(inputs: dict[str, Any], salt: str) -> Iterator[Result]:
     """The image transform of evaluation, on bytes made by the README's rule."""
-    height, width = given["height"], given["width"]
+    height, width = inputs["height"], inputs["width"]
     raw = np.asarray(np.random.PCG64(zlib.crc32(f"{salt}transform".encode())).random_raw(height * width * 3))
     octets = (raw >> np.uint64(56)).astype(np.uint8)
     yield Result("transform: the bytes made by the rule",
-                 float((octets[:len(given["first_octets"])] != given["first_octets"]).sum()), 0)
+                 float((octets[:len(inputs["first_octets"])] != inputs["first_octets"]).sum()), 0)
     picture = torch.from_numpy(octets.reshape(height, width, 3)).permute(2, 0, 1)[None]
-    expected = torch.tensor(given["expected"])
+    expected = torch.tensor(inputs["expected"])
     yield Result("transform: normalised values", (normalise(picture)[0] - expected).abs().max().item(), 2e-6)

@@ -34,23 +34,23 @@ def check(folder: Path) -> Iterator[Result]:
 def score(truth: list[list[Any]], predictions: list[list[Any]]) -> dict[str, Any]:
     """Join the two tables as the original does: by clip, frame and track, of each face its first row."""
     labels = first_rows([row[0], row[1], str(row[6])] for row in truth)
-    found = first_rows([row[0], row[1], str(row[6])] for row in predictions)
-    if labels.keys() != found.keys():
+    measured = first_rows([row[0], row[1], str(row[6])] for row in predictions)
+    if labels.keys() != measured.keys():
         raise ValueError("the tables hold different faces")
     if any(abs(x - y) > 1e-9 for key, row in labels.items()
-           for x, y in zip(truth[row][2:6], predictions[found[key]][2:6], strict=True)):
+           for x, y in zip(truth[row][2:6], predictions[measured[key]][2:6], strict=True)):
         raise ValueError("the tables hold different boxes")
     if any(row[7] != 1 for row in predictions):
         raise ValueError("the label of a prediction is 1, the class of its score")
     return evaluate(np.array([truth[row][7] for row in labels.values()]),
-                    np.array([predictions[found[key]][8] for key in labels], float))
+                    np.array([predictions[measured[key]][8] for key in labels], float))
 
 
-def agrees(got: dict[str, Any], wanted: dict[str, Any]) -> Iterator[Result]:
-    yield Result("averages", apart([got[name] for name in AVERAGES], [wanted[name] for name in AVERAGES]), TOLERANCE)
+def agrees(got: dict[str, Any], expected: dict[str, Any]) -> Iterator[Result]:
+    yield Result("averages", apart([got[name] for name in AVERAGES], [expected[name] for name in AVERAGES]), TOLERANCE)
     yield Result("confusion", same({key.upper(): count for key, count in got["confusion"].items()},
-                                   wanted["confusion"]), 0)
-    yield Result("rows", same(got["n"], wanted["rows_after_duplicates"]), 0)
+                                   expected["confusion"]), 0)
+    yield Result("rows", same(got["n"], expected["rows_after_duplicates"]), 0)
 
 
 def check_table(table: dict, recorded: dict) -> Iterator[Result]:
@@ -69,12 +69,12 @@ def check_table(table: dict, recorded: dict) -> Iterator[Result]:
     for name, value in some("through_csv_files", table["through_csv_files"]).items():
         yield Result(f"{name} through files", apart(result[name], value), TOLERANCE)
     yield from printed(result, table["printed"])
-    kept = list(first_rows(row[:2] + row[6:7] for row in truth).values())
+    first_row = list(first_rows(row[:2] + row[6:7] for row in truth).values())
     for bound in ("worst", "best"):
-        found = bounds(label[kept] == 1, looking[kept], best=bound == "best")
-        wanted = table["ties"][f"{bound}_order"]
-        yield Result(f"{bound} order", apart([found[name] for name in wanted], list(wanted.values())), TOLERANCE)
-        over = max((found[name] - result[name]) * (1 if bound == "worst" else -1) for name in wanted)
+        measured = bounds(label[first_row] == 1, looking[first_row], best=bound == "best")
+        expected = table["ties"][f"{bound}_order"]
+        yield Result(f"{bound} order", apart([measured[name] for name in expected], list(expected.values())), TOLERANCE)
+        over = max((measured[name] - result[name]) * (1 if bound == "worst" else -1) for name in expected)
         yield Result(f"within the {bound} order", max(0.0, over), TOLERANCE)
 
 
@@ -88,11 +88,11 @@ def first_rows(keys: Iterable[Sequence[Any]]) -> dict[tuple, int]:
 
 def bounds(looking: np.ndarray, score: np.ndarray, best: bool) -> dict[str, float]:
     """Average precision of both classes when equal scores stand in their best or worst order (hits first or last)."""
-    found = {}
+    measured = {}
     for name, hit, rank in (("ap_looking", looking, score), ("ap_not_looking", ~looking, 1.0 - score)):
         order = np.argsort(~hit if best else hit, kind="stable")          # ties keep this order
-        found[name] = average_precision(hit[order], rank[order])
-    return found
+        measured[name] = average_precision(hit[order], rank[order])
+    return measured
 
 
 def printed(result: dict[str, Any], text: str) -> Iterator[Result]:
@@ -119,8 +119,8 @@ def check_corner(case: dict) -> Iterator[Result]:
     if "result" in case["outcome"]:
         yield from agrees(result, case["outcome"]["result"])
     elif len(classes) == 1:                                               # ours: no number, and a reason
-        wanted = f"all {len(truth)} labelled rows are {'looking' if classes == {1} else 'not looking'}"
-        yield Result("one class", same((result["mAP"], result["reason"]), (None, wanted)), 0)
+        expected = f"all {len(truth)} labelled rows are {'looking' if classes == {1} else 'not looking'}"
+        yield Result("one class", same((result["mAP"], result["reason"]), (None, expected)), 0)
     elif not any(isinstance(row[6], str) for row in truth):               # ours: ids are text
         lettered = [[[*row[:6], f"t{row[6]}", *row[7:]] for row in rows] for rows in (truth, predictions)]
         yield Result("ids of digits", same(result, score(lettered[0], lettered[1])), 0)

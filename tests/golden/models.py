@@ -46,8 +46,8 @@ def check_rules(recorded: dict) -> Iterator[Result]:
             label = f"{key}|{'x'.join(map(str, shape)) or 'scalar'}"
             if label not in crc:
                 crc[label] = zlib.crc32(rules.filled(salt, key, shape, dtype).numpy().tobytes())
-    wanted = {label: recorded["fill"]["checks"].get(label) for label in some("state", crc)}
-    yield Result("fill and inputs: weights", same(crc, wanted), 0)
+    expected = {label: recorded["fill"]["checks"].get(label) for label in some("state", crc)}
+    yield Result("fill and inputs: weights", same(crc, expected), 0)
     for name, stats in some("inputs.clip_checks", inputs["clip_checks"]).items():
         clip = rules.clip(inputs["clip_labels"][name], inputs["batch"], inputs["frames"])
         numbers = {key: value for key, value in stats.items() if key != "crc32_float32_le"}
@@ -82,21 +82,21 @@ def check_model(recorded: dict, name: str) -> Iterator[Result]:
 
 def keep(parts: dict[str, Tensor], part: str) -> Any:
     """A hook that keeps what a module returns, of a pair its first."""
-    return lambda module, given, out: parts.__setitem__(part, out[0] if isinstance(out, tuple) else out)
+    return lambda module, module_inputs, out: parts.__setitem__(part, out[0] if isinstance(out, tuple) else out)
 
 
 def recognition(recorded: dict, name: str, model: Any) -> Iterator[tuple[str, float]]:
     """The published file is taken whole, and its options are found from its shapes."""
     entry, entries = recorded["models"][name], rules.entries_of(recorded, name)
-    found = rules.recognise(recorded["fill"]["salt"], entries)
-    yield "state entries", same((found.taken, found.left), (entry["state_entries"], []))
-    yield "weights as read from a file", same(found.alike, True)
-    theirs = rules.names(entries, found.kind)
+    ours = rules.recognise(recorded["fill"]["salt"], entries)
+    yield "state entries", same((ours.taken, ours.left), (entry["state_entries"], []))
+    yield "weights as read from a file", same(ours.alike, True)
+    theirs = rules.names(entries, ours.kind)
     parameters = [value for key, value in model.named_parameters() if key in theirs]
     yield "parameters", same((len(parameters), sum(value.numel() for value in parameters)),
                              (entry["parameter_tensors"], entry["parameters"]))
     config: dict[str, Any] = {key: value for key, value in entry.get("config", {}).items() if key != "mesh"}
-    yield "config", same({key: getattr(found.config, OPTIONS.get(key, key)) for key in config}, config)
+    yield "config", same({key: getattr(ours.config, OPTIONS.get(key, key)) for key in config}, config)
 
 
 def rows(recorded: dict, name: str, model: Any, split: float) -> Iterator[tuple[str, float]]:
@@ -104,12 +104,12 @@ def rows(recorded: dict, name: str, model: Any, split: float) -> Iterator[tuple[
     for case_name, case in recorded["models"][name]["cases"].items():
         head_pose, landmarks = rules.priors(recorded, case, split)
         if "joint_index" in case:
-            wanted = [case["joint_index"], case["confidence_index"]]
-            found = model.landmark_queries.rows(landmarks)
-            yield f"{case_name}: landmark rows", same([r.tolist() for r in found], wanted)
+            expected = [case["joint_index"], case["confidence_index"]]
+            ours = model.landmark_queries.rows(landmarks)
+            yield f"{case_name}: landmark rows", same([r.tolist() for r in ours], expected)
             if not landmarks.any():
                 unknown = model.landmark_queries.rows(torch.full_like(landmarks, torch.nan))
-                yield f"{case_name}: rows of unknown landmarks", same([r.tolist() for r in unknown], wanted)
+                yield f"{case_name}: rows of unknown landmarks", same([r.tolist() for r in unknown], expected)
         if hasattr(getattr(model, "head_queries", None), "rows"):
             bins = torch.tensor(recorded["inputs"][f"head_bins_split{split:g}"][case["head_bins"]])
             yield f"{case_name}: head bins", same(model.head_queries.rows(head_pose).tolist(), bins.tolist())

@@ -68,8 +68,9 @@ def check_bins(record: dict) -> Iterator[Result]:
     yield Result(f"head pose table of {record['split']}", same(len(queries.yaw.weight), record["table"]), 0)
     angles = torch.tensor(some("angles", record["angles"]))[:, None].expand(-1, 3)
     # past the table the published code crashes; ours takes the last bin
-    wanted = [bin_ if fits else record["table"] - 1 for bin_, fits in zip(record["bins"], record["fits"], strict=True)]
-    yield Result(f"head pose bins of {record['split']}", same(queries.rows(angles).T.tolist(), [wanted] * 3), 0)
+    expected = [bin_ if fits else record["table"] - 1 for bin_, fits in zip(
+        record["bins"], record["fits"], strict=True)]
+    yield Result(f"head pose bins of {record['split']}", same(queries.rows(angles).T.tolist(), [expected] * 3), 0)
 
 
 def picture(salt: str, group: str, number: int, image: dict) -> np.ndarray:
@@ -87,8 +88,8 @@ def check_quality(salt: str, name: str, group: dict) -> Iterator[Result]:
     yield Result(f"images of {name}", same([zlib.crc32(pixels.tobytes()) for pixels in pictures],
                                            [image["crc32"] for image in images]), 0)
     variances = np.array([laplacian_variance(pixels) for pixels in pictures])
-    wanted = np.array([image["variance"] for image in images])
-    yield Result(f"variances of {name}", apart(variances / wanted.max(), wanted / wanted.max()), QUALITY)
+    expected = np.array([image["variance"] for image in images])
+    yield Result(f"variances of {name}", apart(variances / expected.max(), expected / expected.max()), QUALITY)
     fit = fit_gaussian(variances) or {}
     yield Result(f"fit of {name}", max(apart(fit.get("mean"), group["mean"]) / group["mean"],
                                        apart(fit.get("std"), group["std_ddof1"]) / group["std_ddof1"]), QUALITY)

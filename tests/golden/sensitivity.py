@@ -28,12 +28,12 @@ Changes = list[AbstractContextManager]
 
 def before(model: Any, path: str, change: Callable[..., tuple]) -> AbstractContextManager:
     """`change` gets what a module is given and returns what it gets instead."""
-    return model.get_submodule(path).register_forward_pre_hook(lambda module, given: change(*given))
+    return model.get_submodule(path).register_forward_pre_hook(lambda module, inputs: change(*inputs))
 
 
 def after(model: Any, path: str, change: Callable[[Any], Any]) -> AbstractContextManager:
     """`change` gets what a module returns and returns what comes out instead."""
-    return model.get_submodule(path).register_forward_hook(lambda module, given, out: change(out))
+    return model.get_submodule(path).register_forward_hook(lambda module, inputs, out: change(out))
 
 
 def halves_swapped(x: Tensor) -> Tensor:
@@ -142,8 +142,8 @@ def check(folder: Path) -> Iterator[Result]:
     model.double()
     with torch.inference_mode(), rules.published_landmarks():
         pool = rules.pool_of(recorded, model, [case["clip"]])
-        given = (pool, rules.windows(recorded), rules.priors(recorded, case, config.split))
-        logits = model(*given).logits
+        inputs = (pool, rules.windows(recorded), rules.priors(recorded, case, config.split))
+        logits = model(*inputs).logits
         for name, amount in some("mutations", sensitivity["mutations"]).items():
             if name not in MISTAKES:
                 yield Result(f"{name}: how our model would make this mistake is not known", math.inf, 0)
@@ -151,7 +151,7 @@ def check(folder: Path) -> Iterator[Result]:
             with ExitStack() as stack:
                 for change in MISTAKES[name](model):
                     stack.enter_context(change)
-                moved = (model(*given).logits - logits).abs().max().item()
+                moved = (model(*inputs).logits - logits).abs().max().item()
             rounding = 0.5 * 10.0 ** (math.floor(math.log10(amount)) - 2)  # of an amount of three digits
             yield Result(name, max(0.0, abs(moved - amount) - rounding), FLOAT32)
             yield Result(f"{name}: would be seen in float64", same(moved > FLOAT64, True), 0)

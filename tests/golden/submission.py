@@ -23,7 +23,7 @@ def write(path: Path, rows: list) -> None:
 
 
 def check_case(case: dict, folder: Path) -> Iterator[Result]:
-    rows, wanted = some("rows", case["rows"]), case["expected"]
+    rows, expected = some("rows", case["rows"]), case["expected"]
     write(folder / "ours.csv", rows)
     yield Result("pred.csv", same((folder / "ours.csv").read_text(), case["pred_csv"]), 0)
     (folder / "pred.csv").write_text(case["pred_csv"])
@@ -31,8 +31,8 @@ def check_case(case: dict, folder: Path) -> Iterator[Result]:
     text = (folder / "submission.json").read_text()
     yield Result("rows", same(count, len(rows)), 0)
     yield Result("start of the text", same(text[:len(case["expected_text_start"])], case["expected_text_start"]), 0)
-    results = [with_ids_as_text(entry, row) for entry, row in zip(wanted["results"], rows, strict=True)]
-    yield Result("JSON", same(json.loads(text), {**wanted, "results": results}), 0)
+    results = [with_ids_as_text(entry, row) for entry, row in zip(expected["results"], rows, strict=True)]
+    yield Result("JSON", same(json.loads(text), {**expected, "results": results}), 0)
 
 
 def with_ids_as_text(entry: dict, row: list) -> dict:

@@ -26,10 +26,10 @@ def check(folder: Path) -> Iterator[Result]:
         yield Result(f"label: {case['name']}", same(labelled(case), case["expected"]), 0)
     for name in ("pad", "pad_with_black_centre"):
         cases = some(name, recorded[name])
-        shown = close_up(np.array([case["present"] for case in cases], bool)).tolist()
-        centre = len(shown[0]) // 2                                       # never missing, be it black
-        wanted = [[centre if slot == "black" else slot for slot in case["source"]] for case in cases]
-        yield Result(name, same(shown, wanted), 0)
+        closed = close_up(np.array([case["present"] for case in cases], bool)).tolist()
+        centre = len(closed[0]) // 2                                       # never missing, be it black
+        expected = [[centre if slot == "black" else slot for slot in case["source"]] for case in cases]
+        yield Result(name, same(closed, expected), 0)
 
 
 def tracks_of(records: list[dict], segments: list[Segment]) -> list[FaceTrack]:

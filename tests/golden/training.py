@@ -43,15 +43,15 @@ def check_mode(recorded: dict, training: dict, mode: str) -> Iterator[Result]:
             before = {key: value.clone() for key, value in own.items()}
             shared = [before, model.frames, model.frames.train(mode != "eval")(pool)]
         model.train(mode != "eval")
-        _, model.frames, seen = shared
+        _, model.frames, maps = shared
         model.frames.zero_grad()
-        model.frames.forward = lambda frames, seen=seen: seen
+        model.frames.forward = lambda frames, maps=maps: maps
         for what, difference, tolerance in step(recorded, training, name, mode, model, config.split):
             yield Result(f"{name} {mode}: {what}", difference, tolerance)
 
 
 def step(recorded: dict, training: dict, name: str, mode: str, model: Any, split: float) -> Iterator[Result]:
-    entry, wanted = training["models"][name], training["models"][name][mode]
+    entry, expected = training["models"][name], training["models"][name][mode]
     entries = rules.entries_of(recorded, name)
     key_of = rules.names(entries, rules.recognise(recorded["fill"]["salt"], entries).kind)
     case = training if "config" in recorded["models"][name] else {}       # the LSTMs read no priors
@@ -61,25 +61,25 @@ def step(recorded: dict, training: dict, name: str, mode: str, model: Any, split
     loss = nn.functional.cross_entropy(logits, torch.tensor(training["labels"]),
                                        weight=torch.tensor(training["class_weights"]))
     loss.backward(retain_graph=True)
-    yield Result("logits", apart(logits.detach(), wanted["logits"]), FLOAT32)
-    yield Result("loss", apart(loss.detach(), wanted["loss"]), FLOAT32)
+    yield Result("logits", apart(logits.detach(), expected["logits"]), FLOAT32)
+    yield Result("loss", apart(loss.detach(), expected["loss"]), FLOAT32)
     parameters = {key_of[key]: value for key, value in model.named_parameters()}
     norms = {key: None if value.grad is None else value.grad.double().norm().item()
              for key, value in parameters.items()}
     without = sorted(key for key, norm in norms.items() if norm is None)
-    yield Result("no gradient", same(without, sorted(wanted["no_gradient"])), 0)
+    yield Result("no gradient", same(without, sorted(expected["no_gradient"])), 0)
     yield Result("zero gradient", same(sorted(key for key, norm in norms.items() if norm == 0),
-                                       sorted(wanted["zero_gradient"])), 0)
+                                       sorted(expected["zero_gradient"])), 0)
     yield Result("parameters", same((sum(value.numel() for value in parameters.values()),
                                      sum(parameters[key].numel() for key in without)),
                                     (entry["parameters"], entry["parameters_without_gradient"])), 0)
-    for key, norm in some("gradient_norms", wanted["gradient_norms"]).items():
+    for key, norm in some("gradient_norms", expected["gradient_norms"]).items():
         yield Result(f"gradient of {key}", apart(norms.get(key), norm) / (norm or 1), GRADIENT)
     total = math.sqrt(sum(norm**2 for norm in norms.values() if norm))
-    wanted_total = wanted["total_gradient_norm"]
+    wanted_total = expected["total_gradient_norm"]
     yield Result("total gradient", apart(total, wanted_total) / wanted_total, GRADIENT)
     statistics = {key_of[key]: value for key, value in model.named_buffers()}
-    for key, first in wanted.get("running_stats_after_one_step", {}).items():
+    for key, first in expected.get("running_stats_after_one_step", {}).items():
         largest = max(abs(value) for value in first["first4"])
         yield Result(key, apart(statistics[key][:4], first["first4"]) / largest, BETWEEN)
 
