@@ -134,7 +134,8 @@ class InferConfig:
     exp_path: Path | None = None
     """folder in which pred/ is written; default: the run's folder"""
     data: Path | None = None
-    """data set; default: the one the checkpoint was trained on"""
+    """data set; default: the one the checkpoint was trained on, if the checkpoint was written here; a copy from
+    elsewhere names no folder outside data/"""
     policy: Literal["clean", "baseline"] | None = None
     """annotation policy; default: the checkpoint's, with the rules of its training"""
     rule: tuple[str, ...] = ()
@@ -158,7 +159,7 @@ class InferConfig:
     quality_from: Literal["train", "split"] | None = None
     """whose Gaussian fit turns quality into p: of train, or of the split that is scored; default: the checkpoint's"""
     num_workers: int | None = None
-    """loader processes; default: the checkpoint's"""
+    """loader processes; default: the checkpoint's; of a copy from elsewhere, none"""
     cache_features: bool = False
     """compute the backbone's features of these faces once and store them; without the flag, stored features are used if
     the checkpoint was trained on features"""

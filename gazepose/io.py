@@ -2,7 +2,7 @@
 
 Reading never runs code, never follows a link out of the data set, never waits for a pipe or a device, and never reads
 more than a stated size. A file or folder that has its name is whole: it is written under a temporary name, flushed to
-the disk, then renamed. Text is text.py, tensors are tensor_files.py.
+the disk, then renamed. Text is text.py; columns of an index are columns.py; tensors are tensor_files.py.
 """
 
 import gc
@@ -16,7 +16,7 @@ import socket
 import stat
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
@@ -129,10 +129,11 @@ def read_json(path: str | Path, *, missing: str = "the folder is not whole, or t
 
 def parse_json(content: bytes) -> Any:
     """The value of a JSON text; ValueError or RecursionError where it is none, or nested absurdly."""
-    brackets = np.frombuffer(content.translate(None, NO_BRACKETS), np.uint8)
-    depth = np.cumsum(np.where(brackets % 4 == 3, 1, -1), dtype=np.int64).max(initial=0)     # [ is 91, { is 123
-    if depth > MAX_NESTING:                      # in text they count too, but there what is opened is mostly closed
-        raise ValueError(f"lists and objects are nested {depth} deep, at most {MAX_NESTING}")
+    if content.count(b"[") + content.count(b"{") > MAX_NESTING:
+        brackets = np.frombuffer(content.translate(None, NO_BRACKETS), np.uint8)
+        depth = np.cumsum(np.where(brackets % 4 == 3, 1, -1), dtype=np.int64).max()          # [ is 91, { is 123
+        if depth > MAX_NESTING:                  # in text they count too, but there what is opened is mostly closed
+            raise ValueError(f"lists and objects are nested {depth} deep, at most {MAX_NESTING}")
     return json.loads(content, object_pairs_hook=unique_names)
 
 
@@ -190,22 +191,6 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], compressed: bool 
     """Write an .npz; see `writing_path`."""
     with writing_bytes(path) as file:
         (np.savez_compressed if compressed else np.savez)(file, **arrays)      # type: ignore[arg-type]
-
-
-def map_array(path: Path) -> np.ndarray:
-    """An .npy file as a read-only map: every process that reads it shares its pages. Arrays of objects are refused.
-
-    Raises:
-        FileNotFoundError; ValueError naming the file: damaged, cut short, or without a single value.
-    """
-    try:
-        open_regular(path, "array").close()
-        # a plain array of the same memory: each access to an np.memmap costs ten times as much
-        return np.asarray(np.lib.format.open_memmap(path, mode="r"))
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: not there") from None
-    except Exception as error:                           # damaged bytes make numpy raise anything
-        raise ValueError(f"{path}: not an array that can be read: {type(error).__name__}: {error}") from error
 
 
 # ---- atomic writing
@@ -273,21 +258,6 @@ def writing_by_checksum(folder: Path, name: str, digits: int = 16) -> Iterator[t
         os.replace(part, folder / entry["file"])
     finally:
         part.unlink(missing_ok=True)
-
-
-def write_column(folder: Path, name: str, dtype: type | np.dtype, shape: Sequence[int], blocks: Iterable[np.ndarray],
-                 digits: int = 8) -> dict[str, Any]:
-    """Write an .npy file as `writing_by_checksum` does; returns its entry.
-
-    Args:
-        shape: of the whole array. blocks: its values, one after another along the first axis.
-    """
-    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": tuple(shape)}
-    with writing_by_checksum(folder, f"{name}.npy", digits) as (file, entry):
-        np.lib.format.write_array_header_1_0(file, header)
-        for block in blocks:
-            file.write(np.ascontiguousarray(block, dtype).data)
-    return entry
 
 
 @contextmanager

@@ -14,6 +14,8 @@ MANIFEST = "manifest.json"
 """SHA-256 of each other file that was written into the folder"""
 MARK = "folder.json"
 """the inodes of the folder's parent and of the folder"""
+WRITTEN: set[Path] = set()
+"""folders that this process wrote, for the few disks whose inodes change"""
 
 
 def write_manifest(folder: Path) -> None:
@@ -50,15 +52,16 @@ def copy_others(folder: Path, goal: Path) -> None:
             shutil.copy2(path, goal / path.name, follow_symlinks=False)
 
 
-def mark_folder(folder: Path) -> None:
-    """Mark a folder as written here; it stays marked when it is renamed within its parent, as atomic writers do."""
-    write_json(folder / MARK, _inodes(folder))
+def mark_folder(part: Path, folder: Path) -> None:
+    """Mark a folder that is written here under the temporary name `part`; renamed to `folder`, it stays marked."""
+    write_json(part / MARK, _inodes(part))
+    WRITTEN.add(folder.resolve())
 
 
 def is_written_here(folder: Path) -> bool:
     """Whether a folder has the mark, and has been neither copied nor moved to another folder since."""
     try:
-        return bool(read_object(folder / MARK) == _inodes(folder))
+        return folder.resolve() in WRITTEN or read_object(folder / MARK) == _inodes(folder)
     except (OSError, ValueError):
         return False
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from gazepose.io import open_regular, parse_json
 
-MAX_TEXT = 256 << 20         # bytes of a list, a log or a table
+MAX_TEXT = 2 << 30           # bytes of a list or a log: about ten million steps
 
 
 def printable(text: object) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gazepose.io import map_array, write_column
+from gazepose.columns import map_array, write_column
 from gazepose.processes import Processes
 from gazepose.progress import Progress
 

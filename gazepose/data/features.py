@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from gazepose.columns import map_array, write_column
 from gazepose.data.chunks import DIGITS, Chunks
-from gazepose.io import map_array, read_object, sha256_of, sync_folder, write_column, write_json
+from gazepose.io import read_object, sha256_of, sync_folder, write_json
 
 FORMAT = 1
 CONTENTS = "features.json"

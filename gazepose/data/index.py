@@ -18,8 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from gazepose.columns import map_array
 from gazepose.data.shards import Shards, decode
-from gazepose.io import is_id, map_array, read_object, sha256_of
+from gazepose.io import is_id, read_object, sha256_of
 
 FORMAT = 2
 SHARDS = "clips"             # the folder of the shards

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from gazepose.columns import write_column
 from gazepose.data.index import (
     COLUMNS,
     FORMAT,
@@ -26,7 +27,7 @@ from gazepose.data.index import (
     read_contents,
     table_fault,
 )
-from gazepose.io import lock, sync_folder, write_column, write_json
+from gazepose.io import lock, sync_folder, write_json
 
 LOCK = ".lock"               # of an index folder
 GRACE = 7 * 24 * 3600        # seconds after which a file that is listed no more is removed

@@ -17,7 +17,7 @@ import numpy as np
 from gazepose.data.index import Index
 from gazepose.evaluation.metrics import head_pose_scores
 from gazepose.evaluation.submission import Face, write_test_csv, write_val_csv
-from gazepose.io import plain_folder, read_arrays, read_object, write_arrays, write_json
+from gazepose.io import read_arrays, read_object, write_arrays, write_json
 
 MAX_SCORES = 2 << 30         # bytes of a table of scores, unpacked: about 25 million faces
 WHOLE = ("row", "track", "clip", "frame", "label")
@@ -133,7 +133,8 @@ def refuse_links(run: Path, split: str) -> None:
     for folder in run.glob("pred*"):
         for path in (folder, folder / split):
             if path.is_symlink():
-                plain_folder(path, "folder of results")
+                raise ValueError(f"{path}: is a link, and results are not written through one -> remove the link, or "
+                                 "give another folder with --exp_path")
 
 
 def beside(scores: Path, end: str) -> Path:

@@ -123,11 +123,14 @@ def read_experiment(path: Path) -> Experiment:
     return experiment
 
 
-def _built(kind: type, facts: Mapping[str, Any], path: Path) -> Any:
+def _built(kind: type, facts: Any, path: Path) -> Any:
     """A dataclass from a table of the file; lists become tuples, tables become dataclasses."""
+    if not isinstance(facts, dict):
+        raise ValueError(f"{path}: {kind.__name__} is {facts!r:.80}, not a table -> see launch/experiments/")
     values = {key: tuple(value) if isinstance(value, list) else value for key, value in facts.items()}
     if kind is Experiment:
-        values["row"] = tuple(_built(Row, row, path) for row in facts.get("row", ()))
+        rows = facts.get("row", [])
+        values["row"] = tuple(_built(Row, row, path) for row in (rows if isinstance(rows, list) else [rows]))
         values |= {key: _built(Setting, facts.get(key, {}), path) for key in ("embedded", "ego4d")}
     return from_json(kind, values, path, "see launch/experiments/ for examples")
 

@@ -35,10 +35,9 @@ def create_backbone(name: str, output_stride: int = 32, image_size: int | None =
         near = difflib.get_close_matches(name, timm.list_models(), n=3)
         raise ValueError(f"backbone: timm has no {name!r} -> use "
                          f"{' or '.join(near) or 'a name from timm.list_models()'}")
-    _, _, tag = name.partition(".")
-    if tag and name not in timm.list_pretrained(name):
-        raise ValueError(f"backbone: timm has no weights {name!r} -> leave .{tag:.80} out, or use a name from "
-                         "timm.list_pretrained()")
+    if "." in name and name not in timm.list_pretrained(name):
+        raise ValueError(f"backbone: timm has no weights {name!r:.140} -> leave out what follows the first dot, or use "
+                         "a name from timm.list_pretrained()")
     fixed = image_size if getattr(timm.get_pretrained_cfg(name), "fixed_input_size", False) else None
     network, features, unused = _any_size(name, output_stride) if fixed is None else _fixed_size(name, fixed)
     layout = map_layout(network, features)

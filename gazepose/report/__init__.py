@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from gazepose.io import plain_folder, writing_folder
+from gazepose.io import writing_folder
 from gazepose.manifest import copy_others, write_manifest
 from gazepose.report.records import Records, read_records
 
@@ -71,7 +71,7 @@ def _make_page(records: Records) -> Path:
 def _replacing(final: Path) -> Iterator[Path]:
     """Write a folder in place of an older one, in which a user's own files stay."""
     if final.is_symlink():
-        plain_folder(final, "folder")
+        raise ValueError(f"{final}: is a link, and a report is not written through one -> remove the link")
     with writing_folder(final, replace=True) as folder:
         yield folder
         write_manifest(folder)

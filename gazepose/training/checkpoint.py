@@ -77,12 +77,15 @@ def from_json(kind: type[Config], facts: Any, path: Path,
                 value = tuple(value)
             elif isinstance(value, str) and hints[name] == Path | None:
                 value = Path(value)
-            values[name] = check_type(value, hints[name])
+            try:
+                values[name] = check_type(value, hints[name])
+            except TypeCheckError as error:
+                raise TypeError(f"{name}: {error}") from None
             infinite = isinstance(value, float) and not math.isfinite(value)
             if infinite or (isinstance(value, bool) and hints[name] in (int, float)):
                 raise TypeError(f"{name} {value}")
         return kind(**values)
-    except (TypeCheckError, TypeError, ValueError) as error:
+    except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {kind.__name__}: {error} -> {remedy}") from None
 
 
@@ -101,7 +104,7 @@ def checkpoint_folder(folder: Path, replace: bool = False) -> Iterator[Path]:
     try:
         with writing_folder(folder, replace=replace) as part:
             yield part
-            mark_folder(part)
+            mark_folder(part, folder)
             write_manifest(part)
             if replace and folder.is_dir():
                 copy_others(folder, part)
@@ -288,11 +291,11 @@ def load_weights(folder: Path, model: nn.Module) -> None:
     Raises:
         ValueError: a checkpoint of another model, naming the first keys that differ.
     """
-    check_entries(folder, model)
+    check_entries(folder, model, f"give the --model and priors it was trained with (see {folder / CONFIG})")
     model.load_state_dict(read_tensors(folder / WEIGHTS))
 
 
-def check_entries(folder: Path, model: nn.Module) -> None:
+def check_entries(folder: Path, model: nn.Module, remedy: str) -> None:
     """Compare a model, which may be on the meta device, with the header of the weights; none of them is read.
 
     Raises:
@@ -303,8 +306,7 @@ def check_entries(folder: Path, model: nn.Module) -> None:
     differing = sorted(key for key in own.keys() | state.keys() if own.get(key) != state.get(key))
     if differing:
         raise ValueError(f"{folder / WEIGHTS}: a checkpoint of another model; {len(differing)} entries differ, the "
-                         f"first is {differing[0]:.140} -> give the --model and priors it was trained with (see "
-                         f"{folder / CONFIG}), or leave the flags out: infer.py takes them from there")
+                         f"first is {differing[0]:.140} -> {remedy}")
 
 
 def weights_folder(path: Path) -> Path:
@@ -352,8 +354,12 @@ def read_model(path: Path) -> tuple[nn.Module, dict[str, Any]]:
     folder = verify(weights_folder(path))
     config = for_scoring(folder, read_object(folder / CONFIG))
     network = from_json(ModelConfig, config.get("model"), folder / CONFIG)
-    with torch.device("meta"):                   # shapes without memory, so that no configuration can ask for it
-        check_entries(folder, build_model(network))
+    try:
+        with torch.device("meta"):               # shapes without memory, so that no configuration can ask for it
+            sketch = build_model(network)
+    except ValueError as error:
+        raise ValueError(f"{folder / CONFIG}: {error}") from None
+    check_entries(folder, sketch, f"{folder / CONFIG} does not describe these weights; use another checkpoint")
     model = build_model(network)
     load_weights(folder, model)
     return model, config

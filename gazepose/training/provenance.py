@@ -61,5 +61,5 @@ def refuse_foreign_data(given: Path | None, trained: Mapping[str, Any], start: P
     if given is not None or recorded is None:
         return
     if not trained["written_here"] and not Path(recorded).resolve().is_relative_to(DATA.resolve()):
-        raise ValueError(f"{start}: was not written here and moved since, or comes from elsewhere, so the data set in "
-                         f"its configuration ({recorded:.140}) is not used -> name the data set with --data")
+        raise ValueError(f"{start}: was copied or moved here, so the data set in its configuration ({recorded:.140}) "
+                         "is not used -> name the data set with --data")
