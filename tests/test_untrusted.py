@@ -327,7 +327,6 @@ def test_what_is_no_regular_file_is_refused_at_once_by_every_reader(tmp_path, ki
     assert len(tried) == 32
 
 
-@pytest.mark.xfail(run=False, reason="data/index.py must open columns with io.open_regular")
 def test_a_column_that_is_a_pipe_is_refused_at_once(tmp_path):
     index = small_index(tmp_path / "prepared" / "train")
     for entry in index.contents["files"].values():

@@ -20,7 +20,7 @@ import numpy as np
 
 from gazepose.columns import map_array
 from gazepose.data.shards import Shards, decode
-from gazepose.io import is_id, read_object, sha256_of
+from gazepose.io import is_id, open_regular, read_object, sha256_of
 
 FORMAT = 2
 SHARDS = "clips"             # the folder of the shards
@@ -200,7 +200,7 @@ def verify_columns(folder: Path, contents: Mapping[str, Any]) -> None:
 def checksums_of(path: Path) -> list[int]:
     """CRC-32 of each PIECE bytes of a file, by several threads: faster than SHA-256, and as good against damage."""
     def checksum(at: int) -> int:
-        with open(path, "rb") as file:
+        with open_regular(path, "column") as file:
             file.seek(at)
             return zlib.crc32(file.read(PIECE))
 
@@ -271,7 +271,7 @@ def _load(folder: Path, contents: dict[str, Any], name: str, mapped: bool = True
     try:
         if mapped and contents["rows"]:
             return map_array(path)
-        with open(path, "rb") as file:
+        with open_regular(path, "column") as file:
             return np.lib.format.read_array(file, allow_pickle=False)
     except Exception as error:                           # damaged bytes make numpy raise anything
         raise ValueError(f"{path}: not a whole column ({error}) -> {REMEDY}") from error
