@@ -195,7 +195,11 @@ def test_a_signal_leaves_no_process_and_what_is_finished(command, name, place, t
 def test_a_stopped_loader_worker_ends_a_training(asked, place, tmp_path, figure):
     started, busy = train(place, tmp_path)
     started.until(busy)
-    for pid in set(started.running()) - {started.main.pid}:            # of them the tracker and the server too
+    parents = {pid: int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+               for pid in started.running()}
+    workers = [pid for pid, parent in parents.items() if parent in parents and parent != started.main.pid]
+    assert len(workers) == 2                                           # children of the server
+    for pid in workers:
         os.kill(pid, signal.SIGSTOP)
     if asked:
         started.send("SIGTERM")
