@@ -120,12 +120,12 @@ def test_an_error_is_one_line_that_names_file_and_remedy(work):
 def test_a_corrupt_shard_is_named(work):
     folder = work / "spoiled"
     shutil.copytree(work / "world", folder)
-    shard = next((folder / "prepared" / "clean-32" / "val").glob("shard-*.bin"))
+    shard = next((folder / "prepared" / "clean-32" / "val" / "clips").glob("*.bin"))
     content = bytearray(shard.read_bytes())
     content[: len(content) // 2] = bytes(len(content) // 2)
     shard.write_bytes(content)
     output = ran(str(ROOT / "infer.py"), "--data", "spoiled", "--split", "val", cwd=work, fails=True)
-    assert re.search(r"error: \S*spoiled.*row \d+ \(clip .* track .* frame \d+\).*prepare", output, re.DOTALL)
+    assert re.search(r"error: \S*spoiled.*row \d+ \(clip .* track .* frame \d+\).*delete this file", output, re.DOTALL)
 
 
 def test_the_published_behaviour_reaches_training_and_inference(work):

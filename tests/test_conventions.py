@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from making import HEIGHT, WIDTH, data_set, number_in, prepare, write_video
+from making import HEIGHT, WIDTH, data_set, number_in, prepare, prepared_index, write_video
 
 from gazepose.data.annotations import person_name, read_clips, segments_of, whole_number
 from gazepose.data.box_table import COLUMNS, lay_out, table_rules
@@ -268,9 +268,9 @@ def test_the_doctor_sees_priors_that_were_imported_and_names_the_command(tmp_pat
         return [example["split"] for example in facts["findings"].get("priors_absent", {"examples": []})["examples"]]
     assert "train" in absent()
     assert "python -m gazepose priors" in as_text(examine(root, notify=lambda line: None))
-    folder = prepare(root, "train", jobs=1)
+    index = prepared_index(root)
     assert "train" in absent()
-    add_columns(folder, {"head_pose": np.ones((30, 3))})
+    add_columns(index, {"head_pose": np.ones((30, 3))})
     assert "train" not in absent()
     assert "prepared/clean-64/train head_pose" in as_text(examine(root, notify=lambda line: None))
 

@@ -243,7 +243,7 @@ def test_parquet_is_read_as_csv_is(tmp_path):
 def test_a_video_at_any_rate_is_right_where_frames_are_numbered_as_decoded(tmp_path):
     root = own(tmp_path)
     fast_start(root / "videos" / "c.mp4", 9, rate=25)
-    assert set(examine(root)["findings"]) <= HARMLESS
+    assert set(examine(root)["findings"]) <= HARMLESS | {"rate_differs"}
 
 
 def test_the_source_of_crops_may_be_chosen(tmp_path):

@@ -112,7 +112,7 @@ def trained(index, accumulation: int = 1, batch_size: int = 20, poison: float | 
     accelerator = Accelerator(cpu=True, gradient_accumulation_steps=accumulation)
     model, config = Grey(), OptimConfig(lr=0.1)
     rule = WindowRule(train=True, flip=False, random_crop=False)
-    loader = make_loader(index, rule, np.arange(100), batch_size=batch_size, crop_size=16)
+    loader = make_loader(index, rule, np.arange(rows), batch_size=batch_size, crop_size=16)
     prepared = accelerator.prepare(model, make_optimizer(model, config), loader)
     if poison is not None:
         nn.init.constant_(model.head.weight, poison)

@@ -138,7 +138,7 @@ def test_a_truncated_shard_is_noticed_on_opening_and_on_reading(tmp_path):
 def test_damaged_contents_are_a_named_error(tmp_path, content):
     small_index(tmp_path / "train")
     (tmp_path / "train" / "index.json").write_bytes(content)
-    with pytest.raises(ValueError, match=r"index\.json: .*prepare"):
+    with pytest.raises(ValueError, match=r"index\.json: .* -> delete index\.json there"):
         Index.open(tmp_path / "train")
 
 

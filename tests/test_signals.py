@@ -1,4 +1,4 @@
-"""Stops: who hears a signal, what ends with whom, and what a command leaves. Real commands: drills/test_signals."""
+"""Stops: who hears a signal, what ends with whom, and what a command leaves. Drill: test_five_signals."""
 
 import multiprocessing
 import os

@@ -33,7 +33,7 @@ from gazepose.data.shards import decode, encode
 from gazepose.data.tracks import POLICIES
 from gazepose.data.video import frames_in_order, look_at, video_facts
 from gazepose.evaluation.examples import read_copy, shown_faces
-from gazepose.evaluation.predictions import read_scores, results_folder
+from gazepose.evaluation.predictions import read_scores, refuse_links
 from gazepose.evaluation.submission import check, csv_to_json, write_test_csv, write_val_csv
 from gazepose.experiments.plan import read_experiment
 from gazepose.io import read_arrays, read_json
@@ -48,7 +48,7 @@ from gazepose.report.tables import results
 from gazepose.source import find_source
 from gazepose.tensor_files import in_child
 from gazepose.training import checkpoint
-from gazepose.training.provenance import data_folder
+from gazepose.training.provenance import refuse_foreign_data
 from gazepose.training.runlog import RunLog
 
 SMALL: dict[str, Any] = {"num_encoder_layers": 1, "num_decoder_layers": 1, "dmodel": 32, "dim_feedforward": 32,
@@ -170,19 +170,20 @@ def test_a_copy_of_a_checkpoint_names_no_data_workers_or_machines(tmp_path, monk
     own = saved(tmp_path / "run" / "best" / "step-00000001", **config)
     trained = checkpoint.read_model(own)[1]
     assert trained["data"] == config["data"] and trained["prepare"] == config["prepare"]
-    assert data_folder(None, trained, own) == tmp_path / "mine"
+    refuse_foreign_data(None, trained, own)
     shutil.copytree(tmp_path / "run", tmp_path / "theirs")
     trained = checkpoint.read_model(tmp_path / "theirs")[1]
     assert trained["data"] == {"data": str(tmp_path / "mine"), "val_stride": 7}
     assert trained["prepare"] == {"crop_size": 64}
     with pytest.raises(ValueError, match=r"theirs: was copied or moved here.*mine\) is not used -> .* with --data"):
-        data_folder(None, trained, tmp_path / "theirs")
-    assert data_folder(tmp_path / "given", trained, own) == tmp_path / "given"
+        refuse_foreign_data(None, trained, tmp_path / "theirs")
+    assert trained["root"] is None
+    refuse_foreign_data(tmp_path / "given", trained, own)
     for inside in ("data/embedded/tiny-0", "data"):                   # the default data
-        assert data_folder(None, {**trained, "data": {"data": inside}}, own) == Path(inside)
+        refuse_foreign_data(None, {**trained, "data": {"data": inside}}, own)
     for outside in ("data/../mine", "database", "/"):
         with pytest.raises(ValueError, match="with --data"):
-            data_folder(None, {**trained, "data": {"data": outside}}, own)
+            refuse_foreign_data(None, {**trained, "data": {"data": outside}}, own)
 
 
 def test_a_link_in_a_run_is_never_written_through(tmp_path):
@@ -193,13 +194,13 @@ def test_a_link_in_a_run_is_never_written_through(tmp_path):
         shutil.rmtree(run / name, ignore_errors=True)
         (run / name).symlink_to(tmp_path / "theirs", target_is_directory=True)
         with pytest.raises(ValueError, match=rf"{name}: is a link, .* -> remove the link"):
-            make_report(run) if name == "report" else results_folder(run, "val")
+            make_report(run) if name == "report" else refuse_links(run, "val")
     (run / "report").unlink()
     (run / "report").symlink_to(tmp_path / "gone")
     with pytest.raises(ValueError, match="report: is a link"):
         make_report(run)
     assert not any((tmp_path / "theirs").iterdir())
-    assert results_folder(tmp_path / "new", "val") == tmp_path / "new" / "pred"
+    refuse_links(tmp_path / "new", "val")
 
 
 # What is removed

@@ -88,7 +88,7 @@ def test_training_drops_a_bad_frame_four_times_in_five(index_of):
 
 
 def test_dropout_without_a_fit_says_what_to_do(index_of):
-    with pytest.raises(ValueError, match="quality fit.*prepare the data again"):
+    with pytest.raises(ValueError, match="quality fit.*gazepose priors quality"):
         window_rows(index_of([range(3)]), WindowRule(gaussian_drop=True), np.array([1]))
 
 

@@ -157,8 +157,8 @@ def save_training(run: Path, model: nn.Module, optimizer: torch.optim.Optimizer,
         write_json(part / PROGRESS, {**asdict(progress), "scaler": scaler.state_dict() if scaler else None})
         write_json(part / CONFIG, config)
     # checkpoints of later steps were damaged: the run was resumed from one before them
-    older = (old for old in reversed(steps_in(folder.parent))
-             if _order(old) < _order(folder) and is_written_here(old) and _is_whole(old))
+    older = (old for old in reversed(steps_in(folder.parent)) if _order(old) < _order(folder) and is_written_here(old)
+             and _is_whole(old))
     _remove_others(folder.parent, {folder, *islice(older, KEEP - 1)})
     return folder
 
@@ -310,10 +310,8 @@ def check_entries(folder: Path, model: nn.Module, remedy: str) -> None:
 
 
 def weights_folder(path: Path) -> Path:
-    """The checkpoint folder that a path means: itself, or the newest one in it or in its best/.
-
-    Args:
-        path: RUN, RUN/best, RUN/best/step-*, or any folder with model.safetensors in it.
+    """The checkpoint folder that a path means (RUN, RUN/best, or one with model.safetensors in it): itself, or the
+    newest one in it or in its best/.
 
     Raises:
         FileNotFoundError: none of these.
