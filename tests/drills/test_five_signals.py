@@ -105,7 +105,7 @@ def prepare_(place: Path, folder: Path) -> tuple[Command, Callable[[], object]]:
         (folder / "data" / name).parent.mkdir(exist_ok=True)
         shutil.copytree(place / "many" / name, folder / "data" / name)
     return (Command(folder, "-m", "gazepose", "prepare", "--data", "data", "--split", "train"),
-            lambda: list(folder.glob("data/prepared/*/*.clips/*.npz")))
+            lambda: list(folder.glob("data/prepared/*/train/clips/*.bin")))
 
 
 def synthetic(place: Path, folder: Path) -> tuple[Command, Callable[[], object]]:
