@@ -22,7 +22,7 @@ from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any, Self
 
 from gazepose.output import lasting_output
@@ -98,12 +98,13 @@ class Watchdog:
         self._ended = threading.Event()
 
     def __enter__(self) -> Self:
-        threading.Thread(target=self._watch, daemon=True).start()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         self._ended.set()
+        self._thread.join(1.0)                   # as StopRequest does
 
     def _watch(self) -> None:
         while not self._ended.wait(1.0):
@@ -135,7 +136,8 @@ class StopRequest:
         numbers = [number for number in STOP_SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
         self._before: dict[int, Any] = {number: signal.signal(number, self._note) for number in numbers}
         self._wakeup = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
-        threading.Thread(target=self._watch, args=(heard,), daemon=True).start()
+        self._thread = threading.Thread(target=self._watch, args=(heard,), daemon=True)
+        self._thread.start()
 
     def __call__(self) -> bool:
         return self.stopping
@@ -143,12 +145,12 @@ class StopRequest:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         signal.set_wakeup_fd(self._wakeup)
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._writer.close()                     # ends the thread
+        self._thread.join(OUTSIDE)               # at the end of Python it would abort the process, beside torch's
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         global _pending

@@ -100,7 +100,8 @@ def test_a_track_id_that_occurs_twice_is_read_once(tmp_path):
 
 
 @pytest.mark.parametrize(("text", "reason"), [
-    ("", "Expecting value"), ("{", "Expecting property name"), ("[" * 50_000, "50000 deep, at most 200"), ("[1, 2", "delimiter"),
+    ("", "Expecting value"), ("{", "Expecting property name"), ("[" * 50_000, "50000 deep, at most 200"),
+    ("[1, 2", "delimiter"),
     ('{"a": 1, "b": 2, "a": 3}', "the name 'a' occurs twice"), ("\udcff", "codec")])
 def test_unreadable_json_names_file_and_reason(tmp_path, text, reason):
     path = tmp_path / "av_train.json"

@@ -332,6 +332,6 @@ def test_srun_without_a_launcher_names_the_script(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
     with pytest.raises(ValueError, match="srun started this program 4 times.* -> sbatch launch/slurm.sh FLAG"):
-        check_processes(accelerator, None, False)
+        check_processes(accelerator, None, False, 1)
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
-    check_processes(accelerator, None, False)
+    check_processes(accelerator, None, False, 1)
