@@ -327,7 +327,7 @@ def test_processes_of_one_machine_listen_on_loopback(monkeypatch):
 
 
 def test_srun_without_a_launcher_names_the_script(monkeypatch):
-    accelerator: Any = SimpleNamespace(num_processes=1, device=torch.device("cpu"))
+    accelerator: Any = SimpleNamespace(num_processes=1, device=torch.device("cpu"), gradient_accumulation_steps=1)
     for name in processes.LAUNCHED:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
