@@ -252,7 +252,7 @@ def test_of_two_renderings_one_renders_and_the_other_uses_it(module, tmp_path, m
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(rendered) == 1 and [line for line in lines if "waiting for process" in line]
+    assert len(rendered) == 1 and [line for line in lines if "waiting for" in line]
 
 
 WORLD = {"preset": "tiny", "seed": 0, "version": 1}
