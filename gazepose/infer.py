@@ -27,7 +27,7 @@ from gazepose.training import checkpoint
 from gazepose.training.distributed import share_preparation, start_accelerator
 from gazepose.training.engine import predict
 from gazepose.training.feature_cache import cache_features
-from gazepose.training.provenance import data_folder
+from gazepose.training.provenance import check_data
 from gazepose.training.runlog import world_line
 
 
@@ -49,8 +49,9 @@ def main() -> None:
     accelerator.print(f"model: {network.model} from {start}")
 
     # ---- data
+    check_data(config.data, trained, start)
     processes = share_preparation(accelerator, preparation.data_disk)
-    source = find_source(data_folder(config.data, trained, start), data.preset).ready(processes)
+    source = find_source(config.data or data.data, data.preset).ready(processes)
     index = source.split(split, preparation, processes)
     strides = {"test": config.guide.test_stride or data.test_stride, "val": config.guide.val_stride or data.val_stride}
     stride = config.stride or strides[split]
