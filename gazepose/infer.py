@@ -44,7 +44,7 @@ from gazepose.training.distributed import share_preparation, start_accelerator
 from gazepose.training.engine import predict
 from gazepose.training.feature_cache import cache_features
 from gazepose.training.learnt_from import learnt_from
-from gazepose.training.provenance import refuse_foreign_data
+from gazepose.training.provenance import check_data
 from gazepose.training.runlog import world_line
 
 
@@ -94,7 +94,7 @@ def infer(config: InferConfig) -> None:
 
     # ---- data
     processes = share_preparation(accelerator, preparation.data_disk)
-    refuse_foreign_data(config.data, trained, start)
+    check_data(config.data, trained, start)
     source = source_of(config.data, data, trained, start).ready(processes)
     index = source.split(split, preparation, processes)
     same_faces = (preparation.rules, preparation.crops_from) == (prepared.rules, prepared.crops_from)

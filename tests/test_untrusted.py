@@ -48,7 +48,7 @@ from gazepose.report.tables import results
 from gazepose.source import find_source
 from gazepose.tensor_files import in_child
 from gazepose.training import checkpoint
-from gazepose.training.provenance import refuse_foreign_data
+from gazepose.training.provenance import check_data
 from gazepose.training.runlog import RunLog
 
 SMALL: dict[str, Any] = {"num_encoder_layers": 1, "num_decoder_layers": 1, "dmodel": 32, "dim_feedforward": 32,
@@ -170,20 +170,20 @@ def test_a_copy_of_a_checkpoint_names_no_data_workers_or_machines(tmp_path, monk
     own = saved(tmp_path / "run" / "best" / "step-00000001", **config)
     trained = checkpoint.read_model(own)[1]
     assert trained["data"] == config["data"] and trained["prepare"] == config["prepare"]
-    refuse_foreign_data(None, trained, own)
+    check_data(None, trained, own)
     shutil.copytree(tmp_path / "run", tmp_path / "theirs")
     trained = checkpoint.read_model(tmp_path / "theirs")[1]
     assert trained["data"] == {"data": str(tmp_path / "mine"), "val_stride": 7}
     assert trained["prepare"] == {"crop_size": 64}
     with pytest.raises(ValueError, match=r"theirs: was copied or moved here.*mine\) is not used -> .* with --data"):
-        refuse_foreign_data(None, trained, tmp_path / "theirs")
-    assert trained["root"] is None
-    refuse_foreign_data(tmp_path / "given", trained, own)
-    for inside in ("data/embedded/tiny-0", "data"):                   # the default data
-        refuse_foreign_data(None, {**trained, "data": {"data": inside}}, own)
-    for outside in ("data/../mine", "database", "/"):
-        with pytest.raises(ValueError, match="with --data"):
-            refuse_foreign_data(None, {**trained, "data": {"data": outside}}, own)
+        check_data(None, trained, tmp_path / "theirs")
+    check_data(tmp_path / "given", trained, own)
+    for section, place in (("data", "data/embedded/tiny-0"), ("data", "data"), ("root", "data")):     # the default data
+        check_data(None, {**trained, "data": {}, section: {"data": place} if section == "data" else place}, own)
+    for place in ("data/../mine", "database", "/", 7):
+        for facts in ({"data": {"data": place}}, {"data": {}, "root": place}):
+            with pytest.raises(ValueError, match="with --data"):
+                check_data(None, {**trained, **facts}, own)
 
 
 def test_a_link_in_a_run_is_never_written_through(tmp_path):

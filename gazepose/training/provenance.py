@@ -12,7 +12,7 @@ from gazepose.manifest import is_written_here
 
 SCORING = {"prepare": ("policy", "rule", "crop_size"),
            "data": ("data", "preset", "val_stride", "test_stride", "gaussian_drop", "quality_scale", "quality_from")}
-"""what is used of a copy, by section; `data` only where `data_folder` accepts it"""
+"""what is used of a copy, by section; `data` only where `check_data` accepts it"""
 DATA = Path("data")              # the default data, relative to the current directory
 FITS = {"quality_fit": 2, "head_pose_fit": None}
 """lists of finite numbers, and how many"""
@@ -22,17 +22,13 @@ def for_scoring(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
     """Check a checkpoint's configuration and reduce it to what scoring may use.
 
     Returns:
-        model, prepare, data, quality_fit, head_pose_fit, fingerprint, learnt_from, root of the data set (None for a
-        copy), and written_here, which is False for a copy.
+        The configuration; of a copy, SCORING of its sections prepare and data. written_here is False for a copy.
 
     Raises:
         ValueError: naming the first value that is not of its kind.
     """
     own, path = is_written_here(folder), folder / "config.json"
-    reduced: dict[str, Any] = {"model": config.get("model"), "written_here": own,
-                               "root": config.get("root") if own else None, "learnt_from": config.get("learnt_from")}
-    prints = config.get("fingerprint")           # of the prepared splits, by which they are known again
-    reduced["fingerprint"] = prints if isinstance(prints, dict) else {}
+    reduced: dict[str, Any] = {**config, "model": config.get("model"), "written_here": own}
     for section, names in SCORING.items():
         content = config.get(section, {})
         if isinstance(content, dict) and not own:
@@ -47,19 +43,20 @@ def for_scoring(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
     return reduced
 
 
-def refuse_foreign_data(given: Path | None, trained: Mapping[str, Any], start: Path) -> None:
-    """Refuse to score the data set that the configuration of a copy names, unless it is the default one.
+def check_data(given: Path | None, trained: Mapping[str, Any], start: Path) -> None:
+    """Refuse the data set that a copy names, unless it is the default one, or another is given.
 
     Args:
-        given: the data set that the user named; None: the one of the training.
-        trained: as `for_scoring` returns it. start: the checkpoint, for the message.
+        trained: as `for_scoring` returns it.
+        start: the checkpoint, for the message.
 
     Raises:
-        ValueError: the checkpoint is a copy, whose training had another data set than the default.
+        ValueError: as above.
     """
-    recorded = trained["data"].get("data")
-    if given is not None or recorded is None:
+    places = [place for place in (trained["data"].get("data"), trained.get("root")) if place is not None]
+    if given is not None or trained.get("written_here", True):
         return
-    if not trained["written_here"] and not Path(recorded).resolve().is_relative_to(DATA.resolve()):
-        raise ValueError(f"{start}: was copied or moved here, so the data set in its configuration ({recorded:.140}) "
-                         "is not used -> name the data set with --data")
+    for place in places:
+        if not isinstance(place, str) or not Path(place).resolve().is_relative_to(DATA.resolve()):
+            raise ValueError(f"{start}: was copied or moved here, so the data set in its configuration "
+                             f"({place!s:.140}) is not used -> name the data set with --data")
