@@ -1,6 +1,6 @@
 """Draw docs/figure.png: one rendered face followed for seconds, with its annotation and a run's scores.
 
-Usage: python docs/figure.py RUN WORK [CLIP TRACK]
+Usage: PYTHONPATH=. python docs/figure.py RUN WORK [CLIP TRACK]
 
 RUN is a trained run, such as runs/demo-0-clips. WORK is a folder for a small world with long tracks and its scores.
 Without CLIP and TRACK the longest track with looks in it is drawn.
