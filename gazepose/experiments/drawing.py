@@ -27,8 +27,10 @@ def draw_rows(rows: Sequence[Row]) -> Figure:
             gains.plot([100 * bound for bound in gain.interval], [y, y], color=color)
         if gain and gain.mean is not None:
             gains.scatter([100 * gain.mean], [y], s=26, color=color, zorder=3, linewidths=0)
-        elif reference:
-            gains.text(0, y, "  compared with this one", va="center", color=MUTED, fontsize=7.5)
+    side = "left" if sum(gains.get_xlim()) >= 0 else "right"           # of the line at 0, where there is room
+    for y, row in enumerate(rows):
+        if row.name == row.against:
+            gains.text(0, y, "  compared with this one  ", va="center", ha=side, color=MUTED, fontsize=7.5)
     gains.axvline(0, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
     for axes, words in ((values, "mAP, %: dots are seeds, the bar their mean"),
                         (gains, "gain in points, 95 % over clips")):
