@@ -176,7 +176,10 @@ def test_a_damaged_checkpoint_is_passed_over_with_its_reason(run, name, damage):
 def test_a_run_without_a_whole_checkpoint_is_not_started_anew(run):
     for folder in checkpoint.steps_in(run / "checkpoints"):
         (folder / checkpoint.WEIGHTS).unlink()
-    with pytest.raises(ValueError, match="every checkpoint is damaged -> start a new run.*--checkpoint"):
+    with pytest.raises(ValueError, match=r"every checkpoint is damaged -> start a new run with another --exp_path\n"):
+        checkpoint.newest_whole(run)
+    checkpoint.save_best(run, torch.nn.Linear(1, 1), {}, 1)
+    with pytest.raises(ValueError, match=r"from the best weights so far: --checkpoint \S*best\n"):
         checkpoint.newest_whole(run)
     assert checkpoint.newest_whole(run / "elsewhere") == (None, [])
 

@@ -172,8 +172,9 @@ def test_the_folders_of_the_original_scripts_are_used_as_the_messages_say(tmp_pa
     assert "put result_LAM beside it" in remedy_of(lambda: read_one(root))
     (root / "result_LAM").mkdir()
     (root / "result_LAM" / "c.json").write_text(json.dumps(LOOKING))
-    assert "leave --at_me_only out" in remedy_of(lambda: read_one(root, policy_named("clean", ["at_me_only=True"])))
-    assert read_one(root)[0] == {"t": [0]}
+    policy = policy_named("clean", ["at_me_only=True"])
+    assert "give --rule at_me_only=False" in remedy_of(lambda: read_one(root, policy))
+    assert read_one(root, policy_named("clean", ["at_me_only=True", "at_me_only=False"]))[0] == {"t": [0]}
 
 
 def test_a_world_goes_into_the_folder_that_the_message_asks_for(tmp_path):

@@ -28,8 +28,8 @@ def read_original(tracks: Path, results: Path, clip_uids: Sequence[str], policy:
         FileNotFoundError: no results at all. ValueError: a file cannot be read, or the policy has at_me_only.
     """
     if policy.at_me_only:
-        raise ValueError(f"{results}: the original scripts left out is_at_me -> leave --at_me_only out, or put the "
-                         "official annotations into json/")
+        raise ValueError(f"{results}: the original scripts left out is_at_me -> give --rule at_me_only=False, or put "
+                         "the official annotations into json/")
     if not results.is_dir():
         raise FileNotFoundError(f"{results}: no such folder, so {tracks} has no labels -> put result_LAM beside it, or "
                                 "the official annotations into json/")

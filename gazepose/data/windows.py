@@ -263,11 +263,11 @@ def _probability(index: Index, rule: WindowRule, rows: np.ndarray) -> np.ndarray
     if rule.quality_scale == "given":
         if "quality_p" not in index.columns:
             raise ValueError(f"{index.folder}: has no column quality_p -> import it with `python -m gazepose priors "
-                             "import quality_p FILE`, or choose another --quality_scale")
+                             f"import quality_p FILE --data {index.folder}`, or choose another --quality_scale")
         return index.quality_p[rows]
     if rule.quality_fit is None:
         raise ValueError("Gaussian Temporal Dropout needs the quality fit of the training split -> measure it with "
-                         "`python -m gazepose priors quality`, or leave out --Gaussiandrop")
+                         f"`python -m gazepose priors quality --data {index.folder}`, or leave out --Gaussiandrop")
     return quality_p(scaled(index.quality[rows], rule.quality_scale), *rule.quality_fit)
 
 

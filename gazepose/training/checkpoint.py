@@ -242,8 +242,9 @@ def newest_whole(run: Path) -> tuple[Path | None, list[str]]:
         except (ValueError, FileNotFoundError) as error:
             damaged.append(str(error))
     if damaged:
-        raise ValueError(f"{run}: every checkpoint is damaged -> start a new run with another --exp_path, from the "
-                         f"best weights so far: --checkpoint {run / BEST}\n  " + "\n  ".join(damaged))
+        best = f", from the best weights so far: --checkpoint {run / BEST}" if steps_in(run / BEST) else ""
+        raise ValueError(f"{run}: every checkpoint is damaged -> start a new run with another --exp_path{best}\n  "
+                         + "\n  ".join(damaged))
     return None, []
 
 
