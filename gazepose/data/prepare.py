@@ -109,7 +109,8 @@ def prepare(data: str | Path, split: str, config: PrepareConfig, processes: Proc
         raise OSError(f"{folder}: cannot be made ({error.strerror}) -> make a folder on a disk that you can write to, "
                       f"put links into it (ln -s {root}/* FOLDER), and give it as --data") from error
     with processes.in_turn(folder / LOCK):
-        if not _is_fresh(folder, root, facts):                         # another run may have made it meanwhile
+        # another run may have made it meanwhile; machines may see that at different times, and must agree
+        if not all(processes.gather(_is_fresh(folder, root, facts))):
             _prepare(root, split, config, source, folder, facts, processes, jobs)
     return folder
 
@@ -122,8 +123,9 @@ def _prepare(root: Path, split: str, config: PrepareConfig, source: str, folder:
         contents = read_contents(folder)
         verify_columns(folder, contents)
         before = Index(folder, contents)
-        processes.notify(f"{folder}: changed since it was made: {some(changed_sources(folder, root))} -> what depends "
-                         "on it is made again")
+        if changed := changed_sources(folder, root):
+            processes.notify(f"{folder}: changed since it was made: {some(changed)} -> what depends on it is made "
+                             "again")
     pictures, files = _pictures(root, source), annotation_files(root, split) if split != "test" else []
     sources = {name_in(root, path): source_of(path) for path in (*files, pictures)}      # before they are read
     clips = _list_clips(root, split, folder / SHARDS, config, source)
