@@ -151,7 +151,7 @@ def test_an_empty_result_is_all_negative_under_both_policies(tmp_path):
 def test_rules_on_facts_that_the_original_scripts_lost_are_refused(tmp_path):
     root = original(tmp_path, {"t": [record(1, None), record(2)]}, LOOKING)
     assert read_one(root)[1]["record dropped: person id empty"] == 1
-    with pytest.raises(ValueError, match=r"result_LAM: the original scripts left out is_at_me -> leave --at_me_only"):
+    with pytest.raises(ValueError, match=r"result_LAM: the original scripts left out is_at_me -> give --rule at_me"):
         read_one(root, policy_named("clean", ["at_me_only=True"]))
     shutil.rmtree(root / "result_LAM")
     with pytest.raises(FileNotFoundError, match=r"result_LAM: no such folder, so .*json_original has no labels"):
