@@ -18,7 +18,7 @@ import numpy as np
 import torch
 import tyro
 
-from gazepose.compat.flags import GuideInference, GuideTraining, translate
+from gazepose.compat.flags import GuideInference, GuideTraining, older_record, translate
 from gazepose.data.clip_files import CropsFrom
 from gazepose.data.index import Index
 from gazepose.data.prepare import Disk, PrepareConfig
@@ -29,6 +29,7 @@ from gazepose.models.gazepose import ModelConfig, ModelName
 from gazepose.source import Source, find_source
 from gazepose.text import printable
 from gazepose.training.checkpoint import CONFIG, from_json
+from gazepose.training.losses import GAZE_TASKS
 from gazepose.training.optim import OptimConfig
 from gazepose.training.run_config import MAY_CHANGE, ONE_START, RunConfig, differing
 
@@ -208,6 +209,8 @@ def read_config(file: Path) -> tuple[TrainConfig, dict[str, Any]]:
         FileNotFoundError, ValueError: there is no such file, or it is damaged.
     """
     record = read_object(file, missing="name a run, or its config.json")
+    if "run" in record:
+        record["run"] = older_record(record["run"])
     kinds = {"model": ModelFlags, "prepare": PrepareConfig, "data": DataConfig, "optim": OptimFlags, "run": RunConfig}
     sections: dict[str, Any] = {name: from_json(kind, record.get(name), file) for name, kind in kinds.items()}
     for name, form in (("root", str), ("fingerprint", dict), ("changes", list)):
@@ -255,7 +258,7 @@ def check_resumed(folder: Path, before: TrainConfig, now: TrainConfig) -> None:
 
 def train_defaults(first: TrainConfig, embedded: bool, gpu: bool) -> TrainConfig:
     """Defaults that depend on the data, the device, the task, the model and its behaviour (README, Defaults)."""
-    gaze = first.run.task == "gaze"
+    gaze = first.run.task in GAZE_TASKS
     name: ModelName = "FaceGaze" if gaze and first.model.model == "GazePose" else first.model.model
     lr, published, pixels = LEARNING_RATES[name], first.model.behaviour == "published", not first.data.cache_features
     schedule = "epoch" if published else "step"

@@ -57,7 +57,7 @@ class Source:
         if name != "stills":
             return open_index(prepare(self.root, name, config, processes))
         if self.preset is None:
-            raise ValueError(f"{self.root}: only an embedded world has stills -> give --train_on train, or "
+            raise ValueError(f"{self.root}: only an embedded world has stills -> give --task lam or gaze_clips, or "
                              "leave --data out and give --preset")
         if processes.rank == 0:
             from gazepose.synthetic.presets import PRESETS

@@ -79,7 +79,7 @@ def main() -> None:
             mixed_precision=run.mixed_precision, gradient_accumulation_steps=run.gradient_accumulation_steps,
             log_with=run.log_with, project_dir=folder)
         accelerator.print(world_line(accelerator, run.batch_size))
-        check_processes(accelerator, run.expect_world, run.sync_batchnorm, run.gradient_accumulation_steps)
+        check_processes(accelerator, run.processes, run.sync_batchnorm, run.gradient_accumulation_steps)
         check_same_program(config, accelerator)
         log = RunLog(from_main(accelerator, lambda: folder), accelerator)     # one clock names it for all processes
         record = {**asdict(config), "root": str(source.root), **launched(accelerator)}
@@ -123,7 +123,7 @@ def train(config: TrainConfig, source: Source, accelerator: Accelerator, log: Ru
     if resumed is not None:
         check_same_data(log.folder, log.earlier, record, resumed)
         progress = checkpoint.resume(resumed, model, optimizer, accelerator.scaler, accelerator.num_processes,
-                                     run.elastic)
+                                     run.processes is not None)
         data.order.epoch = progress.epoch
         if progress.consumed and progress.order != data.order.fingerprint():
             raise ValueError(f"{resumed}: it stopped in an epoch with other windows or another order -> resume with "
@@ -152,7 +152,7 @@ def train(config: TrainConfig, source: Source, accelerator: Accelerator, log: Ru
             for steps in train_steps(accelerator, wrapped, optimizer, data.train_loader, step=progress.step,
                                      ahead=ahead, total=log.total, seed=run.seed, loss=loss, optim=config.optim,
                                      epoch=epoch, mirror_priors=BEHAVIOURS[config.model.behaviour].mirror_priors,
-                                     save_every=run.save_every, stop=stop):
+                                     save_every=run.save_steps, stop=stop):
                 progress.step, progress.consumed = steps[-1].step + 1, data.order.after(steps[-1].batches)
                 for step in steps:
                     log.step(step, epoch)
@@ -347,9 +347,9 @@ class RunState:
         self.saved, self.saved_at = replace(self.progress), time.monotonic()
 
     def save_if_due(self) -> None:
-        """Save after every --save_every steps and every --save_minutes minutes."""
+        """Save after the steps and minutes of --save_every."""
         minutes = (time.monotonic() - self.saved_at) / 60
-        steps_due = self.run.save_every is not None and self.progress.step % self.run.save_every == 0
+        steps_due = self.run.save_steps is not None and self.progress.step % self.run.save_steps == 0
         if steps_due or 0 < self.run.save_minutes <= minutes:
             self.save()
 

@@ -20,7 +20,7 @@ import warm
 SMALL = ["--preset", "tiny", "--crop_size", "32", "--num_encoder_layers", "1", "--num_decoder_layers", "1", "--dmodel",
          "32", "--dim_feedforward", "32", "--nheads", "2", "--output_stride", "32", "--backbone", "test_resnet",
          "--batch_size", "4", "--epochs", "2", "--train_stride", "1", "--val_stride", "1", "--windows_per_segment", "2",
-         "--limit", "23", "--save_minutes", "0", "--num_workers", "0", "--prior_head", "--lr", "1e-3",
+         "--limit", "23", "--save_every", "0min", "--num_workers", "0", "--prior_head", "--lr", "1e-3",
          "--allow_unknown_priors"]
 
 

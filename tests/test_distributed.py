@@ -101,13 +101,13 @@ def test_processes_that_cannot_do_it_are_refused_by_flag():
     accelerator: Any = SimpleNamespace(device=torch.device("cpu"), num_processes=2, print=lines.append,
                                        gradient_accumulation_steps=4)
     with pytest.raises(ValueError, match="--sync_batchnorm: torch's SyncBatchNorm works on GPUs only"):
-        check_processes(accelerator, 2, True, 4)
-    with pytest.raises(ValueError, match="--expect_world 3, but 2 processes were started -> choose a file"):
-        check_processes(accelerator, 3, False, 4)
+        check_processes(accelerator, "2", True, 4)
+    with pytest.raises(ValueError, match="--processes 3, but 2 processes were started -> choose a file"):
+        check_processes(accelerator, "3", False, 4)
     check_processes(SimpleNamespace(**{**vars(accelerator), "device": torch.device("cuda"), "num_processes": 1}),  # type: ignore[arg-type]
                     None, True, 4)
     with pytest.raises(ValueError, match="--gradient_accumulation_steps 1, but the launcher has set 4 -> give both"):
-        check_processes(accelerator, None, False, 1)
+        check_processes(accelerator, "any", False, 1)
     assert lines == ["--sync_batchnorm changes nothing: there is one process"]
 
 

@@ -119,11 +119,11 @@ def test_a_start_that_is_not_there_is_named_before_any_data(rig):
 
 def test_what_concerns_one_start_is_not_inherited(tmp_path, run):
     record = config_of(run)
-    record["run"] |= {"resume": True, "elastic": True, "expect_world": 4}
+    record["run"] |= {"resume": True, "processes": "4"}
     write_json(tmp_path / "config.json", record)
     again, _ = read_config(tmp_path / "config.json")
-    one_start = (again.run.resume, again.run.elastic, again.run.expect_world, again.run.exp_path)
-    assert one_start == (False, False, None, None)
+    one_start = (again.run.resume, again.run.processes, again.run.exp_path)
+    assert one_start == (False, None, None)
 
 
 @pytest.mark.parametrize("spoilt", [

@@ -19,8 +19,7 @@ from gazepose.training.checkpoint import WEIGHTS, from_json, weights_folder
 
 POOL = Path("runs/sweep")
 MAX_EXPERIMENT = 4 << 20      # bytes of an experiment file
-NOT_COUNTED = {"run": ("exp_path", "resume", "elastic", "save_every", "save_minutes", "log_with", "expect_world",
-                       "checkpoint", "config"),
+NOT_COUNTED = {"run": ("exp_path", "resume", "processes", "save_every", "log_with", "checkpoint", "config"),
                "prepare": ("data_disk", "decoder"), "data": ("num_workers",), "model": ("image_size",)}
 """section -> values that do not change what a run learns, or that follow from the others"""
 

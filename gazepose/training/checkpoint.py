@@ -264,8 +264,8 @@ def resume(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, sca
     progress = from_json(Progress, facts, folder / PROGRESS)
     if progress.world_size != world_size and not elastic:
         raise ValueError(f"{folder}: saved by {progress.world_size} processes, this run has {world_size} -> start "
-                         f"{progress.world_size} processes for bit-identical results, or add --elastic: results differ "
-                         "slightly, and every window is still used once per epoch")
+                         f"{progress.world_size} processes for bit-identical results, or add --processes any: results "
+                         "differ slightly, and every window is still used once per epoch")
     progress.world_size = world_size
     load_weights(folder, model)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]

@@ -81,19 +81,19 @@ def waiting_for_processes() -> Iterator[None]:
         timer.cancel()
 
 
-def check_processes(accelerator: Accelerator, expect_world: int | None, sync_batchnorm: bool, accumulation: int
+def check_processes(accelerator: Accelerator, processes: str | None, sync_batchnorm: bool, accumulation: int
                     ) -> None:
     """Refuse what the processes that were started cannot do.
 
     Args:
-        expect_world: the number of processes that the user counts on; None: any.
+        processes: the number that the user counts on; None or any: any number.
         accumulation: batches per optimiser step by our flag; Accelerate takes an environment variable first.
 
     Raises:
         ValueError: naming the flag and the reason.
     """
-    if expect_world not in (None, accelerator.num_processes):
-        raise ValueError(f"--expect_world {expect_world}, but {accelerator.num_processes} processes were started -> "
+    if processes not in (None, "any", str(accelerator.num_processes)):
+        raise ValueError(f"--processes {processes}, but {accelerator.num_processes} processes were started -> "
                          "choose a file of accelerate_configs/ that starts that many")
     if accelerator.gradient_accumulation_steps != accumulation:
         raise ValueError(f"--gradient_accumulation_steps {accumulation}, but the launcher has set "
