@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from gazepose.data.crops import published_crop
+from gazepose.data.crops import quality_of
 from gazepose.data.index import Index
-from gazepose.data.quality import Scale, drop_in_evaluation, fit_quality, laplacian_variance, quality_p, scaled
+from gazepose.data.quality import Scale, drop_in_evaluation, fit_quality, quality_p, scaled
 from gazepose.io import sha256_of
 from gazepose.priors.chunked_column import batches_of_crops, extract, put_column
 from gazepose.priors.head_pose import estimate_head_pose, pose_from_landmarks, read_hopenet
@@ -56,7 +56,7 @@ def show_quality(indexes: Sequence[Index], *, measure: bool = False) -> None:
         if measure or "quality" not in index.columns:
             quality[index.folder] = extract(
                 index, "quality", lambda rows, index=index: np.array(
-                    [laplacian_variance(published_crop(index.crop(row))) for row in rows.tolist()]),
+                    [quality_of(index.crop(row)) for row in rows.tolist()]),
                 depends="Laplacian variance", source="measured on the stored crops")
     for index in indexes:
         variance, train = quality[index.folder], quality.get(index.folder.with_name("train"))
