@@ -68,7 +68,7 @@ class Source:
         return Index.open(self.root / "stills" / str(config.crop_size))
 
 
-def find_source(data: Path | None, preset: str = "default", seed: int = 0) -> Source:
+def find_source(data: Path | None, preset: str = "default") -> Source:
     """The data set that the flags name; nothing is rendered or prepared yet.
 
     Raises:
@@ -77,7 +77,7 @@ def find_source(data: Path | None, preset: str = "default", seed: int = 0) -> So
     if data is None:
         if (EGO4D / "json" / "av_train.json").exists():
             return Source(EGO4D)
-        return Source(EGO4D / "embedded" / f"{preset}-{seed}", preset, seed)
+        return Source(EGO4D / "embedded" / f"{preset}-0", preset)
     if (data / "world.json").exists():
         from gazepose.synthetic.presets import PRESETS
         facts = read_object(data / "world.json")
