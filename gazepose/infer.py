@@ -39,13 +39,12 @@ from gazepose.evaluation.submission import check, csv_to_json
 from gazepose.io import write_json
 from gazepose.models.gazepose import ModelConfig
 from gazepose.source import chosen_rows
-from gazepose.training import checkpoint
+from gazepose.training import checkpoint, runlog
 from gazepose.training.distributed import share_preparation, start_accelerator
 from gazepose.training.engine import predict
 from gazepose.training.feature_cache import cache_features
 from gazepose.training.learnt_from import learnt_from
 from gazepose.training.provenance import check_data
-from gazepose.training.runlog import world_line
 
 
 def is_own_data(index: Index, root: Path, trained: Mapping[str, Any], same_faces: bool) -> bool:
@@ -78,16 +77,16 @@ def main() -> None:
 def infer(config: InferConfig) -> None:
     split = config.guide.split_name(config.split)
     accelerator = start_accelerator(mixed_precision=config.mixed_precision)
-    accelerator.print(world_line(accelerator, config.batch_size))
+    accelerator.print(runlog.world_line(accelerator, config.batch_size))
 
     # ---- weights, and the configuration they were trained with
-    start = config.checkpoint or checkpoint.newest_finished(Path("runs"))
-    refuse_links(config.exp_path or checkpoint.run_folder(start), split)
+    start = config.checkpoint or runlog.newest_finished(Path("runs"))
+    refuse_links(config.exp_path or runlog.run_folder(start), split)
     model, trained = checkpoint.read_model(start)
     network = checkpoint.from_json(ModelConfig, trained["model"], start)
     data = checkpoint.from_json(DataConfig, trained.get("data"), start)
     prepared = checkpoint.from_json(PrepareConfig, trained.get("prepare"), start)
-    preparation, run = config.preparation(prepared), checkpoint.run_folder(start)
+    preparation, run = config.preparation(prepared), runlog.run_folder(start)
     learnt = learnt_from(trained, start)
     config.guide.must_agree(vars(network), start, config.split)
     accelerator.print(f"model: {network.model} from {start}")

@@ -101,6 +101,8 @@ def train(config: TrainConfig, source: Source, accelerator: Accelerator, log: Ru
 
     # ---- model
     resumed = find_checkpoint(log.folder, accelerator) if run.resume else None
+    if resumed is not None:
+        checkpoint.check_size(resumed, config.model)
     torch.manual_seed(run.seed)
     model = build_model(config.model).to(memory_format=torch.channels_last)
     learnt = learnt_from(log.earlier, log.folder)

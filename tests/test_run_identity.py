@@ -18,6 +18,7 @@ from gazepose.config import TrainConfig, parse, parse_train, read_config, source
 from gazepose.evaluation.predictions import predictions_folder, write_about
 from gazepose.infer import is_own_data
 from gazepose.io import read_object, write_json
+from gazepose.manifest import mark_folder
 from gazepose.report import tables
 from gazepose.report.records import read_records
 from gazepose.source import Source
@@ -72,6 +73,7 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_is_resumed_with_its_f
     folder.mkdir()
     for name in ("config.json", "status.json"):
         shutil.copy(run / name, folder / name)
+    mark_folder(folder, folder)
     text = resumed(rig, folder)
     assert "has no checkpoint yet" in text and config_of(folder)["optim"]["clip"] == 0.5
     assert differing(config_of(run), config_of(folder)) == {}

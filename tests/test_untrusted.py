@@ -42,7 +42,7 @@ from gazepose.report import make_report
 from gazepose.report.records import read_records
 from gazepose.report.tables import results
 from gazepose.source import find_source
-from gazepose.training import checkpoint
+from gazepose.training import checkpoint, runlog
 from gazepose.training.runlog import RunLog
 
 
@@ -95,7 +95,7 @@ def readers(root: Path) -> list[tuple[Path, Callable[[Path], Any]]]:
           ("config.json", "status.json", "metrics.jsonl", "pred/val.npz", "pred/val.source.json")),
         (run / "metrics.jsonl", starts), (run / "pred" / "val.faces.npz", lambda path: read_copy(path, "")),
         (run / "pred" / "val.source.json", lambda _: shown_faces(run / "pred" / "val.npz", np.arange(1))),
-        (root / "runs" / "one" / "status.json", lambda _: checkpoint.newest_finished(root / "runs")),
+        (root / "runs" / "one" / "status.json", lambda _: runlog.newest_finished(root / "runs")),
         (index.folder / "index.json", lambda _: Index.open(index.folder)),
         (index.folder / SHARDS / index.contents["shards"][0]["file"], lambda _: Index.open(index.folder)),
         (world / "world.json", lambda _: find_source(world)), (world / "split" / "train.list", read_split),

@@ -24,7 +24,7 @@ from gazepose.models import ModelConfig, build_model
 from gazepose.priors.head_pose import read_hopenet
 from gazepose.report import make_report
 from gazepose.tensor_files import in_child
-from gazepose.training import checkpoint
+from gazepose.training import checkpoint, runlog
 from gazepose.training.provenance import check_data
 
 SMALL: dict[str, Any] = {"num_encoder_layers": 1, "num_decoder_layers": 1, "dmodel": 32, "dim_feedforward": 32,
@@ -214,5 +214,5 @@ def test_readers_leave_a_folder_as_it_is_between_two_renames(tmp_path):
     before = state()
     checkpoint.read_model(tmp_path / "run")
     checkpoint.newest_whole(tmp_path / "run")
-    checkpoint.run_folder(best / "step-00000001")
+    runlog.run_folder(best / "step-00000001")
     assert state() == before
