@@ -1,6 +1,8 @@
 """Several processes: starting Accelerate, sharing preparation, and sending the main process's values to all."""
 
+import atexit
 import os
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -15,10 +17,13 @@ from accelerate import Accelerator, DataLoaderConfiguration, PartialState
 from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 
 from gazepose.data.prepare import Disk
-from gazepose.processes import LAUNCHED, Processes
+from gazepose.heartbeat import RankWatch
+from gazepose.processes import Processes, end_now
+from gazepose.startup import LAUNCHED
 
-PREPARING = timedelta(hours=12)
-"""how long processes wait for each other's videos; the death of a process is noticed at once"""
+PREPARING = timedelta(days=30)
+"""how long processes wait for each other's videos; the death of a process is noticed at once, and RankWatch notices one
+that is stopped"""
 STUCK = timedelta(minutes=5)
 """collective timeout of a training: the job fails if one rank makes the others wait longer"""
 SILENT = 10.0
@@ -153,19 +158,31 @@ def from_main(accelerator: Accelerator, find: Callable[[], Value]) -> Value:
 def share_preparation(state: Accelerator | PartialState, disk: Disk) -> Processes:
     """The processes that prepare data together: all on a shared disk, or those of one machine with a disk of its own.
 
-    Their barriers use gloo on any device: it notices a dead process, and preparing may take longer than a step.
+    Their barriers use gloo on any device: it notices a dead process, and preparing may take longer than a step. A rank
+    that is stopped or hangs ends those that wait for it (heartbeat.py).
     """
     if state.num_processes == 1:
         return Processes(notify=partial(print, flush=True))                # progress, also into a pipe
     everyone: Any = dist.new_group(backend="gloo", timeout=PREPARING)
 
-    def gather(value: Any) -> list[Any]:
+    def gather_now(value: Any) -> list[Any]:
         values: list[Any] = [None] * state.num_processes
         dist.all_gather_object(values, value, group=everyone)
         return values
 
+    names = gather_now(f"process {os.getpid()} on {socket.gethostname()}")
+    store = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)  # type: ignore[attr-defined]
+    watch = RankWatch(store, state.process_index, names, lambda line: end_now("failed", line, 1),
+                      lambda line: print(line, file=sys.stderr, flush=True))
+
+    def gather(value: Any) -> list[Any]:
+        with watch.waiting():
+            return gather_now(value)
+
     first = state.process_index - state.local_process_index             # rank of this machine's first process
-    firsts = gather(first)
+    firsts = gather_now(first)                                           # every rank has made its watch
+    watch.__enter__()
+    atexit.register(watch.__exit__)
     ranks, mates = list(range(state.num_processes)), everyone        # of one disk
     if disk == "local":
         ranks = [rank for rank, other in enumerate(firsts) if other == first]
@@ -176,5 +193,8 @@ def share_preparation(state: Accelerator | PartialState, disk: Disk) -> Processe
         if state.process_index == ranks[0]:
             print(line if len(ranks) == state.num_processes else f"[machine of process {first}] {line}", flush=True)
 
-    barrier: Any = partial(dist.barrier, group=mates)                    # type: ignore[arg-type]
+    def barrier() -> None:
+        with watch.waiting():
+            dist.barrier(group=mates)                                    # type: ignore[arg-type]
+
     return Processes(ranks.index(state.process_index), len(ranks), barrier, notify, gather)
