@@ -155,6 +155,12 @@ def test_output_that_nobody_reads_is_dropped(monkeypatch):
         print("x" * 100_000, flush=True)
 
 
+def test_text_of_others_does_not_control_the_terminal(capsys):
+    with lasting_output():
+        print("clip \x1b]0;title\x07\x1b[2Jname\r\u202e", "\x1b[31mred\x1b[0m\tÉ")
+    assert capsys.readouterr().out == "clip \\x1b]0;title\\x07\\x1b[2Jname\\r\\u202e \x1b[31mred\x1b[0m\tÉ\n"
+
+
 @pytest.mark.parametrize("words, code", [
     (["doctor", "{data}"], 1), (["doctor", "{data}", "--json"], 1), (["--help"], 0), (["bad"], 1)],
     ids=["doctor", "JSON", "help", "usage"])

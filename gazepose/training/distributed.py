@@ -62,11 +62,13 @@ def waiting_for_processes() -> Iterator[None]:
     """Around the start of torch.distributed: say so when processes that the environment names do not come.
 
     Raises:
-        ValueError: they have not come within the time limit, or nothing says where they meet.
+        ValueError: they have not come within the time limit, nothing says where they meet, or its port is in use.
     """
     world, local = (os.environ.get(name, "1") for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
     if sys.platform == "linux" and world == local != "1":              # one machine: nobody else can connect
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+        if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" and "MASTER_PORT" in os.environ:
+            meet_on_loopback(int(os.environ["MASTER_PORT"]))
     where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT', '29500')}"
     others = (f"for the other processes at {where}, because the environment says WORLD_SIZE={world} -> start "
               "them, with a launcher; or, if this process is to be alone, `unset WORLD_SIZE RANK LOCAL_RANK`")
@@ -84,6 +86,24 @@ def waiting_for_processes() -> Iterator[None]:
         raise ValueError(f"waited in vain {others}") from None
     finally:
         timer.cancel()
+
+
+def meet_on_loopback(port: int) -> None:
+    """Have the processes of one machine meet at a store of rank 0 that listens on loopback alone. Torch's own would
+    listen on all interfaces. A launcher's store, which listens before this program starts, is not changed."""
+    global _store
+    if os.environ.get("RANK") == "0":
+        try:
+            listener = socket.create_server(("127.0.0.1", port))
+        except OSError as error:
+            raise ValueError(f"port {port} of this machine cannot be used ({error.strerror}) -> set MASTER_PORT to "
+                             "another for all processes") from None
+        _store = dist.TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False,  # type: ignore[attr-defined]
+                               multi_tenant=True, master_listen_fd=listener.detach())
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "TORCHELASTIC_USE_AGENT_STORE": "True"}     # the others only connect
+
+
+_store: Any = None               # it serves as long as it is referenced
 
 
 def check_processes(accelerator: Accelerator, expect_world: int | None, sync_batchnorm: bool, accumulation: int
