@@ -7,7 +7,6 @@ PrepareConfig in data/prepare.py, the guide's flags in compat/flags.py); the res
 import dataclasses
 import os
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -24,9 +23,10 @@ from gazepose.data.index import Index
 from gazepose.data.prepare import Disk, PrepareConfig
 from gazepose.data.quality import Scale
 from gazepose.data.windows import WindowConfig
-from gazepose.io import read_object, write_json
+from gazepose.io import read_object
 from gazepose.models.gazepose import ModelConfig, ModelName
 from gazepose.source import Source, find_source
+from gazepose.startup import tell_launcher
 from gazepose.text import printable
 from gazepose.training.checkpoint import CONFIG, from_json
 from gazepose.training.losses import GAZE_TASKS
@@ -296,9 +296,9 @@ def readable_errors() -> Iterator[None]:
     except ConnectionError:                      # between our own processes: the traceback says where
         raise
     except (ValueError, OSError, EOFError, ImportError) as error:
-        if file := os.environ.get("TORCHELASTIC_ERROR_FILE"):    # the launcher's summary, which comes last, shows it
-            write_json(Path(file), {"message": f"error: {error}", "timestamp": int(time.time())})
-        raise SystemExit(f"error: {printable(error)}") from None
+        line = f"error: {printable(error)}"
+        tell_launcher(line)
+        raise SystemExit(line) from None
 
 
 @readable_errors()

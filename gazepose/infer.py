@@ -8,8 +8,10 @@ import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")     # before torch: waiting threads must not spin on shared cores
 
-from gazepose.processes import command, end_with_launcher
+from gazepose.startup import end_at_interrupt, end_with_launcher
 
+if __name__ == "__main__":
+    end_at_interrupt("infer")
 end_with_launcher()                                     # before the slow imports
 
 from dataclasses import asdict
@@ -37,6 +39,7 @@ from gazepose.evaluation.predictions import (
 from gazepose.evaluation.submission import Face, check, csv_to_json
 from gazepose.io import write_json
 from gazepose.models.gazepose import ModelConfig
+from gazepose.processes import command
 from gazepose.source import chosen_rows
 from gazepose.text import printable
 from gazepose.training import checkpoint, runlog

@@ -8,8 +8,10 @@ import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")     # before torch: waiting threads must not spin on shared cores
 
-from gazepose.processes import Overdue, Preempted, StopRequest, command, end_with_launcher, shield_workers
+from gazepose.startup import end_at_interrupt, end_with_launcher
 
+if __name__ == "__main__":
+    end_at_interrupt("train")
 end_with_launcher()                                     # before the slow imports
 
 import math
@@ -46,7 +48,7 @@ from gazepose.evaluation.metrics import (
 )
 from gazepose.io import write_json
 from gazepose.models import build_model, sync_batchnorm
-from gazepose.processes import Processes
+from gazepose.processes import Overdue, Preempted, Processes, StopRequest, command, shield_workers
 from gazepose.source import Source, chosen_rows
 from gazepose.training import checkpoint
 from gazepose.training.checkpoint import Progress

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import timm
 import torch
@@ -27,7 +28,7 @@ from gazepose.data.loader import make_loader
 from gazepose.data.windows import WindowRule
 from gazepose.models import sync_batchnorm
 from gazepose.source import Source
-from gazepose.training.distributed import check_processes, share_preparation, start_accelerator
+from gazepose.training.distributed import check_processes, meet_on_loopback, share_preparation, start_accelerator
 from gazepose.training.engine import train_steps
 from gazepose.training.losses import LossRule
 from gazepose.training.optim import OptimConfig, make_optimizer
@@ -154,6 +155,23 @@ def test_each_machine_prepares_its_own_disk(disks):
     assert machines == [(everything, 6, "")] * 2
     shutil.rmtree(disks[1] / "prepared")                              # the one that is done waits for the other
     assert in_processes(prepared_on, 2, disks, "local", local_ranks=[0, 0]) == [([], 6, ""), (everything, 6, "")]
+
+
+def listening(rank: int) -> set[str]:
+    share_preparation(start_accelerator(), "shared").barrier()
+    return {one.laddr.ip for one in psutil.Process().net_connections("inet") if one.status == psutil.CONN_LISTEN}
+
+
+def test_processes_of_one_machine_listen_on_loopback_alone():
+    assert [*in_processes(listening, 2)] == [{"127.0.0.1"}] * 2
+
+
+def test_a_port_in_use_is_named():
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RANK", "0")
+        port = taken.getsockname()[1]
+        with pytest.raises(ValueError, match=f"port {port} of this machine cannot be used .* -> set MASTER_PORT"):
+            meet_on_loopback(port)
 
 
 def test_two_disks_taken_for_one_are_named(disks):
