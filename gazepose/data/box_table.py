@@ -22,13 +22,14 @@ import numpy as np
 from gazepose.data.conventions import of_boxes, of_frames, of_rate
 from gazepose.data.tracks import MAX_FRAME, Clip, Policy, RawTrack, face_tracks
 from gazepose.data.video import SUFFIXES, VideoFacts, find_video, look_at
-from gazepose.io import is_id, read_object, write_json, writing_path
+from gazepose.io import UnusableFile, is_id, open_regular, read_object, write_json, writing_path
 
 TABLES = (".csv", ".parquet")
 COLUMNS = ("clip", "track", "frame", "x", "y", "width", "height")
 SCHEMA = f"{','.join(COLUMNS)} and, if known, label"
 CORNERS = "; x is x1, y is y1, width is x2 - x1, height is y2 - y1"
 NUMBER = r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?"
+MAX_TABLE, MAX_ROWS, MAX_COLUMNS = 2 << 30, 10_000_000, 5_000       # bytes (of Parquet unpacked), boxes, columns
 Table = Any                  # a pandas.DataFrame, whose index says where a row stands: "line 7", "row 7"
 LABELS = {"": -1, "-1": -1, "0": 0, "1": 1, "-1.0": -1, "0.0": 0, "1.0": 1}     # pandas writes 1.0 beside gaps
 
@@ -70,7 +71,8 @@ def read_table(path: Path) -> dict[str, list[RawTrack]]:
 
     Raises:
         FileNotFoundError, ImportError (Parquet without pyarrow), or ValueError naming the file and its line: columns
-            other than the schema's, an id or number that is none, a number that is not finite, a face twice, no box.
+            other than the schema's, an id or number that is none, a number that is not finite, a face twice, no box,
+            more than MAX_ROWS boxes or MAX_TABLE bytes.
     """
     path = Path(path)
     table = _read_parquet(path) if _suffix(path) == ".parquet" else _read_csv(path)
@@ -182,10 +184,21 @@ def _suffix(path: Path) -> str:
     return suffix
 
 
+def _check_size(path: Path, rows: int, columns: int, size: int = 0) -> None:
+    """Refuse a table that would take the memory, before it is read."""
+    limits = (rows, MAX_ROWS, "boxes"), (columns, MAX_COLUMNS, "columns"), (size, MAX_TABLE, "bytes")
+    for number, most, what in limits:
+        if number > most:
+            raise UnusableFile(f"{path}: {number} {what}, at most {most} are read -> split the table by clips, each "
+                               "part into a data set of its own")
+
+
 def _read_csv(path: Path) -> Table:
     """The table as text. Values that are missing at the end of a line are empty."""
     import pandas as pd
-    content = path.read_bytes()
+    with open_regular(path, "table of boxes", MAX_TABLE) as file:
+        content = file.read()
+    _check_size(path, content.count(b"\n") + 1, content.partition(b"\n")[0].count(b",") + 1)
     try:
         text = content.decode("utf-8-sig")                             # Excel begins with a byte order mark
         if "\0" in text:                                               # pandas would end the value there
@@ -209,7 +222,14 @@ def _read_parquet(path: Path) -> Table:
     """As `_read_csv`. Numbers become text as CSV has it; a value of another kind becomes None."""
     import pandas as pd
     try:
-        table: Table = pd.read_parquet(path, engine="pyarrow")
+        import pyarrow.parquet
+        with open_regular(path, "table of boxes", MAX_TABLE) as file:
+            facts = pyarrow.parquet.read_metadata(file)
+            size = sum(facts.row_group(number).total_byte_size for number in range(facts.num_row_groups))
+            _check_size(path, facts.num_rows, facts.num_columns, size)
+            table: Table = pd.read_parquet(file, engine="pyarrow")
+    except UnusableFile:
+        raise
     except ImportError as error:
         raise ImportError(f"{path}: Parquet needs pyarrow -> pip install 'gazepose[parquet]', or give the table as CSV "
                           f"({error})") from error

@@ -266,7 +266,7 @@ def shape_change(path: str | Path) -> str:
     Raises:
         As frames_in_order, of PyAV.
     """
-    import av
+    import av.error
     name = _checked(path, "pyav")
     with _pyav(name) as container:
         stream = _pictures(container, name)
