@@ -99,14 +99,19 @@ def table_rules(root: Path, split: str, rules: tuple[str, ...]) -> tuple[str, ..
     return (*(rule for rule in rules if not rule.startswith("first_number=")), f"first_number={first}")
 
 
+def boxes_and_size(tracks: list[RawTrack], width: float, height: float) -> tuple[np.ndarray, np.ndarray]:
+    """All boxes of a clip's tracks, and the size of the picture of each, as conventions.of_boxes takes them."""
+    boxes = np.concatenate([np.zeros((0, 4)), *(raw.boxes for raw in tracks)])
+    return boxes, np.tile([float(width), float(height)], (len(boxes), 1))
+
+
 def convention_of(tracks: list[RawTrack], facts: VideoFacts) -> str:
     """What of a clip's boxes and frames, counted from 0, looks like another convention than ours; "" for nothing."""
-    boxes = np.concatenate([np.zeros((0, 4)), *(raw.boxes for raw in tracks)])
-    frames = np.concatenate([np.zeros(0), *(raw.frames for raw in tracks)])
-    if fault := of_boxes(boxes, np.tile([float(facts.width), float(facts.height)], (len(boxes), 1))):
+    if fault := of_boxes(*boxes_and_size(tracks, facts.width, facts.height)):
         return f"boxes {fault}"
+    frames = np.concatenate([np.zeros(0), *(raw.frames for raw in tracks)])
     frames = frames[np.isfinite(frames)]
-    if len(frames) and (fault := of_frames(int(frames.min()), int(frames.max()), facts.frames)):
+    if facts.frames and len(frames) and (fault := of_frames(int(frames.min()), int(frames.max()), facts.frames)):
         return f"frames {fault}"
     return ""
 
@@ -138,7 +143,8 @@ def lay_out(table: Path, video: Path, out: Path, split: str, first_number: int =
     else:
         raise ValueError(f"{table}: holds {len(clips)} clips, {video} is one video -> give the folder of the videos, "
                          "each named by its clip")
-    remarks = []
+    remarks, of_table = [], []
+    aside = f"(if the table is right, copy it to {goal} and the video into {out / 'videos'} yourself)"
     for clip, source in videos.items():
         if not source.is_file():
             raise FileNotFoundError(f"{source}: no such video, but {table} has boxes of clip {clip} -> put it there")
@@ -154,8 +160,11 @@ def lay_out(table: Path, video: Path, out: Path, split: str, first_number: int =
             remarks.append(f"{source}: {words}")
         counted_from_0 = [replace(raw, frames=raw.frames - first_number) for raw in tracks_of[clip]]
         if facts and (fault := convention_of(counted_from_0, facts)):
-            raise ValueError(f"{table}: clip {clip}: {fault} (if the table is right, copy it to {goal} and the video "
-                             f"into {out / 'videos'} yourself)")
+            raise ValueError(f"{table}: clip {clip}: {fault} {aside}")
+        if facts:
+            of_table.append(boxes_and_size(tracks_of[clip], facts.width, facts.height))
+    if of_table and (fault := of_boxes(*map(np.concatenate, zip(*of_table, strict=True)))):
+        raise ValueError(f"{table}: the boxes of all clips together {fault} {aside}")
     for clip, source in videos.items():
         if not find_video(out / "videos", clip).exists():
             _link_or_copy(source.resolve(), out / "videos" / f"{clip}{source.suffix.lower()}")

@@ -71,6 +71,7 @@ def examine(data: str | Path, crops_from: CropsFrom | None = None, notify: Calla
         clips = (stored_clips(root, path, split, uids, of_file) if table is None
                  else _table_clips(root, split, table, findings))
         in_file = _examine_clips(root, source, clips, uids, exam, of_file, notify)
+        exam.judge_few()
         _judge_split(exam, bool(in_file))
         if path.name == "av.json":                                     # holds the clips of both
             in_file -= {*(lists["val" if split == "train" else "train"] or ())} - {*(uids or ())}
