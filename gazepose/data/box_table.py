@@ -22,13 +22,14 @@ import numpy as np
 from gazepose.data.conventions import of_boxes, of_frames, of_rate
 from gazepose.data.tracks import MAX_FRAME, Clip, Policy, RawTrack, face_tracks
 from gazepose.data.video import SUFFIXES, VideoFacts, find_video, look_at
-from gazepose.io import is_id, read_object, write_json, writing_path
+from gazepose.io import UnusableFile, is_id, open_regular, read_object, write_json, writing_path
 
 TABLES = (".csv", ".parquet")
 COLUMNS = ("clip", "track", "frame", "x", "y", "width", "height")
 SCHEMA = f"{','.join(COLUMNS)} and, if known, label"
 CORNERS = "; x is x1, y is y1, width is x2 - x1, height is y2 - y1"
 NUMBER = r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?"
+MAX_TABLE, MAX_ROWS, MAX_COLUMNS = 2 << 30, 10_000_000, 5_000       # bytes (of Parquet unpacked), boxes, columns
 Table = Any                  # a pandas.DataFrame, whose index says where a row stands: "line 7", "row 7"
 LABELS = {"": -1, "-1": -1, "0": 0, "1": 1, "-1.0": -1, "0.0": 0, "1.0": 1}     # pandas writes 1.0 beside gaps
 
@@ -70,7 +71,8 @@ def read_table(path: Path) -> dict[str, list[RawTrack]]:
 
     Raises:
         FileNotFoundError, ImportError (Parquet without pyarrow), or ValueError naming the file and its line: columns
-            other than the schema's, an id or number that is none, a number that is not finite, a face twice, no box.
+            other than the schema's, an id or number that is none, a number that is not finite, a face twice, no box,
+            more than MAX_ROWS boxes or MAX_TABLE bytes.
     """
     path = Path(path)
     table = _read_parquet(path) if _suffix(path) == ".parquet" else _read_csv(path)
@@ -97,14 +99,19 @@ def table_rules(root: Path, split: str, rules: tuple[str, ...]) -> tuple[str, ..
     return (*(rule for rule in rules if not rule.startswith("first_number=")), f"first_number={first}")
 
 
+def boxes_and_size(tracks: list[RawTrack], width: float, height: float) -> tuple[np.ndarray, np.ndarray]:
+    """All boxes of a clip's tracks, and the size of the picture of each, as conventions.of_boxes takes them."""
+    boxes = np.concatenate([np.zeros((0, 4)), *(raw.boxes for raw in tracks)])
+    return boxes, np.tile([float(width), float(height)], (len(boxes), 1))
+
+
 def convention_of(tracks: list[RawTrack], facts: VideoFacts) -> str:
     """What of a clip's boxes and frames, counted from 0, looks like another convention than ours; "" for nothing."""
-    boxes = np.concatenate([np.zeros((0, 4)), *(raw.boxes for raw in tracks)])
-    frames = np.concatenate([np.zeros(0), *(raw.frames for raw in tracks)])
-    if fault := of_boxes(boxes, np.tile([float(facts.width), float(facts.height)], (len(boxes), 1))):
+    if fault := of_boxes(*boxes_and_size(tracks, facts.width, facts.height)):
         return f"boxes {fault}"
+    frames = np.concatenate([np.zeros(0), *(raw.frames for raw in tracks)])
     frames = frames[np.isfinite(frames)]
-    if len(frames) and (fault := of_frames(int(frames.min()), int(frames.max()), facts.frames)):
+    if facts.frames and len(frames) and (fault := of_frames(int(frames.min()), int(frames.max()), facts.frames)):
         return f"frames {fault}"
     return ""
 
@@ -136,7 +143,8 @@ def lay_out(table: Path, video: Path, out: Path, split: str, first_number: int =
     else:
         raise ValueError(f"{table}: holds {len(clips)} clips, {video} is one video -> give the folder of the videos, "
                          "each named by its clip")
-    remarks = []
+    remarks, of_table = [], []
+    aside = f"(if the table is right, copy it to {goal} and the video into {out / 'videos'} yourself)"
     for clip, source in videos.items():
         if not source.is_file():
             raise FileNotFoundError(f"{source}: no such video, but {table} has boxes of clip {clip} -> put it there")
@@ -152,8 +160,11 @@ def lay_out(table: Path, video: Path, out: Path, split: str, first_number: int =
             remarks.append(f"{source}: {words}")
         counted_from_0 = [replace(raw, frames=raw.frames - first_number) for raw in tracks_of[clip]]
         if facts and (fault := convention_of(counted_from_0, facts)):
-            raise ValueError(f"{table}: clip {clip}: {fault} (if the table is right, copy it to {goal} and the video "
-                             f"into {out / 'videos'} yourself)")
+            raise ValueError(f"{table}: clip {clip}: {fault} {aside}")
+        if facts:
+            of_table.append(boxes_and_size(tracks_of[clip], facts.width, facts.height))
+    if of_table and (fault := of_boxes(*map(np.concatenate, zip(*of_table, strict=True)))):
+        raise ValueError(f"{table}: the boxes of all clips together {fault} {aside}")
     for clip, source in videos.items():
         if not find_video(out / "videos", clip).exists():
             _link_or_copy(source.resolve(), out / "videos" / f"{clip}{source.suffix.lower()}")
@@ -182,10 +193,21 @@ def _suffix(path: Path) -> str:
     return suffix
 
 
+def _check_size(path: Path, rows: int, columns: int, size: int = 0) -> None:
+    """Refuse a table that would take the memory, before it is read."""
+    limits = (rows, MAX_ROWS, "boxes"), (columns, MAX_COLUMNS, "columns"), (size, MAX_TABLE, "bytes")
+    for number, most, what in limits:
+        if number > most:
+            raise UnusableFile(f"{path}: {number} {what}, at most {most} are read -> split the table by clips, each "
+                               "part into a data set of its own")
+
+
 def _read_csv(path: Path) -> Table:
     """The table as text. Values that are missing at the end of a line are empty."""
     import pandas as pd
-    content = path.read_bytes()
+    with open_regular(path, "table of boxes", MAX_TABLE) as file:
+        content = file.read()
+    _check_size(path, content.count(b"\n") + 1, content.partition(b"\n")[0].count(b",") + 1)
     try:
         text = content.decode("utf-8-sig")                             # Excel begins with a byte order mark
         if "\0" in text:                                               # pandas would end the value there
@@ -209,7 +231,14 @@ def _read_parquet(path: Path) -> Table:
     """As `_read_csv`. Numbers become text as CSV has it; a value of another kind becomes None."""
     import pandas as pd
     try:
-        table: Table = pd.read_parquet(path, engine="pyarrow")
+        import pyarrow.parquet
+        with open_regular(path, "table of boxes", MAX_TABLE) as file:
+            facts = pyarrow.parquet.read_metadata(file)
+            size = sum(facts.row_group(number).total_byte_size for number in range(facts.num_row_groups))
+            _check_size(path, facts.num_rows, facts.num_columns, size)
+            table: Table = pd.read_parquet(file, engine="pyarrow")
+    except UnusableFile:
+        raise
     except ImportError as error:
         raise ImportError(f"{path}: Parquet needs pyarrow -> pip install 'gazepose[parquet]', or give the table as CSV "
                           f"({error})") from error
