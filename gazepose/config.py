@@ -152,7 +152,7 @@ class InferConfig:
     allow_unknown_priors: bool = False
     """score with a model that uses priors on data without them; they are then unknown for every face"""
     stride: int | None = None
-    """score every n-th position of a track; default: the checkpoint's for that split"""
+    """score every n-th position of a track; default: the checkpoint's for its own data set, and 1 for other data"""
     batch_size: int = 64
     """windows per batch and process"""
     quality_scale: Scale | None = None
@@ -201,6 +201,12 @@ class InferConfig:
         crops_from = self.crops_from or (None if self.data else trained.crops_from)
         return replace(trained, **given, rule=(*rules, *self.rule), crops_from=crops_from)
 
+    def windows(self, trained: DataConfig) -> DataConfig:
+        """How rows become windows: as for the training, with the flags given here in place."""
+        return replace(trained, gaussian_drop=self.gaussian_drop or trained.gaussian_drop,
+                       quality_scale=self.quality_scale or trained.quality_scale,
+                       quality_from=self.quality_from or trained.quality_from)
+
 
 def read_config(file: Path) -> tuple[TrainConfig, dict[str, Any]]:
     """The flags of a run, without those of one start only (ONE_START), and all of its config.json.
@@ -211,7 +217,7 @@ def read_config(file: Path) -> tuple[TrainConfig, dict[str, Any]]:
     record = read_object(file, missing="name a run, or its config.json")
     kinds = {"model": ModelFlags, "prepare": PrepareConfig, "data": DataConfig, "optim": OptimFlags, "run": RunConfig}
     sections: dict[str, Any] = {name: from_json(kind, record.get(name), file) for name, kind in kinds.items()}
-    for name, form in (("root", str), ("fingerprint", dict), ("changes", list)):
+    for name, form in (("root", str), ("fingerprint", dict), ("priors_read", dict), ("changes", list)):
         if not isinstance(record.get(name, form()), form):
             raise ValueError(f"{file}: {name} {record[name]!r:.60} is damaged -> copy the file from a checkpoint of "
                              "the run")

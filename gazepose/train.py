@@ -61,7 +61,7 @@ from gazepose.training.engine import predict, train_steps
 from gazepose.training.feature_cache import cache_features
 from gazepose.training.learnt_from import LearntFrom, learnt_from
 from gazepose.training.optim import make_optimizer
-from gazepose.training.run_config import check_learning, check_same_data, flags_of
+from gazepose.training.run_config import check_learning, check_same_data, fingerprints_of, flags_of, priors_read
 from gazepose.training.runlog import RunLog, check_tracker, device_name, launched, versions, world_line
 
 
@@ -123,7 +123,7 @@ def train(config: TrainConfig, source: Source, accelerator: Accelerator, log: Ru
     progress = Progress(world_size=accelerator.num_processes)
     record = config_record(config, source, data, weights, learnt, log.earlier, accelerator)
     if resumed is not None:
-        check_same_data(log.folder, log.earlier, record, resumed)
+        check_same_data(log.folder, log.earlier, record, data.indexes, resumed)
         progress = checkpoint.resume(resumed, model, optimizer, accelerator.scaler, accelerator.num_processes,
                                      run.elastic)
         data.order.epoch = progress.epoch
@@ -204,6 +204,10 @@ class Splits:
     """of the training loader"""
     quality_fit: Any
     """of the training split, which inference uses too"""
+
+    @property
+    def indexes(self) -> dict[str, Index]:
+        return {"train": self.train_index, "val": self.val_index}
 
 
 def open_splits(config: TrainConfig, source: Source, accelerator: Accelerator, processes: Processes) -> Splits:
@@ -301,8 +305,9 @@ def config_record(config: TrainConfig, source: Source, data: Splits, weights: tu
                       LearntFrom(rendered=(f"embedded world {source.preset}, seed {source.seed}",)))
     return {**asdict(config), "quality_fit": data.quality_fit, "class_weights": weights, "root": str(source.root),
             "head_pose_fit": None if pose_fit is None else pose_fit.tolist(),
-            "fingerprint": {"train": data.train_index.facts["fingerprint"],
-                            "val": data.val_index.facts["fingerprint"]},
+            "fingerprint": {split: fingerprints_of(index)[0] for split, index in data.indexes.items()},
+            "priors_read": {split: priors_read(index, config.model, config.data, config.run)
+                            for split, index in data.indexes.items()},
             "learnt_from": fields(learnt), "changes": earlier.get("changes", []),
             "versions": versions(), "command": " ".join(sys.argv), **launched(accelerator),
             "device": accelerator.device.type, "device_name": device_name(accelerator)}

@@ -33,7 +33,7 @@ from gazepose.data.video import frames_in_order, look_at, video_facts
 from gazepose.evaluation.examples import read_copy, shown_faces
 from gazepose.evaluation.predictions import read_scores
 from gazepose.evaluation.submission import check, csv_to_json, write_test_csv, write_val_csv
-from gazepose.experiments.plan import read_experiment
+from gazepose.experiments.plan import Setting, plan, read_experiment
 from gazepose.io import read_arrays, read_json
 from gazepose.models.backbone import create_backbone
 from gazepose.priors.head_pose import read_hopenet
@@ -283,6 +283,26 @@ def test_an_experiment_file_from_elsewhere_names_no_other_folder(tmp_path, text,
         read_experiment(tmp_path / "e.toml")
     (tmp_path / "e.toml").write_text(EXPERIMENT)
     assert read_experiment(tmp_path / "e.toml").name == "e"
+
+
+@pytest.mark.parametrize("line", [
+    'flags="--data /theirs"', 'flags="--exp-path=../x"', 'start_flags="--checkpoint /w.pth"', 'infer="--exp_path /x"',
+    'flags="--num_workers 999"', 'flags="--no_compile"', 'flags="--train_path /x"', 'flags="--resume /x"',
+    '[embedded]\nflags="--log_with wandb"', '[ego4d]\nstart=["--config /x"]', '[embedded]\nworlds=["--data=/x"]'])
+def test_an_experiment_file_names_no_places_workers_or_trackers(tmp_path, line):
+    (tmp_path / "e.toml").write_text(EXPERIMENT + line)
+    with pytest.raises(ValueError, match=r"e\.toml: --\w+ names a place.* -> leave it out, and give it to sweep"):
+        read_experiment(tmp_path / "e.toml")
+    (tmp_path / "e.toml").write_text(EXPERIMENT + 'flags="--pretrained --lr 1e-3"')
+    assert plan(read_experiment(tmp_path / "e.toml"), Setting(), "tiny", ["--num_workers", "2"])
+
+
+def test_a_line_of_flags_without_its_end_is_named(tmp_path):
+    (tmp_path / "e.toml").write_text(EXPERIMENT + "flags=\"--rule 'a\"")
+    with pytest.raises(ValueError, match=r"is not a line of flags \(No closing quotation\) -> close"):
+        read_experiment(tmp_path / "e.toml")
+    (tmp_path / "e.toml").write_text(EXPERIMENT + "flags=\"--rule 'a'\"")
+    read_experiment(tmp_path / "e.toml")
 
 
 def test_no_error_controls_the_terminal(tmp_path):

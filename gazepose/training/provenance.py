@@ -13,8 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from gazepose.data.index import Index
 from gazepose.manifest import is_written_here
 from gazepose.text import printable
+from gazepose.training.run_config import fingerprints_of
 
 SCORING = {"prepare": ("policy", "rule", "crop_size"),
            "data": ("data", "preset", "val_stride", "test_stride", "gaussian_drop", "quality_scale", "quality_from")}
@@ -125,3 +127,34 @@ def of_copy(sections: Mapping[str, Any], record: Mapping[str, Any], file: Path, 
                          f"start a new run with its flags: --config {run}")
     check_data(data, {**record, "written_here": False}, file)
     return used
+
+
+def origin_of(index: Index, root: Path, trained: Mapping[str, Any], same_rules: bool) -> str:
+    """Whether a split is of the data set that a checkpoint was trained on: "own", also where it has moved; "rules", by
+    other rules, out of other pictures; or "other". A published file was trained on Ego4D, which lies in data/.
+
+    Args:
+        trained: the checkpoint's config.json. same_rules: of annotations and pictures, as in the training.
+    """
+    fingerprint, place = trained.get("fingerprint"), trained.get("root")
+    if isinstance(fingerprint, dict) and fingerprint.get(index.facts["split"]) in fingerprints_of(index):
+        return "own"
+    if place is None and fingerprint is None:
+        return "rules" if root.resolve() == DATA.resolve() else "other"
+    if place is None or Path(str(place)).resolve() != root.resolve():
+        return "other"
+    return "own" if same_rules else "rules"
+
+
+def usual_stride(split: str, data: Any, origin: str, embedded: bool) -> tuple[int, str]:
+    """The stride of a split if none is given, and why. Own videos of a user, with a table or in the layout of Ego4D,
+    are the data that a checkpoint was not trained on: every face of them is scored.
+
+    Args:
+        data: DataConfig of the checkpoint. origin: as of `origin_of`. embedded: the data are an embedded world.
+    """
+    if split == "test":
+        return data.test_stride, "that of the checkpoint for test"
+    if embedded or origin != "other":
+        return data.val_stride, f"that of the checkpoint for {'an embedded world' if embedded else 'its data set'}"
+    return 1, "every face, because the checkpoint was not trained on this data set"

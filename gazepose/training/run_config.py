@@ -1,11 +1,15 @@
 """RunConfig: the flags of one training run; what may differ when it is resumed; whether it has learnt at all."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from gazepose.data.index import Index
+from gazepose.data.windows import WindowConfig
+from gazepose.models.gazepose import ModelConfig
 from gazepose.training.losses import LossConfig
 
 SECTIONS = ("model", "prepare", "data", "optim", "run")              # of config.json
@@ -16,6 +20,8 @@ ONE_START = ("exp_path", "resume", "elastic", "expect_world", "config")
 MAY_CHANGE = ("epochs", "save_every", "save_minutes", "num_workers", "log_with", "compile", "data", "data_disk",
               "max_bad_fraction")
 """flags that may change when a run is resumed, besides ONE_START; of --data only the place: its fingerprint stays"""
+PRIORS = ("head_pose", "landmarks", "quality", "quality_p", "gaze")
+"""columns of an index that may be imported, and that a training reads only with some flags"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,20 +108,48 @@ def flags_of(record: Mapping[str, Any]) -> dict[str, Any]:
     return {**flags, **{name: record[name] for name in LAUNCHED if name in record}}
 
 
-def check_same_data(run: Path, earlier: Mapping[str, Any], record: Mapping[str, Any], resumed: Path) -> None:
-    """Refuse to resume a run on other data than it had.
+def fingerprints_of(index: Index) -> tuple[str, str]:
+    """What a run's config.json may hold of a split: SHA-256 of its faces, labels and crops, without PRIORS, so that an
+    import of a prior changes nothing; and the index's own, of all it holds, as older versions wrote it."""
+    contents = index.contents
+    files = {name: entry["sha256"] for name, entry in sorted(contents["files"].items()) if name not in PRIORS}
+    shards = [entry["sha256"] for entry in contents["shards"]]
+    text = json.dumps([contents["clips"], contents["track_name"], files, shards])
+    return hashlib.sha256(text.encode()).hexdigest(), index.facts["fingerprint"]
+
+
+def priors_read(index: Index, model: ModelConfig, windows: WindowConfig, loss: LossConfig) -> dict[str, str | None]:
+    """SHA-256 of each of PRIORS that a training reads, by name; None: the index has none, so it is unknown."""
+    given = windows.quality_scale == "given"
+    reads = {"head_pose": model.prior_head, "landmarks": model.prior_landmark, "gaze": loss.gaze_weight > 0,
+             "quality": windows.gaussian_drop and not given, "quality_p": windows.gaussian_drop and given}
+    return {name: index.contents["files"].get(name, {}).get("sha256") for name in PRIORS if reads[name]}
+
+
+def check_same_data(run: Path, earlier: Mapping[str, Any], record: Mapping[str, Any], indexes: Mapping[str, Index],
+                    resumed: Path) -> None:
+    """Refuse to resume a run on other data than it had, or with other values of a prior that it reads.
 
     Args:
-        earlier: config.json of the run; record: what it would be now. resumed: its checkpoint.
+        earlier: config.json of the run; record: what it would be now. indexes: by split. resumed: its checkpoint.
 
     Raises:
-        ValueError: naming the splits that differ.
+        ValueError: naming what differs.
     """
-    had = earlier.get("fingerprint", record["fingerprint"])
-    if differing := [split for split, value in record["fingerprint"].items() if had.get(split) != value]:
-        raise ValueError(f"{record['root']}: the prepared {' and '.join(differing)} data differ from those that "
-                         f"{run} was trained on -> bring the old data back (--data FOLDER), or start a new run "
-                         f"from its weights: --config {run} --checkpoint {resumed}")
+    had, read = earlier.get("fingerprint", record["fingerprint"]), earlier.get("priors_read", {})
+    splits: dict[str, list[str]] = {}
+    for split, index in indexes.items():
+        if had.get(split) not in fingerprints_of(index):
+            splits.setdefault("data", []).append(split)
+        elif isinstance(before := read.get(split), dict):
+            for name, digest in record["priors_read"][split].items():
+                if before.get(name) != digest:
+                    splits.setdefault(name, []).append(split)
+    if splits:
+        text = ", ".join(f"{' and '.join(names)} {what}" for what, names in splits.items())
+        raise ValueError(f"{record['root']}: the prepared {text} differ from those that {run} was trained on -> bring "
+                         "the old ones back (--data FOLDER, or import the priors again), or start a new run from its "
+                         f"weights: --config {run} --checkpoint {resumed}")
 
 
 def check_learning(skipped: int, steps: int, run: Path) -> str:
