@@ -94,7 +94,8 @@ def check_processes(accelerator: Accelerator, expect_world: int | None, sync_bat
     """
     if expect_world not in (None, accelerator.num_processes):
         raise ValueError(f"--expect_world {expect_world}, but {accelerator.num_processes} processes were started -> "
-                         "choose a file of accelerate_configs/ that starts that many")
+                         f"accelerate launch --num_processes {expect_world} starts that many; or leave --expect_world "
+                         "out")
     if accelerator.gradient_accumulation_steps != accumulation:
         raise ValueError(f"--gradient_accumulation_steps {accumulation}, but the launcher has set "
                          f"{accelerator.gradient_accumulation_steps} -> give both the same number, or unset "
