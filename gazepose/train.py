@@ -104,7 +104,7 @@ def train(config: TrainConfig, source: Source, accelerator: Accelerator, log: Ru
     # ---- model
     resumed = find_checkpoint(log.folder, accelerator) if run.resume else None
     if resumed is not None:
-        checkpoint.check_size(resumed, config.model)
+        checkpoint.check_size(resumed, config.model, log.folder)
     torch.manual_seed(run.seed)
     model = build_model(config.model).to(memory_format=torch.channels_last)
     learnt = learnt_from(log.earlier, log.folder)
@@ -130,8 +130,8 @@ def train(config: TrainConfig, source: Source, accelerator: Accelerator, log: Ru
                                      run.processes is not None)
         data.order.epoch = progress.epoch
         if progress.consumed and progress.order != data.order.fingerprint():
-            raise ValueError(f"{resumed}: it stopped in an epoch with other windows or another order -> resume with "
-                             f"the data, --seed, --train_stride, ... of {log.folder / 'config.json'}")
+            raise ValueError(f"{resumed}: it stopped in an epoch with other windows or another order -> "
+                             f"{checkpoint.own_flags(resumed, log.folder)}")
         accelerator.print(f"resume: {resumed}, epoch {progress.epoch + 1}, step {progress.step}, "
                           f"best mAP {progress.best_mAP:.3f}")
     if config.data.cache_features:
