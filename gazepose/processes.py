@@ -32,7 +32,7 @@ STOP_SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SI
 OUTSIDE = 3.0                    # seconds after a stop signal in which its handler runs, if there is nothing to save
 OVERDUE = 10.0                   # seconds after a stop signal in which a process leaves a wait for a batch
 LATEST = 110.0                   # seconds after a stop signal in which a process ends; SLURM gives 120
-SILENT = 130.0                   # seconds without a batch; loader workers end themselves after 120 (data/loader.py)
+SILENT = 130.0                   # seconds without a batch; a loader worker shows its traceback after 120
 ONE_PRESS = 2.0                  # seconds in which two SIGINT are one Ctrl-C: torchrun passes it on
 
 
