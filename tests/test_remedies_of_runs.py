@@ -128,7 +128,7 @@ def started(count: int = 1, accumulation: int = 1) -> Any:
 
 def test_processes_are_started_as_the_messages_say(monkeypatch):
     remedy = remedy_of(lambda: check_processes(started(2), 3, False, 1))
-    count = re.fullmatch(r"accelerate launch --num_processes (\d) starts that many; or leave --expect_world .*", remedy)
+    count = re.fullmatch(r"accelerate launch --num_processes (\d) starts that many; or leave --processes .*", remedy)
     assert count
     check_processes(started(int(count[1])), 3, False, 1)
     check_processes(started(2), None, False, 1)
