@@ -109,6 +109,23 @@ def look_at(path: str | Path) -> tuple[VideoFacts, int]:
     return VideoFacts(frames, width, height, fps), sum(start + length <= size for start, length in table)
 
 
+def times_of(path: str | Path) -> np.ndarray:
+    """Seconds at which the pictures are shown, from the first on, ascending float64 [frames]. Raises as
+    frames_in_order, of PyAV."""
+    import av.error
+    name = _checked(path, "pyav")
+    try:
+        with _pyav(name) as container:
+            stream = _pictures(container, name)
+            times = sorted(float(packet.pts * packet.time_base) for packet in container.demux(stream)
+                           if packet.size and packet.pts is not None and packet.time_base and not packet.is_discard)
+    except av.error.FFmpegError as error:
+        raise UnusableFile(f"{name}: cannot be read by pyav: {error}") from error
+    if not times:
+        raise UnusableFile(f"{name}: states no times of its pictures -> give frames in place of times")
+    return np.array(times) - times[0]
+
+
 def frames_in_order(path: str | Path, numbers: Sequence[int], decoder: str = "decord", whole: bool = True
                     ) -> Iterator[tuple[int, np.ndarray]]:
     """Yields (number, uint8 [H, W, 3] RGB) for these frames, ascending, each once.
