@@ -127,10 +127,10 @@ def started(count: int = 1, accumulation: int = 1) -> Any:
 
 
 def test_processes_are_started_as_the_messages_say(monkeypatch):
-    remedy = remedy_of(lambda: check_processes(started(2), 3, False, 1))
+    remedy = remedy_of(lambda: check_processes(started(2), "3", False, 1))
     count = re.fullmatch(r"accelerate launch --num_processes (\d) starts that many; or leave --processes .*", remedy)
     assert count
-    check_processes(started(int(count[1])), 3, False, 1)
+    check_processes(started(int(count[1])), "3", False, 1)
     check_processes(started(2), None, False, 1)
     remedy = remedy_of(lambda: check_processes(started(2, accumulation=4), None, False, 1))
     assert remedy == "give both the same number, or unset ACCELERATE_GRADIENT_ACCUMULATION_STEPS"
