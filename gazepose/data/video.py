@@ -27,7 +27,7 @@ OTHER_SHAPE = ("cut the video there into two (ffmpeg -i IN.mp4 -t SECONDS ONE.mp
                "TWO.mp4), each with its own boxes")
 STILL_CODECS = ("mjpeg", "png", "bmp", "gif", "webp", "tiff")
 MAX_LOST_S = 0.25            # at the end of a file that states its duration only: rounding
-SAMPLES = 24                 # key frames that are looked at to see whether a video's shape changes
+SAMPLES, SAMPLE_S = 24, 5    # key frames that are looked at to see whether a video's shape changes; one in 5 s
 SAME_SHAPE = 0.02            # by how much width / height may differ: sizes are rounded to even pixels
 
 
@@ -289,11 +289,14 @@ def shape_change(path: str | Path) -> str:
         stream = _pictures(container, name)
         first = next(container.decode(stream), None)
         length, start = (container.duration or 0) / av.time_base, (container.start_time or 0) / av.time_base
-        samples = min(SAMPLES, int(length) + 1)
+        samples = min(SAMPLES, int(length / SAMPLE_S) + 1)
+        decoder = stream.codec_context
         for number in range(1, samples + 1):
             with suppress(av.error.FFmpegError):                       # some files cannot be sought in
                 container.seek(int((start + length * number / samples) * av.time_base))
-                frame = next(container.decode(stream), None)
+                # the key frame alone: the decoder, at its end, gives it without those that follow
+                frame = next(iter([*decoder.decode(next(container.demux(stream))), *decoder.decode(None)]), None)
+                decoder.flush_buffers()
                 if frame and first and _other_shape(frame, first.width, first.height):
                     return f"at {frame.time or 0:.1f} s {_change(frame, first.width, first.height)}"
     return ""
