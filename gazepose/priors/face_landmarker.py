@@ -156,7 +156,7 @@ def square_of_box(box: np.ndarray) -> np.ndarray:
 
 
 def square_of_points(five: np.ndarray) -> np.ndarray:
-    """The square around nose, left and right eye, left and right mouth corner [5, 2], turned so that the eyes are level.
+    """The square around nose, left and right eye, left and right mouth corner [5, 2], turned upright.
 
     Raises:
         ValueError: the points lie in one place.
