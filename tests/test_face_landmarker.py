@@ -152,16 +152,17 @@ def test_a_mirrored_picture_has_the_mirrored_reading(network, rendered):
 @pytest.mark.parametrize("turns", [1, 2, 3])
 def test_a_lying_face_is_read_by_its_points(network, rendered, turns):
     picture, box, *_ = rendered[0]
-    upright = network.read(picture, box)
     x, y, width, height = box
-    five, lying, corners = five_points(upright.points), picture, np.array([[x, y], [x + width, y + height]])
+    five = five_points(network.read(picture, box).points)
+    upright, lying, corners = network.read(picture, five), picture, np.array([[x, y], [x + width, y + height]])
     for _ in range(turns):                                                # clockwise
-        five, corners = ((points[:, ::-1] * [-1, 1] + [lying.shape[0], 0]) for points in (five, corners))
+        five, corners = (points[:, ::-1] * [-1, 1] + [lying.shape[0] - 1, 0] for points in (five, corners))
         lying = cv2.rotate(lying, cv2.ROTATE_90_CLOCKWISE)
     low, high = corners.min(axis=0), corners.max(axis=0)
     reading = network.read(lying, np.append(low, high - low), five)
-    assert (reading.roll - upright.roll - 90 * turns + 180) % 360 - 180 == pytest.approx(0, abs=8)
-    assert reading.yaw == pytest.approx(upright.yaw, abs=6) and abs(reading.pitch - upright.pitch) < 12
+    assert (reading.roll - upright.roll - 90 * turns + 180) % 360 - 180 == pytest.approx(0, abs=3)
+    assert reading.yaw == pytest.approx(upright.yaw, abs=3) and reading.pitch == pytest.approx(upright.pitch, abs=3)
+    assert reading.eye_x == pytest.approx(upright.eye_x, abs=0.2)
 
 
 def test_of_an_upright_face_the_box_counts_and_the_points_do_not(network, rendered):
