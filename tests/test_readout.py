@@ -10,7 +10,7 @@ from gazepose.io import write_arrays
 from gazepose.priors.model_files import MODELS
 from gazepose.watch import readout
 from gazepose.watch.codable import judge
-from gazepose.watch.readout import FEATURES, PAIRS, READ, Readout, detector_box, fit, terms
+from gazepose.watch.readout import FEATURES, PAIRS, READ, Readout, detector_box, fit, in_the_heads_axes, terms
 from gazepose.watch.table import REASONS
 
 AHEAD = {"yaw": 0.0, "pitch": -5.0, "eye_x": 0.0, "eye_y": -0.2, "blink": 0.03}
@@ -50,6 +50,12 @@ def test_a_tilted_head_counts_as_the_same_head_upright():
     assert probability(yaw=0, pitch=-20, roll=90) == pytest.approx(upright)
     assert probability(yaw=20, pitch=0, roll=0) == pytest.approx(upright)
     assert probability(yaw=-20, pitch=0, roll=180) == pytest.approx(upright)
+
+
+@pytest.mark.parametrize(("yaw", "pitch", "roll", "own"), [
+    (0, -20, 90, (20, 0)), (20, 0, 90, (0, 20)), (0, -20, -90, (-20, 0)), (12, 7, 0, (12, 7)), (20, 10, 180, (-20, -10))])
+def test_the_heads_own_axes_are_tilted_with_it(yaw, pitch, roll, own):
+    assert in_the_heads_axes(*map(np.array, (yaw, pitch, roll))) == pytest.approx(own)
 
 
 def test_what_is_unknown_stays_unknown():
