@@ -53,7 +53,8 @@ def test_a_tilted_head_counts_as_the_same_head_upright():
 
 
 @pytest.mark.parametrize(("yaw", "pitch", "roll", "own"), [
-    (0, -20, 90, (20, 0)), (20, 0, 90, (0, 20)), (0, -20, -90, (-20, 0)), (12, 7, 0, (12, 7)), (20, 10, 180, (-20, -10))])
+    (0, -20, 90, (20, 0)), (20, 0, 90, (0, 20)), (0, -20, -90, (-20, 0)), (12, 7, 0, (12, 7)),
+    (20, 10, 180, (-20, -10))])
 def test_the_heads_own_axes_are_tilted_with_it(yaw, pitch, roll, own):
     assert in_the_heads_axes(*map(np.array, (yaw, pitch, roll))) == pytest.approx(own)
 
