@@ -158,6 +158,7 @@ def _read_watched(folder: Path, coding: Coding) -> None:
     last = table.assign(end=frame_ends(table)).groupby(["video", "person"])["end"].max()
     for (video, person), end in last.items():              # after the last frame nothing is known of this person
         coding.add(video, person, (end, math.inf), is_look=False)
+        coding.length[video] = max(end, coding.length.get(video, 0.0))
     for video, seconds in table.groupby("video")["seconds"]:
         steps = np.diff(np.sort(seconds.unique())).astype(np.float64)
         if len(steps):
