@@ -2,6 +2,7 @@
 
 import csv
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from watching import NAN, faces, several, video_of
 from gazepose.watch import agree_page
 from gazepose.watch.agree import MEASURES, agree, compare, f1, icc, kappa, measures
 from gazepose.watch.bouts import count_people, find_looks
+from gazepose.watch.tables import read_corrections
 from gazepose.watch.tables import write as write_tables
 
 LOOKS = st.lists(st.tuples(st.integers(1, 40), st.integers(1, 40)), min_size=0, max_size=8)
@@ -219,3 +221,18 @@ def test_a_wrong_match_is_an_error(tmp_path):
     coding(tmp_path / "mine.csv", ["a,P1,1,2"])
     output = ran("-m", "gazepose", "agree", "mine.csv", "mine.csv", "--match", "P1", cwd=tmp_path, fails=True)
     assert "error: --match P1 -> give NAME_IN_MINE=NAME_IN_THEIRS" in output
+
+
+def test_the_page_for_coders_shows_what_the_program_does(tmp_path):
+    page = (Path(__file__).resolve().parents[1] / "docs" / "coding.md").read_text()
+    blocks = [block.strip("\n") + "\n" for block in page.split("```")[1::2]]
+    mine, theirs = (block for block in blocks if block.startswith("video,person"))
+    (tmp_path / "mine.csv").write_text(mine)
+    (tmp_path / "theirs.csv").write_text(theirs)
+    text = agree_page.write(tmp_path / "out", agree(tmp_path / "mine.csv", tmp_path / "theirs.csv"))
+    [table] = [block for block in blocks if block.startswith("| person")]
+    assert text.startswith(table)
+    [corrections] = [block for block in blocks if block.startswith("action,")]
+    (tmp_path / "corrections.csv").write_text(corrections)
+    assert read_corrections(tmp_path / "corrections.csv")["action"].tolist() == [
+        "rename", "merge", "look", "no_look", "not_codable"]
