@@ -81,8 +81,19 @@ def write_eaf(path: Path, video: Video, looks: Table, hidden: Table, people: lis
             for row in rows[rows["person"] == person].to_dict("records"):
                 start, end = milliseconds(row["start"]), milliseconds(row["end"])
                 document.add_annotation(tier, start, max(end, start + 1), row[text] if text else LOOKING)
+    _sort_slots(document)
     with writing_path(path) as part:
         elan.Elan.to_eaf(str(part), document)
+
+
+def _sort_slots(document: Any) -> None:
+    """Number the points in time of an ELAN document in their order, as ELAN does; pympi numbers them as they come."""
+    slots = document.timeslots
+    new = {slot: f"ts{number}" for number, slot in enumerate(sorted(slots, key=slots.__getitem__), 1)}
+    document.timeslots = {new[slot]: time for slot, time in slots.items()}
+    for tier, (annotations, *rest) in document.tiers.items():
+        document.tiers[tier] = ({name: (new[start], new[end], *more)
+                                 for name, (start, end, *more) in annotations.items()}, *rest)
 
 
 def write_vtt(path: Path, video: Video, looks: Table, hidden: Table, people: list[str]) -> None:
