@@ -181,6 +181,15 @@ def test_nobody_in_common_is_an_error_that_names_both(tmp_path):
         agree(mine, theirs, [("P7", "Anna")])
 
 
+def test_a_time_that_is_absurd_and_a_rate_that_is_none_are_errors(tmp_path):
+    mine = coding(tmp_path / "mine.csv", ["a,P1,1,2.5", "a,P1,9000000,9000001"])
+    with pytest.raises(ValueError, match="'a' lasts until 9e.06 s, which is more than ten days -> correct the times"):
+        agree(mine, mine)
+    for fps in (0, -1, NAN, 1e9):
+        with pytest.raises(ValueError, match="--fps"):
+            agree(mine, mine, fps=fps)
+
+
 def test_a_single_video_of_each_is_the_same_video(tmp_path):
     mine, theirs = coding(tmp_path / "mine.csv", ["a.mp4,P1,1,2"]), coding(tmp_path / "theirs.csv", ["x,P1,1,2"])
     result = agree(mine, theirs)
