@@ -34,7 +34,7 @@ def write(folder: Path, formats: Sequence[Format], videos: Sequence[Video], tabl
           people: Table) -> list[Path]:
     """Write the files of these formats, each atomically; returns their paths.
 
-    Each video gets NAME.eaf, NAME.vtt and NAME.boris.tsv, where NAME is its file's whole name; watch.xlsx has all.
+    Each video gets NAME.eaf, NAME.vtt and NAME.boris.tsv, where NAME is its name in the tables; watch.xlsx has all.
 
     Raises:
         ImportError: a package of the extra `watch` is missing; says which command installs it.
@@ -70,7 +70,7 @@ def write_eaf(path: Path, video: Video, looks: Table, hidden: Table, people: lis
     document.header |= {"MEDIA_FILE": "", "TIME_UNITS": "milliseconds"}
     document.remove_tier("default")
     link = _relative(video.path, path.parent)
-    kind = mimetypes.guess_type(video.name)[0] or "video/mp4"
+    kind = mimetypes.guess_type(video.path.name)[0] or "video/mp4"
     document.add_linked_file(link, relpath=link, mimetype=kind)
     for person in people:
         name = one_line(person)
