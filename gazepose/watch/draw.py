@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from gazepose.data.images import read_image
-from gazepose.data.video_times import open_sound, pictures_in_time
+from gazepose.data.video_times import open_sound, pictures_with_times
 from gazepose.io import writing_path
 from gazepose.watch.overlay import Overlay
 from gazepose.watch.table import Table, Video
@@ -35,8 +34,8 @@ def draw_video(video: Video, table: Table, looks: Table, out: Path, blur: bool =
                each: Callable[[int], None] = lambda number: None, notify: Callable[[str], None] = print) -> None:
     """Draw the faces of a video on its pictures, and write H.264 in an mp4 that browsers play; of a picture, a JPEG.
 
-    Times of the pictures and the sound are the source's. The file appears when it is whole. A source that cannot be
-    decoded to its end, or whose sound cannot, is drawn as far as it can, and `notify` is called.
+    Times of the pictures and the sound are the source's. The file appears when it is whole. Damaged pictures and damaged
+    sound are left out, and `notify` is called.
 
     Args:
         table: faces of this and perhaps of other videos (FACES). looks: looks, with columns video, person, start, end.
@@ -44,19 +43,19 @@ def draw_video(video: Video, table: Table, looks: Table, out: Path, blur: bool =
         each: called with the number of each picture before it is drawn; what it raises ends the drawing.
 
     Raises:
-        FileNotFoundError, ValueError: the source cannot be opened, or its first picture cannot be decoded.
+        As pictures_with_times: the source cannot be opened, or no picture of it can be decoded.
     """
     table, looks = table[table["video"] == video.name], looks[looks["video"] == video.name]
     with writing_path(out) as part:
         if video.seconds > 0:
             _draw_moving(video, table, looks, part, blur, each, notify)
         else:
-            _draw_still(video, table, looks, part, blur)
+            _draw_still(table, looks, video.path.absolute(), part, blur)
 
 
-def _draw_still(video: Video, table: Table, looks: Table, out: Path, blur: bool) -> None:
+def _draw_still(table: Table, looks: Table, path: Path, out: Path, blur: bool) -> None:
     from PIL import Image
-    picture = read_image(video.path)[1]
+    picture = next(pictures_with_times(path)).picture
     drawn = Overlay(picture.shape[1], picture.shape[0], table, looks, blur, strips=False).draw(0, 0.0, picture)
     Image.fromarray(drawn).save(out, "JPEG", quality=92)
 
@@ -65,41 +64,27 @@ def _draw_moving(video: Video, table: Table, looks: Table, out: Path, blur: bool
                  notify: Callable[[str], None]) -> None:
     import av
     with ExitStack() as stack:
-        pictures = _until_damaged(pictures_in_time(video.path.absolute()), notify)
-        number, seconds, picture = next(pictures)
-        overlay = Overlay(picture.shape[1], picture.shape[0], table, looks, blur)
+        pictures = pictures_with_times(video.path.absolute(), notify=notify)
+        shown = next(pictures)
+        height, width, _ = shown.picture.shape
+        overlay = Overlay(width, height, table, looks, blur)
         found = stack.enter_context(open_sound(video.path.absolute()))
         container = stack.enter_context(av.open(str(out), "w", format="mp4", options={"movflags": "faststart"}))
         encoder = _Pictures(container, overlay.width, overlay.height, video.fps or 30.0)
         sound = _Sound(container, *found, notify=notify) if found else None
-        step = 1 / (video.fps or 30.0)
-        while True:
-            each(number)
-            drawn = overlay.draw(number, seconds, picture)
+        while shown is not None:
+            each(shown.number)
+            drawn = overlay.draw(shown.number, shown.seconds, shown.picture)
             following = next(pictures, None)
-            if following is None:
-                ends = video.seconds if video.seconds > seconds else seconds + step
-                encoder.add(drawn, seconds, ends)
-                break
-            encoder.add(drawn, seconds, following[1])
+            ends = following.seconds if following else shown.seconds + shown.duration
+            encoder.add(drawn, shown.seconds, ends)
             if sound:
-                sound.copy_until(seconds)
-            number, seconds, picture = following
+                sound.copy_until(shown.seconds)
+            shown = following
         encoder.end()
         if sound:
             sound.copy_until(float("inf"))
             sound.end()
-
-
-def _until_damaged(pictures: Iterator[tuple[int, float, np.ndarray]], notify: Callable[[str], None]
-                   ) -> Iterator[tuple[int, float, np.ndarray]]:
-    """All pictures; where one cannot be decoded, those before it. The first must be whole."""
-    first = next(pictures)
-    yield first
-    try:
-        yield from pictures
-    except ValueError as error:
-        notify(f"{error} -> the drawn video ends there")
 
 
 class _Pictures:

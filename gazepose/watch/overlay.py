@@ -26,7 +26,7 @@ SAME = 1e-6                  # seconds; times are compared as floats
 
 
 def states(table: Table, looks: Table) -> np.ndarray:
-    """State of each face of one video, int8 [n]: LOOKING within a look of its person, else NOT_CODABLE or NOT_LOOKING."""
+    """State of each face of one video, int8 [n]. Within a look of its person it is LOOKING."""
     state = np.where(table["codable"].to_numpy() == 0, NOT_CODABLE, NOT_LOOKING).astype(np.int8)
     person, seconds = table["person"].to_numpy(), table["seconds"].to_numpy(float)
     for name, own in looks.groupby("person", sort=False):
