@@ -34,8 +34,8 @@ def draw_video(video: Video, table: Table, looks: Table, out: Path, blur: bool =
                each: Callable[[int], None] = lambda number: None, notify: Callable[[str], None] = print) -> None:
     """Draw the faces of a video on its pictures, and write H.264 in an mp4 that browsers play; of a picture, a JPEG.
 
-    Times of the pictures and the sound are the source's. The file appears when it is whole. Damaged pictures and damaged
-    sound are left out, and `notify` is called.
+    Times of the pictures and the sound are the source's. The file appears when it is whole. Damaged pictures and
+    damaged sound are left out, and `notify` is called.
 
     Args:
         table: faces of this and perhaps of other videos (FACES). looks: looks, with columns video, person, start, end.
