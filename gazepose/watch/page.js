@@ -338,7 +338,7 @@ class Page {
       const counts = person.counts();
       const cells = this.video.seconds > 0 ? [counts.looks, number(counts.rate, 1), number(counts.seconds, 1),
         percent(counts.share), number(counts.mean, 2), number(counts.latency, 1), number(counts.codable, 1)]
-        : ["–", "–", this.model.pictureState(person), "–", "–", "–", "–"];
+        : ["–", "–", "–", this.model.pictureState(person), "–", "–", "–"];
       const name = element("th", { scope: "row" }, person.name);
       return element("tr", {}, name, ...cells.map((cell) => element("td", {}, String(cell))));
     }));
