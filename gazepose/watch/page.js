@@ -248,6 +248,7 @@ class Page {
     const looks = this.people.reduce((sum, person) => sum + person.looks.length, 0);
     at("lede").textContent = `${this.people.length} ${this.people.length === 1 ? "person" : "people"}, `
       + (this.video.seconds > 0 ? `${plural(looks, "look")}, ${clock(this.video.seconds)}` : "one picture");
+    at("lede").dataset.video = this.video.name;
     at("undo").disabled = !this.model.past.length;
     at("redo").disabled = !this.model.future.length;
     at("save").disabled = at("discard").hidden = !this.model.actions.length;
