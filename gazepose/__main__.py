@@ -17,6 +17,7 @@ VERBS = {
     "results": ("results", "write the page of all results"),
     "doctor": ("doctor", "list what is wrong with a data set, and what to do"),
     "models": ("models", "get the model files of the face detector and the landmark network"),
+    "watch": ("watch", "find the faces in any video, and tell when each looks at the camera"),
     "flags": ("write_flags", "write docs/flags.md, the page of all flags"),
     "priors import": ("import_priors", "import head pose, landmarks or quality from files"),
     "priors quality": ("quality", "show the quality of each split"),

@@ -13,6 +13,8 @@ from gazepose.io import read_arrays
 from gazepose.watch.table import FACES, Table, Video
 from gazepose.watch.video_pass import READING, finished_parts
 
+LANDMARKS = "landmarks"
+"""name of the scorer that is not a run"""
 SHORTEST = 0.25              # seconds of a track
 WHOLE_SHOT = 0.9             # part of its shot that a shorter track must fill to stay
 
@@ -76,7 +78,7 @@ def faces_of(name: str, done: Pass, scorers: Sequence[str], persons: Sequence[st
     """The table of faces of a video, not smoothed. The first scorer gives `looking`, each other `looking_<name>`.
 
     Args:
-        scorers: "landmarks", or a name in `done.looking`; at least one.
+        scorers: LANDMARKS, or a name in `done.looking`; at least one.
         persons: the name of each track, where the boxes are the user's. Then all of them stay, and none is filled in.
     """
     import pandas as pd
@@ -89,7 +91,7 @@ def faces_of(name: str, done: Pass, scorers: Sequence[str], persons: Sequence[st
     codable, reason = _judge(done.box[rows, 3], known)
     columns = ["looking", *(f"looking_{other}" for other in scorers[1:])]
     for column, scorer in zip(columns, scorers, strict=True):
-        score = _landmark_score(known) if scorer == "landmarks" else done.looking[scorer][rows]
+        score = _landmark_score(known) if scorer == LANDMARKS else done.looking[scorer][rows]
         table[column] = np.where(codable, score, np.nan)
     table["codable"], table["reason"] = codable.astype(np.int64), np.where(codable, "", reason)
     track = done.track[rows]
@@ -97,7 +99,8 @@ def faces_of(name: str, done: Pass, scorers: Sequence[str], persons: Sequence[st
         table, track = _filled(table, track, done)
         persons = _names(table, track)
     table["person"] = np.array([*persons, ""], object)[track]
-    return table[[*FACES, *columns[1:]]].sort_values(["frame", "person"], ignore_index=True)
+    table = table[[*FACES, *columns[1:]]]
+    return table.iloc[np.lexsort([track, table["frame"]])].reset_index(drop=True)
 
 
 def _landmark_score(known: dict[str, np.ndarray]) -> np.ndarray:

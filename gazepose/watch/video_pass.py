@@ -18,6 +18,7 @@ import numpy as np
 from gazepose.data.clip_crops import alive
 from gazepose.data.video_times import TimedPicture, pictures_with_times
 from gazepose.io import read_arrays, write_arrays
+from gazepose.priors.face_landmarker import five_points
 from gazepose.watch.detect import BOX, COLUMNS, POINTS, SCORE_AT, CutFinder
 from gazepose.watch.tracker import Tracker
 
@@ -28,6 +29,7 @@ AHEAD = 2                    # pictures that are decoded before they are needed
 EARLY = 1e-4                 # seconds by which times may be rounded
 READING = ("presence", "yaw", "pitch", "roll", "eye_x", "eye_y", "blink", "light", "fit", "eye")
 """numbers of a face's reading by the landmark network (priors/face_landmarker.py) that a part holds"""
+POSE = slice(1, 4)
 FROM_YUNET = (2, 1, 0, 4, 3)             # nose, left and right eye, mouth corners, out of the detector's five points
 T = TypeVar("T")
 
@@ -41,7 +43,7 @@ class Finder(Protocol):
 class Scorer(Protocol):
     """Scores faces from their pictures and those before and after (scorers.py)."""
 
-    def add(self, row: int, track: int, seconds: float, picture: np.ndarray, box: np.ndarray, reading: np.ndarray
+    def add(self, row: int, track: int, timed: TimedPicture, box: np.ndarray, pose: np.ndarray, points: np.ndarray
             ) -> None: ...
     def end_all(self) -> None: ...
     def take(self, seconds: float) -> tuple[np.ndarray, np.ndarray]: ...
@@ -215,20 +217,21 @@ class _Builder:
     def _read(self, timed: TimedPicture, numbers: np.ndarray, faces: np.ndarray) -> None:
         for place in np.argsort(numbers, kind="stable").tolist():
             face, track = faces[place], int(numbers[place])
-            reading = self._reading(timed.picture, face)
+            reading, points = self._reading(timed.picture, face)
             self._faces.append(np.concatenate([[timed.number, track], face[BOX], face[SCORE_AT:], reading]))
             for scorer in self.tools.scorers.values():
-                scorer.add(self.rows, track, timed.seconds, timed.picture, face[BOX], reading)
+                scorer.add(self.rows, track, timed, face[BOX], reading[POSE], points)
             self.rows += 1
 
-    def _reading(self, picture: np.ndarray, face: np.ndarray) -> np.ndarray:
-        """READING of a face; NaN where there is nothing to read, as of a given box without a size."""
+    def _reading(self, picture: np.ndarray, face: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """READING of a face and five points of it, [5, 2]. NaN where there is nothing to read, as of a given box
+        without a size."""
         points = face[POINTS].reshape(5, 2)[list(FROM_YUNET)]
         try:
             read = self.tools.reader.read(picture, points if np.isfinite(points).all() else face[BOX])
         except ValueError:
-            return np.full(len(READING), np.nan)
-        return np.array([getattr(read, name) for name in READING], np.float64)
+            return np.full(len(READING), np.nan), np.full((5, 2), np.nan)
+        return np.array([getattr(read, name) for name in READING], np.float64), five_points(read.points)
 
     def part(self, look: dict[str, np.ndarray], last: bool = False) -> dict[str, np.ndarray]:
         """The arrays of a part, which ends here."""
@@ -268,6 +271,12 @@ def finished_parts(folder: Path) -> list[Path]:
     while part_path(folder, len(paths)).is_file():
         paths.append(part_path(folder, len(paths)))
     return paths
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether all parts are there."""
+    parts = finished_parts(folder)
+    return bool(parts) and bool(read_arrays(parts[-1], ["last"])["last"])
 
 
 def _read_part(path: Path) -> dict[str, np.ndarray]:
