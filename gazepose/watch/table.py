@@ -22,8 +22,8 @@ to the picture's right, and up). eye_x, eye_y: eye direction in the head's axes,
 1 closed. looking: probability that the face looks at the camera, smoothed; NaN if it is not codable. codable: 1 or 0.
 reason: why a face is not codable, one of REASONS; empty if it is.
 """
-REASONS = ("too small", "too dark", "eyes not visible", "landmarks uncertain", "not detected")
-"""not detected: the box was filled in between two others"""
+REASONS = ("too small", "too dark", "eyes not visible", "landmarks uncertain", "not detected", "marked by hand")
+"""not detected: the box was filled in between two others; marked by hand: a user's correction says so"""
 
 
 @dataclass(frozen=True)
