@@ -6,6 +6,7 @@ more containers, damaged pictures in the middle, an end that is missing.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -198,3 +199,20 @@ def _still(path: Path) -> np.ndarray:
     if picture is None:
         raise ValueError(f"{path}: not a picture that can be read -> save it as JPEG or PNG")
     return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+
+
+@contextmanager
+def open_sound(path: Path) -> Iterator[tuple[Any, float, Iterator[Any]] | None]:
+    """The first stream of sound of a video: (PyAV stream, start, its packets in order); None where there is none.
+
+    start: time of the first picture on the stream's clock, seconds.
+
+    Raises:
+        As `pictures_with_times`; a damaged packet raises av.error.FFmpegError when it is taken.
+    """
+    with _opened(path) as container:
+        first = next(_decoded(container, picture_stream(container, str(path)), _Faults()), None)
+        start = float(first.time) if first is not None and first.time is not None else 0.0
+    with _opened(path) as container:                                   # from its beginning again, without seeking
+        streams = container.streams.audio
+        yield (streams[0], start, container.demux(streams[0])) if streams else None
