@@ -1,6 +1,6 @@
 """The way through of `python -m gazepose watch`: videos and pictures in, one folder out.
 
-passes.py finds, follows and reads the faces, several videos at a time; outputs.py writes what comes of it.
+jobs.py finds, follows and reads the faces of each video; outputs.py writes what comes of it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,8 +12,8 @@ from gazepose.data.video_times import is_still, stated_seconds
 from gazepose.io import lock, sha256_of
 from gazepose.watch.bouts import LookRules
 from gazepose.watch.faces import LANDMARKS
+from gazepose.watch.jobs import Pass, digests
 from gazepose.watch.many import run_all
-from gazepose.watch.passes import Pass, digests
 from gazepose.watch.results import PARTS, Results
 from gazepose.watch.sources import name_scorers, name_sources, read_own_boxes
 

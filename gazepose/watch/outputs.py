@@ -9,14 +9,17 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import gazepose
 from gazepose.data.video_times import VIDEO_SUFFIXES
 from gazepose.io import is_id, sha256_of, writing
 from gazepose.text import printable
 from gazepose.watch import bouts, coding, page, tables
-from gazepose.watch.draw import draw_video, drawn_name
+from gazepose.watch.draw import drawn_name
 from gazepose.watch.faces import LANDMARKS, faces_of, read_pass, video_of
-from gazepose.watch.many import Outcome, Report, run_all
+from gazepose.watch.jobs import Drawing
+from gazepose.watch.many import Outcome, run_all
 from gazepose.watch.results import Results
 from gazepose.watch.sources import Boxes
 from gazepose.watch.table import Table, Video
@@ -121,7 +124,7 @@ class Writer:
         drawn, jobs, written = self.results.about.setdefault("drawn", {}), [], []
         for video in videos:
             of_video = [each[each["video"] == video.name].reset_index(drop=True) for each in (table, looks)]
-            rows = b"".join(hash_pandas_object(each).to_numpy().tobytes() for each in of_video)
+            rows = b"".join(np.asarray(hash_pandas_object(each)).tobytes() for each in of_video)
             digest = sha256(rows + json.dumps([self.config.blur, gazepose.__version__]).encode()).hexdigest()
             path = self.results.folder / drawn_name(video)
             if drawn.get(video.name) == digest and path.is_file():
@@ -152,31 +155,6 @@ class Writer:
             path = getattr(self.config, name)
             settings[name] = None if path is None else {"file": path.name, "sha256": sha256_of(path)}
         return {"watched": watched, "problems": dict(problems), "options": settings, "versions": versions()}
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """Drawing one video, as a job."""
-
-    name: str
-    video: Video
-    table: Table
-    looks: Table
-    out: Path
-    blur: bool
-    digest: str
-    """of what is drawn"""
-
-    @property
-    def path(self) -> Path:
-        return self.video.path
-
-    def run(self, report: Report) -> list[str]:
-        """Draw it; returns what there is to say. Raises as draw.draw_video."""
-        notes: list[str] = []
-        draw_video(self.video, self.table, self.looks, self.out, self.blur, notify=notes.append,
-                   each=lambda number: report(number / self.video.fps if self.video.fps else 0.0))
-        return notes
 
 
 def versions() -> dict[str, str]:

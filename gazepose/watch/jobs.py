@@ -1,7 +1,9 @@
-"""The pass of one video as a job: which files it depends on, where its parts lie, and what it works with."""
+"""What is done with one video, as jobs for many.py: its pass, and its drawing."""
 
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -10,8 +12,11 @@ from typing import Any
 import numpy as np
 
 from gazepose.io import sha256_of
+from gazepose.priors.face_landmarker import FaceLandmarker
 from gazepose.watch import video_pass
+from gazepose.watch.detect import Detector
 from gazepose.watch.many import Report
+from gazepose.watch.table import Table, Video
 from gazepose.watch.video_pass import Tools
 
 
@@ -66,18 +71,55 @@ class Pass:
         return sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
+@dataclass(frozen=True)
+class Drawing:
+    """Drawing one video, as a job."""
+
+    name: str
+    video: Video
+    table: Table
+    looks: Table
+    out: Path
+    blur: bool
+    digest: str
+    """of what is drawn"""
+
+    @property
+    def path(self) -> Path:
+        return self.video.path
+
+    def run(self, report: Report) -> list[str]:
+        """Draw it; returns what there is to say. Raises as draw.draw_video."""
+        notes: list[str] = []
+        draw_video(self.video, self.table, self.looks, self.out, self.blur, notify=notes.append,
+                   each=lambda number: report(number / self.video.fps if self.video.fps else 0.0))
+        return notes
+
+
 def make_tools(job: Pass) -> Tools:
     """Load what a pass works with."""
-    from gazepose.priors.face_landmarker import FaceLandmarker
-    from gazepose.watch.detect import Detector
     scorers: dict[str, Any] = {}
     if job.runs:
         from gazepose.watch.scorers import TrainedScorer  # torch takes seconds to import
         scorers = {name: TrainedScorer(path, causal=job.causal, own_boxes=job.boxes is not None)
                    for name, path in job.runs.items()}
-    detector = None if job.boxes is not None else Detector(job.models["yunet"], job.detector_size)
-    return Tools(FaceLandmarker(job.models["face_landmarker"]), detector, dict(job.boxes or {}), scorers,
-                 job.detect_seconds, job.part_seconds)
+    with _silent():
+        detector = None if job.boxes is not None else Detector(job.models["yunet"], job.detector_size)
+        reader = FaceLandmarker(job.models["face_landmarker"])
+    return Tools(reader, detector, dict(job.boxes or {}), scorers, job.detect_seconds, job.part_seconds)
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Drop what libraries in C write to standard error when they load a network; errors are exceptions."""
+    before, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nothing, 2)
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+        os.close(nothing)
 
 
 def digests(files: Mapping[str, Path]) -> dict[str, str]:
