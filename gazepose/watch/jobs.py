@@ -90,6 +90,7 @@ class Drawing:
 
     def run(self, report: Report) -> list[str]:
         """Draw it; returns what there is to say. Raises as draw.draw_video."""
+        from gazepose.watch.draw import draw_video
         notes: list[str] = []
         draw_video(self.video, self.table, self.looks, self.out, self.blur, notify=notes.append,
                    each=lambda number: report(number / self.video.fps if self.video.fps else 0.0))
