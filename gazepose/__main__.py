@@ -18,6 +18,7 @@ VERBS = {
     "doctor": ("doctor", "list what is wrong with a data set, and what to do"),
     "models": ("models", "get the model files of the face detector and the landmark network"),
     "watch": ("watch", "find the faces in any video, and tell when each looks at the camera"),
+    "fit_readout": ("fit_readout", "fit the landmark score on an embedded world"),
     "flags": ("write_flags", "write docs/flags.md, the page of all flags"),
     "priors import": ("import_priors", "import head pose, landmarks or quality from files"),
     "priors quality": ("quality", "show the quality of each split"),

@@ -19,7 +19,7 @@ from gazepose.config import Preset
 from gazepose.data.clip_files import CropsFrom
 from gazepose.data.index import Index
 from gazepose.data.prepare import PrepareConfig
-from gazepose.source import find_source, prepared_indexes
+from gazepose.source import EMBEDDED, Source, find_source, prepared_indexes
 from gazepose.text import printable
 from gazepose.training.distributed import share_preparation, waiting_for_processes
 from gazepose.watch.command import WatchConfig
@@ -315,6 +315,27 @@ def watch(sources: tuple[Path, ...], /, out: Path, config: WatchConfig = WatchCo
     from gazepose.watch.command import watch
     if watch(sources, out, config):
         raise SystemExit(1)
+
+
+def fit_readout(data: Path | None = None, preset: Preset = "default", seed: int = 0,
+                out: Path = Path("gazepose/watch/readout.json")) -> None:
+    """Fit the landmark score of `watch` on an embedded world, which is rendered first if it is not there.
+
+    The result is part of the project; this command makes it again, for instance for another world.
+
+    Args:
+        data: folder of the world; default: data/embedded/PRESET-SEED.
+        preset: which embedded world.
+        seed: of the world.
+        out: file to write.
+    """
+    from gazepose.processes import Processes
+    from gazepose.watch.readout import fit_on_world
+    source = find_source(data) if data else Source(EMBEDDED / f"{preset}-{seed}", preset, seed)
+    if source.preset is None:
+        raise ValueError(f"{data}: not an embedded world -> name one, or leave --data out")
+    fit_on_world(source.ready(Processes(notify=print)).root, out,
+                 f"python -m gazepose fit_readout --preset {source.preset} --seed {source.seed}")
 
 
 def write_flags(page: Path = Path("docs/flags.md")) -> None:

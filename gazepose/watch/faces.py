@@ -110,7 +110,7 @@ def _landmark_score(known: dict[str, np.ndarray]) -> np.ndarray:
 
 def _judge(height: np.ndarray, known: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     from gazepose.watch.codable import judge
-    return judge(height, **known)
+    return judge(height, **{name: known[name] for name in ("light", "presence", "yaw", "pitch", "fit", "eye")})
 
 
 def _short(done: Pass) -> np.ndarray:
