@@ -41,7 +41,7 @@ def colours_css() -> str:
 def font_file(bold: bool = False) -> str:
     """Path of the pages' font as a file; matplotlib brings it."""
     from matplotlib.font_manager import FontProperties, findfont
-    return findfont(FontProperties("DejaVu Sans", weight="bold" if bold else "normal"))
+    return findfont(FontProperties(family="DejaVu Sans", weight="bold" if bold else "normal"))
 
 
 def svg(draw: Callable[[], Figure], name: str) -> str:

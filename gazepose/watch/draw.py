@@ -34,8 +34,8 @@ def draw_video(video: Video, table: Table, looks: Table, out: Path, blur: bool =
                each: Callable[[int], None] = lambda number: None, notify: Callable[[str], None] = print) -> None:
     """Draw the faces of a video on its pictures, and write H.264 in an mp4 that browsers play; of a picture, a JPEG.
 
-    Times of the pictures and the sound are the source's. The file appears when it is whole. Damaged pictures and damaged
-    sound are left out, and `notify` is called.
+    Times of the pictures and the sound are the source's. The file appears when it is whole. Damaged pictures and
+    damaged sound are left out, and `notify` is called.
 
     Args:
         table: faces of this and perhaps of other videos (FACES). looks: looks, with columns video, person, start, end.
@@ -180,9 +180,18 @@ class _Sound:
 
 
 def _in_time(packets: Iterator[Any], start: float) -> Iterator[tuple[float, Any]]:
-    """(seconds since the first picture, packet) of packets that have times and do not begin before that picture."""
+    """(seconds since the first picture, packet) of packets with times, from the last one before that picture on.
+
+    That last one is needed to decode the next. Players do not play what has a time below 0.
+    """
+    before: list[tuple[float, Any]] = []
     for packet in packets:
-        if packet.size and packet.pts is not None and packet.dts is not None:
-            begins = float(packet.pts * packet.time_base) - start
-            if begins > -(float((packet.duration or 0) * packet.time_base) or 1e-9):
-                yield begins, packet
+        if not packet.size or packet.pts is None or packet.dts is None:
+            continue
+        begins = float(packet.pts * packet.time_base) - start
+        if begins < 0:
+            before = [(begins, packet)]
+            continue
+        yield from before
+        yield begins, packet
+        before = []

@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from gazepose.io import sha256_of
+import gazepose
+from gazepose.io import sha256_of, writing
 from gazepose.priors.face_landmarker import FaceLandmarker
+from gazepose.text import read_text
 from gazepose.watch import video_pass
 from gazepose.watch.detect import Detector
 from gazepose.watch.many import Report
@@ -81,19 +83,30 @@ class Drawing:
     looks: Table
     out: Path
     blur: bool
-    digest: str
-    """of what is drawn"""
+    mark: Path
+    """file that says from which faces `out` was drawn"""
 
     @property
     def path(self) -> Path:
         return self.video.path
 
+    def digest(self) -> str:
+        """Of what is drawn."""
+        text = f"{self.video} {self.blur} {gazepose.__version__}\n{self.table.to_csv()}{self.looks.to_csv()}"
+        return sha256(text.encode()).hexdigest()
+
+    def is_done(self) -> bool:
+        return self.out.is_file() and self.mark.is_file() and read_text(self.mark) == self.digest()
+
     def run(self, report: Report) -> list[str]:
         """Draw it; returns what there is to say. Raises as draw.draw_video."""
         from gazepose.watch.draw import draw_video
         notes: list[str] = []
+        self.mark.unlink(missing_ok=True)
         draw_video(self.video, self.table, self.looks, self.out, self.blur, notify=notes.append,
                    each=lambda number: report(number / self.video.fps if self.video.fps else 0.0))
+        with writing(self.mark) as file:
+            file.write(self.digest())
         return notes
 
 

@@ -1,26 +1,22 @@
 """From finished passes to the files of the folder: tables, boxes, files for coders, drawn videos, the page."""
 
-import json
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 import gazepose
 from gazepose.data.video_times import VIDEO_SUFFIXES
 from gazepose.io import is_id, sha256_of, writing
 from gazepose.text import printable
-from gazepose.watch import bouts, coding, page, tables
+from gazepose.watch import bouts, page, tables
 from gazepose.watch.draw import drawn_name
 from gazepose.watch.faces import LANDMARKS, faces_of, read_pass, video_of
 from gazepose.watch.jobs import Drawing
 from gazepose.watch.many import Outcome, run_all
-from gazepose.watch.results import Results
+from gazepose.watch.results import PARTS, Results
 from gazepose.watch.sources import Boxes
 from gazepose.watch.table import Table, Video
 
@@ -114,33 +110,29 @@ class Writer:
     def _export(self, videos: Sequence[Video], table: Table, looks: Table, people: Table) -> list[Path]:
         if not self.config.to:
             return []
-        return coding.export(self.results.folder, self.config.to, videos, table, looks, people)
+        from gazepose.watch import coding  # not every run needs the packages that write these files
+        return coding.write(self.results.folder, self.config.to, videos, table, looks, people)
 
     def _draw(self, videos: Sequence[Video], table: Table, looks: Table) -> list[Path]:
         """Draw the videos that are not drawn yet, or were drawn from other faces."""
-        from pandas.util import hash_pandas_object
         if self.config.no_video:
             return []
-        drawn, jobs, written = self.results.about.setdefault("drawn", {}), [], []
+        jobs, written = [], []
         for video in videos:
-            of_video = [each[each["video"] == video.name].reset_index(drop=True) for each in (table, looks)]
-            rows = b"".join(np.asarray(hash_pandas_object(each)).tobytes() for each in of_video)
-            digest = sha256(rows + json.dumps([self.config.blur, gazepose.__version__]).encode()).hexdigest()
-            path = self.results.folder / drawn_name(video)
-            if drawn.get(video.name) == digest and path.is_file():
-                written.append(path)
+            faces, own = (each[each["video"] == video.name].reset_index(drop=True) for each in (table, looks))
+            job = Drawing(video.name, video, faces, own, self.results.folder / drawn_name(video), self.config.blur,
+                          self.results.folder / PARTS / f"{video.name}.drawn")
+            if job.is_done():
+                written.append(job.out)
             else:
-                jobs.append(Drawing(video.name, video, of_video[0], of_video[1], path, self.config.blur, digest))
+                jobs.append(job)
         lengths = {job.name: job.video.seconds for job in jobs}
-        outcomes = run_all("drawing", jobs, lengths, self.config.jobs, self.notify)
-        for job in jobs:
-            if outcomes[job.name].problem:
-                self._say(f"not drawn: {outcomes[job.name].problem}")
-                continue
-            for note in outcomes[job.name].value:
+        for job, outcome in zip(jobs, run_all("drawing", jobs, lengths, self.config.jobs, self.notify).values(),
+                                strict=True):
+            for note in [f"not drawn: {outcome.problem}"] if outcome.problem else outcome.value:
                 self._say(note)
-            drawn[job.name] = job.digest
-            written.append(job.out)
+            if not outcome.problem:
+                written.append(job.out)
         return written
 
     def _page(self, videos: Sequence[Video], table: Table, looks: Table, people: Table) -> list[Path]:

@@ -1,0 +1,425 @@
+// The page: what the user sees and does. Counts and corrections are in Model, timelines in Timelines.
+"use strict";
+
+const MOST_MOMENTS = 40, MOST_LOOKS = 60, MOST_ROWS = 30;      // shown at once
+const AROUND = 0.6;                    // seconds played before and after a moment to check
+const ANSWERS = { look: "looking", no_look: "not looking", not_codable: "not codable" };
+
+class Page {
+  constructor(data) {
+    this.model = new Model(data);
+    this.key = `gazepose-watch:${this.model.id}`;
+    this.moment = this.look = this.person = null;
+    this.number = 0;                   // of the video
+    this.mostLooks = MOST_LOOKS;
+    this.mostRows = MOST_ROWS;
+    this.player = new Player(this.model, { moved: (time) => this.moved(time), changed: () => this.showPlaying(),
+                                           missing: () => this.sourceIsMissing() });
+    this.lines = new Timelines(at("rows"), {
+      now: () => this.player.now(), seek: (time) => this.player.seek(time),
+      select: (person, look) => this.select(person, look),
+      change: (person, look, start, end) => this.changeLook(person, look, start, end), moved: () => this.showScroll() });
+    at("title").textContent = data.title;
+    for (const [k, video] of this.model.videos.entries()) at("video-choice").add(new Option(video.name, k));
+    at("videos").hidden = this.model.videos.length < 2;
+    this.listen();
+    this.restore();
+    this.openVideo(0);
+  }
+
+  get video() { return this.model.videos[this.number]; }
+
+  get people() { return this.model.people[this.number]; }
+
+  openVideo(number) {
+    this.number = number;
+    this.moment = this.look = null;
+    this.person = this.people.reduce((most, each) => !most || each.longest > most.longest ? each : most, null);
+    this.mostRows = MOST_ROWS;
+    at("video-choice").value = String(number);
+    at("missing").hidden = true;
+    for (const id of ["controls", "timelines", "mark", "looks"]) at(id).hidden = !this.video.seconds;
+    this.show();
+    this.player.open(this.video);
+  }
+
+  sourceIsMissing() {
+    at("missing").hidden = false;
+    at("missing").firstElementChild.textContent = `“${decodeURIComponent(this.video.source)}” cannot be played. Put it `
+      + "beside this page, or choose the video here.";
+  }
+
+  chooseFile(file) {
+    if (!file) return;
+    at("missing").hidden = true;
+    this.player.show(URL.createObjectURL(file));
+  }
+
+  moved(time) {
+    this.lines.follow(time);
+    this.showTime();
+  }
+
+  stepLook(direction) {
+    const looks = (this.person ? [this.person] : this.people).flatMap((person) => person.looks);
+    const starts = looks.map((look) => look.start).sort((one, other) => one - other), now = this.player.now();
+    const start = direction > 0 ? starts.find((each) => each > now + 0.02)
+      : starts.findLast((each) => each < now - (this.player.paused ? 0.02 : 0.7));
+    if (start === undefined) {
+      this.say(`${this.person?.name ?? "Nobody"} has no ${direction > 0 ? "later" : "earlier"} look.`);
+      return;
+    }
+    this.goToLook(start);
+  }
+
+  /** Show the first frame of the selected person's look that begins then. */
+  goToLook(start) {
+    this.player.seek(start + 1e-3);
+    this.select(this.person, this.person?.lookAt(start + 1e-3) ?? null);
+  }
+
+  // ---- what is selected
+
+  select(person, look) {
+    const other = person !== this.person;
+    this.person = person;
+    this.look = look;
+    if (other) this.mostLooks = MOST_LOOKS;
+    if (look) this.setStretch(look.start, look.end);
+    this.lines.select(person, look);
+    this.showPerson();
+  }
+
+  selectMoment(moment) {
+    if (moment.number !== this.number) this.openVideo(moment.number);
+    this.moment = moment;
+    this.select(this.model.personOf(moment), null);
+    this.setStretch(moment.start, moment.end);
+    if (this.lines.to - this.lines.from > 40 * Math.max(moment.end - moment.start, 1)) {
+      this.lines.zoom(30 * Math.max(moment.end - moment.start, 1) / (this.lines.to - this.lines.from), moment.start);
+    }
+    this.player.play(Math.max(moment.start - AROUND, 0), moment.end + AROUND);
+    this.showMoments();
+  }
+
+  nextMoment() {
+    const open = this.model.moments.filter((moment) => !this.model.isChecked(moment));
+    const next = open[(open.indexOf(this.moment) + 1) % open.length];
+    if (next) this.selectMoment(next);
+    else this.say("Every uncertain moment is checked.");
+  }
+
+  setStretch(start, end) {
+    if (start !== null) at("mark-start").value = clock(start, 3);
+    if (end !== null) at("mark-end").value = clock(end, 3);
+  }
+
+  setStretchEnd(side) {
+    const [start, end] = this.player.frameSpan();
+    this.setStretch(side ? null : start, side ? end : null);
+  }
+
+  // ---- corrections
+
+  correct(message, ...lines) {
+    this.model.add(...lines);
+    this.changed(message);
+  }
+
+  changed(message) {
+    const name = this.person?.name, middle = this.look && (this.look.start + this.look.end) / 2;
+    const parts = this.person?.parts ?? [];
+    this.person = this.people.find((person) => person.name === name)
+      ?? this.people.find((person) => person.parts.some((part) => parts.includes(part))) ?? this.people[0] ?? null;
+    this.look = middle === null ? null : this.person?.lookAt(middle) ?? null;
+    try {
+      if (this.model.actions.length) localStorage.setItem(this.key, JSON.stringify(this.model.actions));
+      else localStorage.removeItem(this.key);
+    } catch { /* a browser without storage still saves to a file */ }
+    this.show();
+    this.say(message + (this.model.unused ? ` ${plural(this.model.unused, "correction")} fit nobody here.` : ""));
+  }
+
+  restore() {
+    try {
+      const stored = JSON.parse(localStorage.getItem(this.key) ?? "[]");
+      if (!stored.length) return;
+      this.model.set(stored);
+      this.say(`${plural(stored.length, "correction")} restored that you made in this browser.`);
+    } catch { localStorage.removeItem(this.key); }
+  }
+
+  mark(action, start, end) {
+    if (!this.person) return;
+    if (!(start >= 0 && end > start)) {
+      this.say("Give a start and a later end, as 12.5 or 1:02.25.", true);
+    } else if (!Spans.inside(this.person.present, start, end).length) {
+      this.say(`${this.person.name} is not in the picture from ${start.toFixed(2)} to ${end.toFixed(2)} s.`, true);
+    } else {
+      this.correct(`${this.person.name} is ${ANSWERS[action]} from ${start.toFixed(2)} to ${end.toFixed(2)} s.`,
+                   this.model.line(action, this.person, start, end));
+    }
+  }
+
+  answer(moment, action) {
+    const open = this.model.moments.filter((each) => !this.model.isChecked(each));
+    const next = open[open.indexOf(moment) + 1];
+    this.person = this.model.personOf(moment);
+    this.mark(action, moment.start, moment.end);
+    this.moment = next ?? null;
+    if (next) this.selectMoment(next);
+    else this.showMoments();
+  }
+
+  /** 1, 2, 3: the moment that is being checked, else the stretch in the form. */
+  answerByKey(action) {
+    if (this.moment && !this.model.isChecked(this.moment)) this.answer(this.moment, action);
+    else this.mark(action, ...this.stretch());
+  }
+
+  stretch() { return ["mark-start", "mark-end"].map((id) => secondsOf(at(id).value)); }
+
+  changeLook(person, look, start, end) {
+    const lines = this.model.changeOf(person, look, Math.max(start, 0), Math.min(end, this.video.seconds));
+    if (!(end > start)) return this.say("The end must be later than the start.", true);
+    this.look = { start, end };
+    if (lines.length) this.correct(`The look of ${person.name} is now from ${start.toFixed(2)} to ${end.toFixed(2)} s.`,
+                                   ...lines);
+  }
+
+  deleteLook(person, look) {
+    this.look = null;
+    this.correct(`A look of ${person.name} is deleted.`, this.model.line("no_look", person, look.start, look.end));
+  }
+
+  rename(name) {
+    name = name.replace(/[\p{C}\s]+/gu, " ").trim();
+    if (!this.person || name === this.person.name) return;
+    const problem = this.model.nameProblem(this.video, name);
+    if (problem) return this.say(problem, true);
+    const line = { action: "rename", video: this.video.name, person: this.person.name, start: "", end: "", value: name };
+    this.correct(`${this.person.name} is now ${name}.`, line);
+  }
+
+  merge(name) {
+    if (!this.person || !name) return;
+    const line = { action: "merge", video: this.video.name, person: this.person.name, start: "", end: "", value: name };
+    this.correct(`${this.person.name} and ${name} are now one person, ${name}.`, line);
+  }
+
+  save() {
+    const link = element("a", { download: "corrections.csv",
+      href: URL.createObjectURL(new Blob([csvOf(this.model.actions)], { type: "text/csv" })) });
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+    this.say(`${plural(this.model.actions.length, "correction")} saved as corrections.csv.`);
+  }
+
+  async load(file) {
+    if (!file) return;
+    try {
+      const actions = actionsOf(await file.text());
+      this.model.set(actions);
+      this.changed(`${plural(actions.length, "correction")} loaded from ${file.name}.`);
+    } catch (error) {
+      this.say(`${file.name}: ${error.message}`, true);
+    }
+  }
+
+  // ---- showing
+
+  say(text, wrong = false) {
+    at("status").textContent = text;
+    at("status").classList.toggle("wrong", wrong);
+  }
+
+  show() {
+    const rows = this.people.slice(0, this.mostRows), more = this.people.length - rows.length;
+    if (this.person && !rows.includes(this.person)) rows.push(this.person);
+    if (this.video.seconds > 0) this.lines.show(this.video, rows, this.person);
+    this.lines.select(this.person, this.look);
+    at("more-rows").hidden = more <= 0;
+    at("more-rows").textContent = `Show ${plural(more, "more person").replace("persons", "people")}`;
+    at("undo").disabled = !this.model.past.length;
+    at("redo").disabled = !this.model.future.length;
+    at("save").disabled = at("discard").hidden = !this.model.actions.length;
+    at("save").textContent = this.model.actions.length ? `Download corrections (${this.model.actions.length})`
+      : "Download corrections";
+    this.showPerson();
+    this.showMoments();
+    this.showSummary();
+  }
+
+  showTime() {
+    if (!this.video.seconds) return;
+    const time = this.player.now();
+    at("clock").replaceChildren(`${clock(time, 2)} / ${clock(this.video.seconds)}`,
+                                element("small", {}, `frame ${this.player.frame()}`));
+    this.lines.say(time);
+  }
+
+  showScroll() {
+    const free = this.video.seconds - (this.lines.to - this.lines.from);
+    at("scroll-label").hidden = free <= 0.01;
+    at("scroll").value = free > 0 ? 1000 * this.lines.from / free : 0;
+    at("scroll").setAttribute("aria-valuetext", `from ${clock(this.lines.from)} to ${clock(this.lines.to)}`);
+  }
+
+  showPerson() {
+    at("person").hidden = !this.person;
+    if (!this.person) return;
+    const { person } = this, others = this.people.filter((each) => each !== person);
+    at("person-title").textContent = person.name;
+    at("new-name").value = person.name;
+    at("other").replaceChildren(new Option("choose …", ""), ...others.map((each) => new Option(each.name, each.name)));
+    at("merge").hidden = !others.length;
+    const first = this.look ? Math.max(0, person.looks.indexOf(this.look) - MOST_LOOKS / 2) : 0;
+    const from = person.looks.length > this.mostLooks ? first : 0;
+    const looks = person.looks.slice(from, from + this.mostLooks), more = person.looks.length - looks.length;
+    at("looks").caption.textContent = person.looks.length ? plural(person.looks.length, "look") : "No looks yet.";
+    at("looks").tHead.hidden = !person.looks.length;
+    at("looks").tBodies[0].replaceChildren(...looks.map((look) => this.lookRow(person, look)));
+    at("more-looks").hidden = more <= 0;
+    at("more-looks").textContent = `Show ${more} more`;
+  }
+
+  lookRow(person, look) {
+    const field = (side) => {
+      const input = element("input", { value: clock(look[side], 3), autocomplete: "off" });
+      input.setAttribute("aria-label", `${side} of the look`);
+      input.onchange = () => {
+        const seconds = secondsOf(input.value), changed = { start: look.start, end: look.end, [side]: seconds };
+        if (seconds >= 0 && changed.end > changed.start) this.changeLook(person, look, changed.start, changed.end);
+        else { input.value = clock(look[side], 3); this.say("A look needs a start and a later end, as 12.5 or 1:02.25.", true); }
+      };
+      return element("td", {}, input);
+    };
+    const go = element("button", { type: "button" }, "Go"), drop = element("button", { type: "button" }, "Delete");
+    go.setAttribute("aria-label", `Go to the look at ${clock(look.start, 1)}`);
+    drop.setAttribute("aria-label", `Delete the look at ${clock(look.start, 1)}`);
+    go.onclick = () => this.goToLook(look.start);
+    drop.onclick = () => this.deleteLook(person, look);
+    const probability = look.probability === null ? "by hand" : percent(look.probability);
+    return element("tr", { className: look === this.look ? "selected" : "" }, field("start"), field("end"),
+                   element("td", {}, `${(look.end - look.start).toFixed(2)} s`), element("td", {}, probability),
+                   element("td", {}, go, drop));
+  }
+
+  showMoments() {
+    const { moments } = this.model, open = moments.filter((moment) => !this.model.isChecked(moment));
+    at("queue-note").textContent = moments.length ? `${moments.length - open.length} of ${moments.length} uncertain moments `
+      + "checked. The least certain comes first." : "No moment is uncertain: every probability is high or low.";
+    const shown = open.slice(0, MOST_MOMENTS);
+    if (this.moment && !shown.includes(this.moment)) shown.unshift(this.moment);
+    at("moments").replaceChildren(...shown.map((moment) => this.momentRow(moment)));
+  }
+
+  momentRow(moment) {
+    const selected = moment === this.moment, checked = this.model.isChecked(moment);
+    const several = this.model.videos.length > 1 ? `${this.model.videos[moment.number].name}, ` : "";
+    const name = this.model.personOf(moment).name, length = (moment.end - moment.start).toFixed(1);
+    const button = element("button", { type: "button", className: "moment" },
+      element("b", { className: checked ? "done" : "" }, name), element("span", {}, `${Math.round(moment.mean)} %`),
+      element("small", {}, `${several}${clock(moment.start, 1)}, ${length} s`),
+      element("small", {}, moment.looking ? "in a look" : "no look"));
+    button.onclick = () => this.selectMoment(moment);
+    if (!selected) return element("li", {}, button);
+    const answers = Object.entries(ANSWERS).map(([action, words], k) => {
+      const answer = element("button", { type: "button", title: `key ${k + 1}` }, words[0].toUpperCase() + words.slice(1));
+      answer.onclick = () => this.answer(moment, action);
+      return answer;
+    });
+    return element("li", { className: "selected" }, button, element("div", { className: "answers" }, ...answers));
+  }
+
+  showSummary() {
+    const number = (value, digits) => value === null ? "–" : value.toFixed(digits);
+    at("summary").querySelector("tbody").replaceChildren(...this.people.map((person) => {
+      const counts = person.counts();
+      const cells = this.video.seconds > 0 ? [counts.looks, number(counts.rate, 1), number(counts.seconds, 1),
+        percent(counts.share), number(counts.mean, 2), number(counts.latency, 1), number(counts.codable, 1)]
+        : ["–", "–", this.model.pictureState(person), "–", "–", "–", "–"];
+      const name = element("th", { scope: "row" }, person.name);
+      return element("tr", {}, name, ...cells.map((cell) => element("td", {}, String(cell))));
+    }));
+  }
+
+  // ---- listening
+
+  listen() {
+    const { player, lines } = this, click = (id, act) => { at(id).onclick = act; };
+    click("play", () => player.toggle());
+    click("frame-back", () => player.step(-1));
+    click("frame-on", () => player.step(1));
+    click("look-back", () => this.stepLook(-1));
+    click("look-on", () => this.stepLook(1));
+    click("mute", () => this.mute());
+    click("zoom-in", () => lines.zoom(0.5));
+    click("zoom-out", () => lines.zoom(2));
+    click("zoom-all", () => lines.move(0, this.video.seconds));
+    click("undo", () => this.model.undo() && this.changed("Undone."));
+    click("redo", () => this.model.redo() && this.changed("Done again."));
+    click("save", () => this.save());
+    click("discard", () => { this.model.set([]); this.changed("All corrections are discarded. Undo brings them back."); });
+    click("start-now", () => this.setStretchEnd(0));
+    click("end-now", () => this.setStretchEnd(1));
+    click("more-looks", () => { this.mostLooks += 300; this.showPerson(); });
+    click("more-rows", () => { this.mostRows += 100; this.show(); });
+    at("speed").onchange = (event) => { player.moving.playbackRate = Number(event.target.value); };
+    at("scroll").oninput = (event) => lines.move(event.target.value / 1000 * (this.video.seconds - (lines.to - lines.from)));
+    at("video-choice").onchange = (event) => this.openVideo(Number(event.target.value));
+    at("file").onchange = (event) => this.chooseFile(event.target.files[0]);
+    at("load").onchange = async (event) => { await this.load(event.target.files[0]); event.target.value = ""; };
+    at("rename").onsubmit = (event) => { event.preventDefault(); this.rename(at("new-name").value); };
+    at("merge").onsubmit = (event) => { event.preventDefault(); this.merge(at("other").value); };
+    at("mark").onsubmit = (event) => { event.preventDefault(); this.mark(event.submitter.value, ...this.stretch()); };
+    at("rows").addEventListener("wheel", (event) => {
+      if (!event.ctrlKey && !event.metaKey) return;
+      event.preventDefault();
+      lines.zoom(event.deltaY > 0 ? 1.25 : 0.8, lines.time(event, lines.ruler));
+    }, { passive: false });
+    for (const query of ["(prefers-color-scheme: dark)", "print"]) {
+      matchMedia(query).addEventListener("change", () => lines.draw());
+    }
+    document.addEventListener("keydown", (event) => this.onKey(event), true);
+  }
+
+  showPlaying() {
+    this.showTime();
+    at("play").querySelector("path").setAttribute("d", this.player.paused ? "M4 2v12l10-6z" : "M3 2h4v12H3zM9 2h4v12H9z");
+    at("play").setAttribute("aria-label", this.player.paused ? "Play" : "Pause");
+  }
+
+  mute() {
+    const muted = this.player.mute();
+    at("mute").setAttribute("aria-pressed", String(muted));
+    at("mute").textContent = muted ? "Unmute" : "Mute";
+  }
+
+  onKey(event) {
+    const { target, key } = event;
+    if (event.ctrlKey || event.metaKey || event.altKey || !this.video.seconds) return;
+    if (target.matches("input:not([type=range]), select, textarea")) return;
+    if (key === " " && target.matches("button, summary, .button")) return;          // it presses the button
+    if (key.startsWith("Arrow") && target.matches("[role=slider], input")) return;
+    const { player, lines } = this;
+    const act = { " ": () => player.toggle(), ",": () => player.step(-1), ".": () => player.step(1),
+      n: () => this.stepLook(1), p: () => this.stepLook(-1), i: () => this.setStretchEnd(0), o: () => this.setStretchEnd(1),
+      1: () => this.answerByKey("look"), 2: () => this.answerByKey("no_look"), 3: () => this.answerByKey("not_codable"),
+      c: () => this.nextMoment(), u: () => at("undo").click(), r: () => at("redo").click(), m: () => this.mute(),
+      ArrowLeft: () => player.seek(player.now() - 1), ArrowRight: () => player.seek(player.now() + 1),
+      Delete: () => this.look && this.deleteLook(this.person, this.look), "+": () => lines.zoom(0.5),
+      "-": () => lines.zoom(2), 0: () => lines.move(0, this.video.seconds) }[key];
+    if (!act) return;
+    event.preventDefault();
+    act();
+  }
+}
+
+/** Seconds of a field: 75.5, 1:15.5 or 0:01:15.5; NaN for anything else. */
+function secondsOf(text) {
+  if (!/^\s*(\d+:){0,2}\d+([.,]\d*)?\s*$/.test(text)) return NaN;
+  return text.replace(",", ".").split(":").reduce((sum, part) => 60 * sum + Number(part), 0);
+}
+
+window.page = new Page(JSON.parse(document.getElementById("data").textContent));
