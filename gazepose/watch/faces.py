@@ -121,7 +121,7 @@ def _short(done: Pass) -> np.ndarray:
     seconds = done.seconds[done.frame]
     np.minimum.at(first, done.track, seconds)
     np.maximum.at(last, done.track, seconds)
-    step = float(np.median(np.diff(done.seconds))) if len(done.seconds) > 1 else 0.0
+    step = float(np.median(np.diff(done.seconds))) if len(done.seconds) > 1 else done.end
     lasts = last - first + step                                        # a picture is shown until the next
     borders = np.array([0.0, *done.cuts, max(done.end, step)])
     shot = np.searchsorted(borders[1:-1], first, side="right")
