@@ -215,6 +215,31 @@ def doctor(data: Path, /, crops_from: CropsFrom | None = None, json: bool = Fals
         raise SystemExit(1)
 
 
+def agree(mine: Path, theirs: Path, /, match: tuple[str, ...] = (), looking: tuple[str, ...] = (),
+          not_codable: tuple[str, ...] = (), fps: float | None = None, out: Path = Path("agreement")) -> None:
+    """Compare two codings of the same videos: kappa, F1 of looks, ICC of times, and who looked when.
+
+    A coding is a folder that watch wrote, an ELAN file (.eaf), events of BORIS (exported as a table, or as it pastes
+    them), a table with the columns person,start,end, or a folder of such files. docs/coding.md explains the measures.
+
+    Args:
+        match: people whose names differ: NAME_IN_MINE=NAME_IN_THEIRS, one or more.
+        looking: codes that mean looking; default: looking, look, eye contact and the like.
+        not_codable: codes that mean not codable; default: not codable, not visible and the like.
+        fps: frames per second of the frame bins; default: the video's if it is known, else 30.
+        out: folder of agreement.csv, timeline.csv and agreement.html.
+    """
+    from gazepose.watch import agree as comparing
+    from gazepose.watch import agree_page
+    from gazepose.watch.coding_files import Codes
+    pairs = [tuple(pair.split("=", 1)) for pair in match]
+    if any(len(pair) != 2 for pair in pairs):
+        raise ValueError(f"--match {' '.join(match)} -> give NAME_IN_MINE=NAME_IN_THEIRS")
+    codes = Codes(looking or Codes.looking, not_codable or Codes.not_codable)
+    result = comparing.agree(mine, theirs, [(one, other) for one, other in pairs], codes, fps)
+    print(f"{agree_page.write(out, result)}\nagreement -> {out / 'agreement.html'}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Where:
     """Which prepared data."""
