@@ -23,8 +23,8 @@ VERBS = {
     "flags": ("write_flags", "write docs/flags.md, the page of all flags"),
     "priors import": ("import_priors", "import head pose, landmarks or quality from files"),
     "priors quality": ("quality", "show the quality of each split"),
-    "priors head_pose": ("head_pose", "estimate the head pose with Hopenet"),
-    "priors landmarks": ("landmarks", "find landmarks with MediaPipe"),
+    "priors head_pose": ("head_pose", "estimate the head pose with the landmark network, or with Hopenet"),
+    "priors landmarks": ("landmarks", "find landmarks with the landmark network"),
     "priors pose_from_landmarks": ("pose_from_landmarks", "fit the head pose to the landmarks"),
 }
 """verb -> its function in verbs.py, and what it does"""

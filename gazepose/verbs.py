@@ -286,25 +286,31 @@ def quality(where: Where = Where(), measure: bool = False) -> None:             
     show_quality(where.indexes(), measure=measure)
 
 
-def head_pose(model: Path, where: Where = Where(), batch_size: int = 64) -> None:           # noqa: B008
-    """Estimate the head pose with your own Hopenet checkpoint; an interrupted command resumes.
+def head_pose(model: Path | None = None, where: Where = Where(), batch_size: int = 64) -> None:    # noqa: B008
+    """Estimate the head pose with the landmark network (`python -m gazepose models` gets it), or with your own Hopenet
+    checkpoint; an interrupted command resumes.
 
     Args:
-        model: Hopenet's snapshot (ResNet50, three heads of 66 bins), a torch.save or safetensors file.
-        batch_size: how many crops are computed at a time.
+        model: Hopenet's snapshot (ResNet50, three heads of 66 bins), a torch.save or safetensors file; default: the
+            landmark network.
+        batch_size: how many crops Hopenet computes at a time.
     """
-    from gazepose.priors.commands import estimate_poses
-    estimate_poses(where.indexes(), model, batch_size=batch_size)
+    from gazepose.priors.commands import estimate_poses, read_column
+    if model is None:
+        read_column(where.indexes(), "head_pose")
+    else:
+        estimate_poses(where.indexes(), model, batch_size=batch_size)
 
 
-def landmarks(model: Path, where: Where = Where()) -> None:                                 # noqa: B008
-    """Find five landmarks with MediaPipe (pip install 'gazepose[landmarks]'); an interrupted command resumes.
+def landmarks(model: Path | None = None, where: Where = Where()) -> None:                   # noqa: B008
+    """Find five landmarks with the landmark network (`python -m gazepose models` gets it); an interrupted command
+    resumes.
 
     Args:
-        model: your own file of MediaPipe's pose landmarker (.task).
+        model: another file of Google's FaceLandmarker (.task); default: the one that `models` got.
     """
-    from gazepose.priors.commands import find_landmarks
-    find_landmarks(where.indexes(), model)
+    from gazepose.priors.commands import read_column
+    read_column(where.indexes(), "landmarks", model)
 
 
 def pose_from_landmarks(where: Where = Where()) -> None:                                    # noqa: B008

@@ -6,6 +6,7 @@ on real faces; benchmarks/real_faces.py says what part of these they keep.
 
 import numpy as np
 
+from gazepose.priors.face_landmarker import LEAST_PRESENCE
 from gazepose.watch.table import REASONS
 
 SMALL, DARK, HIDDEN, UNCERTAIN, FILLED = REASONS[:5]
@@ -17,8 +18,6 @@ LEAST_EYE = 4.0
 """pixels of the nearer eye's width: of a head in profile, or of a small face"""
 MOST_YAW, MOST_PITCH = 75.0, 60.0
 """degrees of a head beyond which no iris is to be seen"""
-LEAST_PRESENCE = 0.1
-"""in the rendered world, one face in ten below it has a head pose that is off by 20 degrees"""
 MOST_MISFIT = 0.2
 """of FaceReading.fit; above it the points do not form a face: median error in the rendered world 12 degrees"""
 
