@@ -165,8 +165,8 @@ class Overlay:
         state, box, size = int(self.state[row]), self.boxes[row], self._px(19)
         words = f"{self.person[row][:24]}  {self._note(row)}"
         letters = _letters(words, size, True)
-        pad, height = self._px(6), letters.shape[0] + self._px(6)
-        width = letters.shape[1] + height + pad
+        pad, height = self._px(8), letters.shape[0] + self._px(6)
+        width = letters.shape[1] + height + 2 * pad
         x = int(np.clip(round(box[0]) - self._px(2), 0, max(picture.shape[1] - width, 0)))
         y = round(box[1]) - height - self._px(4)
         if y < 0:                                              # no room above the face
@@ -176,8 +176,8 @@ class Overlay:
             return                                             # a picture smaller than a label
         back, ink = (COLOURS[state], DARK) if state == LOOKING else (DARK, COLOURS[state])
         label[:] = back if state == LOOKING else (0.25 * label + 0.75 * np.array(back)).astype(np.uint8)
-        _icon(label[:, :height], state, ink, size)
-        _blend(label[(height - letters.shape[0]) // 2:, height:], letters, ink)
+        _icon(label[:, :height + pad], state, ink, size)
+        _blend(label[(height - letters.shape[0]) // 2:, height + pad:], letters, ink)
 
     def _note(self, row: int) -> str:
         if self.state[row] == NOT_CODABLE:
@@ -197,6 +197,7 @@ class Overlay:
         strip = canvas[top:top + height, left:right]
         strip[:] = GROOVE
         times = now + (np.arange(strip.shape[1]) + 1 - strip.shape[1]) * (STRIP_S / strip.shape[1])
+        strip[:, np.diff(np.floor(times), prepend=np.floor(times[0])) > 0] = PANEL        # a line each second
         place = np.searchsorted(person.seconds, times + SAME, "right") - 1
         seen = (place >= 0) & (times - person.seconds[place] < 0.25)
         state, probability = person.state[place], person.probability[place]

@@ -18,7 +18,8 @@ class Page {
     this.lines = new Timelines(at("rows"), {
       now: () => this.player.now(), seek: (time) => this.player.seek(time),
       select: (person, look) => this.select(person, look),
-      change: (person, look, start, end) => this.changeLook(person, look, start, end), moved: () => this.showScroll() });
+      change: (person, look, start, end) => this.changeLook(person, look, start, end), moved: () => this.showScroll(),
+      stretch: (person, start, end) => { this.select(person, null); this.setStretch(start, end); } });
     at("title").textContent = data.title;
     for (const [k, video] of this.model.videos.entries()) at("video-choice").add(new Option(video.name, k));
     at("videos").hidden = this.model.videos.length < 2;
@@ -112,6 +113,7 @@ class Page {
   setStretch(start, end) {
     if (start !== null) at("mark-start").value = clock(start, 3);
     if (end !== null) at("mark-end").value = clock(end, 3);
+    this.lines.setStretch(...this.stretch());
   }
 
   setStretchEnd(side) {
@@ -131,6 +133,7 @@ class Page {
     const parts = this.person?.parts ?? [];
     this.person = this.people.find((person) => person.name === name)
       ?? this.people.find((person) => person.parts.some((part) => parts.includes(part))) ?? this.people[0] ?? null;
+    this.lines.setStretch(NaN, NaN);
     this.look = middle === null ? null : this.person?.lookAt(middle) ?? null;
     try {
       if (this.model.actions.length) localStorage.setItem(this.key, JSON.stringify(this.model.actions));
@@ -230,7 +233,9 @@ class Page {
 
   say(text, wrong = false) {
     at("status").textContent = text;
-    at("status").classList.toggle("wrong", wrong);
+    at("status").className = wrong ? "wrong" : "";
+    clearTimeout(this.fading);
+    this.fading = setTimeout(() => at("status").classList.add("old"), wrong ? 12000 : 6000);
   }
 
   show() {
@@ -240,6 +245,9 @@ class Page {
     this.lines.select(this.person, this.look);
     at("more-rows").hidden = more <= 0;
     at("more-rows").textContent = `Show ${plural(more, "more person").replace("persons", "people")}`;
+    const looks = this.people.reduce((sum, person) => sum + person.looks.length, 0);
+    at("lede").textContent = `${this.people.length} ${this.people.length === 1 ? "person" : "people"}, `
+      + (this.video.seconds > 0 ? `${plural(looks, "look")}, ${clock(this.video.seconds)}` : "one picture");
     at("undo").disabled = !this.model.past.length;
     at("redo").disabled = !this.model.future.length;
     at("save").disabled = at("discard").hidden = !this.model.actions.length;
@@ -338,7 +346,7 @@ class Page {
       const counts = person.counts();
       const cells = this.video.seconds > 0 ? [counts.looks, number(counts.rate, 1), number(counts.seconds, 1),
         percent(counts.share), number(counts.mean, 2), number(counts.latency, 1), number(counts.codable, 1)]
-        : ["–", "–", this.model.pictureState(person), "–", "–", "–", "–"];
+        : ["–", "–", "–", this.model.pictureState(person), "–", "–", "–"];
       const name = element("th", { scope: "row" }, person.name);
       return element("tr", {}, name, ...cells.map((cell) => element("td", {}, String(cell))));
     }));
@@ -372,6 +380,7 @@ class Page {
     at("load").onchange = async (event) => { await this.load(event.target.files[0]); event.target.value = ""; };
     at("rename").onsubmit = (event) => { event.preventDefault(); this.rename(at("new-name").value); };
     at("merge").onsubmit = (event) => { event.preventDefault(); this.merge(at("other").value); };
+    for (const id of ["mark-start", "mark-end"]) at(id).oninput = () => lines.setStretch(...this.stretch());
     at("mark").onsubmit = (event) => { event.preventDefault(); this.mark(event.submitter.value, ...this.stretch()); };
     at("rows").addEventListener("wheel", (event) => {
       if (!event.ctrlKey && !event.metaKey) return;

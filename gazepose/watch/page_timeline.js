@@ -26,13 +26,14 @@ function clock(seconds, digits = 0) {
 }
 
 class Timelines {
-  /** hooks: seek(time), select(person, look), change(person, look, start, end), now(). */
+  /** hooks: now(), seek(time), select(person, look), change(person, look, start, end), stretch(person, start, end). */
   constructor(root, hooks) {
     this.root = root;
     this.hooks = hooks;
     this.rows = [];
     this.from = 0;
     this.to = 1;
+    this.stretch = [NaN, NaN];         // of the selected person, to be corrected
     this.visible = new IntersectionObserver((entries) => {
       for (const { target, isIntersecting } of entries) {
         const row = this.rows.find((each) => each.canvas === target);
@@ -139,13 +140,14 @@ class Timelines {
   }
 
   catchPointer(canvas, row) {
-    let dragged = null;                // "seek", "start" or "end"
+    let dragged = null, from = 0;      // "seek", "start", "end" or "stretch"
     canvas.onpointerdown = (event) => {
       if (event.button) return;
       canvas.setPointerCapture(event.pointerId);
       dragged = this.edgeAt(row, event) ?? "seek";
       if (dragged !== "seek") return;
       const time = this.time(event, canvas);
+      if (row && event.shiftKey) { dragged = "stretch"; from = time; return; }
       this.hooks.seek(time);
       if (row) this.hooks.select(row.person, row.person.lookAt(time) ?? null);
     };
@@ -156,7 +158,8 @@ class Timelines {
       }
       const time = this.time(event, canvas);
       this.hooks.seek(time);
-      if (dragged === "seek") return;
+      if (dragged === "stretch") this.hooks.stretch(row.person, Math.min(from, time), Math.max(from, time));
+      if (dragged === "seek" || dragged === "stretch") return;
       row.draft = { start: row.look.start, end: row.look.end, [dragged]: time };
       this.drawRow(row);
     };
@@ -172,6 +175,11 @@ class Timelines {
 
   // ---- drawing
 
+  setStretch(start, end) {
+    this.stretch = [start, end];
+    for (const row of this.rows) if (row.selected && row.inView) this.drawRow(row);
+  }
+
   /** Mark a person and perhaps a look, without making the rows anew. */
   select(person, look) {
     for (const row of this.rows) {
@@ -186,7 +194,7 @@ class Timelines {
   draw() {
     if (!this.video || !this.ruler) return;
     const style = getComputedStyle(document.documentElement);
-    this.colours = Object.fromEntries(["paper", "back", "ink", "muted", "line", "accent", "run2"].map(
+    this.colours = Object.fromEntries(["paper", "back", "ink", "muted", "line", "accent", "run1", "run2"].map(
       (name) => [name, style.getPropertyValue(`--${name}`).trim()]));
     this.drawRuler();
     for (const row of this.rows) if (row.inView) this.drawRow(row);
@@ -216,7 +224,7 @@ class Timelines {
   }
 
   drawRow(row) {
-    const pen = this.begin(row.canvas, ROW), { person } = row, { accent, muted, line, back, ink, run2 } = this.colours;
+    const pen = this.begin(row.canvas, ROW), { person } = row, { accent, muted, line, back, ink, run1, run2 } = this.colours;
     const rect = (start, end, top, height, least = 1) => {
       const x = Math.max(this.x(start), 0);
       const right = Math.min(this.x(end), this.width());
@@ -239,6 +247,18 @@ class Timelines {
       if (look.source === "correction") rect(look.start, look.end, 0, 4);
     }
     this.drawCurve(pen, person, ink);
+    const [start, end] = this.stretch;
+    if (row.selected && !row.look && end > start) {
+      const x = this.x(start), wide = Math.max(this.x(end) - x, 2);
+      pen.globalAlpha = 0.18;
+      pen.fillStyle = run1;
+      pen.fillRect(x, 0, wide, ROW);
+      pen.globalAlpha = 1;
+      pen.strokeStyle = run1;
+      pen.setLineDash([5, 3]);
+      pen.strokeRect(x, 1, wide, ROW - 2);
+      pen.setLineDash([]);
+    }
     const framed = row.draft ?? row.look;
     if (framed) {
       const x = this.x(framed.start), wide = Math.max(this.x(framed.end) - x, 2);
