@@ -18,8 +18,8 @@ LAZY = {("source", "synthetic"), ("training.checkpoint", "compat"), ("experiment
 """imports of a wing by a room before it: inside a function only"""
 TO_MEND: set[tuple[str, str]] = set()
 ONLY_HERE = {"decord": ["data.video"], "tyro": ["config", "__main__"], "timm": ["models", "compat.checkpoints"],
-             "mediapipe": ["priors.landmarks"], "sklearn": ["evaluation.metrics", "experiments", "report"],
-             "filelock": ["io"], "jinja2": ["report.page"], "numba": ["synthetic"],
+             "ai_edge_litert": ["priors.face_landmarker"], "filelock": ["io"], "jinja2": ["report.page"],
+             "sklearn": ["evaluation.metrics", "experiments", "report", "watch.agree"], "numba": ["synthetic"],
              "matplotlib": ["report", "experiments"]}
 """packages with one door"""
 

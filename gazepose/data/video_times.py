@@ -94,7 +94,9 @@ def pictures_with_times(path: Path, start: int = 0, notify: Callable[[str], None
         stream = picture_stream(container, str(path))
         usual = 1 / float(stream.average_rate or stream.guessed_rate or 30)
         for frame in _decoded(container, stream, faults):
-            seconds = number * usual if frame.time is None else float(frame.time)
+            # an AVI has no times of presentation, and those that are worked out fail where pictures are reordered
+            untimed = frame.time is None or container.format.name == "avi"
+            seconds = number * usual if untimed else float(frame.time)
             first = seconds if first is None else first
             seconds = seconds - first
             if seconds <= before:                                      # damaged times: go on at the usual rate

@@ -6,10 +6,12 @@ blendshapes, such as how far an eye is closed. Nothing here finds faces. Signs: 
 """
 
 import math
+import os
 import struct
 import threading
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -26,6 +28,7 @@ SIDE = 256                   # pixels that the network reads
 POINTS = 478
 LANDMARKS, BLENDSHAPES = "face_landmarks_detector.tflite", "face_blendshapes.tflite"
 GEOMETRY = "geometry_pipeline_metadata_landmarks.binarypb"
+NOTES = threading.Lock()
 MOST = 16 << 20              # bytes of a member; they have 3 MB
 # The networks' interface, as MediaPipe's face_blendshapes_graph.cc has it: the points that the second network reads,
 # and the places of eight of its outputs
@@ -43,9 +46,12 @@ EYES = ((362, 263), (133, 33))           # the two corners of the person's left 
 LIDS = ((386, 374), (159, 145))          # upper and lower
 IRISES = (473, 468)
 FROM_BOX = 1.25              # side of the square, in longer sides of a detector's box
-FROM_EYES = (4.2, 3.8)       # side of the square, in distances of the eyes, and of the eyes' middle to the mouth's
-FROM_EYES_DOWN = 0.45        # its centre, on the way from the eyes to the mouth
-TURN_AGAIN = 20.0            # degrees of roll above which a face that came without points is read again, upright
+FROM_EYES = (3.85, 3.5)      # side of the square, in distances of the eyes, and of the eyes' middle to the mouth's
+FROM_EYES_DOWN = 0.35        # its centre, on the way from the eyes to the mouth
+LEAST_PRESENCE = 0.1
+"""below it the points are not to be trusted: one in ten such faces of the rendered world has a head pose that is off by
+20 degrees"""
+TILTED = 20.0                # degrees of roll above which a face is turned upright first
 
 
 @dataclass(frozen=True)
@@ -94,13 +100,14 @@ class FaceLandmarker:
         self.threads, self.own = threads, threading.local()
         self._interpreters()                             # a file that cannot be used is an error here
 
-    def read(self, picture: np.ndarray, place: np.ndarray) -> FaceReading:
+    def read(self, picture: np.ndarray, place: np.ndarray, five: np.ndarray | None = None) -> FaceReading:
         """Read one face.
 
         Args:
             picture: uint8 [H, W, 3] RGB; the face may reach out of it.
-            place: the detector's box x, y, width, height in pixels, [4]; or better the nose, left and right eye, left
-                and right mouth corner (the person's own left and right), [5, 2], by which the face is turned upright.
+            place: the detector's box x, y, width, height in pixels, [4]; or in its stead five points, [5, 2].
+            five: the detector's points of the same face, if there are any, [5, 2]: nose, left and right eye, left and
+                right mouth corner (the person's own left and right). By them a tilted face is turned upright.
 
         Raises:
             ValueError: the place is of another shape, not finite, or has no size.
@@ -108,9 +115,13 @@ class FaceLandmarker:
         place = np.asarray(place, np.float64)
         if place.shape not in ((4,), (5, 2)) or not np.isfinite(place).all():
             raise ValueError(f"a face's place must be x, y, width, height or five points, not {place.tolist()}")
-        square = square_of_box(place) if place.shape == (4,) else square_of_points(place)
+        if place.shape == (5, 2):
+            return self._read(picture, square_of_points(place))
+        square = square_of_box(place)
+        if five is not None and abs(tilt_of(five)) > TILTED:
+            return self._read(picture, square_of_points(five))
         reading = self._read(picture, square)
-        if place.shape == (4,) and abs(reading.roll) > TURN_AGAIN:
+        if five is None and abs(reading.roll) > TILTED:
             again = self._read(picture, square_of_points(five_points(reading.points)))
             reading = max(reading, again, key=lambda one: one.presence)
         return reading
@@ -119,7 +130,7 @@ class FaceLandmarker:
         landmarks, blendshapes = self._interpreters()
         crop = cv2.warpAffine(picture, square, (SIDE, SIDE), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
                               borderMode=cv2.BORDER_REPLICATE)
-        points, presence, _ = landmarks(crop[None].astype(np.float32) / 255)
+        points, presence, _ = landmarks(np.multiply(crop[None], 1 / 255, dtype=np.float32))
         points = points.reshape(POINTS, 3)                                # pixels of the crop
         shapes, = blendshapes(points[None, TO_BLENDSHAPES, :2])           # upright, so that roll does not count
         size = float(np.hypot(*square[:, 0]))                             # pixels of the picture for one of the crop
@@ -162,12 +173,18 @@ def square_of_points(five: np.ndarray) -> np.ndarray:
         ValueError: the points lie in one place.
     """
     eyes, mouth = five[1:3].mean(axis=0), five[3:].mean(axis=0)
-    across, down = five[1] - five[2], mouth - eyes
+    across, down = (float(np.hypot(*apart)) for apart in (five[1] - five[2], mouth - eyes))
+    roll = np.radians(tilt_of(five))
+    return _square(eyes + FROM_EYES_DOWN * (mouth - eyes), max(FROM_EYES[0] * across, FROM_EYES[1] * down),
+                   np.array([np.cos(roll), np.sin(roll)]))
+
+
+def tilt_of(five: np.ndarray) -> float:
+    """Roll of five points [5, 2] in degrees, positive: the top of the head to the picture's right."""
+    down = five[3:].mean(axis=0) - five[1:3].mean(axis=0)
     # of a face in profile the eyes are too near to each other to say how it is turned; the line to the mouth does
-    across = across + np.array([down[1], -down[0]])
-    along = across / max(float(np.hypot(*across)), 1e-9)
-    side = max(FROM_EYES[0] * float(np.hypot(*(five[1] - five[2]))), FROM_EYES[1] * float(np.hypot(*down)))
-    return _square(eyes + FROM_EYES_DOWN * (mouth - eyes), side, along)
+    along = five[1] - five[2] + [down[1], -down[0]]
+    return float(np.degrees(np.arctan2(along[1], along[0])))
 
 
 def _square(centre: np.ndarray, side: float, along: np.ndarray) -> np.ndarray:
@@ -210,11 +227,11 @@ def rotation_of(face: np.ndarray, points: np.ndarray, weight: np.ndarray) -> tup
 
 
 def _light(crop: np.ndarray, points: np.ndarray) -> float:
-    """Mean brightness of the crop between the brows and the mouth, 0..255."""
+    """Mean brightness of the face's pixels in the crop, 0..255."""
     x0, y0 = points[:, :2].min(axis=0).clip(0, SIDE - 1).astype(int)
     x1, y1 = points[:, :2].max(axis=0).clip(1, SIDE).astype(int)
     part = crop[y0:max(y1, y0 + 1), x0:max(x1, x0 + 1)]
-    return float(part.reshape(-1, 3).mean(axis=0) @ [0.299, 0.587, 0.114])
+    return float(np.dot(cv2.mean(part)[:3], [0.299, 0.587, 0.114]))
 
 
 # ---- the file
@@ -278,6 +295,20 @@ def _fields(message: bytes) -> Iterator[tuple[int, Any]]:
         yield tag >> 3, value
 
 
+@contextmanager
+def _without_notes() -> Iterator[None]:
+    """LiteRT writes a line to standard error for each process, which no setting turns off."""
+    with NOTES:
+        before, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2)
+        try:
+            yield
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
+            os.close(nowhere)
+
+
 def _network(content: bytes, threads: int) -> Any:
     """One network: float32 array -> list of its outputs, as copies."""
     try:
@@ -285,8 +316,9 @@ def _network(content: bytes, threads: int) -> Any:
     except ImportError as error:
         raise ImportError(f"LiteRT cannot be imported ({error}) -> it is in the optional extra `watch`: "
                           "pip install 'gazepose[watch]'") from error
-    interpreter = Interpreter(model_content=content, num_threads=threads)
-    interpreter.allocate_tensors()
+    with _without_notes():
+        interpreter = Interpreter(model_content=content, num_threads=threads)
+        interpreter.allocate_tensors()
     entry = interpreter.get_input_details()[0]["index"]
     exits = [details["index"] for details in interpreter.get_output_details()]
 

@@ -33,6 +33,9 @@ in frames in which this person and another one look. NaN where a number is not d
 PAIRS = {"video": "str", "person": "str", "other": "str", "seconds_together": "float64",
          "seconds_both_look": "float64"}
 """Columns of the table of pairs, one row for each two persons with at least one frame in common."""
+NOT_CODABLE = {"video": "str", "person": "str", "start": "float64", "end": "float64", "reason": "str"}
+"""Columns of the table of times that are not codable. reason: one of table.REASONS, or NO_FACE."""
+NO_FACE = "no face"
 SLACK = 0.002
 """seconds; three frames at 29.97 per second take 0.1001 s, and times may be rounded to thousandths"""
 NEAR = 1e-6
@@ -188,6 +191,32 @@ def looks_table(found: Iterable[tuple[str, str, float, float, float, str]]) -> T
     looks = pd.DataFrame(list(found), columns=columns)
     looks["duration"] = looks["end"].astype(np.float64) - looks["start"].astype(np.float64)
     return _typed(looks, LOOKS)
+
+
+def times_not_codable(table: Table, videos: Sequence[Video] = ()) -> Table:
+    """All time in which a person's face is not codable or not there, with the reason; see NOT_CODABLE.
+
+    It begins with the video and ends with it, or with the person's last frame if the video is not in `videos`.
+    """
+    import pandas as pd
+    ends, length = frame_ends(table, videos), {video.name: video.seconds for video in videos}
+    columns = [table[name].to_numpy() for name in ("seconds", "codable", "reason")]
+    found: list[tuple[str, str, float, float, str]] = []
+    for (video, person), rows in _groups(table, ["video", "person"]):
+        seconds, codable, reason = (column[rows] for column in columns)
+        stop = max(ends[rows[-1]], length.get(video, 0.0))
+        start, end = np.append(seconds, stop), np.append(0.0, ends[rows])      # of the time without a face before a row
+        pieces = [(*piece, NO_FACE) for piece in zip(end, start, strict=True) if piece[1] - piece[0] > NEAR]
+        pieces += [(*piece[:2], piece[2] or "not codable") for piece in
+                   zip(seconds[codable == 0], ends[rows][codable == 0], reason[codable == 0], strict=True)]
+        merged: list[tuple[float, float, str]] = []
+        for begin, finish, why in sorted(pieces):
+            if merged and merged[-1][2] == why and begin - merged[-1][1] <= NEAR:
+                merged[-1] = (merged[-1][0], finish, why)
+            else:
+                merged.append((begin, finish, why))
+        found += [(video, person, *piece) for piece in merged]
+    return _typed(pd.DataFrame(found, columns=list(NOT_CODABLE)), NOT_CODABLE)
 
 
 # ---- counts

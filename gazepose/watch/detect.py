@@ -34,8 +34,8 @@ class Detector:
         self._input = (0, 0)
 
     def find(self, picture: np.ndarray) -> np.ndarray:
-        """Faces in a picture, float64 [n, COLUMNS], from left to right. A picture that is smaller than the size at which
-        faces are searched is not enlarged.
+        """Faces in a picture, float64 [n, COLUMNS], from left to right. A picture that is smaller than the size for the
+        search is not enlarged.
 
         Args:
             picture: uint8 [H, W, 3] RGB.
