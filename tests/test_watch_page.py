@@ -318,6 +318,19 @@ def test_a_page_of_two_hours_and_ten_people_stays_small_and_is_drawn_fast(tmp_pa
     opened.close()
 
 
+def test_a_video_without_a_face_has_a_page_that_says_so(tmp_path, browser):
+    video, none = Video("n.mp4", tmp_path / "n.mp4", 320, 240, 100, 25.0, 4.0), faces([], "n.mp4")
+    path, opened, faults = write_page(tmp_path, [video], none, looks_of("x"), none), browser.new_page(), []
+    opened.on("pageerror", lambda error: faults.append(str(error)))
+    opened.goto(f"file://{path}")
+    assert opened.locator("#lede").inner_text() == "no face was found"
+    for key in ("n", "c", ".", "1", "u", "Delete"):
+        opened.keyboard.press(key)
+    until(opened, "!document.getElementById('missing').hidden")
+    assert "n.mp4.watched.mp4” cannot be played" in opened.locator("#missing").inner_text() and faults == []
+    opened.close()
+
+
 def test_data_cannot_end_its_script_and_names_no_other_place(folder):
     text = (folder / "watch.html").read_text()
     inside = text[text.index('id="data">') + 10:]

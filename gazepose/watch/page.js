@@ -138,7 +138,8 @@ class Page {
     try {
       if (this.model.actions.length) localStorage.setItem(this.key, JSON.stringify(this.model.actions));
       else localStorage.removeItem(this.key);
-    } catch { /* a browser without storage still saves to a file */ }
+      this.unstored = false;
+    } catch { this.unstored = true; }            // then only the file keeps them
     this.show();
     this.say(message + (this.model.unused ? ` ${plural(this.model.unused, "correction")} fit nobody here.` : ""));
   }
@@ -246,7 +247,7 @@ class Page {
     at("more-rows").hidden = more <= 0;
     at("more-rows").textContent = `Show ${plural(more, "more person").replace("persons", "people")}`;
     const looks = this.people.reduce((sum, person) => sum + person.looks.length, 0);
-    at("lede").textContent = `${this.people.length} ${this.people.length === 1 ? "person" : "people"}, `
+    at("lede").textContent = !this.people.length ? "no face was found" : `${this.people.length} ${this.people.length === 1 ? "person" : "people"}, `
       + (this.video.seconds > 0 ? `${plural(looks, "look")}, ${clock(this.video.seconds)}` : "one picture");
     at("lede").dataset.video = this.video.name;
     at("undo").disabled = !this.model.past.length;
@@ -388,6 +389,10 @@ class Page {
       event.preventDefault();
       lines.zoom(event.deltaY > 0 ? 1.25 : 0.8, lines.time(event, lines.ruler));
     }, { passive: false });
+    at("mark").onkeydown = (event) => {          // Enter in a field must not press “Looking”
+      if (event.key === "Enter" && event.target.matches("input")) event.preventDefault();
+    };
+    window.onbeforeunload = (event) => { if (this.unstored && this.model.actions.length) event.preventDefault(); };
     for (const query of ["(prefers-color-scheme: dark)", "print"]) {
       matchMedia(query).addEventListener("change", () => lines.draw());
     }
