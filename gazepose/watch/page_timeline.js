@@ -15,6 +15,8 @@ function element(tag, properties = {}, ...children) {
 
 function plural(count, word) { return `${count} ${word}${count === 1 ? "" : "s"}`; }
 
+function people(count) { return count === 1 ? "1 person" : `${count} people`; }
+
 function percent(share) { return share === null ? "–" : `${Math.round(100 * share)} %`; }
 
 /** Time as people read it: 1:02:03, with digits behind the second on demand. */
@@ -103,6 +105,9 @@ class Timelines {
     this.to = this.from + length;
     this.draw();
   }
+
+  /** Seconds that are out of view. */
+  free() { return this.video.seconds - (this.to - this.from); }
 
   /** Bring a time into view. */
   follow(time) {
@@ -224,7 +229,8 @@ class Timelines {
   }
 
   drawRow(row) {
-    const pen = this.begin(row.canvas, ROW), { person } = row, { accent, muted, line, back, ink, run1, run2 } = this.colours;
+    const pen = this.begin(row.canvas, ROW), { person } = row;
+    const { accent, muted, line, back, ink, run1, run2 } = this.colours;
     const rect = (start, end, top, height, least = 1) => {
       const x = Math.max(this.x(start), 0);
       const right = Math.min(this.x(end), this.width());
