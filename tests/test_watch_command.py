@@ -1,4 +1,4 @@
-"""python -m gazepose watch: the folder that comes out, what may be replaced in it, and videos that cannot be watched."""
+"""python -m gazepose watch: the folder that comes out, what may be replaced in it, videos that cannot be watched."""
 
 import json
 import os
@@ -95,7 +95,7 @@ def test_the_users_boxes_are_used_and_keep_their_names(tmp_path):
 def test_boxes_of_a_clip_that_is_no_video_are_an_error(tmp_path):
     table = tmp_path / "boxes.csv"
     table.write_text("clip,track,frame,x,y,width,height\na,t,0,0,0,9,9\nz,t,0,0,0,9,9\n")
-    with pytest.raises(ValueError, match=r"boxes\.csv: clip z is none of the videos \(a\) -> name the videos as the clips"):
+    with pytest.raises(ValueError, match=r"boxes\.csv: clip z is none of the videos \(a\) -> name the videos as"):
         lines_of([one_video(tmp_path / "a.mp4")], tmp_path / "out", boxes=table)
 
 
@@ -146,7 +146,8 @@ def test_a_folder_means_the_videos_and_pictures_in_it(tmp_path):
     lines_of([tmp_path / "in"], tmp_path / "out")
     assert set(read_faces(tmp_path / "out" / "faces.csv")["video"]) == {"a"}
     (tmp_path / "empty").mkdir()
-    for source, error in ((tmp_path / "empty", "holds no video and no picture"), (tmp_path / "no.mp4", "no such video")):
+    for source, error in ((tmp_path / "empty", "holds no video and no picture"),
+                          (tmp_path / "no.mp4", "no such video")):
         with pytest.raises((ValueError, FileNotFoundError), match=error):
             lines_of([source], tmp_path / "other")
 
