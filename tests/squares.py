@@ -1,4 +1,4 @@
-"""Videos whose faces are white squares, and a detector and a landmark network that know them; no model file is needed."""
+"""Videos whose faces are white squares, with a detector and a landmark network for them. No model file is needed."""
 
 from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
@@ -84,8 +84,8 @@ class Reader:
         self.calls += 1
         middle = place.mean(axis=0) if place.shape == (5, 2) else place[:2] + place[2:] / 2
         return FaceReading(points=np.tile(np.append(middle, 0), (478, 1)).astype(np.float32), presence=0.99,
-                           yaw=float(middle[0] / 100), pitch=0.0, roll=0.0, eye_x=0.0, eye_y=0.0, blink=0.0, light=120.0,
-                           fit=0.02, eye=15.0)
+                           yaw=float(middle[0] / 100), pitch=0.0, roll=0.0, eye_x=0.0, eye_y=0.0, blink=0.0,
+                           light=120.0, fit=0.02, eye=15.0)
 
 
 def tools(**how: Any) -> Tools:

@@ -28,7 +28,8 @@ def test_pictures_are_numbered_in_order_with_their_times(tmp_path, name):
     assert [each.number for each in shown] == list(range(12))
     assert [each.seconds for each in shown] == pytest.approx(np.arange(12) / 25, abs=0.002)
     assert [each.duration for each in shown] == pytest.approx([1 / 25] * 12, abs=0.002)
-    assert [round(float(each.picture.mean())) for each in shown] == pytest.approx([10 + 5 * n for n in range(12)], abs=3)
+    means = [round(float(each.picture.mean())) for each in shown]
+    assert means == pytest.approx([10 + 5 * number for number in range(12)], abs=3)
 
 
 def test_times_of_a_variable_rate_are_those_of_presentation(tmp_path):

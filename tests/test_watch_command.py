@@ -1,4 +1,4 @@
-"""python -m gazepose watch: the folder that comes out, what may be replaced in it, and videos that cannot be watched."""
+"""python -m gazepose watch: the folder that comes out, what may be replaced in it, videos that cannot be watched."""
 
 import json
 import os
@@ -21,7 +21,7 @@ from gazepose.watch.command import WatchConfig, watch
 from gazepose.watch.tables import read_faces
 
 HERE = Path(__file__).parent
-IN_PLACE: dict[str, Any] = {"jobs": 0, "no_video": True}
+IN_PLACE: dict[str, Any] = {"jobs": 0, "video": False}
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +56,7 @@ def test_a_video_a_picture_and_a_gif_become_one_folder(tmp_path):
     cv2.imwrite(str(tmp_path / "b.png"), picture([(50, 60, 80)]))
     sources = [one_video(tmp_path / "a.mp4"), tmp_path / "b.png",
                film(tmp_path / "c.gif", moving(9, still(30, 40)), rate=10, codec="gif", pixels="rgb8")]
-    said = lines_of(sources, tmp_path / "out", no_video=False)
+    said = lines_of(sources, tmp_path / "out", video=True)
     table = read_faces(tmp_path / "out" / "faces.csv")
     assert table.groupby("video")["person"].nunique().to_dict() == {"a": 2, "b": 1, "c": 1}
     assert table[table["video"] == "a"]["frame"].nunique() == 40 and (table["codable"] == 1).all()
@@ -95,7 +95,7 @@ def test_the_users_boxes_are_used_and_keep_their_names(tmp_path):
 def test_boxes_of_a_clip_that_is_no_video_are_an_error(tmp_path):
     table = tmp_path / "boxes.csv"
     table.write_text("clip,track,frame,x,y,width,height\na,t,0,0,0,9,9\nz,t,0,0,0,9,9\n")
-    with pytest.raises(ValueError, match=r"boxes\.csv: clip z is none of the videos \(a\) -> name the videos as the clips"):
+    with pytest.raises(ValueError, match=r"boxes\.csv: clip z is none of the videos \(a\) -> name the videos as"):
         lines_of([one_video(tmp_path / "a.mp4")], tmp_path / "out", boxes=table)
 
 
@@ -146,7 +146,8 @@ def test_a_folder_means_the_videos_and_pictures_in_it(tmp_path):
     lines_of([tmp_path / "in"], tmp_path / "out")
     assert set(read_faces(tmp_path / "out" / "faces.csv")["video"]) == {"a"}
     (tmp_path / "empty").mkdir()
-    for source, error in ((tmp_path / "empty", "holds no video and no picture"), (tmp_path / "no.mp4", "no such video")):
+    for source, error in ((tmp_path / "empty", "holds no video and no picture"),
+                          (tmp_path / "no.mp4", "no such video")):
         with pytest.raises((ValueError, FileNotFoundError), match=error):
             lines_of([source], tmp_path / "other")
 
@@ -165,7 +166,7 @@ def test_a_video_that_cannot_be_watched_stops_no_other_and_is_named(tmp_path):
 
 
 def test_a_video_without_a_face_gives_empty_tables(tmp_path):
-    said = lines_of([film(tmp_path / "a.mp4", moving(10))], tmp_path / "out", no_video=False)
+    said = lines_of([film(tmp_path / "a.mp4", moving(10))], tmp_path / "out", video=True)
     assert len(read_faces(tmp_path / "out" / "faces.csv")) == 0 and f"{tmp_path / 'a.mp4'}: no face in it" in said
     assert (tmp_path / "out" / "a.watched.mp4").exists()
 
@@ -174,11 +175,11 @@ def test_a_video_without_a_face_gives_empty_tables(tmp_path):
 
 def test_the_same_command_again_watches_and_draws_nothing_and_writes_the_same(tmp_path, monkeypatch):
     sources = [one_video(tmp_path / "a.mp4")]
-    lines_of(sources, tmp_path / "out", no_video=False)
+    lines_of(sources, tmp_path / "out", video=True)
     before = contents(tmp_path / "out")
     drawn = (tmp_path / "out" / "a.watched.mp4").stat().st_mtime_ns
     monkeypatch.setattr(jobs, "make_tools", None)
-    lines_of(sources, tmp_path / "out", no_video=False)
+    lines_of(sources, tmp_path / "out", video=True)
     assert contents(tmp_path / "out") == before and (tmp_path / "out" / "a.watched.mp4").stat().st_mtime_ns == drawn
 
 
@@ -281,8 +282,8 @@ def test_a_command_that_was_killed_goes_on_and_ends_with_the_same_bytes(tmp_path
     assert process.returncode == (-signal.SIGKILL if number == signal.SIGKILL else 75), errors
     done = {path: path.stat().st_mtime_ns for path in parts.glob("a-*/0*.npz")}
     assert not (tmp_path / "out" / "faces.csv").exists() and 3 <= len(done) < 13
-    lines_of([video], tmp_path / "out", no_video=False)
-    lines_of([video], tmp_path / "whole", no_video=False)
+    lines_of([video], tmp_path / "out", video=True)
+    lines_of([video], tmp_path / "whole", video=True)
     assert {path: path.stat().st_mtime_ns for path in done} == done
     one, other = contents(tmp_path / "out"), contents(tmp_path / "whole")
     assert one.keys() == other.keys() and [name for name in one if one[name] != other[name]] == []

@@ -167,7 +167,8 @@ def test_own_boxes_are_used_as_they_are(tmp_path):
 @pytest.mark.parametrize("stop_at", [5, 40, 61, 99])
 def test_a_pass_that_was_stopped_goes_on_reads_nothing_twice_and_ends_with_the_same_bytes(tmp_path, stop_at):
     cuts = moving(90, lambda number: (20 + 2 * number, 60, 60),
-                  lambda number: None if 30 < number < 40 else (240, 150, 50), ground=lambda number: 40 + 60 * (number >= 50))
+                  lambda number: None if 30 < number < 40 else (240, 150, 50),
+                  ground=lambda number: 40 + 60 * (number >= 50))
     path = film(tmp_path / "a.mp4", cuts)
     whole = tools(part_seconds=0.5)
     watch_video(path, tmp_path / "whole", whole)

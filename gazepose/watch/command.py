@@ -39,8 +39,8 @@ class WatchConfig:
     """the score of a picture uses no later picture"""
     smooth: float = 0.1
     """seconds on each side over which the median smooths the scores; 0: not"""
-    no_video: bool = False
-    """do not write <name>.watched.mp4, the video with boxes and scores"""
+    video: bool = True
+    """write <name>.watched.mp4, the video with boxes, scores and its sound"""
     blur: bool = False
     """blur all faces in <name>.watched.mp4"""
     detector_size: int | None = None
@@ -113,6 +113,6 @@ def _stated(path: Path) -> float:
 def names_of_files(videos: Mapping[str, Path], config: WatchConfig) -> list[str]:
     """Files of the folder that are written whatever is in the videos."""
     names = ["faces.csv", "looks.csv", "people.csv", "watch.html", "boxes/val.csv"]
-    if config.no_video:
+    if not config.video:
         return names
     return names + [f"{name}.watched.{'jpg' if is_still(path) else 'mp4'}" for name, path in videos.items()]

@@ -115,7 +115,7 @@ class Writer:
 
     def _draw(self, videos: Sequence[Video], table: Table, looks: Table) -> list[Path]:
         """Draw the videos that are not drawn yet, or were drawn from other faces."""
-        if self.config.no_video:
+        if not self.config.video:
             return []
         jobs, written = [], []
         for video in videos:

@@ -37,7 +37,10 @@ def name_sources(sources: Iterable[Path], notify: Callable[[str], None]) -> dict
             raise FileNotFoundError(f"{source}: no such video or picture")
     if not files:
         raise ValueError("watch needs a video or a picture -> name one or more files, or a folder")
-    files = list({path.resolve(): path for path in reversed(files)}.values())[::-1]
+    unique: dict[Path, Path] = {}
+    for path in files:
+        unique.setdefault(path.resolve(), path)
+    files = list(unique.values())
     stems = {path.stem for path in files}
     named: dict[str, Path] = {}
     for path in files:
