@@ -177,6 +177,7 @@ def test_corrections_are_counted_saved_and_read_back_by_the_program(page, folder
     anna = '=1+1, "Anna"'
     page.get_by_role("textbox", name="start of the look").nth(1).fill("2.8")
     page.keyboard.press("Enter")                             # the second look begins earlier
+    assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "start of the look"
     page.get_by_role("button", name="Delete the look at 0:01.0").click()
     page.locator("#mark-start").fill("0.4")
     page.locator("#mark-end").fill("0:00.8")
@@ -227,6 +228,7 @@ def test_the_least_certain_moment_comes_first_and_is_checked_with_one_key(page, 
     moments.nth(0).get_by_role("button").click()
     assert time_of(page) >= 3.7                              # it plays from a little before
     page.keyboard.press("1")
+    assert page.evaluate("document.activeElement.className") == "moment"
     assert "1 of 2 uncertain moments checked" in page.locator("#queue-note").inner_text()
     page.get_by_role("button", name="Not looking").first.click()
     assert "2 of 2" in page.locator("#queue-note").inner_text() and moments.count() == 0

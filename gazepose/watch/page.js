@@ -143,9 +143,9 @@ class Page {
     if (!(start >= 0 && end > start)) {
       this.say("Give a start and a later end, as 12.5 or 1:02.25.", true);
     } else if (!Spans.inside(this.person.present, start, end).length) {
-      this.say(`${this.person.name} is not in the picture from ${start.toFixed(2)} to ${end.toFixed(2)} s.`, true);
+      this.say(`${this.person.name} is not in the picture from ${clock(start, 2)} to ${clock(end, 2)}.`, true);
     } else {
-      this.correct(`${this.person.name} is ${ANSWERS[action]} from ${start.toFixed(2)} to ${end.toFixed(2)} s.`,
+      this.correct(`${this.person.name} is ${ANSWERS[action]} from ${clock(start, 2)} to ${clock(end, 2)}.`,
                    this.model.line(action, this.person, start, end));
     }
   }
@@ -172,7 +172,7 @@ class Page {
     const lines = this.model.changeOf(person, look, Math.max(start, 0), Math.min(end, this.video.seconds));
     if (!(end > start)) return this.say("The end must be later than the start.", true);
     this.look = { start, end };
-    if (lines.length) this.correct(`The look of ${person.name} is now from ${start.toFixed(2)} to ${end.toFixed(2)} s.`,
+    if (lines.length) this.correct(`The look of ${person.name} is now from ${clock(start, 2)} to ${clock(end, 2)}.`,
                                    ...lines);
   }
 
@@ -273,12 +273,13 @@ class Page {
     const choices = others.map((each) => new Option(each.name, each.name));
     at("other").replaceChildren(new Option("choose …", ""), ...choices);
     at("merge").hidden = !others.length;
-    const first = this.look ? Math.max(0, person.looks.indexOf(this.look) - MOST_LOOKS / 2) : 0;
-    const from = person.looks.length > this.mostLooks ? first : 0;
+    const now = person.looks.indexOf(this.look ?? person.looks.find((look) => look.end > this.player.now()));
+    const from = person.looks.length > this.mostLooks ? Math.max(0, now - MOST_LOOKS / 2) : 0;
     const looks = person.looks.slice(from, from + this.mostLooks), more = person.looks.length - looks.length;
     at("looks").caption.textContent = person.looks.length ? plural(person.looks.length, "look") : "No looks yet.";
     at("looks").tHead.hidden = !person.looks.length;
-    at("looks").tBodies[0].replaceChildren(...looks.map((look) => lookRow(this, person, look)));
+    refill(at("looks").tBodies[0], looks.map((look) => lookRow(this, person, look)));
+    at("looks").parentElement.scrollTop = (at("looks").querySelector(".selected")?.offsetTop ?? 0) - 80;
     at("more-looks").hidden = more <= 0;
     at("more-looks").textContent = `Show ${more} more`;
   }
@@ -289,7 +290,7 @@ class Page {
       + "moments checked. The least certain comes first." : "No moment is uncertain: every probability is high or low.";
     const shown = open.slice(0, MOST_MOMENTS);
     if (this.moment && !shown.includes(this.moment)) shown.unshift(this.moment);
-    at("moments").replaceChildren(...shown.map((moment) => momentRow(this, moment)));
+    refill(at("moments"), shown.map((moment) => momentRow(this, moment)), ".selected .moment");
   }
 
   showSummary() {

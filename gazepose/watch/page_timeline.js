@@ -13,6 +13,16 @@ function element(tag, properties = {}, ...children) {
   return made;
 }
 
+/** Give an element other children; a control that had the focus, or the preferred one in its place, has it again. */
+function refill(container, children, preferred = null) {
+  const controls = () => [...container.querySelectorAll("button, input, canvas")];
+  const focused = controls().indexOf(document.activeElement);
+  container.replaceChildren(...children);
+  if (focused < 0) return;
+  const next = (preferred && container.querySelector(preferred)) ?? controls()[focused];
+  next?.focus({ preventScroll: true });
+}
+
 function plural(count, word) { return `${count} ${word}${count === 1 ? "" : "s"}`; }
 
 function people(count) { return count === 1 ? "1 person" : `${count} people`; }
@@ -56,7 +66,7 @@ class Timelines {
     this.playhead = element("div", { className: "playhead" });
     this.rows = people.map((person) => this.newRow(person, selected === person));
     const track = element("div", { className: "ruler-row" }, element("span"), this.ruler);
-    this.root.replaceChildren(track, ...this.rows.map((row) => row.line), this.playhead);
+    refill(this.root, [track, ...this.rows.map((row) => row.line), this.playhead]);
     this.catchPointer(this.ruler, null);
     for (const row of this.rows) this.visible.observe(row.canvas);
     this.draw();
