@@ -23,6 +23,7 @@ from gazepose.data.prepare import PrepareConfig
 from gazepose.source import EMBEDDED, Source, find_source, prepared_indexes
 from gazepose.text import printable
 from gazepose.training.distributed import share_preparation, waiting_for_processes
+from gazepose.watch.command import WatchConfig
 
 ONE_PROCESS = "--num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no"
 Prior = Literal["head_pose", "landmarks", "quality", "quality_p"]
@@ -334,6 +335,21 @@ def models(given: tuple[Path, ...] = (), /, folder: Path | None = None) -> None:
     """
     from gazepose.priors.model_files import get_models
     get_models(given, folder)
+
+
+def watch(sources: tuple[Path, ...], /, out: Path, config: WatchConfig = WatchConfig()) -> None:      # noqa: B008
+    """Find the faces in videos and pictures, and tell when each looks at the camera. Writes one folder: faces.csv,
+    looks.csv, people.csv, watch.html, a drawn video of each, boxes/val.csv and about.json.
+
+    A command that was stopped goes on where it was. The exit code is 1 if a video could not be watched.
+
+    Args:
+        sources: videos, pictures, or folders of them.
+        out: folder of the results.
+    """
+    from gazepose.watch.command import watch
+    if watch(sources, out, config):
+        raise SystemExit(1)
 
 
 def fit_readout(data: Path | None = None, preset: Preset = "default", seed: int = 0,

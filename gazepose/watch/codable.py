@@ -9,7 +9,7 @@ import numpy as np
 from gazepose.priors.face_landmarker import LEAST_PRESENCE
 from gazepose.watch.table import REASONS
 
-SMALL, DARK, HIDDEN, UNCERTAIN, FILLED = REASONS
+SMALL, DARK, HIDDEN, UNCERTAIN, FILLED = REASONS[:5]
 LEAST_HEIGHT = 40.0
 """pixels of a detector's box. An iris is a twentieth of it. Rendered faces of 90 px give an AUROC of .84; shrunk to 64
 px .82, 48 px .80, 40 px .78, 28 px .72, 20 px .61"""

@@ -23,6 +23,7 @@ DIGITS = {"seconds": 4, "x": 1, "y": 1, "width": 1, "height": 1, "yaw": 2, "pitc
           "blink": 3, "looking": 4, "start": 4, "end": 4, "duration": 4, "probability": 4, "looks_per_minute": 3,
           "share_looking": 4}
 """digits behind the point; other numbers have four"""
+OTHER_SCORES = "looking_"    # begins the names of further columns of faces.csv: the scores of other scorers
 SORTED = {"faces.csv": ["video", "frame", "person"], "looks.csv": ["video", "person", "start"],
           "people.csv": ["video", "person"]}
 SOURCES = ("score", "correction")
@@ -35,7 +36,8 @@ NUMBER = r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?"
 def write(folder: Path, table: Table, looks: Table, people: Table) -> list[Path]:
     """Write faces.csv, looks.csv and people.csv into a folder, each atomically; returns their paths."""
     written = []
-    for name, content, columns in (("faces.csv", table, FACES), ("looks.csv", looks, LOOKS),
+    others = {name: "float64" for name in table if name.startswith(OTHER_SCORES)}
+    for name, content, columns in (("faces.csv", table, {**FACES, **others}), ("looks.csv", looks, LOOKS),
                                    ("people.csv", people, PEOPLE)):
         write_table(folder / name, in_order(content, SORTED[name]), columns)
         written.append(folder / name)
@@ -96,13 +98,14 @@ def _is_formula(text: str) -> bool:
 # ---- reading
 
 def read_faces(path: Path) -> Table:
-    """The table of faces as it was written.
+    """The table of faces as it was written, with the columns of other scorers after the others.
 
     Raises:
         FileNotFoundError; ValueError naming the file, the line and the column of the first cell that does not fit.
     """
     return read_table(path, FACES, empty=("looking", "yaw", "pitch", "eye_x", "eye_y", "blink", "reason"),
-                      allowed={"codable": ("0", "1"), "reason": ("", *REASONS)}, bounds={"looking": (0, 1)})
+                      allowed={"codable": ("0", "1"), "reason": ("", *REASONS)}, bounds={"looking": (0, 1)},
+                      more=OTHER_SCORES)
 
 
 def read_looks(path: Path) -> Table:
@@ -139,12 +142,13 @@ def read_corrections(path: Path) -> Table:
 
 def read_table(path: Path, columns: Mapping[str, str], empty: Iterable[str] = (),
                allowed: Mapping[str, Iterable[str]] | None = None,
-               bounds: Mapping[str, tuple[float, float]] | None = None) -> Table:
+               bounds: Mapping[str, tuple[float, float]] | None = None, more: str = "") -> Table:
     """Read a CSV file with these columns, in any order, and no others; blank lines are left out.
 
     Args:
         columns: name -> str, int64 or float64. empty: columns whose cells may be empty, in numbers NaN; text may be
             empty in these only. allowed: the values of a column. bounds: lowest and highest number of a column.
+        more: further columns whose names begin so hold numbers, or nothing.
 
     Returns:
         The columns in their order, and `line`: the number of each line in the file.
@@ -154,6 +158,8 @@ def read_table(path: Path, columns: Mapping[str, str], empty: Iterable[str] = ()
     """
     cells = read_cells(path)
     header, cells = cells.iloc[0].tolist(), cells.iloc[1:]
+    others = {name: "float64" for name in header if more and name.startswith(more)}
+    columns, empty = {**columns, **others}, [*empty, *others]
     faults = [f"there is no column {name!r}" for name in columns if name not in header]
     faults += [f"the column {name!r:.140} is unknown" for name in header if name not in columns]
     faults += [f"the column {name!r} occurs twice" for name in columns if header.count(name) > 1]
