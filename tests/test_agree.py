@@ -2,6 +2,7 @@
 
 import csv
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from watching import NAN, faces, several, video_of
 from gazepose.watch import agree_page
 from gazepose.watch.agree import MEASURES, agree, compare, f1, icc, kappa, measures
 from gazepose.watch.bouts import count_people, find_looks
+from gazepose.watch.tables import read_corrections
 from gazepose.watch.tables import write as write_tables
 
 LOOKS = st.lists(st.tuples(st.integers(1, 40), st.integers(1, 40)), min_size=0, max_size=8)
@@ -179,6 +181,15 @@ def test_nobody_in_common_is_an_error_that_names_both(tmp_path):
         agree(mine, theirs, [("P7", "Anna")])
 
 
+def test_a_time_that_is_absurd_and_a_rate_that_is_none_are_errors(tmp_path):
+    mine = coding(tmp_path / "mine.csv", ["a,P1,1,2.5", "a,P1,9000000,9000001"])
+    with pytest.raises(ValueError, match="'a' lasts until 9e.06 s, which is more than ten days -> correct the times"):
+        agree(mine, mine)
+    for fps in (0, -1, NAN, 1e9):
+        with pytest.raises(ValueError, match="--fps"):
+            agree(mine, mine, fps=fps)
+
+
 def test_a_single_video_of_each_is_the_same_video(tmp_path):
     mine, theirs = coding(tmp_path / "mine.csv", ["a.mp4,P1,1,2"]), coding(tmp_path / "theirs.csv", ["x,P1,1,2"])
     result = agree(mine, theirs)
@@ -219,3 +230,18 @@ def test_a_wrong_match_is_an_error(tmp_path):
     coding(tmp_path / "mine.csv", ["a,P1,1,2"])
     output = ran("-m", "gazepose", "agree", "mine.csv", "mine.csv", "--match", "P1", cwd=tmp_path, fails=True)
     assert "error: --match P1 -> give NAME_IN_MINE=NAME_IN_THEIRS" in output
+
+
+def test_the_page_for_coders_shows_what_the_program_does(tmp_path):
+    page = (Path(__file__).resolve().parents[1] / "docs" / "coding.md").read_text()
+    blocks = [block.strip("\n") + "\n" for block in page.split("```")[1::2]]
+    mine, theirs = (block for block in blocks if block.startswith("video,person"))
+    (tmp_path / "mine.csv").write_text(mine)
+    (tmp_path / "theirs.csv").write_text(theirs)
+    text = agree_page.write(tmp_path / "out", agree(tmp_path / "mine.csv", tmp_path / "theirs.csv"))
+    [table] = [block for block in blocks if block.startswith("| person")]
+    assert text.startswith(table)
+    [corrections] = [block for block in blocks if block.startswith("action,")]
+    (tmp_path / "corrections.csv").write_text(corrections)
+    assert read_corrections(tmp_path / "corrections.csv")["action"].tolist() == [
+        "rename", "merge", "look", "no_look", "not_codable"]

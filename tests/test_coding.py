@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 from pathlib import Path
 
 import openpyxl
@@ -53,6 +54,8 @@ def test_pympi_opens_the_elan_file_with_a_tier_for_each_person(watched):
     assert document.get_annotation_data_for_tier("Anna & <B>") == [(200, 500, "looking")]
     assert document.get_annotation_data_for_tier("Anna & <B> not codable") == [(600, 900, "too small")]
     assert document.get_annotation_data_for_tier("=1+1 not codable") == [(500, 1000, "no face")]
+    slots = re.findall(r'TIME_SLOT_ID="ts(\d+)" TIME_VALUE="(\d+)"', path.read_text())
+    assert slots == sorted(slots, key=lambda slot: (int(slot[1]), int(slot[0]))) and slots[0][0] == "1"
     [media] = document.media_descriptors
     assert media["RELATIVE_MEDIA_URL"] == "./../clips/a.mp4" and media["MIME_TYPE"] == "video/mp4"
     assert (path.parent / media["RELATIVE_MEDIA_URL"]).is_file()

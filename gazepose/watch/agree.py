@@ -17,6 +17,8 @@ from gazepose.text import printable
 from gazepose.watch.coding_files import Codes, Coding, Span, ignored, read_coding
 
 FPS = 30.0                   # of the frame bins where no coding knows the frame rate
+MOST_FPS = 1000.0
+LONGEST = 864_000.0          # seconds; a time with a digit too many would fill the memory with frames
 OVERLAP = 0.5                # of two looks that are the same event: time in both / time in any
 DRAWS = 200
 STATES = ("both look", "nobody looks", "only mine", "only theirs", "not codable")
@@ -73,6 +75,8 @@ def agree(mine: Path, theirs: Path, match: Sequence[tuple[str, str]] = (), codes
     Raises:
         ValueError: no person of a video is in both; names all of them, and what to do. Otherwise as `read_coding`.
     """
+    if fps is not None and not 0 < fps <= MOST_FPS:
+        raise ValueError(f"--fps {fps:g} -> give more than 0 and at most {MOST_FPS:g} frames per second")
     both = read_coding(mine, codes), read_coding(theirs, codes)
     remarks = [f"{path}: {line}" for path, coding in zip((mine, theirs), both, strict=True)
                for line in ignored(coding)]
@@ -84,7 +88,7 @@ def agree(mine: Path, theirs: Path, match: Sequence[tuple[str, str]] = (), codes
     units = []
     for video, other in _same_videos(*both, remarks):
         people = _same_people(both[0].people(video), both[1].people(other), match, video, remarks)
-        rate = fps or both[0].fps.get(video) or both[1].fps.get(other) or FPS
+        rate = fps or min(both[0].fps.get(video) or both[1].fps.get(other) or FPS, MOST_FPS)
         length = max(_length(both[0], video), _length(both[1], other))
         for person, name in people:
             spans = [[coding.looks[key], coding.hidden[key]]
@@ -101,7 +105,11 @@ def agree(mine: Path, theirs: Path, match: Sequence[tuple[str, str]] = (), codes
 def _length(coding: Coding, video: str) -> float:
     ends = [end for spans in (coding.looks, coding.hidden) for (name, _), some in spans.items() if name == video
             for _, end in some if math.isfinite(end)]
-    return max([coding.length.get(video, 0.0), *ends])
+    length = max([coding.length.get(video, 0.0), *ends])
+    if length > LONGEST:
+        raise ValueError(printable(f"{video!r:.140} lasts until {length:g} s, which is more than ten days -> correct "
+                                   "the times; they are in seconds"))
+    return length
 
 
 def _same_videos(mine: Coding, theirs: Coding, remarks: list[str]) -> Iterator[tuple[str, str]]:

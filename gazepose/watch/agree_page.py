@@ -24,8 +24,9 @@ AGREEMENT = {"person": "str", **dict.fromkeys(COUNTS, "int64"), **dict.fromkeys(
 """Columns of agreement.csv: a row for everybody, then one for each person. people: persons of videos."""
 TIMELINE = {"video": "str", "person": "str", "start": "float64", "end": "float64", "state": "str"}
 """Columns of timeline.csv: who looked when; state is one of agree.STATES."""
-COLOURS: dict[str, str] = dict(zip(STATES, ("both", "nobody", "mine", "theirs", "hidden"), strict=True))
-"""state -> class in the page"""
+BARS: dict[str, tuple[str, float, float]] = dict(zip(STATES, (
+    ("both", 0, 1), ("nobody", 0, 1), ("mine", 0, .5), ("theirs", .5, .5), ("hidden", .4, .2)), strict=True))
+"""state -> class, top and height of its bar, so that states differ without their colours too"""
 STYLE = """
 :root { --paper: #fff; --ink: #1d2327; --muted: #5d676f; --both: #0b7a75; --nobody: #dfe4e7; --mine: #c2511a;
   --theirs: #5a54c9; --hidden: #aab2b8; }
@@ -35,7 +36,7 @@ body { background: var(--paper); color: var(--ink); font: 15px/1.5 system-ui, sa
   max-width: 60rem; padding: 0 1rem; }
 table { border-collapse: collapse; display: block; overflow-x: auto; } th, td { padding: .2rem .7rem; text-align: left;
   border-bottom: 1px solid var(--nobody); white-space: nowrap; }
-svg { width: 100%; height: 2.2rem; display: block; } .hidden { fill: url(#stripes); } p, .key { color: var(--muted); }
+svg { width: 100%; height: 2.2rem; display: block; } .hidden { fill: var(--hidden); } p, .key { color: var(--muted); }
 .both { fill: var(--both); } .nobody { fill: var(--nobody); } .mine { fill: var(--mine); }
 .theirs { fill: var(--theirs); } h3 { margin: 1rem 0 0; font-size: 1rem; } .key svg { width: 1rem; height: 1rem;
   display: inline; vertical-align: -2px; margin-left: 1rem; }
@@ -94,20 +95,20 @@ def _page(rows: Sequence[dict[str, Any]], units: Sequence[Unit], remarks: Sequen
     head, cells = _cells(rows)
     parts = ["<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>",
              f"<title>Agreement</title><style>{STYLE}</style><h1>Agreement</h1>",
-             "<svg style='height:0'><pattern id=stripes width=4 height=4 patternUnits=userSpaceOnUse "
-             "patternTransform='rotate(45)'><rect width=2 height=4 fill='var(--hidden)'/></pattern></svg>",
              "<table><tr>", *(f"<th>{text(name)}" for name in head)]
     for line in cells:
         parts += ["<tr>", *(f"<td>{text(cell)}" for cell in line)]
     parts += ["</table>", *(f"<p>{text(line)}</p>" for line in [*_amounts(rows[0]), *remarks]), "<p class=key>"]
-    parts += [f"<svg viewBox='0 0 1 1'><rect width=1 height=1 class={name} /></svg> {state}"
-              for state, name in COLOURS.items()]
+    parts += [f"<svg viewBox='0 0 1 1'><rect y={top} width=1 height={height} class={name} /></svg> {state}"
+              for state, (name, top, height) in BARS.items()]
     for unit in units:
         length = unit.states[-1][1] if unit.states else 1.0
         parts += [f"<h3>{text(unit.person)} <small>{text(unit.video)}, {length:.1f} s</small></h3>",
                   f"<svg viewBox='0 0 {length:.3f} 1' preserveAspectRatio=none role=img "
                   f"aria-label='{text(unit.person)}: who looked when'>"]
-        parts += [f"<rect x={start:.3f} width={end - start:.3f} height=1 class={COLOURS[state]}>"
-                  f"<title>{start:.2f} to {end:.2f} s: {state}</title></rect>" for start, end, state in unit.states]
+        for start, end, state in unit.states:
+            name, top, height = BARS[state]
+            parts.append(f"<rect x={start:.3f} y={top} width={end - start:.3f} height={height} class={name}>"
+                         f"<title>{start:.2f} to {end:.2f} s: {state}</title></rect>")
         parts.append("</svg>")
     return "\n".join([*parts, ""])

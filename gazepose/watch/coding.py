@@ -34,7 +34,7 @@ def write(folder: Path, formats: Sequence[Format], videos: Sequence[Video], tabl
           people: Table) -> list[Path]:
     """Write the files of these formats, each atomically; returns their paths.
 
-    Each video gets NAME.eaf, NAME.vtt and NAME.boris.tsv, where NAME is its file's whole name; watch.xlsx has all.
+    Each video gets NAME.eaf, NAME.vtt and NAME.boris.tsv, where NAME is its name in the tables; watch.xlsx has all.
 
     Raises:
         ImportError: a package of the extra `watch` is missing; says which command installs it.
@@ -70,7 +70,7 @@ def write_eaf(path: Path, video: Video, looks: Table, hidden: Table, people: lis
     document.header |= {"MEDIA_FILE": "", "TIME_UNITS": "milliseconds"}
     document.remove_tier("default")
     link = _relative(video.path, path.parent)
-    kind = mimetypes.guess_type(video.name)[0] or "video/mp4"
+    kind = mimetypes.guess_type(video.path.name)[0] or "video/mp4"
     document.add_linked_file(link, relpath=link, mimetype=kind)
     for person in people:
         name = one_line(person)
@@ -81,8 +81,19 @@ def write_eaf(path: Path, video: Video, looks: Table, hidden: Table, people: lis
             for row in rows[rows["person"] == person].to_dict("records"):
                 start, end = milliseconds(row["start"]), milliseconds(row["end"])
                 document.add_annotation(tier, start, max(end, start + 1), row[text] if text else LOOKING)
+    _sort_slots(document)
     with writing_path(path) as part:
         elan.Elan.to_eaf(str(part), document)
+
+
+def _sort_slots(document: Any) -> None:
+    """Number the points in time of an ELAN document in their order, as ELAN does; pympi numbers them as they come."""
+    slots = document.timeslots
+    new = {slot: f"ts{number}" for number, slot in enumerate(sorted(slots, key=slots.__getitem__), 1)}
+    document.timeslots = {new[slot]: time for slot, time in slots.items()}
+    for tier, (annotations, *rest) in document.tiers.items():
+        document.tiers[tier] = ({name: (new[start], new[end], *more)
+                                 for name, (start, end, *more) in annotations.items()}, *rest)
 
 
 def write_vtt(path: Path, video: Video, looks: Table, hidden: Table, people: list[str]) -> None:

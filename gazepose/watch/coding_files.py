@@ -114,6 +114,9 @@ def read_coding(path: Path, codes: Codes = Codes()) -> Coding:                  
     """
     codes = Codes(*(tuple(word.strip().lower() for word in words) for words in (codes.looking, codes.not_codable)))
     coding = Coding()
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such coding -> name a folder that `watch` wrote, or a file that ends in "
+                                f"{', '.join(SUFFIXES)}")
     if path.is_dir() and (path / "faces.csv").is_file():
         _read_watched(path, coding)
     elif path.is_dir():
