@@ -20,6 +20,7 @@ from gazepose.progress import Progress
 
 SHIPPED = Path(__file__).with_name("readout.json")
 FEATURES = ("yaw", "pitch", "eye_x", "eye_y", "blink")
+READ = (*FEATURES, "roll")                   # the head is tilted back first
 UNITS = np.array([30.0, 30, 1, 1, 1])        # about the spread of each
 MIRRORED = np.array([-1.0, 1, -1, 1, 1])     # a mirrored face looks as much as the face itself
 PAIRS = [(a, b) for a in range(len(FEATURES)) for b in range(a, len(FEATURES))]
@@ -58,16 +59,28 @@ class Readout:
             raise ValueError(f"{path}: not a readout -> make it with `python -m gazepose fit_readout`")
         return readout
 
-    def probability(self, yaw: np.ndarray, pitch: np.ndarray, eye_x: np.ndarray, eye_y: np.ndarray, blink: np.ndarray
-                    ) -> np.ndarray:
+    def probability(self, yaw: np.ndarray, pitch: np.ndarray, eye_x: np.ndarray, eye_y: np.ndarray, blink: np.ndarray,
+                    roll: np.ndarray | None = None) -> np.ndarray:
         """Probability of looking at the camera, float64 [n]; NaN where a value is.
 
         Args:
             yaw, pitch: of the head, degrees. eye_x, eye_y, blink: as in FaceReading. All [n].
+            roll: of the head, degrees; it matters for tilted heads. None: upright.
         """
-        features = np.stack([yaw, pitch, eye_x, eye_y, blink], axis=-1).astype(np.float64)
+        features = np.stack([*in_the_heads_axes(yaw, pitch, roll), eye_x, eye_y, blink], axis=-1).astype(np.float64)
         logit = self.intercept + terms(features) @ np.array(self.coefficients) - self.closed * features[..., 4]
         return 1 / (1 + np.exp(-np.clip(logit, -50, 50)))
+
+
+def in_the_heads_axes(yaw: np.ndarray, pitch: np.ndarray, roll: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Yaw and pitch to the picture's right and up -> to the head's own, in degrees, as the eyes' direction is."""
+    if roll is None:
+        return yaw, pitch
+    yaw, pitch, roll = (np.radians(np.asarray(angle, np.float64)) for angle in (yaw, pitch, roll))
+    right, up = np.sin(yaw) * np.cos(pitch), np.sin(pitch)
+    own_right, own_up = np.cos(roll) * right - np.sin(roll) * up, np.sin(roll) * right + np.cos(roll) * up
+    forward = np.cos(yaw) * np.cos(pitch)
+    return np.degrees(np.arctan2(own_right, forward)), np.degrees(np.arcsin(np.clip(own_up, -1, 1)))
 
 
 def terms(features: np.ndarray) -> np.ndarray:
@@ -76,12 +89,13 @@ def terms(features: np.ndarray) -> np.ndarray:
     return np.concatenate([scaled, np.stack([scaled[..., a] * scaled[..., b] for a, b in PAIRS], axis=-1)], axis=-1)
 
 
-def fit(features: np.ndarray, looking: np.ndarray) -> Readout:
+def fit(values: np.ndarray, looking: np.ndarray) -> Readout:
     """Logistic regression of the terms with a ridge, by Newton's method; each face also counts mirrored.
 
     Args:
-        features: float [n, 5]. looking: bool [n].
+        values: READ of each face, float [n, 6]. looking: bool [n].
     """
+    features = np.column_stack([*in_the_heads_axes(values[:, 0], values[:, 1], values[:, 5]), values[:, 2:5]])
     values = terms(np.concatenate([features, features * MIRRORED]))
     target = np.concatenate([looking, looking]).astype(np.float64)
     mean, spread = values.mean(axis=0), np.maximum(values.std(axis=0), 1e-9)
@@ -114,9 +128,9 @@ def fit_on_world(root: Path, out: Path, command: str, notify: Callable[[str], No
     network = FaceLandmarker(model)
     read = {split: read_faces(root, split, step, network, notify) for split, step in STEPS.items()}
     fitted = fit(*read["train"])
-    features, looking = read["val"]
-    metrics = evaluate(looking.astype(np.int64), fitted.probability(*features.T))
-    score = fitted.probability(*features.T)
+    values, looking = read["val"]
+    score = fitted.probability(*values.T)
+    metrics = evaluate(looking.astype(np.int64), score)
     figures = {name: round(float(metrics[name]), 4) for name in ("auroc", "mAP", "accuracy")}
     figures["brier"] = round(float(np.mean((score - looking)**2)), 4)
     made = {"command": command, "date": time.strftime("%Y-%m-%d"),
@@ -132,7 +146,7 @@ def fit_on_world(root: Path, out: Path, command: str, notify: Callable[[str], No
 
 def read_faces(root: Path, split: str, step: int, network: FaceLandmarker, notify: Callable[[str], None] = print
                ) -> tuple[np.ndarray, np.ndarray]:
-    """Features float64 [n, 5] and whether each face looks, bool [n], of every step-th frame of a world's split."""
+    """READ of each face, float64 [n, 6], and whether it looks, bool [n], of every step-th frame of a world's split."""
     truth = read_arrays(root / "truth" / f"{split}.npz", ("clip", "frame", "box", "label"))
     chosen = np.flatnonzero(truth["frame"] % step == 0)
     found: dict[int, list[float]] = {}
@@ -143,7 +157,7 @@ def read_faces(root: Path, split: str, step: int, network: FaceLandmarker, notif
             for number, picture in frames_in_order((root / "videos" / f"{clip}.mp4").absolute(), numbers, "pyav"):
                 for row in rows[truth["frame"][rows] == number].tolist():
                     reading = network.read(np.asarray(picture), detector_box(truth["box"][row]))
-                    found[row] = [getattr(reading, name) for name in FEATURES]
+                    found[row] = [getattr(reading, name) for name in READ]
                     progress.add(1)
     rows = sorted(found)
     return np.array([found[row] for row in rows]), truth["label"][rows] == 1
