@@ -1,5 +1,7 @@
 """Drawn videos: the source's times and sound, boxes by state, faces that nobody recognises."""
 
+import gc
+import struct
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from gazepose.data.video_times import pictures_with_times
 from gazepose.watch.bouts import LOOKS
 from gazepose.watch.draw import draw_video, drawn_name
 from gazepose.watch.overlay import COLOURS, LOOKING, NOT_CODABLE, NOT_LOOKING, Overlay, pixelate
@@ -208,3 +211,29 @@ def test_a_pixelated_face_keeps_36_colours_and_its_margin():
     rows, columns = np.flatnonzero(changed.any(1)), np.flatnonzero(changed.any(0))
     assert rows[0] <= 80 - 13 and rows[-1] >= 80 + 70 + 13 and columns[0] <= 100 - 11 and columns[-1] >= 160 + 11
     assert len(np.unique(noise[rows[0]:rows[-1], columns[0]:columns[-1]].reshape(-1, 3), axis=0)) <= 36
+
+
+def test_pictures_are_freed_as_they_are_read(tmp_path):
+    path, alive = film(tmp_path / "a.mp4", list(range(0, 4000, 40))), []
+    gc.collect()
+    gc.disable()                         # what refers to itself would wait for the garbage collector
+    try:
+        for _ in pictures_with_times(path):
+            alive.append(sum(type(each) is av.VideoFrame for each in gc.get_objects()))
+    finally:
+        gc.enable()
+    assert len(alive) == 100 and max(alive) < 30
+
+
+def test_a_turned_video_is_drawn_as_it_is_shown(tmp_path):
+    source = film(tmp_path / "a.mp4", TIMES)
+    content = bytearray(source.read_bytes())
+    start = content.index(b"tkhd") + 44
+    content[start:start + 36] = struct.pack(">9i", 0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30)      # a quarter
+    source.write_bytes(content)
+    out = tmp_path / "out.mp4"
+    video = Video("a.mp4", source, HEIGHT, WIDTH, len(TIMES), 25.0, 1.44)
+    draw_video(video, faces(TIMES, frames=[]), looks(), out)
+    with av.open(str(out)) as container:
+        frame = next(container.decode(video=0))
+        assert (frame.width, frame.height) == (HEIGHT, WIDTH)

@@ -177,6 +177,7 @@ def test_corrections_are_counted_saved_and_read_back_by_the_program(page, folder
     anna = '=1+1, "Anna"'
     page.get_by_role("textbox", name="start of the look").nth(1).fill("2.8")
     page.keyboard.press("Enter")                             # the second look begins earlier
+    assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "start of the look"
     page.get_by_role("button", name="Delete the look at 0:01.0").click()
     page.locator("#mark-start").fill("0.4")
     page.locator("#mark-end").fill("0:00.8")
@@ -227,6 +228,7 @@ def test_the_least_certain_moment_comes_first_and_is_checked_with_one_key(page, 
     moments.nth(0).get_by_role("button").click()
     assert time_of(page) >= 3.7                              # it plays from a little before
     page.keyboard.press("1")
+    assert page.evaluate("document.activeElement.className") == "moment"
     assert "1 of 2 uncertain moments checked" in page.locator("#queue-note").inner_text()
     page.get_by_role("button", name="Not looking").first.click()
     assert "2 of 2" in page.locator("#queue-note").inner_text() and moments.count() == 0
@@ -315,6 +317,19 @@ def test_a_page_of_two_hours_and_ten_people_stays_small_and_is_drawn_fast(tmp_pa
     taken = opened.evaluate("""(() => { const from = performance.now(); page.lines.zoom(0.5, 3600); page.changed('');
         return performance.now() - from; })()""")
     assert taken < 1500                                      # 100 to 300 on two cores
+    opened.close()
+
+
+def test_a_video_without_a_face_has_a_page_that_says_so(tmp_path, browser):
+    video, none = Video("n.mp4", tmp_path / "n.mp4", 320, 240, 100, 25.0, 4.0), faces([], "n.mp4")
+    path, opened, faults = write_page(tmp_path, [video], none, looks_of("x"), none), browser.new_page(), []
+    opened.on("pageerror", lambda error: faults.append(str(error)))
+    opened.goto(f"file://{path}")
+    assert opened.locator("#lede").inner_text() == "no face was found"
+    for key in ("n", "c", ".", "1", "u", "Delete"):
+        opened.keyboard.press(key)
+    until(opened, "!document.getElementById('missing').hidden")
+    assert "n.mp4.watched.mp4” cannot be played" in opened.locator("#missing").inner_text() and faults == []
     opened.close()
 
 

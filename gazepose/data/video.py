@@ -193,14 +193,14 @@ def _by_pyav(name: str, numbers: np.ndarray, whole: bool) -> Iterator[tuple[int,
     import av.error
     from av.video.reformatter import VideoReformatter
     position, following, size = -1, iter(numbers.tolist()), (0, 0)
-    number, reformatter = next(following), VideoReformatter()
+    number, reformatter, turn = next(following), VideoReformatter(), DisplayTurn()
     try:
         with open_pyav(name) as container:
             for position, frame in enumerate(container.decode(picture_stream(container, name))):
                 if not position:
                     size = frame.width, frame.height
                 if position == number:
-                    turned = display_turn(frame)                            # decord turns pictures by itself
+                    turned = turn(frame)                               # decord turns pictures by itself
                     same_size, odd = (frame.width, frame.height) == size, frame.width % 2 or frame.height % 2
                     if whole or turned or odd or not same_size or frame.format.name not in ("yuv420p", "yuvj420p"):
                         if not same_size:
@@ -270,6 +270,23 @@ def display_turn(frame: Any) -> tuple[int, ...] | None:
         return None
     a, b, _, c, d = struct.unpack("=5i", matrix[:20])
     return None if a > abs(b) and d > abs(c) else (a, b, c, d)
+
+
+class DisplayTurn:
+    """`display_turn` of one frame after another, read again only where the rotation changes.
+
+    A frame whose side data were read refers to itself. It is freed late, after some hundred frames, which is gigabytes
+    in 4K.
+    """
+
+    def __init__(self) -> None:
+        self.rotation: int | None = None
+        self.turned: tuple[int, ...] | None = None
+
+    def __call__(self, frame: Any) -> tuple[int, ...] | None:
+        if frame.rotation != self.rotation:
+            self.rotation, self.turned = frame.rotation, display_turn(frame)
+        return self.turned
 
 
 def as_shown(picture: np.ndarray, turned: tuple[int, ...]) -> np.ndarray:

@@ -17,10 +17,10 @@ import numpy as np
 from gazepose.data.images import MAX_BYTES as MAX_PICTURE_BYTES
 from gazepose.data.video import (
     MAX_BYTES,
+    DisplayTurn,
     as_shown,
     check_stated_frames,
     container_of,
-    display_turn,
     open_pyav,
     picture_stream,
 )
@@ -88,7 +88,7 @@ def pictures_with_times(path: Path, start: int = 0, notify: Callable[[str], None
         return
     import av.error
     from av.video.reformatter import VideoReformatter
-    reformatter, size, first, before, usual = VideoReformatter(), (0, 0), None, -1.0, 0.0
+    reformatter, turn, size, first, before = VideoReformatter(), DisplayTurn(), (0, 0), None, -1.0
     number, faults = 0, _Faults()
     with _opened(path) as container:
         stream = picture_stream(container, str(path))
@@ -105,7 +105,7 @@ def pictures_with_times(path: Path, start: int = 0, notify: Callable[[str], None
             if number >= start:
                 length = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else usual
                 try:
-                    picture = _rgb(frame, size, reformatter)
+                    picture = _rgb(frame, size, reformatter, turn)
                 except av.error.FFmpegError as error:
                     raise ValueError(f"{path}: picture {number}: cannot be shown in colours: {error} -> convert the "
                                      "video to H.264") from error
@@ -169,9 +169,9 @@ def _opened(path: Path) -> Any:
     return open_pyav(str(path), container)
 
 
-def _rgb(frame: Any, size: tuple[int, int], reformatter: Any) -> np.ndarray:
+def _rgb(frame: Any, size: tuple[int, int], reformatter: Any, turn: DisplayTurn) -> np.ndarray:
     """uint8 [H, W, 3] of a frame, in the size of the first, and as it is shown."""
-    turned, bright = display_turn(frame), frame.color_trc == PQ
+    turned, bright = turn(frame), frame.color_trc == PQ
     if (frame.width, frame.height) != size or frame.format.name.endswith(("p10le", "p12le")):
         picture = reformatter.reformat(frame, *size, format="rgb24").to_ndarray()
     else:

@@ -15,7 +15,7 @@ from gazepose.watch.table import Table
 NOT_LOOKING, LOOKING, NOT_CODABLE = 0, 1, 2
 COLOURS = {LOOKING: (64, 224, 208), NOT_LOOKING: (255, 183, 77), NOT_CODABLE: (176, 186, 194)}
 """turquoise, amber, grey: apart for colour-blind eyes too, and in lightness from most skin"""
-DARK, PANEL, GROOVE, WHITE = (12, 15, 18), (18, 22, 25), (38, 45, 51), (245, 247, 248)
+DARK, PANEL, GROOVE, HATCH, WHITE = (12, 15, 18), (18, 22, 25), (38, 45, 51), (112, 122, 130), (245, 247, 248)
 STRIP_S = 10.0               # seconds that a strip shows
 MAX_PANEL = 0.3              # share of the picture's height that all strips take at most
 PIXELS = 6                   # of a blurred face, across and down: nobody is recognised by 36 colours
@@ -28,10 +28,9 @@ SAME = 1e-6                  # seconds; times are compared as floats
 def states(table: Table, looks: Table) -> np.ndarray:
     """State of each face of one video, int8 [n]. Within a look of its person it is LOOKING."""
     state = np.where(table["codable"].to_numpy() == 0, NOT_CODABLE, NOT_LOOKING).astype(np.int8)
-    person, seconds = table["person"].to_numpy(), table["seconds"].to_numpy(float)
+    seconds, rows_of = table["seconds"].to_numpy(float), table.groupby("person", sort=False).indices
     for name, own in looks.groupby("person", sort=False):
-        own = own.sort_values("start")
-        rows = np.flatnonzero(person == name)
+        own, rows = own.sort_values("start"), rows_of.get(name, np.zeros(0, np.int64))
         place = np.searchsorted(own["start"].to_numpy(float) - SAME, seconds[rows], "right") - 1
         inside = (place >= 0) & (seconds[rows] < own["end"].to_numpy(float)[place] - SAME)
         state[rows[inside]] = LOOKING
@@ -82,11 +81,8 @@ class Overlay:
         self.probability, self.reason = table["looking"].to_numpy(float), table["reason"].fillna("").to_numpy()
         self.state = states(table, looks)
         seconds = table["seconds"].to_numpy(float)
-        self.people = []
-        for name in dict.fromkeys(self.person):
-            rows = np.flatnonzero(self.person == name)
-            self.people.append(_Person(name, seconds[rows], self.boxes[rows], self.probability[rows],
-                                       self.state[rows]))
+        self.people = [_Person(str(name), seconds[rows], self.boxes[rows], self.probability[rows], self.state[rows])
+                       for name, rows in table.groupby("person", sort=False).indices.items()]
         self.first = np.array([person.seconds[0] for person in self.people])
         self.last = np.array([person.seconds[-1] for person in self.people])
         self.row_height = self._px(30)
@@ -202,8 +198,11 @@ class Overlay:
         seen = (place >= 0) & (times - person.seconds[place] < 0.25)
         state, probability = person.state[place], person.probability[place]
         strip[:, seen & (state == LOOKING)] = (0.62 * np.array(COLOURS[LOOKING])).astype(np.uint8)
-        hatched = np.add.outer(np.arange(height), np.arange(strip.shape[1]) + round(now * strip.shape[1] / STRIP_S))
-        strip[(seen & (state == NOT_CODABLE)) & (hatched % self._px(9) < self._px(3))] = (112, 122, 130)
+        hidden = np.flatnonzero(seen & (state == NOT_CODABLE))
+        if len(hidden):                                        # hatched; the lines move with the time
+            moved = round(now * strip.shape[1] / STRIP_S)
+            stroke = np.add.outer(np.arange(height), hidden + moved) % self._px(9) < self._px(3)
+            strip[:, hidden] = np.where(stroke[..., None], HATCH, strip[:, hidden])
         base = strip[-self._px(3):]
         base[:, seen & (state == NOT_LOOKING)] = COLOURS[NOT_LOOKING]
         known = seen & (state != NOT_CODABLE) & ~np.isnan(probability)

@@ -3,7 +3,6 @@
 
 const MOST_MOMENTS = 40, MOST_LOOKS = 60, MOST_ROWS = 30;      // shown at once
 const AROUND = 0.6;                    // seconds played before and after a moment to check
-const ANSWERS = { look: "looking", no_look: "not looking", not_codable: "not codable" };
 
 class Page {
   constructor(data) {
@@ -13,8 +12,7 @@ class Page {
     this.number = 0;                   // of the video
     this.mostLooks = MOST_LOOKS;
     this.mostRows = MOST_ROWS;
-    this.player = new Player(this.model, { moved: (time) => this.moved(time), changed: () => this.showPlaying(),
-                                           missing: () => this.sourceIsMissing() });
+    this.player = new Player(this.model, { moved: (time) => this.moved(time), changed: () => this.showPlaying() });
     this.lines = new Timelines(at("rows"), {
       now: () => this.player.now(), seek: (time) => this.player.seek(time),
       select: (person, look) => this.select(person, look),
@@ -38,22 +36,9 @@ class Page {
     this.person = this.people.reduce((most, each) => !most || each.longest > most.longest ? each : most, null);
     this.mostRows = MOST_ROWS;
     at("video-choice").value = String(number);
-    at("missing").hidden = true;
     for (const id of ["controls", "timelines", "mark", "looks"]) at(id).hidden = !this.video.seconds;
     this.show();
     this.player.open(this.video);
-  }
-
-  sourceIsMissing() {
-    at("missing").hidden = false;
-    at("missing").firstElementChild.textContent = `“${decodeURIComponent(this.video.source)}” cannot be played. Put it `
-      + "beside this page, or choose the video here.";
-  }
-
-  chooseFile(file) {
-    if (!file) return;
-    at("missing").hidden = true;
-    this.player.show(URL.createObjectURL(file));
   }
 
   moved(time) {
@@ -138,7 +123,8 @@ class Page {
     try {
       if (this.model.actions.length) localStorage.setItem(this.key, JSON.stringify(this.model.actions));
       else localStorage.removeItem(this.key);
-    } catch { /* a browser without storage still saves to a file */ }
+      this.unstored = false;
+    } catch { this.unstored = true; }            // then only the file keeps them
     this.show();
     this.say(message + (this.model.unused ? ` ${plural(this.model.unused, "correction")} fit nobody here.` : ""));
   }
@@ -157,9 +143,9 @@ class Page {
     if (!(start >= 0 && end > start)) {
       this.say("Give a start and a later end, as 12.5 or 1:02.25.", true);
     } else if (!Spans.inside(this.person.present, start, end).length) {
-      this.say(`${this.person.name} is not in the picture from ${start.toFixed(2)} to ${end.toFixed(2)} s.`, true);
+      this.say(`${this.person.name} is not in the picture from ${clock(start, 2)} to ${clock(end, 2)}.`, true);
     } else {
-      this.correct(`${this.person.name} is ${ANSWERS[action]} from ${start.toFixed(2)} to ${end.toFixed(2)} s.`,
+      this.correct(`${this.person.name} is ${ANSWERS[action]} from ${clock(start, 2)} to ${clock(end, 2)}.`,
                    this.model.line(action, this.person, start, end));
     }
   }
@@ -186,7 +172,7 @@ class Page {
     const lines = this.model.changeOf(person, look, Math.max(start, 0), Math.min(end, this.video.seconds));
     if (!(end > start)) return this.say("The end must be later than the start.", true);
     this.look = { start, end };
-    if (lines.length) this.correct(`The look of ${person.name} is now from ${start.toFixed(2)} to ${end.toFixed(2)} s.`,
+    if (lines.length) this.correct(`The look of ${person.name} is now from ${clock(start, 2)} to ${clock(end, 2)}.`,
                                    ...lines);
   }
 
@@ -200,14 +186,18 @@ class Page {
     if (!this.person || name === this.person.name) return;
     const problem = this.model.nameProblem(this.video, name);
     if (problem) return this.say(problem, true);
-    const line = { action: "rename", video: this.video.name, person: this.person.name, start: "", end: "", value: name };
-    this.correct(`${this.person.name} is now ${name}.`, line);
+    this.correct(`${this.person.name} is now ${name}.`, this.model.nameLine("rename", this.person, name));
   }
 
   merge(name) {
     if (!this.person || !name) return;
-    const line = { action: "merge", video: this.video.name, person: this.person.name, start: "", end: "", value: name };
-    this.correct(`${this.person.name} and ${name} are now one person, ${name}.`, line);
+    this.correct(`${this.person.name} and ${name} are now one person, ${name}.`,
+                 this.model.nameLine("merge", this.person, name));
+  }
+
+  discard() {
+    this.model.set([]);
+    this.changed("All corrections are discarded. Undo brings them back.");
   }
 
   save() {
@@ -244,10 +234,11 @@ class Page {
     if (this.video.seconds > 0) this.lines.show(this.video, rows, this.person);
     this.lines.select(this.person, this.look);
     at("more-rows").hidden = more <= 0;
-    at("more-rows").textContent = `Show ${plural(more, "more person").replace("persons", "people")}`;
-    const looks = this.people.reduce((sum, person) => sum + person.looks.length, 0);
-    at("lede").textContent = `${this.people.length} ${this.people.length === 1 ? "person" : "people"}, `
-      + (this.video.seconds > 0 ? `${plural(looks, "look")}, ${clock(this.video.seconds)}` : "one picture");
+    at("more-rows").textContent = `Show ${people(more)} more`;
+    const looks = plural(this.people.reduce((sum, person) => sum + person.looks.length, 0), "look");
+    const rest = this.video.seconds > 0 ? `${looks}, ${clock(this.video.seconds)}` : "one picture";
+    at("lede").textContent = this.people.length ? `${people(this.people.length)}, ${rest}` : "no face was found";
+    at("lede").dataset.video = this.video.name;
     at("undo").disabled = !this.model.past.length;
     at("redo").disabled = !this.model.future.length;
     at("save").disabled = at("discard").hidden = !this.model.actions.length;
@@ -267,7 +258,7 @@ class Page {
   }
 
   showScroll() {
-    const free = this.video.seconds - (this.lines.to - this.lines.from);
+    const free = this.lines.free();
     at("scroll-label").hidden = free <= 0.01;
     at("scroll").value = free > 0 ? 1000 * this.lines.from / free : 0;
     at("scroll").setAttribute("aria-valuetext", `from ${clock(this.lines.from)} to ${clock(this.lines.to)}`);
@@ -279,77 +270,31 @@ class Page {
     const { person } = this, others = this.people.filter((each) => each !== person);
     at("person-title").textContent = person.name;
     at("new-name").value = person.name;
-    at("other").replaceChildren(new Option("choose …", ""), ...others.map((each) => new Option(each.name, each.name)));
+    const choices = others.map((each) => new Option(each.name, each.name));
+    at("other").replaceChildren(new Option("choose …", ""), ...choices);
     at("merge").hidden = !others.length;
-    const first = this.look ? Math.max(0, person.looks.indexOf(this.look) - MOST_LOOKS / 2) : 0;
-    const from = person.looks.length > this.mostLooks ? first : 0;
+    const now = person.looks.indexOf(this.look ?? person.looks.find((look) => look.end > this.player.now()));
+    const from = person.looks.length > this.mostLooks ? Math.max(0, now - MOST_LOOKS / 2) : 0;
     const looks = person.looks.slice(from, from + this.mostLooks), more = person.looks.length - looks.length;
     at("looks").caption.textContent = person.looks.length ? plural(person.looks.length, "look") : "No looks yet.";
     at("looks").tHead.hidden = !person.looks.length;
-    at("looks").tBodies[0].replaceChildren(...looks.map((look) => this.lookRow(person, look)));
+    refill(at("looks").tBodies[0], looks.map((look) => lookRow(this, person, look)));
+    at("looks").parentElement.scrollTop = (at("looks").querySelector(".selected")?.offsetTop ?? 0) - 80;
     at("more-looks").hidden = more <= 0;
     at("more-looks").textContent = `Show ${more} more`;
   }
 
-  lookRow(person, look) {
-    const field = (side) => {
-      const input = element("input", { value: clock(look[side], 3), autocomplete: "off" });
-      input.setAttribute("aria-label", `${side} of the look`);
-      input.onchange = () => {
-        const seconds = secondsOf(input.value), changed = { start: look.start, end: look.end, [side]: seconds };
-        if (seconds >= 0 && changed.end > changed.start) this.changeLook(person, look, changed.start, changed.end);
-        else { input.value = clock(look[side], 3); this.say("A look needs a start and a later end, as 12.5 or 1:02.25.", true); }
-      };
-      return element("td", {}, input);
-    };
-    const go = element("button", { type: "button" }, "Go"), drop = element("button", { type: "button" }, "Delete");
-    go.setAttribute("aria-label", `Go to the look at ${clock(look.start, 1)}`);
-    drop.setAttribute("aria-label", `Delete the look at ${clock(look.start, 1)}`);
-    go.onclick = () => this.goToLook(look.start);
-    drop.onclick = () => this.deleteLook(person, look);
-    const probability = look.probability === null ? "by hand" : percent(look.probability);
-    return element("tr", { className: look === this.look ? "selected" : "" }, field("start"), field("end"),
-                   element("td", {}, `${(look.end - look.start).toFixed(2)} s`), element("td", {}, probability),
-                   element("td", {}, go, drop));
-  }
-
   showMoments() {
     const { moments } = this.model, open = moments.filter((moment) => !this.model.isChecked(moment));
-    at("queue-note").textContent = moments.length ? `${moments.length - open.length} of ${moments.length} uncertain moments `
-      + "checked. The least certain comes first." : "No moment is uncertain: every probability is high or low.";
+    at("queue-note").textContent = moments.length ? `${moments.length - open.length} of ${moments.length} uncertain `
+      + "moments checked. The least certain comes first." : "No moment is uncertain: every probability is high or low.";
     const shown = open.slice(0, MOST_MOMENTS);
     if (this.moment && !shown.includes(this.moment)) shown.unshift(this.moment);
-    at("moments").replaceChildren(...shown.map((moment) => this.momentRow(moment)));
-  }
-
-  momentRow(moment) {
-    const selected = moment === this.moment, checked = this.model.isChecked(moment);
-    const several = this.model.videos.length > 1 ? `${this.model.videos[moment.number].name}, ` : "";
-    const name = this.model.personOf(moment).name, length = (moment.end - moment.start).toFixed(1);
-    const button = element("button", { type: "button", className: "moment" },
-      element("b", { className: checked ? "done" : "" }, name), element("span", {}, `${Math.round(moment.mean)} %`),
-      element("small", {}, `${several}${clock(moment.start, 1)}, ${length} s`),
-      element("small", {}, moment.looking ? "in a look" : "no look"));
-    button.onclick = () => this.selectMoment(moment);
-    if (!selected) return element("li", {}, button);
-    const answers = Object.entries(ANSWERS).map(([action, words], k) => {
-      const answer = element("button", { type: "button", title: `key ${k + 1}` }, words[0].toUpperCase() + words.slice(1));
-      answer.onclick = () => this.answer(moment, action);
-      return answer;
-    });
-    return element("li", { className: "selected" }, button, element("div", { className: "answers" }, ...answers));
+    refill(at("moments"), shown.map((moment) => momentRow(this, moment)), ".selected .moment");
   }
 
   showSummary() {
-    const number = (value, digits) => value === null ? "–" : value.toFixed(digits);
-    at("summary").querySelector("tbody").replaceChildren(...this.people.map((person) => {
-      const counts = person.counts();
-      const cells = this.video.seconds > 0 ? [counts.looks, number(counts.rate, 1), number(counts.seconds, 1),
-        percent(counts.share), number(counts.mean, 2), number(counts.latency, 1), number(counts.codable, 1)]
-        : ["–", "–", "–", this.model.pictureState(person), "–", "–", "–"];
-      const name = element("th", { scope: "row" }, person.name);
-      return element("tr", {}, name, ...cells.map((cell) => element("td", {}, String(cell))));
-    }));
+    at("summary").querySelector("tbody").replaceChildren(...this.people.map((person) => summaryRow(this, person)));
   }
 
   // ---- listening
@@ -368,15 +313,15 @@ class Page {
     click("undo", () => this.model.undo() && this.changed("Undone."));
     click("redo", () => this.model.redo() && this.changed("Done again."));
     click("save", () => this.save());
-    click("discard", () => { this.model.set([]); this.changed("All corrections are discarded. Undo brings them back."); });
+    click("discard", () => this.discard());
     click("start-now", () => this.setStretchEnd(0));
     click("end-now", () => this.setStretchEnd(1));
     click("more-looks", () => { this.mostLooks += 300; this.showPerson(); });
     click("more-rows", () => { this.mostRows += 100; this.show(); });
     at("speed").onchange = (event) => { player.moving.playbackRate = Number(event.target.value); };
-    at("scroll").oninput = (event) => lines.move(event.target.value / 1000 * (this.video.seconds - (lines.to - lines.from)));
+    at("scroll").oninput = (event) => lines.move(event.target.value / 1000 * lines.free());
     at("video-choice").onchange = (event) => this.openVideo(Number(event.target.value));
-    at("file").onchange = (event) => this.chooseFile(event.target.files[0]);
+    at("file").onchange = (event) => player.chooseFile(event.target.files[0]);
     at("load").onchange = async (event) => { await this.load(event.target.files[0]); event.target.value = ""; };
     at("rename").onsubmit = (event) => { event.preventDefault(); this.rename(at("new-name").value); };
     at("merge").onsubmit = (event) => { event.preventDefault(); this.merge(at("other").value); };
@@ -387,6 +332,10 @@ class Page {
       event.preventDefault();
       lines.zoom(event.deltaY > 0 ? 1.25 : 0.8, lines.time(event, lines.ruler));
     }, { passive: false });
+    at("mark").onkeydown = (event) => {          // Enter in a field must not press “Looking”
+      if (event.key === "Enter" && event.target.matches("input")) event.preventDefault();
+    };
+    window.onbeforeunload = (event) => { if (this.unstored && this.model.actions.length) event.preventDefault(); };
     for (const query of ["(prefers-color-scheme: dark)", "print"]) {
       matchMedia(query).addEventListener("change", () => lines.draw());
     }
@@ -395,7 +344,8 @@ class Page {
 
   showPlaying() {
     this.showTime();
-    at("play").querySelector("path").setAttribute("d", this.player.paused ? "M4 2v12l10-6z" : "M3 2h4v12H3zM9 2h4v12H9z");
+    const path = this.player.paused ? "M4 2v12l10-6z" : "M3 2h4v12H3zM9 2h4v12H9z";
+    at("play").querySelector("path").setAttribute("d", path);
     at("play").setAttribute("aria-label", this.player.paused ? "Play" : "Pause");
   }
 
@@ -413,7 +363,8 @@ class Page {
     if (key.startsWith("Arrow") && target.matches("[role=slider], input")) return;
     const { player, lines } = this;
     const act = { " ": () => player.toggle(), ",": () => player.step(-1), ".": () => player.step(1),
-      n: () => this.stepLook(1), p: () => this.stepLook(-1), i: () => this.setStretchEnd(0), o: () => this.setStretchEnd(1),
+      n: () => this.stepLook(1), p: () => this.stepLook(-1),
+      i: () => this.setStretchEnd(0), o: () => this.setStretchEnd(1),
       1: () => this.answerByKey("look"), 2: () => this.answerByKey("no_look"), 3: () => this.answerByKey("not_codable"),
       c: () => this.nextMoment(), u: () => at("undo").click(), r: () => at("redo").click(), m: () => this.mute(),
       ArrowLeft: () => player.seek(player.now() - 1), ArrowRight: () => player.seek(player.now() + 1),
@@ -423,12 +374,6 @@ class Page {
     event.preventDefault();
     act();
   }
-}
-
-/** Seconds of a field: 75.5, 1:15.5 or 0:01:15.5; NaN for anything else. */
-function secondsOf(text) {
-  if (!/^\s*(\d+:){0,2}\d+([.,]\d*)?\s*$/.test(text)) return NaN;
-  return text.replace(",", ".").split(":").reduce((sum, part) => 60 * sum + Number(part), 0);
 }
 
 window.page = new Page(JSON.parse(document.getElementById("data").textContent));

@@ -1,7 +1,7 @@
 """Page: watch.html plays the drawn videos beside a timeline for each person, and takes corrections.
 
-One file that needs nothing but the videos beside it. What it holds is page.html (structure), page.css, page_model.js
-(counts and corrections), page_timeline.js, page_player.js and page.js; numbers are embedded as JSON.
+One file that needs nothing but the videos beside it. It is put together from page.html (structure), page.css and
+SCRIPTS, of which page_model.js has the counts and the corrections. Numbers are embedded as JSON.
 """
 
 import base64
@@ -22,7 +22,7 @@ from gazepose.watch.table import Table, Video
 BINS = 10                    # probabilities per second of a timeline; the page counts on it
 ABSENT, FIRST_REASON = 255, 101          # values of a timeline beside the probabilities 0 to 100
 MOST_SPANS = 20_000          # of a person: codable or not in turn every 0.1 s over an hour
-SCRIPTS = ("page_model.js", "page_timeline.js", "page_player.js", "page.js")
+SCRIPTS = ("page_model.js", "page_csv.js", "page_timeline.js", "page_player.js", "page_panels.js", "page.js")
 
 
 def write_page(folder: Path, videos: Sequence[Video], table: Table, looks: Table, people: Table) -> Path:

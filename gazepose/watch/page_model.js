@@ -82,7 +82,8 @@ class Person {
           .map(([from, to]) => ({ start: from, end: to, probability: look.probability, source: "correction" })));
     }
     this.looks.sort((one, other) => one.start - other.start);
-    this.codable = action === "not_codable" ? Spans.without(this.codable, start, end) : Spans.union(this.codable, faces);
+    if (action === "not_codable") this.codable = Spans.without(this.codable, start, end);
+    else this.codable = Spans.union(this.codable, faces);
     return true;
   }
 
@@ -117,7 +118,9 @@ class Person {
     for (const { action, start, end } of this.marks) {
       const set = { look: 100, no_look: 0, not_codable: FIRST_REASON }[action];
       const to = Math.min(Math.round(end * BINS) - first, values.length);
-      for (let k = Math.max(Math.round(start * BINS) - first, 0); k < to; k++) if (values[k] !== ABSENT) values[k] = set;
+      for (let k = Math.max(Math.round(start * BINS) - first, 0); k < to; k++) {
+        if (values[k] !== ABSENT) values[k] = set;
+      }
     }
     this.drawn = { first, values };
     return this.drawn;
@@ -238,14 +241,16 @@ class Model {
     if (!name) return "Type a name first.";
     const names = video.people.map((found) => found.name);
     for (const action of this.actions) if (action.video === video.name) names.push(action.person, action.value);
-    return names.includes(name) ? `“${name}” is or was somebody's name in this video. Merge them, or take another name.`
-      : "";
+    if (!names.includes(name)) return "";
+    return `“${name}” is or was somebody's name in this video. Merge them, or take another name.`;
   }
 
   /** Corrections that turn the look into one from start to end. */
   changeOf(person, look, start, end) {
     const line = (action, from, to) => this.line(action, person, from, to);
-    if (start >= look.end || end <= look.start) return [line("no_look", look.start, look.end), line("look", start, end)];
+    if (start >= look.end || end <= look.start) {
+      return [line("no_look", look.start, look.end), line("look", start, end)];
+    }
     const changes = [];
     if (start > look.start) changes.push(line("no_look", look.start, start));
     if (start < look.start) changes.push(line("look", start, look.start));
@@ -257,6 +262,10 @@ class Model {
   line(action, person, start, end) {
     const round = (seconds) => Math.round(1000 * seconds) / 1000;
     return { action, video: person.video.name, person: person.name, start: round(start), end: round(end), value: "" };
+  }
+
+  nameLine(action, person, value) {
+    return { action, video: person.video.name, person: person.name, start: "", end: "", value };
   }
 
   // the queue
@@ -315,55 +324,4 @@ class Model {
     const start = (k) => video.times ? video.times[k] ?? video.seconds : k / video.fps;
     return [start(frame), frame + 1 < video.frames ? start(frame + 1) : Math.max(video.seconds, start(frame))];
   }
-}
-
-// ---- the table of corrections
-
-/** A cell that no spreadsheet computes, as gazepose writes and reads it. */
-function cellOf(text) {
-  text = String(text);
-  if (isFormula(text)) text = "'" + text;
-  return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
-}
-
-function isFormula(text) {
-  const plain = text.replace(/^'+/, "");
-  return /^[=+\-@\t\r]/.test(plain) && !/^(?!\.+$)[A-Za-z0-9_.-]{1,128}$/.test(plain);
-}
-
-function csvOf(actions) {
-  const lines = actions.map((action) => COLUMNS.map((name) => cellOf(action[name] ?? "")).join(","));
-  return [COLUMNS.join(","), ...lines].join("\n") + "\n";
-}
-
-/** Corrections of a CSV text; throws an Error that says what is wrong in which line. */
-function actionsOf(text) {
-  const [header, ...rows] = cellsOf(text.replace(/^\ufeff/, ""));
-  const missing = COLUMNS.filter((name) => !header?.includes(name));
-  if (missing.length) throw new Error(`line 1 has no column ${missing.join(", ")}. Choose a file that this page saved.`);
-  return rows.filter((row) => row.some(Boolean)).map((row, k) => {
-    const cell = (name) => row[header.indexOf(name)] ?? "";
-    const name = (column) => cell(column).startsWith("'") && isFormula(cell(column)) ? cell(column).slice(1) : cell(column);
-    const action = { action: cell("action"), video: name("video"), person: name("person"), start: "", end: "",
-                     value: name("value") };
-    if (ACTIONS_IN_TIME.includes(action.action)) {
-      action.start = Number(cell("start") || NaN);
-      action.end = Number(cell("end") || NaN);
-      if (!(action.start >= 0 && action.end >= action.start)) throw new Error(`line ${k + 2}: start and end must be seconds.`);
-    } else if (!["rename", "merge"].includes(action.action)) {
-      throw new Error(`line ${k + 2}: “${action.action}” is no action.`);
-    }
-    return action;
-  });
-}
-
-/** Rows of cells of a CSV text; quoted cells may hold commas, quotes and line ends. */
-function cellsOf(text) {
-  const rows = [[]];
-  for (const [, quoted, plain, ends] of text.matchAll(/(?:"((?:[^"]|"")*)"|([^",\r\n]*))(,|\r?\n|\r|$)/g)) {
-    rows[rows.length - 1].push(quoted === undefined ? plain : quoted.replaceAll('""', '"'));
-    if (ends === "") break;
-    if (ends !== ",") rows.push([]);
-  }
-  return rows.filter((row) => row.length > 1 || row[0]);
 }

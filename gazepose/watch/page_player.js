@@ -2,7 +2,7 @@
 "use strict";
 
 class Player {
-  /** hooks: moved(time), changed() when it starts or stops, missing(). */
+  /** hooks: moved(time), changed() when it starts or stops. */
   constructor(model, hooks) {
     this.model = model;
     this.hooks = hooks;
@@ -14,7 +14,7 @@ class Player {
     this.moving.onseeked = () => this.seeked();
     this.moving.onplay = () => { this.hooks.changed(); this.tick(); };
     this.moving.onpause = () => this.hooks.changed();
-    this.moving.onerror = this.still.onerror = () => this.hooks.missing();
+    this.moving.onerror = this.still.onerror = () => this.askForFile();
   }
 
   get paused() { return this.moving.paused; }
@@ -33,7 +33,18 @@ class Player {
     if (moves) this.seek(0);
   }
 
-  show(source) { (this.video.seconds > 0 ? this.moving : this.still).src = source; }
+  show(source) {
+    at("missing").hidden = true;
+    (this.video.seconds > 0 ? this.moving : this.still).src = source;
+  }
+
+  askForFile() {
+    at("missing").hidden = false;
+    at("missing").firstElementChild.textContent = `“${decodeURIComponent(this.video.source)}” cannot be played. `
+      + "Put it beside this page, or choose the video here.";
+  }
+
+  chooseFile(file) { if (file) this.show(URL.createObjectURL(file)); }
 
   now() { return this.pending ?? this.moving.currentTime; }
 

@@ -13,7 +13,19 @@ function element(tag, properties = {}, ...children) {
   return made;
 }
 
+/** Give an element other children; a control that had the focus, or the preferred one in its place, has it again. */
+function refill(container, children, preferred = null) {
+  const controls = () => [...container.querySelectorAll("button, input, canvas")];
+  const focused = controls().indexOf(document.activeElement);
+  container.replaceChildren(...children);
+  if (focused < 0) return;
+  const next = (preferred && container.querySelector(preferred)) ?? controls()[focused];
+  next?.focus({ preventScroll: true });
+}
+
 function plural(count, word) { return `${count} ${word}${count === 1 ? "" : "s"}`; }
+
+function people(count) { return count === 1 ? "1 person" : `${count} people`; }
 
 function percent(share) { return share === null ? "–" : `${Math.round(100 * share)} %`; }
 
@@ -54,7 +66,7 @@ class Timelines {
     this.playhead = element("div", { className: "playhead" });
     this.rows = people.map((person) => this.newRow(person, selected === person));
     const track = element("div", { className: "ruler-row" }, element("span"), this.ruler);
-    this.root.replaceChildren(track, ...this.rows.map((row) => row.line), this.playhead);
+    refill(this.root, [track, ...this.rows.map((row) => row.line), this.playhead]);
     this.catchPointer(this.ruler, null);
     for (const row of this.rows) this.visible.observe(row.canvas);
     this.draw();
@@ -103,6 +115,9 @@ class Timelines {
     this.to = this.from + length;
     this.draw();
   }
+
+  /** Seconds that are out of view. */
+  free() { return this.video.seconds - (this.to - this.from); }
 
   /** Bring a time into view. */
   follow(time) {
@@ -224,7 +239,8 @@ class Timelines {
   }
 
   drawRow(row) {
-    const pen = this.begin(row.canvas, ROW), { person } = row, { accent, muted, line, back, ink, run1, run2 } = this.colours;
+    const pen = this.begin(row.canvas, ROW), { person } = row;
+    const { accent, muted, line, back, ink, run1, run2 } = this.colours;
     const rect = (start, end, top, height, least = 1) => {
       const x = Math.max(this.x(start), 0);
       const right = Math.min(this.x(end), this.width());
