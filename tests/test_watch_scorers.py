@@ -59,6 +59,15 @@ def test_at_the_end_of_a_track_the_outermost_frame_is_repeated_and_a_causal_wind
     assert window_at(30, 30, causal=True) == [27, 28, 29, 30, 30, 30, 30]
 
 
+def test_blurred_neighbours_are_left_out_where_the_run_was_trained_so_and_the_centre_never_is(monkeypatch):
+    trained = {"model": vars(ModelConfig(model="GazePose", **SMALL)), "prepare": {"crop_size": 32},
+               "data": {"gaussian_drop": True}, "quality_fit": [1e9, 1.0]}                # every crop is far less sharp
+    monkeypatch.setattr(scorers, "read_model", lambda path: (torch.nn.Identity(), trained))
+    assert window_at(30, 10) == [10] * 7
+    trained["quality_fit"] = [0.0, 1.0]
+    assert window_at(30, 10) == [7, 8, 9, 10, 11, 12, 13]
+
+
 def test_another_track_is_in_no_window():
     made = scorer()
     for number in range(12):

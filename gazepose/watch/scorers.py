@@ -3,7 +3,7 @@
 A model sees windows of frames 1/30 s apart, whatever the video's rate: for each the crop that is nearest in time.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 
 from gazepose.data.crops import cut_face, grown, published_crop, stored_crop
 from gazepose.data.prepare import PrepareConfig
+from gazepose.data.quality import drop_in_evaluation, laplacian_variance, quality_p, scaled
 from gazepose.data.video_times import TimedPicture
 from gazepose.data.windows import close_up
 from gazepose.models import Priors
@@ -40,6 +41,8 @@ class _Face:
     """yaw, pitch, roll, [3]"""
     landmarks: np.ndarray
     """[5, 3], as models.Priors has them"""
+    p: float
+    """of its quality, for Gaussian Temporal Dropout; NaN where that is off"""
     scored: bool = False
 
 
@@ -58,6 +61,10 @@ class TrainedScorer:
         self.model.eval()
         network = from_json(ModelConfig, trained["model"], path)
         prepared = from_json(PrepareConfig, trained.get("prepare"), path)
+        data = trained.get("data") or {}
+        self.quality_scale, self.fit = data.get("quality_scale", "variance"), None
+        if data.get("gaussian_drop") and self.quality_scale != "given":
+            self.fit = trained.get("quality_fit")
         self.size, self.scale, reach = prepared.crop_size, prepared.rules.box_scale, network.reach
         self.offsets = APART * np.arange(-reach, reach + 1)
         self.causal, self.own_boxes, self.ended = causal, own_boxes, False
@@ -77,10 +84,14 @@ class TrainedScorer:
         face = cut_face(timed.picture, corners)
         if face is None:
             return
-        crop = stored_crop(face, self.size, published_crop(face))
+        published = published_crop(face)
+        crop = stored_crop(face, self.size, published)
+        p = np.nan
+        if self.fit is not None:
+            p = float(quality_p(scaled(np.array([laplacian_variance(published)]), self.quality_scale), *self.fit)[0])
         size = np.maximum(corners[2:] - corners[:2], 1e-6)
         landmarks = np.column_stack([(points - corners[:2]) / size, np.where(np.isnan(points[:, 0]), np.nan, 1.0)])
-        self.faces.append(_Face(row, track, timed.seconds, timed.duration, crop, pose, landmarks))
+        self.faces.append(_Face(row, track, timed.seconds, timed.duration, crop, pose, landmarks, p))
 
     def end_all(self) -> None:
         """A new shot begins: windows that lack later frames will get none."""
@@ -139,17 +150,19 @@ class TrainedScorer:
         present = np.abs(seconds[nearest] - wanted) <= max(APART, centre.lasts) / 2 + 1e-6
         if self.causal:
             present &= seconds[nearest] <= centre.seconds
+        dropped = drop_in_evaluation(np.array([self.faces[places[place]].p for place in nearest.tolist()]))
+        dropped[len(dropped) // 2] = False       # the centre is never dropped
+        present &= ~dropped
         return np.array(places)[nearest[close_up(present[None])[0]]]
 
     def state(self) -> dict[str, np.ndarray]:
         """What `restore` takes, to go on after the same picture; the scores must have been taken."""
-        names = ("row", "track", "seconds", "lasts", "crop", "pose", "landmarks", "scored")
-        return {name: np.array([getattr(face, name) for face in self.faces]) for name in names}
+        return {field.name: np.array([getattr(face, field.name) for face in self.faces]) for field in fields(_Face)}
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
-        columns = [state[name] for name in ("row", "track", "seconds", "lasts", "crop", "pose", "landmarks", "scored")]
-        self.faces = [_Face(int(row), int(track), float(seconds), float(lasts), crop, pose, landmarks, bool(scored))
-                      for row, track, seconds, lasts, crop, pose, landmarks, scored in zip(*columns, strict=True)]
+        columns = [state[field.name] for field in fields(_Face)]
+        self.faces = [_Face(int(row), int(track), float(seconds), float(lasts), *arrays, float(p), bool(scored))
+                      for row, track, seconds, lasts, *arrays, p, scored in zip(*columns, strict=True)]
 
 
 def moved(box: np.ndarray) -> np.ndarray:
