@@ -14,6 +14,7 @@ from gazepose.priors.face_landmarker import five_points
 from gazepose.watch import scorers
 from gazepose.watch.faces import faces_of, read_pass
 from gazepose.watch.scorers import TrainedScorer
+from gazepose.watch.table import as_cut
 from gazepose.watch.video_pass import watch_video
 
 SMALL: dict[str, Any] = {"backbone": "test_resnet", "num_encoder_layers": 1, "num_decoder_layers": 1, "dmodel": 32,
@@ -79,7 +80,7 @@ def test_another_track_is_in_no_window():
 
 
 def test_the_detectors_box_is_moved_to_where_training_crops_lie_and_the_users_is_not():
-    assert scorers.moved(np.array([100.0, 60, 50, 100])).tolist() == pytest.approx([101.9, 73.2, 46, 82.8])
+    assert as_cut(np.array([100.0, 60, 50, 100])).tolist() == pytest.approx([101.9, 73.2, 46, 82.8])
     for own, level in ((True, 255), (False, 255)):
         made = scorer(own_boxes=own)
         made.add(0, 0, shown(0, 30), np.array([100.0, 60, 80, 80]), *UNKNOWN)
