@@ -19,7 +19,7 @@ import numpy as np
 from gazepose.data.video import SUFFIXES, frames_in_order
 from gazepose.data.video_writer import write_mp4
 from gazepose.io import read_object, write_json, writing, writing_path
-from gazepose.watch.table import Table, Video, as_cut
+from gazepose.watch.table import SIDES, Table, Video, as_cut
 
 SURE = (0.1, 0.9)
 """a score up to the first is the label 0, from the second on 1; between them the label is unknown"""
@@ -43,8 +43,8 @@ class Part:
     """seconds; faces of start <= seconds < end"""
 
 
-def write_dataset(out: Path, videos: Sequence[Video], table: Table, *, origin: str, small: bool = False,
-                  notify: Callable[[str], None] = print) -> None:
+def write_dataset(out: Path, videos: Sequence[Video], table: Table, *, origin: str, own_boxes: bool = False,
+                  small: bool = False, notify: Callable[[str], None] = print) -> None:
     """Write videos/, boxes/train.csv and boxes/val.csv of the faces in `table`.
 
     Videos are linked where the file system can, else copied; pictures and GIFs become videos. The same call again
@@ -53,6 +53,7 @@ def write_dataset(out: Path, videos: Sequence[Video], table: Table, *, origin: s
     Args:
         table: of faces, as in table.py; boxes that no detector saw are left out.
         origin: who made the labels; it goes into boxes/<split>.json, from there into the index and into checkpoints.
+        own_boxes: the boxes are the user's, and stay as they are; else they are the detector's.
         small: add a copy of each video for each of SMALL.
 
     Raises:
@@ -61,7 +62,9 @@ def write_dataset(out: Path, videos: Sequence[Video], table: Table, *, origin: s
     parts = divide(videos)
     for split in ("train", "val"):
         _check_mine(out / "boxes" / f"{split}.json", [part.clip for part in parts if part.split == split])
-    seen = table[table["reason"] != "not detected"]
+    seen = table[table["reason"] != "not detected"].assign(tall=table["height"])
+    if not own_boxes:
+        seen = seen.assign(**dict(zip(SIDES, as_cut(seen[SIDES].to_numpy(np.float64)).T, strict=True)))
     rows = {part: labelled(seen[(seen["video"] == part.video.name) & (seen["seconds"] >= part.start)
                                 & (seen["seconds"] < part.end)]) for part in parts}
     if not any((face["label"] >= 0).any() for face in rows.values()):
@@ -109,13 +112,11 @@ def clip_name(name: str) -> str:
 
 
 def labelled(faces: Table) -> Table:
-    """Faces with a column `label`, and with boxes as the crops of a data set lie on a face."""
+    """Faces with a column `label`: 1, 0, or -1 where the score is not sure."""
     looking = faces["looking"].to_numpy(np.float64)
-    box = as_cut(faces[["x", "y", "width", "height"]].to_numpy(np.float64))
-    values = dict(zip(("x", "y", "width", "height"), box.T, strict=True))
     with np.errstate(invalid="ignore"):
         label = np.select([looking >= SURE[1], looking <= SURE[0]], [1, 0], -1)
-    return faces.assign(label=label, tall=faces["height"], **values)
+    return faces.assign(label=label)
 
 
 def _check_mine(facts: Path, clips: list[str]) -> None:
@@ -149,7 +150,7 @@ def _even(video: Video, scale: float) -> tuple[int, int]:
 
 def _lines(clip: str, faces: Table) -> list[str]:
     tracks = faces["person"].map({name: f"t{number}" for number, name in enumerate(faces["person"].unique(), 1)})
-    values = faces[["frame", "x", "y", "width", "height"]].to_numpy(np.float64)
+    values = faces[["frame", *SIDES]].to_numpy(np.float64)
     return [f"{clip},{track},{frame:.0f},{x:.2f},{y:.2f},{width:.2f},{height:.2f},{label if label >= 0 else ''}"
             for track, (frame, x, y, width, height), label in zip(tracks, values, faces["label"], strict=True)]
 

@@ -46,6 +46,7 @@ class Video:
     """seconds at which a new shot begins"""
 
 
+SIDES = ["x", "y", "width", "height"]
 LEFT, TOP, WIDTH, HEIGHT = 0.038, 0.132, 0.92, 0.828
 """The detector's boxes begin higher on the forehead than those of training data. x and y move by these parts of width
 and height, which are multiplied by the other two: so eyes and mouth come to where they are in the crops of training."""
