@@ -160,7 +160,7 @@ def test_a_picture_becomes_a_video_of_one_frame(tmp_path: Path, watched):
     dataset.write_dataset(tmp_path / "out", [*videos, still], pd.concat([table, seen]), origin=ORIGIN, small=True,
                           notify=said.append)
     assert video_facts(tmp_path / "out" / "videos" / "still.mp4", "pyav").frames == 1
-    assert prepared(tmp_path / "out", "train").label.tolist().count(1) == 4 * 4 + 4      # of v0, its copies, the picture
+    assert prepared(tmp_path / "out", "train").label.tolist().count(1) == 4 * 4 + 4  # v0, its copies, the picture
     assert not any("left out" in line for line in said)
 
 
