@@ -29,6 +29,7 @@ COLUMNS = ("clip", "track", "frame", "x", "y", "width", "height")
 SCHEMA = f"{','.join(COLUMNS)} and, if known, label"
 CORNERS = "; x is x1, y is y1, width is x2 - x1, height is y2 - y1"
 NUMBER = r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?"
+MAX_ORIGIN = 300             # characters
 Table = Any                  # a pandas.DataFrame, whose index says where a row stands: "line 7", "row 7"
 LABELS = {"": -1, "-1": -1, "0": 0, "1": 1, "-1.0": -1, "0.0": 0, "1.0": 1}     # pandas writes 1.0 beside gaps
 
@@ -95,6 +96,18 @@ def table_rules(root: Path, split: str, rules: tuple[str, ...]) -> tuple[str, ..
     if type(first) is not int or first not in (0, 1):
         raise ValueError(f"{path}: first_number {first!r:.40} -> write 0 or 1, or delete the file")
     return (*(rule for rule in rules if not rule.startswith("first_number=")), f"first_number={first}")
+
+
+def label_origin(root: Path, split: str) -> dict[str, str]:
+    """What boxes/<split>.json states of who made the labels of its table, as a fact of the index; {} for nothing."""
+    path = root / "boxes" / f"{split}.json"
+    origin = read_object(path).get("labels") if path.is_file() else None
+    if origin is None:
+        return {}
+    if not isinstance(origin, str) or not 0 < len(origin) <= MAX_ORIGIN:
+        raise ValueError(f"{path}: labels {origin!r:.40} -> write who made them, in at most {MAX_ORIGIN} characters, "
+                         "or leave it out")
+    return {"labels": origin}
 
 
 def convention_of(tracks: list[RawTrack], facts: VideoFacts) -> str:
