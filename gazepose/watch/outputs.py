@@ -7,6 +7,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import gazepose
 from gazepose.data.video_times import VIDEO_SUFFIXES
 from gazepose.io import is_id, sha256_of, writing
@@ -18,7 +20,7 @@ from gazepose.watch.jobs import Drawing
 from gazepose.watch.many import Outcome, run_all
 from gazepose.watch.results import PARTS, Results
 from gazepose.watch.sources import Boxes
-from gazepose.watch.table import Table, Video
+from gazepose.watch.table import Table, Video, as_cut
 
 BOXES = "boxes/val.csv"
 PACKAGES = ("numpy", "scipy", "pandas", "opencv-python-headless", "av", "ai-edge-litert", "torch")
@@ -62,6 +64,10 @@ class Writer:
                                       **self._facts(videos, passes, problems))
         if earlier:
             self._say(f"of an earlier run, not written again: {', '.join(earlier)}")
+        if self.config.dataset is not None:
+            from gazepose.watch.dataset import write_dataset
+            write_dataset(self.config.dataset, videos, table, origin=f"{scorers[0]} of gazepose watch",
+                          small=self.config.small, notify=self._say)
         self._say(f"{len(videos)} videos, {len(people)} people, {len(table)} faces, {len(looks)} looks -> {out}")
         return problems
 
@@ -91,7 +97,8 @@ class Writer:
         return table
 
     def _write_boxes(self, table: Table, videos: Sequence[Video]) -> Path:
-        """The boxes as `prepare` and train.py take them; of videos only, and of those whose names can be ids."""
+        """The boxes as `prepare` and train.py take them, lying on faces as in their data sets; of videos only, and of
+        those whose names can be ids."""
         path = self.results.folder / BOXES
         usable = [video for video in videos if video.path.suffix.lower() in VIDEO_SUFFIXES]
         ids = [video.name for video in usable if is_id(video.name)]
@@ -100,6 +107,9 @@ class Writer:
                 self._say(f"{BOXES}: has no boxes of {video.name}, since this is no id -> rename the video to letters, "
                           "digits, _ . -")
         rows = table[table["video"].isin(ids)]
+        if self.config.boxes is None:
+            places = ["x", "y", "width", "height"]
+            rows = rows.assign(**dict(zip(places, as_cut(rows[places].to_numpy(np.float64)).T, strict=True)))
         columns = {"video": "clip", "person": "track", "frame": "frame", "x": "x", "y": "y", "width": "width",
                    "height": "height"}
         with writing(path, newline="") as file:
@@ -143,6 +153,7 @@ class Writer:
         watched = {video.name: {**asdict(video), "path": str(video.path), "sha256": passes[video.name].value.sha256}
                    for video in videos}
         settings = {name: value for name, value in asdict(self.config).items() if name not in ("jobs", "replace")}
+        settings["dataset"] = None if self.config.dataset is None else str(self.config.dataset)
         for name in ("boxes", "corrections"):
             path = getattr(self.config, name)
             settings[name] = None if path is None else {"file": path.name, "sha256": sha256_of(path)}

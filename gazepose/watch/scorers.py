@@ -18,12 +18,10 @@ from gazepose.models import Priors
 from gazepose.models.gazepose import ModelConfig
 from gazepose.training.augment import normalise
 from gazepose.training.checkpoint import from_json, read_model
+from gazepose.watch.table import as_cut
 
 APART = 1 / 30               # seconds between two frames of a window, as in all training data
 BATCH = 32                   # windows that are scored at a time
-FROM_YUNET = (0.038, 0.132, 0.92, 0.828)
-"""The detector's boxes are taller than those that models are trained with: x and y move by these parts of width and
-height, which are multiplied by the other two. It brings eyes and mouth to where training crops have them."""
 
 
 @dataclass
@@ -52,7 +50,8 @@ class TrainedScorer:
     Args:
         path: as training.checkpoint.read_model takes it; raises as that.
         causal: no later frame is used; they count as missing.
-        own_boxes: the boxes are the user's, and are used as they are; else they are the detector's (FROM_YUNET).
+        own_boxes: the boxes are the user's, and are used as they are; else they are the
+            detector's, and are moved by table.as_cut.
     """
 
     def __init__(self, path: Path, causal: bool = False, own_boxes: bool = False) -> None:
@@ -79,7 +78,7 @@ class TrainedScorer:
             box: x, y, width, height, [4]. pose: yaw, pitch, roll, [3]; NaN unknown.
             points: nose, eyes, mouth corners in pixels, [5, 2]; NaN unknown.
         """
-        x, y, width, height = box if self.own_boxes else moved(box)
+        x, y, width, height = box if self.own_boxes else as_cut(box)
         corners = grown(np.array([x, y, x + width, y + height]), self.scale)
         face = cut_face(timed.picture, corners)
         if face is None:
@@ -164,10 +163,3 @@ class TrainedScorer:
         self.faces = [
             _Face(int(row), int(track), float(seconds), float(lasts), crop, pose, points, float(p), bool(done))
             for row, track, seconds, lasts, crop, pose, points, p, done in zip(*columns, strict=True)]
-
-
-def moved(box: np.ndarray) -> np.ndarray:
-    """A detector's box x, y, width, height as training crops lie on a face; see FROM_YUNET."""
-    x, y, width, height = box
-    return np.array([x + FROM_YUNET[0] * width, y + FROM_YUNET[1] * height, FROM_YUNET[2] * width,
-                     FROM_YUNET[3] * height])
