@@ -74,8 +74,21 @@ def test_the_boxes_are_a_table_that_prepare_takes(tmp_path):
     video = one_video(tmp_path / "a.mp4")
     lines_of([video], tmp_path / "out")
     boxes = tmp_path / "out" / "boxes" / "val.csv"
-    assert {track.track: len(track.frames) for track in read_table(boxes)["a"]} == {"P1": 40, "P2": 40}
+    tracks = read_table(boxes)["a"]
+    assert {track.track: len(track.frames) for track in tracks} == {"P1": 40, "P2": 40}
+    # lying on faces as training crops do: x + .038 w, y + .132 h, .92 w, .828 h
+    assert tracks[0].boxes[0].tolist() == pytest.approx([22.3, 67.9, 55.2, 49.7], abs=0.05)
     assert lay_out(boxes, video, tmp_path / "data", "val") == []
+
+
+def test_a_data_set_has_the_sure_scores_as_labels(tmp_path):
+    sources = [one_video(tmp_path / f"{name}.mp4") for name in "ab"]
+    said = lines_of(sources, tmp_path / "out", dataset=tmp_path / "data")
+    tracks = read_table(tmp_path / "data" / "boxes" / "val.csv")["b"]
+    assert [set(track.labels.tolist()) for track in tracks] == [{1}, {-1}]                 # scores .95 and .78
+    assert any("with a label" in line for line in said)
+    with pytest.raises(ValueError, match="--small is for a data set -> give --dataset FOLDER"):
+        WatchConfig(small=True)
 
 
 def test_boxes_of_videos_whose_names_are_no_ids_are_left_out_and_said(tmp_path):

@@ -89,8 +89,8 @@ def pictures_with_times(path: Path, start: int = 0, notify: Callable[[str], None
         usual = 1 / float(stream.average_rate or stream.guessed_rate or 30)
         for frame in _decoded(container, stream, faults):
             # an AVI has no times of presentation, and those that are worked out fail where pictures are reordered
-            timed = frame.time is not None and container.format.name != "avi"
-            seconds = float(frame.time or 0) if timed else number * usual
+            time = None if container.format.name == "avi" else frame.time
+            seconds = number * usual if time is None else float(time)
             first = seconds if first is None else first
             seconds = seconds - first
             if seconds <= before:                                      # damaged times: go on at the usual rate

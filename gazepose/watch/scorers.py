@@ -159,5 +159,6 @@ class TrainedScorer:
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
         columns = [state[field.name] for field in fields(_Face)]
-        self.faces = [_Face(int(row), int(track), float(seconds), float(lasts), *arrays, float(p), bool(scored))
-                      for row, track, seconds, lasts, *arrays, p, scored in zip(*columns, strict=True)]
+        self.faces = [
+            _Face(int(row), int(track), float(seconds), float(lasts), crop, pose, points, float(p), bool(done))
+            for row, track, seconds, lasts, crop, pose, points, p, done in zip(*columns, strict=True)]
