@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from gazepose.data.box_formats import BoxFormat
 from gazepose.data.video_times import is_still, stated_seconds
 from gazepose.io import lock, sha256_of
 from gazepose.watch.bouts import LookRules
@@ -30,7 +31,11 @@ class WatchConfig:
     """who scores: landmarks, or your run or checkpoint. Of several, the first gives `looking`; each other gets a column
     looking_<name>"""
     boxes: Path | None = None
-    """table of your own face boxes, instead of a search for faces: clip,track,frame,x,y,width,height"""
+    """table of your own face boxes, instead of a search for faces, as docs/boxes.md lists them"""
+    boxes_format: BoxFormat = "auto"
+    """what that table holds, see docs/boxes.md; auto: by its header and its numbers"""
+    first_number: Literal[0, 1] = 0
+    """number of the first picture in that table"""
     corrections: Path | None = None
     """corrections that were saved from watch.html"""
     to: tuple[Format, ...] = ()
@@ -60,7 +65,7 @@ class WatchConfig:
         if not self.scorer:
             raise ValueError(f"--scorer is empty -> give {LANDMARKS}, a run, or both")
         if self.small and self.dataset is None:
-            raise ValueError("--small is about a data set -> give --dataset FOLDER too")
+            raise ValueError("--small is for a data set -> give --dataset FOLDER")
         if self.detector_size is not None and not 64 <= self.detector_size <= 8192:
             raise ValueError(f"--detector_size {self.detector_size} -> give 64 to 8192 pixels")
         if self.jobs is not None and self.jobs < 0:
@@ -84,10 +89,12 @@ def watch(sources: Sequence[Path], out: Path, config: WatchConfig = WatchConfig(
     videos, scorers = name_sources(sources, notify), name_scorers(config.scorer, LANDMARKS)
     models = _models()
     runs = {name: path for name, path in scorers.items() if path is not None}
-    own = None if config.boxes is None else read_own_boxes(config.boxes, videos)
+    own = None if config.boxes is None else read_own_boxes(
+        config.boxes, videos, config.boxes_format, config.first_number, notify)
     plan = {"videos": {name: path.name for name, path in videos.items()}, "scorers": list(scorers),
             "causal": config.causal, "detector_size": config.detector_size,
-            "boxes": None if config.boxes is None else sha256_of(config.boxes),
+            "boxes": None if config.boxes is None else [sha256_of(config.boxes), config.boxes_format,
+                                                        config.first_number],
             "models": digests(models), "runs": digests(runs)}
     results = Results(out, plan, config.replace)
     held = lock(out / PARTS / ".lock")
