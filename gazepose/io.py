@@ -33,6 +33,11 @@ ID = re.compile(r"(?!\.+\Z)[A-Za-z0-9_.-]{1,128}")
 PART = re.compile(r"\..+\.part-\d+\Z")       # the temporary name of what is being written
 
 
+class UnusableFile(ValueError):
+    """A file or folder of the data cannot be used; the message names it and what is wrong. Other ValueErrors are ours.
+    """
+
+
 # ---- what may be read
 
 def is_id(text: object) -> TypeGuard[str]:
@@ -51,7 +56,7 @@ def plain_file(path: str | Path, what: str, most: int) -> None:
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such {what}") from None
     if stat.S_ISLNK(facts.st_mode):
-        raise ValueError(f"{path}: is a link -> link the folder instead, or put the file there")
+        raise UnusableFile(f"{path}: is a link -> link the folder instead, or put the file there")
     _regular(path, facts, what, most)
 
 
@@ -75,9 +80,9 @@ def open_regular(path: str | Path, what: str = "file", most: int | None = None) 
 
 def _regular(path: str | Path, facts: os.stat_result, what: str, most: int | None) -> None:
     if not stat.S_ISREG(facts.st_mode):
-        raise ValueError(f"{path}: is not a regular file -> put the {what} itself there")
+        raise UnusableFile(f"{path}: is not a regular file -> put the {what} itself there")
     if most is not None and facts.st_size > most:
-        raise ValueError(f"{path}: {facts.st_size >> 20} MiB; a {what} of at most {most >> 20} MiB is read")
+        raise UnusableFile(f"{path}: {facts.st_size >> 20} MiB; a {what} of at most {most >> 20} MiB is read")
 
 
 def plain_folder(path: Path, what: str) -> None:
@@ -87,7 +92,7 @@ def plain_folder(path: Path, what: str) -> None:
         FileNotFoundError, ValueError: naming it.
     """
     if path.is_symlink():
-        raise ValueError(f"{path}: is a link -> link {path.parent.name} instead, or put the folder there")
+        raise UnusableFile(f"{path}: is a link -> link {path.parent.name} instead, or put the folder there")
     if not path.is_dir():
         raise FileNotFoundError(f"{path}: no such {what}")
 

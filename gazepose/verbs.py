@@ -16,6 +16,7 @@ import torch
 from accelerate import PartialState
 
 from gazepose.config import Preset
+from gazepose.data.box_formats import BoxFormat
 from gazepose.data.clip_files import CropsFrom
 from gazepose.data.index import Index
 from gazepose.data.prepare import PrepareConfig
@@ -31,7 +32,7 @@ Prior = Literal["head_pose", "landmarks", "quality", "quality_p"]
 def prepare(config: PrepareConfig = PrepareConfig(), *,                                     # noqa: B008
             split: Literal["train", "val", "test", "stills"] | None = None, data: Path | None = None,
             video: Path | None = None, boxes: Path | None = None, out: Path | None = None,
-            preset: Preset = "default") -> None:
+            boxes_format: BoxFormat = "auto", preset: Preset = "default") -> None:
     """Cut the faces of a split out of its videos. Under accelerate launch, several processes share the clips.
 
     Videos of your own: --video FILE_OR_FOLDER --boxes TABLE.csv --out FOLDER makes a data set folder, which infer.py
@@ -41,11 +42,13 @@ def prepare(config: PrepareConfig = PrepareConfig(), *,                         
         split: which split; default for your own videos: val.
         data: data set in the Ego4D layout; default: data/ if Ego4D is there, else the embedded world.
         video: your own video, or a folder of several, each named by its clip.
-        boxes: table of their faces, CSV or Parquet: clip,track,frame,x,y,width,height and, if known, label.
+        boxes: table of their faces, CSV or Parquet: clip,track,frame,x,y,width,height and, if known, label; or as
+            another program wrote it.
+        boxes_format: what such a table holds, see docs/boxes.md; auto: by its header and its numbers.
         out: data set folder to create from them.
         preset: which embedded world, if there is no other data.
     """
-    from gazepose.data.box_table import lay_out
+    from gazepose.data.own_videos import lay_out
     own = video is not None or boxes is not None or out is not None
     if own and (video is None or boxes is None or out is None or data is not None or split in ("test", "stills")):
         raise ValueError("your own videos need more flags -> give --video, --boxes and --out, and "
@@ -59,8 +62,8 @@ def prepare(config: PrepareConfig = PrepareConfig(), *,                         
     if video is not None and boxes is not None and out is not None:
         data = out
         if processes.rank == 0:
-            for line in lay_out(boxes, video, out, split, first_number=int("first_number=1" in config.rule)):
-                state.print(line)
+            for line in lay_out(boxes, video, out, split, int("first_number=1" in config.rule), boxes_format):
+                state.print(printable(line))
         processes.barrier()
     source = find_source(data, preset).ready(processes)
     index = source.split(split, config, processes)

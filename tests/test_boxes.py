@@ -16,8 +16,11 @@ from hypothesis import strategies as st
 from making import HEIGHT, WIDTH, number_in, prepare, prepared_index, write_video
 from warm import ran
 
-from gazepose.data.box_table import COLUMNS, lay_out, read_boxes
+from gazepose.data import annotations, box_table
+from gazepose.data.annotations import read_split
+from gazepose.data.box_table import COLUMNS, read_boxes
 from gazepose.data.index import Index
+from gazepose.data.own_videos import lay_out
 from gazepose.data.tracks import POLICIES
 from gazepose.data.windows import WindowRule, centre_rows, window_rows
 
@@ -161,6 +164,36 @@ def test_parquet_reads_as_csv_does(tmp_path):
     (tmp_path / "b.parquet").write_bytes(b"PAR1 broken")
     with pytest.raises(ValueError, match=r"b\.parquet: not readable Parquet"):
         read_boxes(tmp_path / "b.parquet", CLEAN)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+@pytest.mark.parametrize(("limit", "most", "message"), [
+    ("MAX_ROWS", 40, "boxes, at most 40 are read -> split"), ("MAX_COLUMNS", 6, "7 columns, at most 6 are read"),
+    ("MAX_TABLE", 700, "at most ")])
+def test_a_table_is_bounded_before_it_is_read(tmp_path, monkeypatch, suffix, limit, most, message):
+    lines = [f"c,t,{frame},0,0,5,5" for frame in range(50)]
+    path = table(tmp_path / "b.csv", *lines)
+    if suffix == ".parquet":
+        csv = pytest.importorskip("pyarrow.csv")
+        path = tmp_path / "b.parquet"
+        pytest.importorskip("pyarrow.parquet").write_table(csv.read_csv(tmp_path / "b.csv"), path)
+    assert read(path)
+    monkeypatch.setattr(box_table, limit, most)
+    with pytest.raises(ValueError, match=rf"b\{suffix}: .*{message}"):
+        read_boxes(path, CLEAN)
+
+
+def test_a_split_list_is_bounded(tmp_path, monkeypatch):
+    path = tmp_path / "train.list"
+    path.write_text("\n".join(f"clip{number}" for number in range(50)))
+    assert len(read_split(path)) == 50
+    monkeypatch.setattr(annotations, "MAX_CLIPS", 49)
+    with pytest.raises(ValueError, match=r"train\.list: 50 entries, at most 49 are read"):
+        read_split(path)
+    with open(path, "r+b") as file:
+        file.truncate(annotations.MAX_LIST + 1)            # takes no room on the disk
+    with pytest.raises(ValueError, match=r"train\.list: 16 MiB; a split list of at most 16 MiB is read"):
+        read_split(path)
 
 
 def test_parquet_without_pyarrow_says_what_to_install(tmp_path, monkeypatch):

@@ -10,11 +10,12 @@ import pytest
 from making import HEIGHT, WIDTH, data_set, number_in, prepare, prepared_index, write_video
 
 from gazepose.data.annotations import person_name, read_clips, segments_of, whole_number
-from gazepose.data.box_table import COLUMNS, lay_out, table_rules
-from gazepose.data.conventions import of_boxes, of_frames, of_prior
+from gazepose.data.box_table import COLUMNS, read_table, table_rules
+from gazepose.data.conventions import of_boxes, of_frames, of_prior, unjudged
 from gazepose.data.index import Index
 from gazepose.data.index_writer import add_columns
 from gazepose.data.join import join
+from gazepose.data.own_videos import lay_out
 from gazepose.data.tracks import POLICIES, Clip
 from gazepose.doctor import examine
 from gazepose.doctor.text import as_text
@@ -124,8 +125,20 @@ def test_boxes_of_another_convention_are_named(written):
     assert of_boxes(boxes_of(), SIZE) == ""
     with pytest.raises(ValueError, match=WRITTEN[written]):
         raise ValueError(of_boxes(written(boxes_of()), SIZE))
-    few = of_boxes(written(boxes_of()[:5]), SIZE[:5])      # too few to judge, but parts of a picture are certain
-    assert bool(few) == (written is parts)
+    few = of_boxes(written(boxes_of()[:5]), SIZE[:5])      # too few to judge, but some are certain of a single face
+    assert bool(few) == (written in (parts, corners))
+    assert unjudged(boxes_of(), SIZE) == "" and "too few to judge: 5 faces" in unjudged(boxes_of()[:5], SIZE[:5])
+    assert "too few to judge: 0 faces" in unjudged(boxes_of(), SIZE * np.nan)
+    assert "corners or centres" in unjudged(boxes_of() + np.r_[200, 200, 0, 0], SIZE)
+
+
+@pytest.mark.parametrize(("box", "words"), [
+    ([900, 500, 1000, 600], "look like corners x1, y1"),   # as x, y, width, height its centre is at 1400, 800
+    ([2700, 300, 90, 90], "video of another size"), ([500, 1500, 90, 90], "video of another size"),
+    ([900, 500, 500, 300], ""), ([-20, -30, 90, 90], ""), ([1230, 700, 100, 100], ""), ([100, 100, 400, 500], "")])
+def test_one_box_is_enough_where_no_face_can_be_so(box, words):
+    assert words in of_boxes(np.array([box], float), SIZE[:1]) and bool(of_boxes(np.array([box], float), SIZE[:1])
+                                                                        ) == bool(words)
 
 
 @pytest.mark.parametrize("boxes", [
@@ -164,7 +177,9 @@ def test_a_table_of_another_convention_is_refused_with_a_way_out(tmp_path):
         lay_out(wrong, video, out, "val")
     assert not out.exists()
     with pytest.raises(ValueError, match=r"no column 'x' -> .*; x is x1, y is y1, width is x2 - x1, height is y2 - y1"):
-        lay_out(table(wrong, range(40), faces, "clip,track,frame,x1,y1,x2,y2"), video, out, "val")
+        read_table(table(wrong, range(40), faces, "clip,track,frame,x1,y1,x2,y2"))
+    table(wrong, range(40), corners(faces), "clip,track,frame,x1,y1,x2,y2")
+    assert f"{wrong}: boxes are read as corners x1, y1, x2, y2" in lay_out(wrong, video, tmp_path / "right", "val")
     for folder, source in (("boxes/val.csv", table(wrong, range(40), corners(faces))), ("videos/c.mp4", video)):
         (out / folder).parent.mkdir(parents=True)
         (out / folder).write_bytes(source.read_bytes())    # as the message says
@@ -273,6 +288,44 @@ def test_the_doctor_sees_priors_that_were_imported_and_names_the_command(tmp_pat
     add_columns(index, {"head_pose": np.ones((30, 3))})
     assert "train" not in absent()
     assert "prepared/clean-64/train head_pose" in as_text(examine(root, notify=lambda line: None))
+
+
+@pytest.mark.parametrize("state", [{"width": 1280, "height": 720}, {"video_metadata": {
+    "display_resolution_width": 1280, "display_resolution_height": 720}}, {}])
+@pytest.mark.parametrize("written", [corners, boxes_of])
+def test_the_doctor_judges_boxes_without_videos_by_what_the_annotation_states(tmp_path, written, state):
+    root = data_set(tmp_path / "data", {"c": [("t", list(range(30)))]}, videos=False)
+    path = root / "json" / "av_train.json"
+    document = json.loads(path.read_text())
+    clip = document["videos"][0]["clips"][0]
+    clip.update(state)
+    boxes = corners(boxes_of(30)) if written is corners else boxes_of(30)
+    for record, box in zip(clip["persons"][1]["tracking_paths"][0]["track"], boxes, strict=True):
+        record.update(zip(("x", "y", "width", "height"), box.tolist(), strict=True))
+    path.write_text(json.dumps(document))
+    found = examine(root, notify=lambda line: None)["findings"]
+    assert ("convention" in found) == (written is corners and bool(state))
+    assert ("convention_unjudged" in found) == (not state)
+
+
+def test_clips_of_few_faces_are_judged_together(tmp_path):
+    faces = boxes_of(40) * ([WIDTH / 1280, HEIGHT / 720] * 2)
+    out = tmp_path / "mine"
+    lines = [f"c{number // 10},t,{number % 10}," + ",".join(f"{side:.3f}" for side in box)
+             for number, box in enumerate(centres(faces))]
+    for number in range(4):
+        write_video(out / "videos" / f"c{number}.mp4", 12)
+    path = tmp_path / "b.csv"
+    path.write_text("\n".join([",".join(COLUMNS), *lines]))
+    with pytest.raises(ValueError, match=r"b\.csv: the boxes of all clips together look like centres"):
+        lay_out(path, out / "videos", tmp_path / "set", "val")
+    (out / "boxes").mkdir()
+    for rows, kind, words in ((lines, "convention", "4 clips together: look like centres"),
+                              (lines[:3], "convention_unjudged", "1 clips together: too few to judge: 3 faces")):
+        (out / "boxes" / "val.csv").write_text("\n".join([",".join(COLUMNS), *rows]))
+        found = examine(out, notify=lambda line: None)["findings"]
+        assert words in found[kind]["examples"][0]["detail"]
+        assert len({"convention", "convention_unjudged"} & {*found}) == 1
 
 
 def test_the_doctor_names_segments_that_cannot_be_read(tmp_path):

@@ -18,7 +18,7 @@ from gazepose.data.tracks import POLICIES
 from gazepose.doctor import examine
 from gazepose.doctor.text import as_text
 
-HARMLESS = {"split_absent", "priors_absent", "segment_not_at_me", "segment_without_face"}
+HARMLESS = {"split_absent", "priors_absent", "segment_not_at_me", "segment_without_face", "convention_unjudged"}
 SPLITS = {"train": {"c": [("t", [1, 2, 3, 4, 6])], "d": [("u", [2, 3]), ("v", [7, 8, 9])]},
           "val": {"e": [("t", [2, 3, 4])]}}
 

@@ -18,15 +18,16 @@ import simplejpeg
 from making import VIDEOS, challenge, clip_of, data_set, number_in, prepare, prepared_index, write_video
 
 from gazepose.config import InferConfig, TrainConfig, parse
+from gazepose.data import clip_crops, video
 from gazepose.data import prepare as prepare_module
-from gazepose.data import video
 from gazepose.data.clip_crops import cut_clip
 from gazepose.data.clip_files import ClipCrops
+from gazepose.data.containers import container_of
 from gazepose.data.index import Index
 from gazepose.data.outcome import skipped
 from gazepose.data.prepare import PrepareConfig
 from gazepose.data.tracks import POLICIES
-from gazepose.data.video import container_of, frames_in_order
+from gazepose.data.video import frames_in_order
 
 CLEAN = POLICIES["clean"]
 
@@ -170,6 +171,17 @@ def test_twelve_encodings_give_no_wrong_frame(tmp_path):
             number = number_in(simplejpeg.decode_jpeg(shard[at:at + length]))
             right, wrong = right + (number == frame), wrong + (number != frame)
     assert len({**VIDEOS, **MORE}) == 12 and (right, wrong) == (600, 0)
+
+
+def test_an_error_that_is_not_the_files_is_raised_and_marks_no_clip(tmp_path, monkeypatch):
+    clip = clip_of(write_video(tmp_path / "c.mp4", 20), tmp_path / "clips", list(range(20)))
+    for error in (ValueError("shapes do not match"), FileNotFoundError("clips/other")):
+        def fails(*_, error=error):
+            raise error
+        monkeypatch.setattr(clip_crops, "cut_face", fails)
+        with pytest.raises(type(error), match=str(error)):
+            cut_clip(clip)
+        assert not clip.bad.exists() and not clip.table.exists()
 
 
 class Deadly(ClipCrops):

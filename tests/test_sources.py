@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from making import data_set, list_faces, number_in, prepare, quiet, write_video
+from making import data_set, face, list_faces, number_in, prepare, quiet, write_video
 from test_streaming import damage, fast_start
 
-from gazepose.data import clip_crops
+from gazepose.data import clip_crops, stamps
 from gazepose.data import prepare as preparing
 from gazepose.data.index import Index
 from gazepose.data.index_writer import add_columns
@@ -202,6 +202,79 @@ def test_a_full_look_finds_what_sizes_and_times_do_not_show(tmp_path):
     looks = [examine(root, notify=quiet, verify=verify)["findings"] for verify in (False, True)]
     assert "prepared_stale" not in looks[0]
     assert looks[1]["prepared_stale"]["examples"] == [{"what": "", "split": "train", "file": "videos/c0.mp4"}]
+
+
+PICTURE = face(0, 40)
+
+
+def image_folders(root: Path, kind: str) -> tuple[Path, str]:
+    """A data set whose faces come from images of this kind, 3 for each of two clips; an image, and the split."""
+    if kind == "test crops":
+        files = [root / "videos_challenge" / uid / "t" / f"{frame:05d}_id{frame}.jpg" for uid in "ab"
+                 for frame in (1, 2, 3)]
+    else:
+        two_clips(root)
+        shutil.rmtree(root / "videos")
+        part = {"video_imgs": "img", "face_imgs": "t/face"}[kind]
+        files = [root / kind / uid / f"{part}_{frame:05d}.jpg" for uid in ("c0", "c1") for frame in (2, 3, 4)]
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(encode(PICTURE))
+    return files[0], "test" if kind == "test crops" else "train"
+
+
+@pytest.mark.parametrize("kind", ["video_imgs", "face_imgs", "test crops"])
+def test_an_image_that_is_changed_in_place_is_noticed(tmp_path, kind, monkeypatch):
+    file, split = image_folders(tmp_path, kind)
+    rows = 6 if split == "test" else 5
+    before = Index.open(prepare(tmp_path, split, jobs=1))
+    assert len(before) == rows and changed_sources(before.folder, tmp_path) == []
+    image = PICTURE.copy()
+    image[:20] = 255
+    file.write_bytes(encode(image))                        # no name of the folder changes
+    folder = file.parent if kind == "video_imgs" else file.parents[1]
+    name = folder.relative_to(tmp_path).as_posix()
+    assert changed_sources(before.folder, tmp_path) == [name]
+    stale = examine(tmp_path, notify=quiet)["findings"]["prepared_stale"]
+    assert [find["file"] for find in stale["examples"]] == [name]
+    lines = []
+    after = Index.open(prepare(tmp_path, split, jobs=1, notify=lines.append))
+    assert any(f"changed since it was made: {name} ->" in line for line in lines)
+    assert any("in 2 clips, 1 of them made again" in line for line in lines)
+    differing = [row for row in range(rows) if after.jpeg(row) != before.jpeg(row)]
+    assert differing == [0]
+    # the same bytes and another time: nothing is cut again
+    os.utime(file, ns=(0, 0))
+    again = Index.open(prepare(tmp_path, split, jobs=1, notify=lines.append))
+    assert any("in 2 clips, 0 of them made again" in line for line in lines)
+    assert changed_sources(again.folder, tmp_path) == []
+    # the same size and time: only the full look finds it
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    os.utime(file, ns=(0, 0))
+    assert changed_sources(again.folder, tmp_path) == [] and changed_sources(again.folder, tmp_path, True) == [name]
+    stale = examine(tmp_path, notify=quiet, verify=True)["findings"]["prepared_stale"]
+    assert [find["file"] for find in stale["examples"]] == [name]
+
+
+def test_a_quick_look_is_bounded_and_takes_every_nth_folder(tmp_path, monkeypatch):
+    sources = {}
+    for number in range(6):
+        for image in range(4):
+            path = tmp_path / f"c{number}" / f"{image}.jpg"
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(b"one")
+        sources[f"c{number}"] = [stamps.stamp_of_files(path.parent), None]
+    for number in range(6):
+        (tmp_path / f"c{number}" / "2.jpg").write_bytes(b"other")
+    assert stamps.changed_in(tmp_path, sources) == list(sources)
+    monkeypatch.setattr(stamps, "MAX_FILES", 9)            # of 24
+    assert stamps.changed_in(tmp_path, sources) == ["c0", "c3"]
+    (tmp_path / "c1" / "4.jpg").touch()                    # a new name is seen by the folder's time
+    assert stamps.changed_in(tmp_path, sources) == ["c0", "c1", "c3"]
+    old = {name: [str(seen).partition(" ")[0], None] for name, (seen, _) in sources.items()}
+    assert stamps.changed_in(tmp_path, old) == ["c1"]      # an index of an earlier version
 
 
 def flipped(content: bytes, chance: random.Random) -> bytes:

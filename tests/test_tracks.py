@@ -1,5 +1,6 @@
 """One face followed in time, by the properties of its rules."""
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,11 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gazepose.data.annotations import read_clips
 from gazepose.data.crops import cut_face, grown
 from gazepose.data.tracks import (
-    MAX_FILLED,
+    FILLED_EACH,
     POLICIES,
     TOO_LONG,
+    TOO_MANY,
     RawTrack,
     Segment,
     clean_records,
@@ -142,9 +145,27 @@ def test_a_small_file_cannot_fill_the_memory():
     far = face_tracks("c", raw([(1, *box), (5, *box), (999_999, *box)]), [], BASELINE, counts)
     assert [track.frames.tolist() for track in far] == [[1, 2, 3, 4, 5], [999_999]]
     assert counts[TOO_LONG] == 1 and counts["gap: frames filled"] == 3
-    counts, rows = Counter(), 0
-    for _ in range(200):                                   # tracks of one clip, each of two records
-        rows += sum(len(track.frames) for track in face_tracks("c", raw([(1, *box), (18_001, *box)]), [], BASELINE,
-                                                               counts))
-    assert rows < MAX_FILLED + 400 and counts[TOO_LONG] == 200 - MAX_FILLED // 17_999
-    assert counts["gap: frames filled"] <= MAX_FILLED
+    counts = Counter()
+    tracks = face_tracks("c", raw([(1, *box), (18_001, *box)]), [], BASELINE, counts)      # far more than it holds
+    assert [len(track.frames) for track in tracks] == [1, 1] and +counts == {TOO_MANY: 1}
+    counts = Counter()
+    tracks = face_tracks("c", raw([(1, *box), (902, *box), (2_000, *box), (2_400, *box), (2_500, *box)]), [], BASELINE,
+                         counts)                           # 5 records, which allow for 2500
+    assert [len(track.frames) for track in tracks] == [2_500] and +counts == {"gap: frames filled": 2_495}
+    counts = Counter()
+    tracks = face_tracks("c", raw([(1, *box), (902, *box), (2_400, *box), (2_500, *box)]), [], BASELINE, counts)
+    assert [len(track.frames) for track in tracks] == [902, 101] and +counts == {TOO_MANY: 1, "gap: frames filled": 999}
+
+
+@pytest.mark.parametrize("policy", [BASELINE, replace(CLEAN, max_gap=None)])
+def test_what_a_file_fills_is_bounded_by_what_it_holds(tmp_path, policy):
+    records = [{"x": 5, "y": 5, "width": 20, "height": 20, "frame": frame} for frame in (1, 17_000)]
+    clips = [{"clip_uid": f"c{number}", "social_segments_looking": [{"person": "1", "start_frame": 3, "end_frame": 5}],
+              "persons": [{"person_id": "0", "camera_wearer": True}, {"person_id": "1", "tracking_paths": [
+                  {"track_id": f"t{track}", "track": records} for track in range(5)]}]} for number in range(200)]
+    path = tmp_path / "av_train.json"
+    path.write_text(json.dumps({"videos": [{"clips": clips}]}))
+    read = read_clips(path, [f"c{number}" for number in range(200)], policy)
+    rows = sum(len(track.frames) for clip in read for track in clip.tracks)
+    assert rows <= 2_000 * (FILLED_EACH + 1)               # of 17 million
+    assert sum((clip.counts for clip in read), Counter())[TOO_MANY] == 1_000

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from making import HEIGHT, WIDTH, data_set, prepare, write_video
 
-from gazepose.data.box_table import lay_out
 from gazepose.data.images import read_image, size_by_header
 from gazepose.data.index import Index
-from gazepose.data.video import DECODERS, find_video, frames_in_order, look_at, video_facts
+from gazepose.data.own_videos import lay_out
+from gazepose.data.video import DECODERS, OTHER_SHAPE, find_video, frames_in_order, look_at, shape_change, video_facts
 from gazepose.doctor import examine
 
 
@@ -103,19 +103,45 @@ def test_sound_alone_is_named(tmp_path):
 
 # ---- sizes
 
-def test_pictures_of_a_size_that_changes_are_scaled_to_the_first_by_both_decoders(tmp_path):
-    path = tmp_path / "change.avi"
+def changing(path: Path, pictures: list[np.ndarray]) -> Path:
+    """A video whose pictures have the sizes of these, each a key frame."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
         stream: Any = container.add_stream("mjpeg", rate=30)
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuvj420p"
-        for number, shrink in enumerate((1, 1, 2, 2)):
+        stream.height, stream.width = pictures[0].shape[:2]
+        stream.pix_fmt = "yuvj420p"
+        for number, shown in enumerate(pictures):
             coder: Any = av.CodecContext.create("mjpeg", "w")
-            coder.width, coder.height, coder.pix_fmt = WIDTH // shrink, HEIGHT // shrink, "yuvj420p"
-            coder.time_base = Fraction(1, 30)
-            shown = av.VideoFrame.from_ndarray(picture(HEIGHT // shrink, WIDTH // shrink), format="rgb24")
-            for packet in coder.encode(shown.reformat(format="yuvj420p")):
+            coder.height, coder.width = shown.shape[:2]
+            coder.pix_fmt, coder.time_base = "yuvj420p", Fraction(1, 30)
+            for packet in coder.encode(av.VideoFrame.from_ndarray(shown, format="rgb24").reformat(format="yuvj420p")):
                 packet.stream, packet.pts, packet.dts, packet.time_base = stream, number, number, Fraction(1, 30)
                 container.mux(packet)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".avi", ".mkv"])
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_faces_of_a_picture_of_another_shape_are_refused_by_name(tmp_path, suffix, decoder):
+    root = data_set(tmp_path, {"c": [("t", list(range(40)))], "d": [("t", list(range(30)))]}, videos=False)
+    for uid in ("c", "d"):                                 # d has no face where the shape changes
+        changing(root / "videos" / f"{uid}{suffix}", [picture()] * 30 + [picture(WIDTH, HEIGHT)] * 10)
+    index = Index.open(prepare(root, "train", jobs=1, decoder=decoder, max_bad_fraction=0.5))
+    reason = index.facts["bad_clips"]["c"]
+    assert index.clips == ["d"] and reason.endswith(f"-> {OTHER_SHAPE}")
+    assert f"frame 30: the picture has {HEIGHT} x {WIDTH} pixels, the first {WIDTH} x {HEIGHT}, of another" in reason
+    found = examine(root, notify=lambda line: None)["findings"]["pictures_damaged"]
+    assert found["parts"] == {"shape changes": 2} and "s the picture has 128 x 320" in found["examples"][0]["detail"]
+
+
+def test_a_size_that_is_rounded_is_of_the_same_shape(tmp_path):
+    path = changing(tmp_path / "c.avi", [picture(720, 1280), picture(480, 854), picture(361, 640)])
+    assert [shown.shape for _, shown in frames_in_order(path, range(3), "pyav")] == [(720, 1280, 3)] * 3
+    assert shape_change(path) == ""
+
+
+def test_pictures_of_a_size_that_changes_are_scaled_to_the_first_by_both_decoders(tmp_path):
+    path = changing(tmp_path / "change.avi", [picture(HEIGHT // n, WIDTH // n) for n in (1, 1, 2, 2)])
     for decoder in DECODERS:
         for whole in (True, False):
             pictures = [shown[0:HEIGHT, 0:WIDTH] for _, shown in frames_in_order(path, range(4), decoder, whole)]

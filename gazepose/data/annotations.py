@@ -17,10 +17,11 @@ import numpy as np
 
 from gazepose.data.box_table import TABLES, find_table, read_boxes
 from gazepose.data.tracks import MAX_FRAME, POLICIES, Clip, Policy, RawTrack, Segment, face_tracks
-from gazepose.io import is_id, read_object
+from gazepose.io import is_id, open_regular, read_object
 
 NO_ANNOTATIONS = "download the official annotations, or make the embedded world with `python -m gazepose synthetic`"
 DAMAGED_ANNOTATIONS = "download or make it again"
+MAX_LIST, MAX_CLIPS = 16 << 20, 200_000      # bytes and entries of a split list; Ego4D has 433 clips
 WHOLE = re.compile(r"([+-]?[0-9]{1,15})(?:\.0*)?")
 
 
@@ -107,14 +108,19 @@ def read_split(path: str | Path) -> list[str]:
     """Clip uids of a split list, one a line, in order.
 
     Raises:
-        FileNotFoundError: no such list. ValueError: a line is no id, a clip occurs twice, or there is none.
+        FileNotFoundError: no such list. ValueError: a line is no id, a clip occurs twice, there is none, or the list
+            has more than MAX_LIST bytes or MAX_CLIPS clips.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no split list -> put the clip uids there, one a line (the official lists are "
                                 "train.list and val.list)")
-    uids = [line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
+    with open_regular(path, "split list", MAX_LIST) as file:
+        text = file.read().decode(errors="replace")
+    uids = [line.strip() for line in text.splitlines()]
     uids = [uid for uid in uids if uid]
+    if len(uids) > MAX_CLIPS:
+        raise ValueError(f"{path}: {len(uids)} entries, at most {MAX_CLIPS} are read -> split the list")
     for number, uid in enumerate(uids, 1):
         if not is_id(uid):
             raise ValueError(f"{path}: entry {number}: {uid[:140]!r} is not a clip uid -> letters, digits, _ . - only")

@@ -15,7 +15,7 @@ import numpy as np
 
 from gazepose.data.index import Index
 from gazepose.data.join import match, number_names, place_numbers
-from gazepose.io import is_id, plain_folder
+from gazepose.io import UnusableFile, is_id, plain_folder
 
 NAME = re.compile(r"(?:(\d{5})_)?(.+)\.jpg")
 
@@ -83,7 +83,7 @@ def list_crops(root: Path, video: str, counts: Counter[str]) -> list[list[CropFi
             counts[rule] += 1
             continue
         if (crop.track, crop.unique_id) in seen:
-            raise ValueError(f"{path}: the unique id {crop.unique_id} occurs twice in this track -> keep one of "
+            raise UnusableFile(f"{path}: the unique id {crop.unique_id} occurs twice in this track -> keep one of "
                              "the files")
         seen.add((crop.track, crop.unique_id))
         if crop.frame < 0:

@@ -21,8 +21,9 @@ from gazepose.data.challenge import list_crops
 from gazepose.data.clip_files import ClipCrops, CutRows
 from gazepose.data.crops import cut_face, grown, jpeg_and_quality, outside, whole_corners
 from gazepose.data.images import FOLDER, face_path, pictures_in_order, read_image
+from gazepose.data.stamps import digest_of, stamp_of_files
 from gazepose.data.video import VideoFacts, frames_in_order, look_at, video_facts
-from gazepose.io import plain_folder, sha256_of, stamp, writing_by_checksum
+from gazepose.io import UnusableFile, plain_folder, writing_by_checksum
 from gazepose.processes import begin_worker
 
 STALL_S = 300                # a worker process that gets no picture for so long ends
@@ -74,11 +75,12 @@ def cut_clip(clip: ClipCrops) -> None:
         clip.crops_from, _picture_rows)
 
     def write(decoder: str) -> None:
-        seen = stamp(clip.source)                                      # first: a change from now on is noticed later
+        seen = stamp_of_files(clip.source)                             # first: a change from now on is noticed later
         with writing_by_checksum(clip.path.parent, clip.shard_name) as (file, shard):
             rows = cut(replace(clip, decoder=decoder, counts=Counter(), notes=notes), file)
         rows.counts[BY_PYAV] += "decoder" in notes
-        digest = sha256_of(clip.source) if clip.source.is_file() and clip.crops_from != "streamed" else None
+        alive()
+        digest = None if clip.crops_from == "streamed" else digest_of(clip.source)
         clip.write_table(rows, notes, shard, [seen, digest])
 
     try:
@@ -87,17 +89,19 @@ def cut_clip(clip: ClipCrops) -> None:
             by_either_decoder(clip.decoder, notes, write)
         else:
             write(clip.decoder)
-    except (ValueError, FileNotFoundError) as error:
+    except (UnusableFile, FileNotFoundError) as error:                 # any other error is ours, not the file's
+        if isinstance(error, FileNotFoundError) and clip.source.exists():
+            raise
         clip.mark_bad(str(error))
     finally:
         alive(0)
 
 
 def by_either_decoder(decoder: str, notes: dict[str, str], read: Callable[[str], T]) -> T:
-    """`read(decoder)`; where decord raises a ValueError, `read("pyav")` from the start, and a note of the reason."""
+    """`read(decoder)`; where decord cannot read the file, `read("pyav")` from the start, and a note of the reason."""
     try:
         return read(decoder)
-    except ValueError as error:
+    except UnusableFile as error:
         if decoder == "pyav":
             raise
         notes["decoder"] = str(error)

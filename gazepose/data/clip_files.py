@@ -13,8 +13,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from gazepose.data.stamps import digest_of, stamp_of_files
 from gazepose.data.tracks import FaceTrack, Policy
-from gazepose.io import leftovers, read_arrays, read_object, sha256_of, stamp, write_arrays, write_json
+from gazepose.io import leftovers, read_arrays, read_object, stamp, write_arrays, write_json
 
 VERSION = 5                  # a change here cuts all clips again
 CropsFrom = Literal["videos", "images", "faces"]
@@ -43,7 +44,7 @@ class ClipRows(CutRows):
     shard: dict[str, Any]
     """the file of its crops, as io.writing_by_checksum gives it"""
     source: list[str | None]
-    """stamp and SHA-256 of the video; no SHA-256 of a folder, and where only headers were read"""
+    """stamp and SHA-256 of the video or folder of images, as data/stamps.py; no SHA-256 where only headers were read"""
 
 
 @dataclass
@@ -93,10 +94,10 @@ class ClipCrops:
             path = self.path.with_name(shard["file"])
             if str(made["key"]) != self.key() or path.stat().st_size != shard["bytes"]:
                 return False
-            now = stamp(self.source)
+            now = stamp_of_files(self.source)
             if now in (seen, None):                                    # the same, or gone since
                 return True
-            if digest is None or not self.source.is_file() or sha256_of(self.source) != digest:
+            if digest is None or digest_of(self.source) != digest:
                 return False
             # copied or touched, with the same bytes
             write_arrays(self.table, {**made, "source": np.array(json.dumps([now, digest]))})

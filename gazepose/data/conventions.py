@@ -1,8 +1,8 @@
 """Conventions: numbers that make sense only if they were written under another convention than ours.
 
 Each function returns words that follow the name of the numbers ("look like ... -> ..."), or "" where the numbers are
-plausible or too few to judge. Whoever reads numbers that others wrote asks here: tables of boxes (box_table.py), priors
-(join.py, priors/import_files.py), the doctor.
+plausible or too few to judge (`unjudged`). Whoever reads numbers that others wrote asks here: tables of boxes
+(box_table.py), priors (join.py, priors/import_files.py), the doctor.
 """
 
 import math
@@ -10,8 +10,11 @@ import math
 import numpy as np
 
 FPS = 30                     # of Ego4D and of the embedded world, from which models learn
-FEW = 20                     # fewer faces are not judged
+FEW = 20                     # fewer faces are judged only where a single one is evidence enough
+FEW_LANDMARKS = 8            # faces whose landmarks all span a small part of the crop
 EDGE = 1.02                  # of the picture's sides: boxes may pass the edge a little
+CORNERS = "look like corners x1, y1, x2, y2 -> width is x2 - x1, height is y2 - y1"
+OTHER_SIZE = "lie past the picture's edge -> they belong to a video of another size: scale them, or give that one"
 
 
 def of_boxes(boxes: np.ndarray, size: np.ndarray) -> str:
@@ -20,19 +23,20 @@ def of_boxes(boxes: np.ndarray, size: np.ndarray) -> str:
     Args:
         boxes: float [n, 4]. size: width and height of the picture of each, float [n, 2]; NaN unknown.
     """
-    known = np.isfinite(boxes).all(axis=1) & (boxes[:, 2:] > 0).all(axis=1)
-    boxes, size = boxes[known], size[known]
-    if not len(boxes):
+    corner, sides, size = _known(boxes, size)
+    if not len(size):
         return ""
-    corner, sides = boxes[:, :2], boxes[:, 2:]
     if (corner + sides).max() <= 2:
         return ("look like parts of the picture (0..1) -> multiply x and width by the picture's width, y and height by "
                 "its height")
     known = np.isfinite(size).all(axis=1)
     corner, sides, size = corner[known], sides[known], size[known]
-    if len(size) < FEW:
-        return ""
     far = corner + sides
+    if len(size) < FEW:
+        # no face has its centre past the picture; as corners these boxes lie in it
+        if (corner + sides / 2 > EDGE * size).any() and (sides > corner).all() and (sides <= EDGE * size).all():
+            return CORNERS
+        return OTHER_SIZE if len(size) and (far > 2 * size).any(axis=1).mean() > 0.1 else ""
     if far.max() <= 100.5 and np.ptp(corner, axis=0).max() > 25 and np.median(size.min(axis=1)) > 300:
         return ("look like percent of the picture -> multiply x and width by the picture's width / 100, y and height "
                 "by its height / 100")
@@ -42,14 +46,35 @@ def of_boxes(boxes: np.ndarray, size: np.ndarray) -> str:
         return bool(np.logical_and.reduce(conditions).all(axis=1).mean() > 0.99)
 
     if past > 0.25 and nearly_all(sides > corner, sides <= EDGE * size):
-        return "look like corners x1, y1, x2, y2 -> width is x2 - x1, height is y2 - y1"
+        return CORNERS
     # boxes about their centres never pass the left or upper edge, also not where they come near it
-    near = (corner < sides).any(axis=1).mean() > 0.01
-    if past > 0.01 and near and nearly_all(corner >= 0.5 * sides - 1, corner + 0.5 * sides <= EDGE * size):
+    inside = nearly_all(corner >= 0.5 * sides - 1, corner + 0.5 * sides <= EDGE * size)
+    if past > 0.01 and _near_an_edge(corner, sides) and inside:
         return "look like centres -> subtract half of the width from x and half of the height from y"
     if (far > 1.25 * size).any(axis=1).mean() > 0.1:
-        return "lie past the picture's edge -> they belong to a video of another size: scale them, or give that one"
+        return OTHER_SIZE
     return ""
+
+
+def unjudged(boxes: np.ndarray, size: np.ndarray) -> str:
+    """Why `of_boxes` cannot judge all conventions by these boxes, in words; "" where it can. Arguments as there."""
+    corner, sides, size = _known(boxes, size)
+    known = np.isfinite(size).all(axis=1)
+    if known.sum() < FEW:
+        return f"too few to judge: {known.sum()} faces in pictures of a known size, {FEW} are needed"
+    if not _near_an_edge(corner, sides):
+        return "corners or centres cannot be told apart, since no face comes near the left or upper edge"
+    return ""
+
+
+def _known(boxes: np.ndarray, size: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Corner, width and height of the boxes that have them, and the sizes of their pictures."""
+    known = np.isfinite(boxes).all(axis=1) & (boxes[:, 2:] > 0).all(axis=1)
+    return boxes[known, :2], boxes[known, 2:], size[known]
+
+
+def _near_an_edge(corner: np.ndarray, sides: np.ndarray) -> bool:
+    return bool((corner < sides).any(axis=1).mean() > 0.01)
 
 
 def of_frames(first: int, last: int, pictures: int) -> str:
@@ -76,14 +101,13 @@ def of_prior(name: str, values: np.ndarray) -> str:
     if name == "quality" and len(known) and known.max() <= 1:
         return ("lies in 0..1, all of it, so it looks like p rather than the Laplacian variance -> use `priors import "
                 "quality_p`")
-    if len(known) < FEW:
-        return ""
-    most = np.abs(known).max()
-    if name == "head_pose" and most <= math.pi + 1e-3:
+    most = np.abs(known).max(initial=0)
+    if name == "head_pose" and len(known) >= FEW and most <= math.pi + 1e-3:
         return f"looks like radians: no angle is beyond {most:.3g} -> multiply by 180 / pi"
     if name == "gaze" and most > 2 * math.pi:
         return f"looks like degrees: an angle is {most:.3g} -> multiply by pi / 180"
-    if name == "landmarks" and np.median(np.ptp(known[..., :2], axis=1).max(axis=1)) < 0.12:
+    span = np.ptp(known[..., :2], axis=1).max(axis=1) if name == "landmarks" else np.ones(0)
+    if len(span) >= FEW_LANDMARKS and np.median(span) < 0.12:
         return ("look like places in the whole picture, since each face spans a small part of 0..1 -> subtract the "
                 "box's corner and divide by its width and height, so that 0..1 spans the crop")
     return ""

@@ -14,7 +14,7 @@ import numpy as np
 
 from gazepose.data.shards import decode, encode, jpeg_size
 from gazepose.data.video import as_shown
-from gazepose.io import plain_file, plain_folder
+from gazepose.io import UnusableFile, plain_file, plain_folder
 
 MAX_BYTES = 64 << 20
 FOLDER = "folder of images"  # of one clip, in messages
@@ -36,7 +36,7 @@ def read_image(path: Path) -> tuple[bytes, np.ndarray]:
     try:
         picture = decode(jpeg)
     except ValueError as error:
-        raise ValueError(f"{path}: {error} -> download or make it again") from error
+        raise UnusableFile(f"{path}: {error} -> download or make it again") from error
     if (turned := ORIENTATIONS[_orientation(jpeg)]) is not None:
         picture = as_shown(picture, turned)
         jpeg = encode(picture)
@@ -82,7 +82,7 @@ def size_by_header(path: Path) -> tuple[int, int]:
             if JPEG_END not in tail:
                 raise ValueError("not a JPEG: it has no end, so it was cut short")
         except ValueError as error:
-            raise ValueError(f"{path}: {error} -> download it again") from error
+            raise UnusableFile(f"{path}: {error} -> download it again") from error
     return (size[1], size[0]) if _orientation(jpeg) > 4 else size
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gazepose.data.conventions import FEW, of_prior
+from gazepose.data.conventions import of_prior
 from gazepose.data.index import COLUMNS, Index
 
 FEW_TRACKS = 3               # of fewer it is not judged from where their frames are counted
@@ -127,7 +127,7 @@ def join(index: Index, table: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]
         if values.shape != (len(clip), *COLUMNS[name][1]) or not np.issubdtype(values.dtype, np.number):
             raise ValueError(f"{index.folder}: column {name} of the table to join: {values.dtype} {values.shape}, "
                              f"numbers {(len(clip), *COLUMNS[name][1])} are wanted")
-        if len(clip) >= FEW and (fault := of_prior(name, values)):
+        if fault := of_prior(name, values):
             raise ValueError(f"{index.folder}: the table to join: {name} {fault}")
         joined[name] = np.full((len(index), *COLUMNS[name][1]), np.nan, np.float32)
         joined[name][matched.entry >= 0] = values[matched.entry[matched.entry >= 0]]

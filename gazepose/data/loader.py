@@ -18,6 +18,7 @@ from gazepose.data.order import BatchOrder, ClipOrder
 from gazepose.data.shared_buffers import BUFFERS, ROOM, SharedBuffers
 from gazepose.data.streaming import VideoIndex
 from gazepose.data.windows import WindowRule, make_batch, neighbours, read_pool
+from gazepose.io import UnusableFile
 from gazepose.processes import WORKERS, shield_workers, start_loader_worker
 
 STUCK_SECONDS = 120              # a loader worker that makes one batch for longer ends, with its traceback
@@ -102,7 +103,7 @@ class ClipBatches(WindowBatches):
             start_worker()
         try:
             self.index.read(clip, needed)
-        except (ValueError, FileNotFoundError) as error:
+        except (UnusableFile, FileNotFoundError) as error:
             self.index.give_up(clip, error, goes_on=self.rule.train)
 
     def _is_good(self, rows: np.ndarray) -> np.ndarray:

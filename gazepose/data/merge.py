@@ -15,10 +15,8 @@ from gazepose.data.index_writer import typed, write_index
 from gazepose.data.join import join, match, place_numbers
 from gazepose.data.quality import fit_gaussian
 from gazepose.data.shards import QUALITY, SUBSAMPLING
+from gazepose.data.stamps import Sources
 from gazepose.io import read_arrays, sha256_of, stamp
-
-Sources = dict[str, list[str | None]]
-"""file of a data set -> its stamp, and its SHA-256 if it is known"""
 
 
 def merge(folder: Path, root: Path, clips: Sequence[ClipCrops], sources: Sources, facts: Mapping[str, Any],

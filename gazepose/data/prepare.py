@@ -24,11 +24,11 @@ from gazepose.data.clip_crops import STALL_S, cut_clip, start_worker
 from gazepose.data.clip_files import ClipCrops, CropsFrom, bad_clips
 from gazepose.data.index import SHARDS, Index, read_contents, verify_columns
 from gazepose.data.index_writer import LOCK
-from gazepose.data.merge import Sources, merge, name_in, source_of
+from gazepose.data.merge import merge, name_in, source_of
 from gazepose.data.outcome import REPORT, Outcome, some, summary
+from gazepose.data.stamps import Sources, changed_in, stamp_of_files
 from gazepose.data.tracks import Policy
 from gazepose.data.video import find_video
-from gazepose.io import sha256_of, stamp
 from gazepose.processes import WORKERS, Processes
 from gazepose.progress import Progress
 
@@ -144,7 +144,8 @@ def _prepare(root: Path, split: str, config: PrepareConfig, source: str, folder:
         raise
     processes.barrier()                                                # every rank has read the tables
     if processes.rank == 0:
-        sources |= {name_in(root, clip.source): [stamp(clip.source), None] for clip in clips if clip.uid in outcome.bad}
+        sources |= {name_in(root, clip.source): [stamp_of_files(clip.source), None] for clip in clips
+                    if clip.uid in outcome.bad}
         facts = {**facts, "bad_clips": outcome.bad, "counts": dict(sorted((+outcome.counts).items())),
                  "listed": len(clips), "max_bad_fraction": config.max_bad_fraction}
         index, lines = merge(folder, root, outcome.used, sources, facts, before)
@@ -220,17 +221,11 @@ def changed_sources(folder: Path, root: Path, full: bool = False) -> list[str]:
     Files that are gone do not count: many delete their videos once these are prepared.
 
     Args:
-        full: compare their bytes where these are known, instead of their sizes and times.
+        full: compare their bytes where these are known, instead of their sizes and times (see stamps.py).
     """
     contents = read_contents(folder)
     sources: Sources = contents["facts"].get("sources", {})
-    changed = []
-    for name, (seen, digest) in sources.items():
-        if full and digest is not None and (root / name).is_file():
-            differs = sha256_of(root / name) != digest
-        else:
-            differs = stamp(root / name) not in (seen, None)
-        changed += [name] * differs
+    changed = changed_in(root, sources, full)
     damaged = {path.name.removesuffix(".bad") for path in (folder / SHARDS).glob("*.bad")}
     changed += sorted(f"{uid}, which is damaged" for uid in damaged & {*contents["clips"]})
     shards = [(folder / SHARDS / shard["file"], shard["bytes"]) for shard in contents["shards"]]

@@ -19,7 +19,7 @@ from gazepose.data.index import SHARDS, Index
 from gazepose.data.outcome import check_bad_clips
 from gazepose.data.prepare import FOLDERS
 from gazepose.data.video import find_video
-from gazepose.io import stamp
+from gazepose.io import UnusableFile, stamp
 
 
 class VideoIndex(Index):
@@ -72,7 +72,7 @@ class VideoIndex(Index):
         """Read a clip: its crops of `rows` are held afterwards; of other clips those of `rows` that were held before.
 
         Raises:
-            FileNotFoundError or ValueError naming the video: gone, changed, or damaged.
+            FileNotFoundError or UnusableFile naming the video: gone, changed, or damaged.
         """
         needed, held = set(rows.tolist()), {}
         for number, crops in self.held.items():
@@ -85,9 +85,8 @@ class VideoIndex(Index):
     def _cut(self, clip: int, rows: np.ndarray) -> None:
         uid = self.clips[clip]
         path = find_video(self._videos, uid)
-        seen = self.facts["sources"][f"{FOLDERS['videos']}/{path.name}"][0]
-        if path.is_file() and stamp(path) != seen:
-            raise ValueError(f"{path}: has changed since its faces were listed -> run again; they are listed again")
+        if self._has_changed(path):
+            raise UnusableFile(f"{path}: has changed since its faces were listed -> run again; they are listed again")
         numbers = self.frame[rows].astype(np.int64) - self.facts["rules"]["first_number"]
 
         def cut(decoder: str) -> tuple[dict[str, np.ndarray], bytes]:
@@ -103,15 +102,20 @@ class VideoIndex(Index):
             alive(0)
         offset, length = columns["offset"], columns["length"]
         if missing := int((length == 0).sum()):
-            raise ValueError(f"{path}: {missing} of {len(rows)} faces are after its end: it is shorter than its header "
-                             "says")
+            raise UnusableFile(f"{path}: {missing} of {len(rows)} faces are after its end: it is shorter than its "
+                               "header says")
         self.black[rows] = columns["black"]
         self.quality[rows] = np.where(np.isnan(self.quality[rows]), columns["quality"], self.quality[rows])
         self.held[clip] = {row: jpegs[start:end] for row, start, end in
                            zip(rows.tolist(), offset.tolist(), (offset + length).tolist(), strict=True)}
 
+    def _has_changed(self, video: Path) -> bool:
+        """Whether a video is another one than its faces were listed from."""
+        return stamp(video) not in (self.facts["sources"][f"{FOLDERS['videos']}/{video.name}"][0], None)
+
     def give_up(self, clip: int, error: Exception, goes_on: bool) -> None:
-        """Note that a clip is damaged, so that the next run leaves it out as preparation does.
+        """Note that a clip is damaged, so that the next run leaves it out as preparation does. One that has changed is
+        only left out of this run, since the next one lists its faces again.
 
         Args:
             goes_on: this run can do without the clip: it prints a warning and goes on.
@@ -121,9 +125,15 @@ class VideoIndex(Index):
         """
         self.bad.add(clip)
         uid, folder = self.clips[clip], self.folder / SHARDS
-        mark_bad(folder / f"{uid}.bad", find_video(self._videos, uid), str(error))
-        check_bad_clips(self.folder, {**self.facts["bad_clips"], **bad_clips(folder)}, self.facts["listed"],
-                        self.facts["max_bad_fraction"], "the videos that can be read are used")
+        video = find_video(self._videos, uid)
+        changed = self._has_changed(video)
+        if not changed:
+            mark_bad(folder / f"{uid}.bad", video, str(error))
+        bad = {**self.facts["bad_clips"], **bad_clips(folder), uid: str(error)}
+        check_bad_clips(self.folder, bad, self.facts["listed"], self.facts["max_bad_fraction"],
+                        "the videos that can be read are used")
+        if changed and not goes_on:
+            raise error
         if not goes_on:
             raise ValueError(f"{error}\n-> every face must be scored, so run again: from now on clip "
                              f"{self.clips[clip]} is left out, as preparation leaves it out")

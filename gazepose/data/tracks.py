@@ -15,8 +15,9 @@ import numpy as np
 
 MAX_FRAME = 1_000_000        # nine hours; a larger number is damage
 MAX_GAP = 18_000             # ten minutes, longer than a clip of Ego4D: what lies beyond is damage, and is never filled
-MAX_FILLED = 1_000_000       # frames of a clip; filling more would let a small file eat the memory
+FILLED_EACH = 500            # frames that are filled for each record of a track, so that a small file fills little
 TOO_LONG = "gap: too long to be filled, track split"
+TOO_MANY = f"gap: track split, since more than {FILLED_EACH} frames a record would be filled"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +34,7 @@ class Policy:
     """x or y below 0: set to 0 with the size kept, so that the box moves, or cut at the picture's border"""
     max_gap: int | None
     """longest run of missing frames that is filled; the track is split at longer ones. None: all are filled, of up to
-    MAX_GAP frames"""
+    MAX_GAP frames. FILLED_EACH bounds them all"""
     keep_repeats: bool
     """a frame number that occurs twice keeps both records, unless the track has too few records for its frames"""
     honour_flags: bool
@@ -202,11 +203,13 @@ def fill(frames: np.ndarray, corners: np.ndarray, policy: Policy, unmapped: np.n
         cuts |= np.diff(places) > 0
     _count(counts, "gap: track split", frames[:-1][cuts])
     too_long = ~cuts & (steps - 1 > MAX_GAP)
-    if counts["gap: frames filled"] + np.maximum(steps - 1, 0)[~cuts & ~too_long].sum() > MAX_FILLED:
-        too_long = ~cuts & (steps > 1)
-    if too_long.any():
-        _count(counts, TOO_LONG, frames[:-1][too_long])
-        cuts |= too_long
+    _count(counts, TOO_LONG, frames[:-1][too_long])
+    cuts |= too_long
+    gaps = np.flatnonzero(~cuts & (steps > 1))
+    gaps = gaps[np.argsort(steps[gaps], kind="stable")]                # the shortest are filled first
+    too_many = np.sort(gaps[np.cumsum(steps[gaps] - 1) > FILLED_EACH * len(frames)])
+    _count(counts, TOO_MANY, frames[too_many])
+    cuts[too_many] = True
     starts = [0, *(np.flatnonzero(cuts) + 1).tolist(), len(frames)]
     pieces = []
     for start, stop in zip(starts[:-1], starts[1:], strict=True):

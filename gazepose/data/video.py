@@ -6,27 +6,29 @@ presentation, from 0. Cutting faces out of the pictures is data/crops.py.
 
 import os
 import re
-import struct
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
-from gazepose.io import plain_file
+from gazepose.data.containers import check_stated_frames, container_of
+from gazepose.data.display_turn import DisplayTurn, as_shown, display_turn
+from gazepose.io import UnusableFile, plain_file
 
 DECODERS = ("decord", "pyav")
 SUFFIXES = (".mp4", ".mov", ".mkv", ".avi")
 MAX_BYTES = 64 << 30
-MAX_FRAMES = 5_000_000       # a day at 58 frames a second; decoders take 100 bytes for each when they open the file
-MAX_BOXES = 1_000_000        # of an mp4; one in fragments has a few a second
-CONTAINERS = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"moof", b"traf")
-"""boxes of an mp4 that hold boxes"""
 MAX_AHEAD = 2 << 30          # bytes of pictures that decord may decode ahead
+OTHER_SHAPE = ("cut the video there into two (ffmpeg -i IN.mp4 -t SECONDS ONE.mp4; ffmpeg -ss SECONDS -i IN.mp4 "
+               "TWO.mp4), each with its own boxes")
 STILL_CODECS = ("mjpeg", "png", "bmp", "gif", "webp", "tiff")
 MAX_LOST_S = 0.25            # at the end of a file that states its duration only: rounding
+SAMPLES, SAMPLE_S = 24, 5    # key frames that are looked at to see whether a video's shape changes; one in 5 s
+SAME_SHAPE = 0.02            # by how much width / height may differ: sizes are rounded to even pixels
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def video_facts(path: str | Path, decoder: str = "decord") -> VideoFacts:
             frames = sum(1 for packet in container.demux(stream) if packet.size and not packet.is_discard)
             return VideoFacts(frames, stream.width, stream.height, float(stream.average_rate or 0))
     except av.error.FFmpegError as error:
-        raise ValueError(f"{name}: cannot be decoded by pyav: {error}") from error
+        raise UnusableFile(f"{name}: cannot be decoded by pyav: {error}") from error
 
 
 def look_at(path: str | Path) -> tuple[VideoFacts, int]:
@@ -99,12 +101,29 @@ def look_at(path: str | Path) -> tuple[VideoFacts, int]:
             lost = (container.duration or 0) / av.time_base - ends     # seconds that are stated, but missing
             frames = stream.frames or len(table) + (round(lost * fps) if lost > MAX_LOST_S else 0)
     except av.error.FFmpegError as error:
-        raise ValueError(f"{name}: cannot be read by pyav: {error}") from error
+        raise UnusableFile(f"{name}: cannot be read by pyav: {error}") from error
     first = next(frames_in_order(name, [0], "pyav"), None)
     if first is None:
-        raise ValueError(f"{name}: holds no picture")
+        raise UnusableFile(f"{name}: holds no picture")
     height, width, _ = first[1].shape
     return VideoFacts(frames, width, height, fps), sum(start + length <= size for start, length in table)
+
+
+def times_of(path: str | Path) -> np.ndarray:
+    """Seconds at which the pictures are shown, from the first on, ascending float64 [frames]. Raises as
+    frames_in_order, of PyAV."""
+    import av.error
+    name = _checked(path, "pyav")
+    try:
+        with open_pyav(name) as container:
+            stream = picture_stream(container, name)
+            times = sorted(float(packet.pts * packet.time_base) for packet in container.demux(stream)
+                           if packet.size and packet.pts is not None and packet.time_base and not packet.is_discard)
+    except av.error.FFmpegError as error:
+        raise UnusableFile(f"{name}: cannot be read by pyav: {error}") from error
+    if not times:
+        raise UnusableFile(f"{name}: states no times of its pictures -> give frames in place of times")
+    return np.array(times) - times[0]
 
 
 def frames_in_order(path: str | Path, numbers: Sequence[int], decoder: str = "decord", whole: bool = True
@@ -116,13 +135,15 @@ def frames_in_order(path: str | Path, numbers: Sequence[int], decoder: str = "de
         whole: False where only parts of each picture are needed: then a picture may be an object with `shape`, whose
             parts `picture[y1:y2, x1:x2]` are the same arrays. PyAV converts only these to RGB, a third less work.
 
-    Pictures are turned and mirrored as the file says, and scaled to the size of the first where a file changes it.
+    Pictures are turned and mirrored as the file says, and scaled to the size of the first where a file changes it. A
+    picture of another shape is an error, since nobody knows what its boxes refer to. With decord such a file is noticed
+    at SAMPLES of its key frames, and refused.
     Numbers past the video's end are not yielded, so the caller must compare. Take each picture at once: decord decodes
     ahead without bound while it waits, and past MAX_AHEAD it is stopped with an error.
 
     Raises:
         FileNotFoundError: no such file. ValueError: not an absolute path of a regular video file, or it cannot be
-            decoded (the message names the file). ImportError: the decoder is not installed.
+            decoded (UnusableFile, which names the file). ImportError: the decoder is not installed.
     """
     ascending = np.asarray(numbers, np.int64)
     if len(ascending) and (ascending[0] < 0 or (np.diff(ascending) <= 0).any()):
@@ -139,7 +160,7 @@ def _by_decord(name: str, numbers: np.ndarray) -> Iterator[tuple[int, np.ndarray
         while position <= number:                                      # in order only: seeking is where it goes wrong
             picture, position = _next(reader, name, position), position + 1
             if position % 32 == 0 and (held := _memory() - before) > MAX_AHEAD:
-                raise ValueError(f"{name}: frame {position}: decord decodes ahead of what is taken and holds "
+                raise UnusableFile(f"{name}: frame {position}: decord decodes ahead of what is taken and holds "
                                  f"{held >> 20} MiB -> use `--decoder pyav`")
         assert picture is not None                                     # numbers ascend, so at least one was read
         yield number, picture.asnumpy()
@@ -158,7 +179,7 @@ def _next(reader: Any, name: str, position: int) -> Any:
     try:
         return reader.next()
     except (DECORDError, RuntimeError, StopIteration) as error:
-        raise ValueError(f"{name}: frame {position}: cannot be decoded by decord: {_reason(error)}") from error
+        raise UnusableFile(f"{name}: frame {position}: cannot be decoded by decord: {_reason(error)}") from error
 
 
 class _Planes:
@@ -202,6 +223,8 @@ def _by_pyav(name: str, numbers: np.ndarray, whole: bool) -> Iterator[tuple[int,
                 if position == number:
                     turned = turn(frame)                               # decord turns pictures by itself
                     same_size, odd = (frame.width, frame.height) == size, frame.width % 2 or frame.height % 2
+                    if not same_size and _other_shape(frame, *size):
+                        raise UnusableFile(f"{name}: frame {position}: {_change(frame, *size)} -> {OTHER_SHAPE}")
                     if whole or turned or odd or not same_size or frame.format.name not in ("yuv420p", "yuvj420p"):
                         if not same_size:
                             frame = reformatter.reformat(frame, *size, format="rgb24")
@@ -213,9 +236,9 @@ def _by_pyav(name: str, numbers: np.ndarray, whole: bool) -> Iterator[tuple[int,
                     if number is None:
                         return
         if position < 0:
-            raise ValueError(f"{name}: holds no picture")
+            raise UnusableFile(f"{name}: holds no picture")
     except av.error.FFmpegError as error:
-        raise ValueError(f"{name}: frame {position + 1}: cannot be decoded by pyav: {error}") from error
+        raise UnusableFile(f"{name}: frame {position + 1}: cannot be decoded by pyav: {error}") from error
 
 
 def _decord(name: str) -> Any:
@@ -228,11 +251,11 @@ def _decord(name: str) -> Any:
         reader = decord.VideoReader(name, ctx=decord.cpu(0), num_threads=1)
         early = len(reader) and reader.get_frame_timestamp(0)[0] < 0
     except (decord.DECORDError, RuntimeError, IndexError) as error:    # IndexError: frames, but no time of any
-        raise ValueError(f"{name}: cannot be opened by decord: {_reason(error)}") from error
+        raise UnusableFile(f"{name}: cannot be opened by decord: {_reason(error)}") from error
     if early:
-        raise ValueError(f"{name}: has an edit list, whose frames decord miscounts -> use `--decoder pyav`")
+        raise UnusableFile(f"{name}: has an edit list, whose frames decord miscounts -> use `--decoder pyav`")
     if reason := _not_for_decord(name, os.stat(name).st_mtime_ns):
-        raise ValueError(f"{name}: {reason} -> use `--decoder pyav`")
+        raise UnusableFile(f"{name}: {reason} -> use `--decoder pyav`")
     return reader
 
 
@@ -246,9 +269,45 @@ def _not_for_decord(name: str, changed: int) -> str:
                 return "has several streams of pictures, of which decord may take another"
             first = next(container.decode(picture_stream(container, name)), None)
             a, b, c, d = (first and display_turn(first)) or (1, 0, 0, 1)
-            return "is mirrored, which decord leaves out" if a * d < b * c else ""
-    except (ValueError, av.error.FFmpegError):                         # decord may still read it
+            if a * d < b * c:
+                return "is mirrored, which decord leaves out"
+        change = shape_change(name)
+        return f"{change}, which decord stretches to the first" if change else ""
+    except (UnusableFile, av.error.FFmpegError):                       # decord may still read it
         return ""
+
+
+def shape_change(path: str | Path) -> str:
+    """Where a video turns into one of another shape (width / height), in words; "" if no sampled key frame shows it.
+
+    Raises:
+        As frames_in_order, of PyAV.
+    """
+    import av.error
+    name = _checked(path, "pyav")
+    with open_pyav(name) as container:
+        stream = picture_stream(container, name)
+        first = next(container.decode(stream), None)
+        length, start = (container.duration or 0) / av.time_base, (container.start_time or 0) / av.time_base
+        samples = min(SAMPLES, int(length / SAMPLE_S) + 1)
+        decoder = stream.codec_context
+        for number in range(1, samples + 1):
+            with suppress(av.error.FFmpegError):                       # some files cannot be sought in
+                container.seek(int((start + length * number / samples) * av.time_base))
+                # the key frame alone: the decoder, at its end, gives it without those that follow
+                frame = next(iter([*decoder.decode(next(container.demux(stream))), *decoder.decode(None)]), None)
+                decoder.flush_buffers()
+                if frame and first and _other_shape(frame, first.width, first.height):
+                    return f"at {frame.time or 0:.1f} s {_change(frame, first.width, first.height)}"
+    return ""
+
+
+def _other_shape(frame: Any, width: int, height: int) -> bool:
+    return abs(frame.width * height / (frame.height * width) - 1) > SAME_SHAPE
+
+
+def _change(frame: Any, width: int, height: int) -> str:
+    return f"the picture has {frame.width} x {frame.height} pixels, the first {width} x {height}, of another shape"
 
 
 def picture_stream(container: Any, name: str) -> Any:
@@ -256,45 +315,11 @@ def picture_stream(container: Any, name: str) -> Any:
     from av.stream import Disposition
     streams = container.streams.video
     if not streams:
-        raise ValueError(f"{name}: holds no pictures{', only sound' * bool(container.streams.audio)} -> give the video")
+        sound = ", only sound" * bool(container.streams.audio)
+        raise UnusableFile(f"{name}: holds no pictures{sound} -> give the video")
     moving = [stream for stream in streams if stream.codec_context.name not in STILL_CODECS
               and not stream.disposition & Disposition.attached_pic]
     return (moving or streams)[0]
-
-
-def display_turn(frame: Any) -> tuple[int, ...] | None:
-    """The corner a, b, c, d of a frame's display matrix: a picture's point (p, q) is shown at (ap + cq, bp + dq), apart
-    from a shift; None: as it is."""
-    matrix = next((bytes(entry) for entry in frame.side_data if entry.type.name == "DISPLAYMATRIX"), None)
-    if matrix is None:
-        return None
-    a, b, _, c, d = struct.unpack("=5i", matrix[:20])
-    return None if a > abs(b) and d > abs(c) else (a, b, c, d)
-
-
-class DisplayTurn:
-    """`display_turn` of one frame after another, read again only where the rotation changes.
-
-    A frame whose side data were read refers to itself. It is freed late, after some hundred frames, which is gigabytes
-    in 4K.
-    """
-
-    def __init__(self) -> None:
-        self.rotation: int | None = None
-        self.turned: tuple[int, ...] | None = None
-
-    def __call__(self, frame: Any) -> tuple[int, ...] | None:
-        if frame.rotation != self.rotation:
-            self.rotation, self.turned = frame.rotation, display_turn(frame)
-        return self.turned
-
-
-def as_shown(picture: np.ndarray, turned: tuple[int, ...]) -> np.ndarray:
-    """A picture [H, W, 3] under a display matrix, turned by the nearest quarter."""
-    a, b, c, d = turned
-    if abs(b) > abs(a):                                                # across becomes down
-        picture, a, d = picture.transpose(1, 0, 2), c, b
-    return np.ascontiguousarray(picture[::-1 if d < 0 else 1, ::-1 if a < 0 else 1])
 
 
 def open_pyav(name: str, container: str | None = None) -> Any:
@@ -307,7 +332,7 @@ def open_pyav(name: str, container: str | None = None) -> Any:
     try:
         return av.open(name, format=container or container_of(name), options={"protocol_whitelist": "file"})
     except av.error.FFmpegError as error:
-        raise ValueError(f"{name}: cannot be opened by pyav: {error}") from error
+        raise UnusableFile(f"{name}: cannot be opened by pyav: {error}") from error
 
 
 def _checked(path: str | Path, decoder: str) -> str:
@@ -321,57 +346,6 @@ def _checked(path: str | Path, decoder: str) -> str:
     if container_of(name) == "mov":
         check_stated_frames(name)
     return name
-
-
-def check_stated_frames(name: str) -> None:
-    """Refuse an mp4 or mov whose tables state far more frames than any video has: opening it would take the memory.
-
-    Tables that list each sample are bounded by the file. Those that state one size for all are not.
-    """
-    size, pictures = os.stat(name).st_size, False
-    with open(name, "rb") as file:
-        for kind, body in _boxes(file):
-            first, second = (int.from_bytes(body[at:at + 4], "big") for at in (4, 8))
-            frames = 0
-            if kind == b"trak":
-                pictures = False
-            elif kind == b"hdlr":
-                pictures |= body[8:12] == b"vide"
-            elif kind in (b"stsz", b"stz2") and (pictures or first * second > size):     # size of all, count
-                frames = second
-            elif kind == b"trun" and not body[2] & 15:                                   # without a table; count
-                frames = first
-            if frames > MAX_FRAMES:
-                raise ValueError(f"{name}: states {frames} frames, at most {MAX_FRAMES} are read -> cut it into "
-                                 "shorter videos, or make it again")
-
-
-def _boxes(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
-    """(kind, first 12 bytes) of the boxes of an mp4, and of those in CONTAINERS, in their order."""
-    start = 0
-    for _ in range(MAX_BOXES):
-        file.seek(start)
-        head = file.read(8).ljust(8, b"\0")
-        length, kind, header = int.from_bytes(head[:4], "big"), head[4:], 8
-        if length == 1:
-            length, header = int.from_bytes(file.read(8), "big"), 16
-        if length < 8:                                                 # 0: to the end of the file
-            return
-        yield kind, file.read(12).ljust(12, b"\0")
-        start += header if kind in CONTAINERS else length
-
-
-def container_of(name: str) -> str:
-    """"mov" (mp4 too), "matroska" or "avi", by the first bytes; ValueError for anything else."""
-    with open(name, "rb") as file:
-        head = file.read(12)
-    if head[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide"):
-        return "mov"
-    if head[:4] == b"\x1a\x45\xdf\xa3":
-        return "matroska"
-    if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
-        return "avi"
-    raise ValueError(f"{name}: not an mp4, mov, mkv or avi file (its first bytes are {head[:8]!r})")
 
 
 def _reason(error: BaseException) -> str:

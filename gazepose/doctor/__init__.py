@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from gazepose.data.annotations import official_json, read_split
+from gazepose.data.annotations import MAX_LIST, official_json, read_split
 from gazepose.data.box_table import find_table, read_table, table_rules
 from gazepose.data.clip_files import CropsFrom
 from gazepose.data.index import PRIORS, Index
@@ -71,6 +71,7 @@ def examine(data: str | Path, crops_from: CropsFrom | None = None, notify: Calla
         clips = (stored_clips(root, path, split, uids, of_file) if table is None
                  else _table_clips(root, split, table, findings))
         in_file = _examine_clips(root, source, clips, uids, exam, of_file, notify)
+        exam.judge_few()
         _judge_split(exam, bool(in_file))
         if path.name == "av.json":                                     # holds the clips of both
             in_file -= {*(lists["val" if split == "train" else "train"] or ())} - {*(uids or ())}
@@ -179,7 +180,7 @@ def _read_list(root: Path, split: str, findings: Findings) -> list[str] | None:
     path, place = root / "split" / f"{split}.list", {"split": split, "file": f"split/{split}.list"}
     with findings.catching("file_unusable", "split list", path, "file_missing", **place):
         return read_split(path)
-    if not path.is_file():
+    if not path.is_file() or path.stat().st_size > MAX_LIST:
         return None
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     return list(dict.fromkeys(line.strip() for line in lines if is_id(line.strip()))) or None
@@ -209,7 +210,7 @@ def _compare_splits(root: Path, source: CropsFrom, lists: Lists, annotated: Name
             name = path.stem if source == "videos" else path.name
             findings.add("clip_unused", name not in splits_of and name not in unused, what="has pictures", clip=name)
     path = root / "split" / "test.list"
-    if path.is_file() and test:
+    if path.is_file() and path.stat().st_size <= MAX_LIST and test:
         listed = {line.strip() for line in path.read_text(errors="replace").splitlines()} - {""}
         for uid in sorted(listed ^ {*test}):
             findings.add("list_differs", what="listed, but no crops" if uid in listed else "crops, but not listed",

@@ -1,5 +1,6 @@
 """The annotated clips of a split, one by one: odd collections, repeated names, lost labels, gaps and overlaps."""
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -9,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from gazepose.data.annotations import DAMAGED_ANNOTATIONS, whole_number
-from gazepose.data.box_table import convention_of
+from gazepose.data.box_table import boxes_and_size, convention_of
+from gazepose.data.conventions import of_boxes, unjudged
 from gazepose.data.tracks import MAX_FRAME, FaceTrack, Policy, RawTrack, clean_records
 from gazepose.data.video import VideoFacts
 from gazepose.doctor.checks import Findings, Place
@@ -19,7 +21,10 @@ from gazepose.io import is_id, read_object
 
 SMALL = 40                   # pixels of a box's shorter side below which a face shows little
 SAME_FACE = 0.5              # boxes that overlap so much (intersection over union) show one face
+MOST_JUDGED = 1000           # boxes of a clip that are judged together with others
 GAP_LENGTHS = ("1", "2..5", "6..15", "over 15")      # classes of gaps: clean splits a track at those over 15
+SIZES = (("width", "height"), ("display_resolution_width", "display_resolution_height"))
+MAX_SIDE = 100_000           # pixels
 SIDES = ["left", "top", "right", "bottom"]   # of a box, in pixels
 DIFFERENCES = ("both", "baseline_only", "clean_only", "other_label", "other_box")
 QUANTILES = {"least": 0, "5 %": .05, "25 %": .25, "median": .5, "75 %": .75, "95 %": .95, "greatest": 1}
@@ -46,7 +51,20 @@ def stored_clips(root: Path, path: Path, split: str, uids: list[str] | None, fin
             uid = annotated.get("clip_uid")
             findings.add("name_unusable", not is_id(uid), what="clip_uid", **place)
             if is_id(uid):
-                yield StoredClip(uid, root, annotated)
+                yield StoredClip(uid, root, annotated, size=stated_size(annotated, video))
+
+
+def stated_size(*owners: dict[str, Any]) -> tuple[float, float]:
+    """Width and height of the pictures, as the first of these objects states them that does; NaN: none does."""
+    for owner in owners:
+        metadata = owner.get("video_metadata")
+        for facts in (owner, metadata if isinstance(metadata, dict) else {}):
+            for width, height in SIZES:
+                size = [float(side) for side in (facts.get(width), facts.get(height))
+                        if isinstance(side, int | float) and 0 < side < MAX_SIDE]
+                if len(size) == 2:
+                    return size[0], size[1]
+    return math.nan, math.nan
 
 
 def objects(owner: dict[str, Any], name: str, place: Place, findings: Findings) -> list[dict[str, Any]]:
@@ -75,6 +93,8 @@ class SplitExam:
     sizes: list[np.ndarray] = field(default_factory=list)
     gap_lengths: list[np.ndarray] = field(default_factory=list)
     longest_gap: dict[str, Any] = field(default_factory=lambda: {"length": 0})
+    few: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
+    """boxes, and sizes of their pictures, of clips that have too few to judge, and of tables"""
 
     def count(self, rule: str, uid: str) -> None:
         """Count a rule that leaves out a whole clip, under both policies."""
@@ -152,9 +172,26 @@ class SplitExam:
     def _check_convention(self, clip: StoredClip, tracks: list[RawTrack], first: int, pictures: Pictures, place: Place
                           ) -> None:
         if isinstance(pictures, VideoFacts):
-            fault = convention_of([replace(raw, frames=raw.frames - first) for raw in tracks], pictures)
-            if clip.table is not None or fault.startswith("boxes"):    # annotations count from 0 or 1, by the policy
-                self.findings.add("convention", bool(fault), what="boxes", **place, detail=fault)
+            facts = pictures
+        elif isinstance(pictures, ClipImages) and pictures.source == "images" and pictures.width:
+            facts = VideoFacts(0, pictures.width, pictures.height, 0)
+        else:
+            facts = VideoFacts(0, *clip.size, 0)                       # type: ignore[arg-type]
+        fault = convention_of([replace(raw, frames=raw.frames - first) for raw in tracks], facts)
+        if clip.table is not None or fault.startswith("boxes"):        # annotations count from 0 or 1, by the policy
+            self.findings.add("convention", bool(fault), what="boxes", **place, detail=fault)
+        known = boxes_and_size(tracks, facts.width, facts.height)
+        if not fault and len(known[0]) and unjudged(*known):
+            self.few.append((known[0][:MOST_JUDGED], known[1][:MOST_JUDGED]))
+
+    def judge_few(self) -> None:
+        """Judge the clips together that have too few boxes each; what cannot be judged is a finding."""
+        if self.few:
+            boxes, sizes = map(np.concatenate, zip(*self.few, strict=True))
+            fault, why = of_boxes(boxes, sizes), unjudged(boxes, sizes)
+            place = {"split": self.split, "detail": f"{len(self.few)} clips together: {fault or why}"}
+            self.findings.add("convention", bool(fault), what="boxes", **place)
+            self.findings.add("convention_unjudged", bool(why) and not fault, what="boxes", **place)
 
     def _check_track(self, raw: RawTrack, first: int, pictures: Pictures, at: Place) -> None:
         add = self.findings.add_frames

@@ -124,6 +124,7 @@ KINDS: dict[str, Kind] = {
         "they are still used: another size is stretched, and a crop without a frame number has no neighbours; "
         "compare them with the official crops"),
     # good to know
+    "convention_unjudged": Kind("note", "boxes or priors whose convention cannot be judged"),
     "rate_differs": Kind("note", "videos of one's own with another frame rate than that of training"),
     "clip_unused": Kind("note", "clips with annotations or pictures that are in no split"),
     "clip_invalid": Kind("note", "clips that the annotation marks as not valid (no policy uses this mark)"),

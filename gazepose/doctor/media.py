@@ -12,11 +12,12 @@ from typing import Any, Literal
 import numpy as np
 
 from gazepose.data.challenge import list_videos, walk_crops
+from gazepose.data.containers import container_of
 from gazepose.data.conventions import FPS, of_rate
 from gazepose.data.crops import PUBLISHED_SIZE
 from gazepose.data.images import face_path, picture_path, size_by_header
 from gazepose.data.tracks import MAX_FRAME
-from gazepose.data.video import VideoFacts, container_of, find_video, look_at
+from gazepose.data.video import OTHER_SHAPE, VideoFacts, find_video, look_at, shape_change
 from gazepose.doctor.checks import Findings, Place
 from gazepose.io import is_id
 from gazepose.progress import Progress
@@ -63,6 +64,8 @@ def check_video(root: Path, place: Place, annotated: dict[str, Any] | None, any_
         return None
     with findings.catching("pictures_damaged", "video", path, "pictures_missing", **place):
         facts, whole = look_at(path)
+        if change := shape_change(path):
+            findings.add("pictures_damaged", what="shape changes", **place, detail=f"{change} -> {OTHER_SHAPE}")
     if facts is None:
         return None
     if whole < facts.frames:

@@ -3,6 +3,7 @@
 The rules are those of preparation (data/tracks.py); nothing is judged here.
 """
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -33,6 +34,8 @@ class StoredClip:
     table: list[RawTrack] | None = None
     first_number: int | None = None
     """of the first picture, where a table states it"""
+    size: tuple[float, float] = (math.nan, math.nan)
+    """width and height of the pictures, where the annotation states them"""
 
 
 @dataclass

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from gazepose.data.conventions import of_prior
+from gazepose.data.conventions import FEW, of_prior
 from gazepose.data.index import COLUMNS, PRIORS
 from gazepose.data.join import face_keys, match_keys, number_names
 from gazepose.doctor.checks import Findings, Place
@@ -58,6 +58,9 @@ def check_table(root: Path, kind: str, split: str, faces: Faces, findings: Findi
         if fault := of_prior(name, table[name]):
             findings.add("convention", what="prior", **place, detail=f"{name} {fault}")
             findings.levels["convention"] = "must"                     # preparation stops at it
+        elif 0 < known.sum() < FEW:
+            findings.add("convention_unjudged", what="prior", **place,
+                         detail=f"{name}: too few to judge: {known.sum()} faces, {FEW} are needed")
         for what, wrong in _out_of_range(name, table[name]).items():
             findings.add_rows("prior_out_of_range", np.flatnonzero(wrong), f"{name}: {what}", where)
         facts["columns"][name] = {"known": int(known.sum()), "faces": len(clean), "covered": covered,
