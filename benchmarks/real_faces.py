@@ -21,6 +21,7 @@ from gazepose.priors.face_landmarker import FaceLandmarker, FaceReading, five_po
 from gazepose.priors.model_files import find
 from gazepose.watch.codable import judge
 from gazepose.watch.readout import READ, Readout
+from gazepose.watch.table import as_cut
 
 LANDMARKS, POSE, AS_IT_IS, MOVED = "landmarks", "head pose alone", "{} as the box is", "{} with the box moved"
 SIZES = (96, 64, 48, 36, 28)
@@ -104,12 +105,6 @@ class Trained:
         return float(torch.softmax(logits.double(), dim=1)[0, 1])
 
 
-def moved(box: np.ndarray) -> np.ndarray:
-    """A detector's box as the boxes of the rendered world lie on a face."""
-    x, y, width, height = box
-    return np.array([x + 0.038 * width, y + 0.132 * height, 0.92 * width, 0.828 * height])
-
-
 def kappa(confusion: dict[str, int]) -> float:
     """Cohen's kappa."""
     tp, fp, fn, tn = (confusion[name] for name in ("tp", "fp", "fn", "tn"))
@@ -168,7 +163,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
                     small[size][row] = network.read(*made)
             if trained:
                 scores[names[2]][row] = trained.score(picture, box, readings[row])
-                scores[names[3]][row] = trained.score(picture, moved(box), readings[row])
+                scores[names[3]][row] = trained.score(picture, as_cut(box), readings[row])
     readout, read_columns = Readout.shipped(), columns_of(readings)
     height = labels["height"].to_numpy(np.float64)
     scores[LANDMARKS] = readout.probability(*(read_columns[name] for name in READ))

@@ -1,7 +1,14 @@
 """python -m gazepose VERB: everything that is not training or inference. The functions are in verbs.py."""
+# ruff: noqa: E402
+
+import sys
+
+from gazepose.startup import end_at_interrupt
+
+if __name__ == "__main__":
+    end_at_interrupt(" ".join(sys.argv[1:2]) or "gazepose")             # before the slow imports
 
 import importlib
-import sys
 
 from gazepose.output import lasting_output
 from gazepose.processes import command
@@ -47,8 +54,7 @@ def main() -> None:
         return
     if verb not in VERBS:
         raise SystemExit(f"error: the verb {verb!r} is unknown\n{usage()}")
-    with command(verb):
-        run(verb, args[count:])
+    run(verb, args[count:])
 
 
 def run(verb: str, flags: list[str]) -> None:
@@ -59,7 +65,7 @@ def run(verb: str, flags: list[str]) -> None:
     function = getattr(importlib.import_module("gazepose.verbs"), VERBS[verb][0])
     # --rule of prepare may be given several times; elsewhere one flag takes several values
     config = PLAIN_FLAGS if verb == "prepare" else (tyro.conf.OmitArgPrefixes,)
-    with readable_errors():
+    with command(verb), readable_errors():
         tyro.cli(function, prog=f"python -m gazepose {verb}", args=flags, use_underscores=True, config=config)
 
 

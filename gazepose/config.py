@@ -7,7 +7,6 @@ PrepareConfig in data/prepare.py, the guide's flags in compat/flags.py); the res
 import dataclasses
 import os
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -18,19 +17,22 @@ import numpy as np
 import torch
 import tyro
 
-from gazepose.compat.flags import GuideInference, GuideTraining, translate
+from gazepose.compat.flags import GuideInference, GuideTraining, older_record, translate
 from gazepose.data.clip_files import CropsFrom
 from gazepose.data.index import Index
 from gazepose.data.prepare import Disk, PrepareConfig
 from gazepose.data.quality import Scale
 from gazepose.data.windows import WindowConfig
-from gazepose.io import read_object, write_json
+from gazepose.io import read_object
 from gazepose.models.gazepose import ModelConfig, ModelName
 from gazepose.source import Source, find_source
+from gazepose.startup import tell_launcher
 from gazepose.text import printable
 from gazepose.training.checkpoint import CONFIG, from_json
+from gazepose.training.losses import GAZE_TASKS
 from gazepose.training.optim import OptimConfig
-from gazepose.training.run_config import MAY_CHANGE, ONE_START, RunConfig, differing
+from gazepose.training.provenance import check_copy, is_own_run, of_copy
+from gazepose.training.run_config import MAY_CHANGE, ONE_START, SECTIONS, RunConfig, differing
 
 PLAIN_FLAGS = (tyro.conf.OmitArgPrefixes, tyro.conf.UseAppendAction)
 """flags without the name of their section; --rule may be given several times"""
@@ -151,7 +153,7 @@ class InferConfig:
     allow_unknown_priors: bool = False
     """score with a model that uses priors on data without them; they are then unknown for every face"""
     stride: int | None = None
-    """score every n-th position of a track; default: the checkpoint's for that split"""
+    """score every n-th position of a track; default: the checkpoint's for its own data set, and 1 for other data"""
     batch_size: int = 64
     """windows per batch and process"""
     quality_scale: Scale | None = None
@@ -200,6 +202,12 @@ class InferConfig:
         crops_from = self.crops_from or (None if self.data else trained.crops_from)
         return replace(trained, **given, rule=(*rules, *self.rule), crops_from=crops_from)
 
+    def windows(self, trained: DataConfig) -> DataConfig:
+        """How rows become windows: as for the training, with the flags given here in place."""
+        return replace(trained, gaussian_drop=self.gaussian_drop or trained.gaussian_drop,
+                       quality_scale=self.quality_scale or trained.quality_scale,
+                       quality_from=self.quality_from or trained.quality_from)
+
 
 def read_config(file: Path) -> tuple[TrainConfig, dict[str, Any]]:
     """The flags of a run, without those of one start only (ONE_START), and all of its config.json.
@@ -208,9 +216,11 @@ def read_config(file: Path) -> tuple[TrainConfig, dict[str, Any]]:
         FileNotFoundError, ValueError: there is no such file, or it is damaged.
     """
     record = read_object(file, missing="name a run, or its config.json")
+    if "run" in record:
+        record["run"] = older_record(record["run"])
     kinds = {"model": ModelFlags, "prepare": PrepareConfig, "data": DataConfig, "optim": OptimFlags, "run": RunConfig}
     sections: dict[str, Any] = {name: from_json(kind, record.get(name), file) for name, kind in kinds.items()}
-    for name, form in (("root", str), ("fingerprint", dict), ("changes", list)):
+    for name, form in (("root", str), ("fingerprint", dict), ("priors_read", dict), ("changes", list)):
         if not isinstance(record.get(name, form()), form):
             raise ValueError(f"{file}: {name} {record[name]!r:.60} is damaged -> copy the file from a checkpoint of "
                              "the run")
@@ -239,14 +249,18 @@ def source_of(given: Path | None, trained: DataConfig, record: Mapping[str, Any]
     return find_source(data, trained.preset)
 
 
-def check_resumed(folder: Path, before: TrainConfig, now: TrainConfig) -> None:
+def check_resumed(folder: Path, now: TrainConfig, *allowed: TrainConfig) -> None:
     """Refuse to resume a run with other flags than it has, except those in MAY_CHANGE.
 
+    Args:
+        allowed: configurations of the run; each flag must be as in one of them.
+
     Raises:
-        ValueError: naming them.
+        ValueError: naming the flags that differ.
     """
-    differing_flags = differing(asdict(before), asdict(now))
-    refused = {name: values for name, values in differing_flags.items() if name not in MAY_CHANGE}
+    changes = [differing(asdict(before), asdict(now)) for before in allowed]
+    refused = {name: values for name, values in changes[0].items()
+               if name not in MAY_CHANGE and all(name in change for change in changes)}
     if refused:
         text = ", ".join(f"--{name} {new}, but the run has {old}" for name, (old, new) in refused.items())
         raise ValueError(f"{folder}: {text} -> leave these flags out to resume it, or start a new run: --config "
@@ -255,7 +269,7 @@ def check_resumed(folder: Path, before: TrainConfig, now: TrainConfig) -> None:
 
 def train_defaults(first: TrainConfig, embedded: bool, gpu: bool) -> TrainConfig:
     """Defaults that depend on the data, the device, the task, the model and its behaviour (README, Defaults)."""
-    gaze = first.run.task == "gaze"
+    gaze = first.run.task in GAZE_TASKS
     name: ModelName = "FaceGaze" if gaze and first.model.model == "GazePose" else first.model.model
     lr, published, pixels = LEARNING_RATES[name], first.model.behaviour == "published", not first.data.cache_features
     schedule = "epoch" if published else "step"
@@ -282,9 +296,9 @@ def readable_errors() -> Iterator[None]:
     except ConnectionError:                      # between our own processes: the traceback says where
         raise
     except (ValueError, OSError, EOFError, ImportError) as error:
-        if file := os.environ.get("TORCHELASTIC_ERROR_FILE"):    # the launcher's summary, which comes last, shows it
-            write_json(Path(file), {"message": f"error: {error}", "timestamp": int(time.time())})
-        raise SystemExit(f"error: {printable(error)}") from None
+        line = f"error: {printable(error)}"
+        tell_launcher(line)
+        raise SystemExit(line) from None
 
 
 @readable_errors()
@@ -308,14 +322,18 @@ def parse_train(args: Sequence[str] | None = None) -> tuple[TrainConfig, Source]
     args, _ = translate(args, "train")                               # its notes are on the terminal already
     run = first.run.exp_path if first.run.resume else first.run.config
     file = run / CONFIG if run is not None and run.is_dir() else run
+    if first.run.resume and run is not None and run.is_dir() and not is_own_run(run):
+        check_copy(run)
     if file is None or (first.run.resume and not file.exists()):     # RunLog says what is wrong with such a run
         source = find_source(first.data.data, first.data.preset)
         config = parse(TrainConfig, args, train_defaults(first, source.preset is not None, torch.cuda.is_available()))
     else:
-        before, record = read_config(file)
+        stated, record = read_config(file)
+        before = stated if is_own_run(file.parent) else TrainConfig(**of_copy(
+            {name: getattr(stated, name) for name in SECTIONS}, record, file, first.run.resume, first.data.data))
         config = parse(TrainConfig, args, before)
         if first.run.resume:
-            check_resumed(file.parent, before, config)
+            check_resumed(file.parent, config, before, stated)
         source = source_of(first.data.data, config.data, record if config.data.preset == before.data.preset else {},
                            file)
     data = config.data

@@ -8,26 +8,27 @@ import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")     # before torch: waiting threads must not spin on shared cores
 
-from gazepose.processes import command, end_with_launcher
+from gazepose.startup import end_at_interrupt, end_with_launcher
 
+if __name__ == "__main__":
+    end_at_interrupt("infer")
 end_with_launcher()                                     # before the slow imports
 
-from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from gazepose.config import DataConfig, InferConfig, check_priors, parse, readable_errors, source_of
-from gazepose.data.box_table import find_table
 from gazepose.data.challenge import faces_on_disk, load_test_labels
-from gazepose.data.index import Index
 from gazepose.data.loader import make_loader
 from gazepose.data.prepare import PrepareConfig
 from gazepose.data.windows import BEHAVIOURS, WindowRule, quality_fit
 from gazepose.evaluation.metrics import evaluate, metrics_line
 from gazepose.evaluation.predictions import (
+    FLIPPED,
+    PLAIN,
     faces,
     predictions_folder,
     refuse_links,
@@ -35,30 +36,18 @@ from gazepose.evaluation.predictions import (
     write_about,
     write_csv,
 )
-from gazepose.evaluation.submission import check, csv_to_json
+from gazepose.evaluation.submission import Face, check, csv_to_json
 from gazepose.io import write_json
 from gazepose.models.gazepose import ModelConfig
+from gazepose.processes import command
 from gazepose.source import chosen_rows
-from gazepose.training import checkpoint
+from gazepose.text import printable
+from gazepose.training import checkpoint, runlog
 from gazepose.training.distributed import share_preparation, start_accelerator
 from gazepose.training.engine import predict
 from gazepose.training.feature_cache import cache_features
 from gazepose.training.learnt_from import learnt_from
-from gazepose.training.provenance import check_data
-from gazepose.training.runlog import world_line
-
-
-def is_own_data(index: Index, root: Path, trained: Mapping[str, Any], same_faces: bool) -> bool:
-    """Whether a split is of the data set that a checkpoint was trained on; it may have moved. A published file does not
-    say which that was.
-
-    Args:
-        trained: the checkpoint's config.json; same_faces: by its rules, out of the same pictures.
-    """
-    fingerprint, trained_root = trained.get("fingerprint"), trained.get("root")
-    if isinstance(fingerprint, dict) and fingerprint.get(index.facts["split"]) == index.facts["fingerprint"]:
-        return True
-    return same_faces and trained_root is not None and Path(str(trained_root)).resolve() == root.resolve()
+from gazepose.training.provenance import check_data, origin_of, usual_stride
 
 
 def is_best_of(run: Path, weights: Path) -> bool:
@@ -78,16 +67,16 @@ def main() -> None:
 def infer(config: InferConfig) -> None:
     split = config.guide.split_name(config.split)
     accelerator = start_accelerator(mixed_precision=config.mixed_precision)
-    accelerator.print(world_line(accelerator, config.batch_size))
+    accelerator.print(runlog.world_line(accelerator, config.batch_size))
 
     # ---- weights, and the configuration they were trained with
-    start = config.checkpoint or checkpoint.newest_finished(Path("runs"))
-    refuse_links(config.exp_path or checkpoint.run_folder(start), split)
+    start = config.checkpoint or runlog.newest_finished(Path("runs"))
+    refuse_links(config.exp_path or runlog.run_folder(start), split)
     model, trained = checkpoint.read_model(start)
     network = checkpoint.from_json(ModelConfig, trained["model"], start)
     data = checkpoint.from_json(DataConfig, trained.get("data"), start)
     prepared = checkpoint.from_json(PrepareConfig, trained.get("prepare"), start)
-    preparation, run = config.preparation(prepared), checkpoint.run_folder(start)
+    preparation, run = config.preparation(prepared), runlog.run_folder(start)
     learnt = learnt_from(trained, start)
     config.guide.must_agree(vars(network), start, config.split)
     accelerator.print(f"model: {network.model} from {start}")
@@ -97,18 +86,16 @@ def infer(config: InferConfig) -> None:
     check_data(config.data, trained, start)
     source = source_of(config.data, data, trained, start).ready(processes)
     index = source.split(split, preparation, processes)
-    same_faces = (preparation.rules, preparation.crops_from) == (prepared.rules, prepared.crops_from)
-    own_data = is_own_data(index, source.root, trained, same_faces)
-    own_stride = data.test_stride if split == "test" else data.val_stride
-    if not own_data and split != "test" and find_table(source.root, split):
-        own_stride = 1                                                         # the user's own videos
-    given_stride = config.guide.test_stride if split == "test" else config.guide.val_stride
-    stride = config.stride or given_stride or own_stride
+    same_rules = (preparation.rules, preparation.crops_from) == (prepared.rules, prepared.crops_from)
+    origin = origin_of(index, source.root, trained, same_rules)
+    usual, reason = usual_stride(split, data, origin, embedded=source.preset is not None)
+    given_stride = config.stride or (config.guide.test_stride if split == "test" else config.guide.val_stride)
+    stride = given_stride or usual
     rows = chosen_rows(index, stride, config.limit)
+    accelerator.print(f"data: {len(rows)} faces of {split} in {source.root}, stride {stride}: "
+                      f"{'as given' if given_stride else reason}")
     check_priors(network, index, rows, config.allow_unknown_priors)
-    windows = replace(data, gaussian_drop=config.gaussian_drop or data.gaussian_drop,
-                      quality_scale=config.quality_scale or data.quality_scale,
-                      quality_from=config.quality_from or data.quality_from)
+    windows = config.windows(data)
     behaviour, fit = BEHAVIOURS[network.behaviour], trained["quality_fit"]
     # a published file brings no fit, and a fit holds for its own scale
     if fit is None or windows.quality_from == "split" or windows.quality_scale != data.quality_scale:
@@ -135,12 +122,9 @@ def infer(config: InferConfig) -> None:
     settings: dict[str, Any] = {"stride": stride, "gaussian_drop": windows.gaussian_drop}
     if windows.gaussian_drop:
         settings |= {"quality_scale": windows.quality_scale, "quality_from": windows.quality_from}
-    other = {name: value for name, value in settings.items() if value != {**vars(data), "stride": own_stride}[name]}
-    if not own_data:
-        other["data"] = str(index.folder.parent.resolve())
-    if not is_best_of(home, weights):
-        other["checkpoint"] = weights.name
-    folder = predictions_folder(home, source.root.resolve().name, other)
+    folder = predictions_folder(home, index, settings, {**vars(data), "stride": usual}, own_data=origin == "own",
+                                weights=None if is_best_of(home, weights) else weights.name,
+                                flip_average=config.flip_average)
     partial = ".partial" if config.limit or (split == "test" and stride > 1) else ""
     table = folder / split / f"pred{partial}.csv"
     write_csv(table, index, rows, label, scores.score)
@@ -149,24 +133,32 @@ def infer(config: InferConfig) -> None:
              "limit": config.limit, "flip_average": config.flip_average, **settings, "learnt_from": asdict(learnt),
              "warning": learnt.warning(rendered=source.preset is not None)}
     for name, (old, new) in write_about(table.with_name(f"about{partial}.json"), about).items():
-        print(f"predictions replaced: {name} {new}, before {old}")
+        print(printable(f"predictions replaced: {name} {new}, before {old}"))
     if about["warning"]:
-        print(f"warning: {about['warning']}")
+        print(printable(f"warning: {about['warning']}"))
     if (label >= 0).any():
         result = evaluate(label, scores.score)
         write_json(folder / split / f"metrics{partial}.json", result)
         print(f"{split}: {metrics_line(result)}" + (f"  no mAP: {result['reason']}" if result["reason"] else ""))
     if config.to_json and split == "test":
-        submission = table.with_name(f"submission{partial}.json")
-        csv_to_json(table, submission)
-        check(submission, faces(index, rows) if partial else faces_on_disk(source.root))
-        print(f"submission checked, {len(rows)} faces -> {submission}")
+        write_submission(table, source.root, faces(index, rows) if partial else None)
     save_scores(folder, index, rows, label, scores.score, partial, scores.plain, trained.get("head_pose_fit"))
-    if config.report and folder.name != "pred":
+    if config.report and folder.name not in (PLAIN, FLIPPED):
         print(f"report: only of a run's own predictions, so not of {folder}")
     elif config.report:
         from gazepose.report import make_report  # matplotlib is slow to import
         print(f"report -> {make_report(folder.parent)}")
+
+
+def write_submission(table: Path, root: Path, names: list[Face] | None) -> None:
+    """Turn pred.csv of test into the submission's JSON beside it, and check that every face is in it once.
+
+    Args:
+        names: of the faces that were scored, if these are not all; else they are the crops on the disk of `root`.
+    """
+    submission = table.with_name(table.name.replace("pred", "submission")).with_suffix(".json")
+    csv_to_json(table, submission)
+    print(f"submission checked, {check(submission, names or faces_on_disk(root))} faces -> {submission}")
 
 
 if __name__ == "__main__":

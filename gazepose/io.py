@@ -351,6 +351,8 @@ def lock(path: Path, notify: Callable[[str], None] | None = None) -> filelock.Ba
         BlockingIOError: another process holds it; its message names that process and its host.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_symlink():                        # the file that it leads to would be overwritten
+        raise ValueError(f"{path}: is a link, and locks are not written through one -> remove the link")
     held = filelock.FileLock(path, thread_local=False)
     try:
         held.acquire(timeout=0)

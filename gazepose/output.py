@@ -1,10 +1,14 @@
-"""Standard output and error whose reader may go away, as with `| head`: what nobody reads is dropped."""
+"""Standard output and error: what nobody reads, as with `| head`, is dropped, and no text from a file or from another
+process controls the terminal."""
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
+
+COLOUR = re.compile(r"(\x1b\[[0-9;]*m)")        # of help texts
 
 
 class _Lasting:
@@ -34,11 +38,23 @@ class _Lasting:
         return count
 
 
+class _Printable(_Lasting):
+    """Standard output, where every line goes that is neither an error nor a progress bar."""
+
+    def write(self, text: str) -> int:
+        if not text.replace("\n", "").isprintable():
+            from gazepose.text import printable  # numpy: rarely needed
+            text = "".join(part if COLOUR.fullmatch(part) else printable(part) for part in COLOUR.split(text))
+        return super().write(text)
+
+
 @contextmanager
 def lasting_output() -> Iterator[None]:
-    """In this block, a standard output or error whose reader goes away stops nothing."""
+    """In this block, a standard output or error whose reader goes away stops nothing, and standard output escapes
+    control characters."""
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = (stream and _Lasting(stream) for stream in before)        # type: ignore[assignment]
+    sys.stdout = before[0] and _Printable(before[0])                   # type: ignore[assignment]
+    sys.stderr = before[1] and _Lasting(before[1])                     # type: ignore[assignment]
     try:
         yield
     finally:

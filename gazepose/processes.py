@@ -1,11 +1,7 @@
-"""How a process ends with its launcher, stops when it is asked to, starts workers, and shares work with others.
-
-The standard library only, so that train.py can call it before the slow imports.
-"""
+"""How a process stops when it is asked to, starts workers, and shares work with others."""
 
 import _thread
 import atexit
-import ctypes
 import faulthandler
 import functools
 import multiprocessing
@@ -25,18 +21,19 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Self
 
+from gazepose import heartbeat
+from gazepose.heartbeat import Watch
 from gazepose.output import lasting_output
+from gazepose.startup import say, tell_launcher
 
 EXIT_PREEMPTED = 75              # EX_TEMPFAIL of sysexits.h: the same command with --resume goes on
 STOP_SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1")
                      if hasattr(signal, name))                       # Windows has two of them
-LAUNCHED = {"ACCELERATE_MIXED_PRECISION", "TORCHELASTIC_RUN_ID"}     # set by accelerate's two launchers and torchrun
 OUTSIDE = 3.0                    # seconds after a stop signal in which its handler runs, if there is nothing to save
 OVERDUE = 10.0                   # seconds after a stop signal in which a process leaves a wait for a batch
 LATEST = 110.0                   # seconds after a stop signal in which a process ends; SLURM gives 120
-SILENT = 130.0                   # seconds without a batch; loader workers end themselves after 120 (data/loader.py)
+SILENT = 130.0                   # seconds without a batch; a loader worker shows its traceback after 120
 ONE_PRESS = 2.0                  # seconds in which two SIGINT are one Ctrl-C: torchrun passes it on
-_PR_SET_PDEATHSIG = 1            # prctl(2)
 
 
 @dataclass(frozen=True)
@@ -89,29 +86,40 @@ def waiting() -> Iterator[None]:
         _waiting = 0.0
 
 
-class Watchdog:
-    """Kills the workers when a `waiting` in its block lasts longer than SILENT seconds: one may be stopped, or hang
-    where no timer of its own runs, and a queue waits for it for ever."""
+class Watchdog(Watch):
+    """Kills a worker that the system has stopped (SIGSTOP) for heartbeat.SILENT seconds, and all workers when a
+    `waiting` lasts SILENT seconds: one may hang where no timer of its own runs, and a queue waits for it for ever."""
 
     def __init__(self) -> None:
-        self.killed = False
-        self._ended = threading.Event()
+        super().__init__()
+        self._stopped: dict[int, float] = {}
+        self._wait = 0.0, 0.0                    # the last wait for a batch, and when this thread first saw it
 
     def __enter__(self) -> Self:
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-        return self
+        killed.clear()
+        return super().__enter__()
 
-    def __exit__(self, *error: object) -> None:
-        self._ended.set()
-        self._thread.join(1.0)                   # as StopRequest does
+    def look(self, now: float) -> None:
+        if _waiting != self._wait[0]:
+            self._wait = _waiting, now
+        if _waiting and now - self._wait[1] > SILENT and multiprocessing.active_children():
+            killed.append("all")
+            return kill_workers()
+        pids = [worker.pid for worker in _started if worker.returncode is None]
+        for program in programs:
+            pids += heartbeat.family(program.pid) if program.returncode is None else []
+        self._stopped = {pid: self._stopped.get(pid, now) for pid in pids if heartbeat.is_stopped(pid)}
+        for pid, since in self._stopped.items():
+            if now - since >= heartbeat.SILENT:
+                killed.append(str(pid))
+                say(f"process {pid} on {socket.gethostname()} ({heartbeat.work or 'at work'}) has been stopped "
+                     f"for {now - since:.0f} s, as by SIGSTOP -> it is killed; what it had not finished is done again, "
+                     "now or when the same command is started again")
+                os.kill(pid, signal.SIGKILL)
 
-    def _watch(self) -> None:
-        while not self._ended.wait(1.0):
-            since = _waiting
-            if since and time.monotonic() - since > SILENT and multiprocessing.active_children():
-                self.killed = True
-                return kill_workers()
+
+programs: list[Any] = []         # Popen of programs, such as trainings of a sweep, to watch like workers
+killed: list[str] = []           # workers that a Watchdog killed since it began
 
 
 class StopRequest:
@@ -131,6 +139,8 @@ class StopRequest:
         self.ending: Callable[[str, str], None] = lambda state, reason: None
         """called with preempted or failed, and the reason, before the thread ends the process"""
         self._overdue = False
+        global _current
+        _current = self
         heard, self._writer = socket.socketpair()
         self._writer.setblocking(False)
         numbers = [number for number in STOP_SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
@@ -178,35 +188,41 @@ class StopRequest:
             now = time.monotonic()
             if number in self._before:
                 if interrupted and number == signal.SIGINT and now - interrupted > ONE_PRESS:
-                    self._end("failed", "SIGINT came twice", 128 + signal.SIGINT)
+                    end_now("failed", "SIGINT came twice, so nothing was saved", 128 + signal.SIGINT)
                 if not first:
                     first, name = now, signal.Signals(number).name
                     if not self.at_once and os.environ.get("RANK", "0") == "0":
-                        _say(f"{name}: saving after this step; a second Ctrl-C ends at once, without saving")
+                        say(f"{name}: saving after this step; a second Ctrl-C ends at once, without saving")
                 interrupted = interrupted or (now if number == signal.SIGINT else 0.0)
             elapsed = now - first if first else 0.0
             if elapsed > OUTSIDE and self.at_once and not self.stopping:
-                self._end("preempted", f"by {name}, with nothing to save", EXIT_PREEMPTED)
+                end_now("preempted", f"by {name}, with nothing to save", EXIT_PREEMPTED)
             if elapsed > LATEST:
                 with suppress(Exception):
                     faulthandler.dump_traceback(sys.__stderr__ or 2)
-                self._end("failed", f"{name}: it had not ended {elapsed:.0f} s later", 1)
+                end_now("failed", f"{name}: it had not ended {elapsed:.0f} s later, so nothing was saved", 1)
             if elapsed > OVERDUE and _waiting and not self._overdue:
                 self._overdue = True
                 _wake_main_thread()
 
-    def _end(self, state: str, reason: str, code: int) -> None:
-        _say(f"stopped {reason}" if state == "preempted" else f"error: ended without saving: {reason}")
-        with suppress(Exception):
-            self.ending(state, reason)
-        kill_workers()
-        os._exit(code)
+
+_current: StopRequest | None = None
 
 
-def _say(line: str) -> None:
-    with suppress(OSError, ValueError, AttributeError):               # stderr may be closed, or none
-        sys.stderr.write(line + "\n")
-        sys.stderr.flush()
+def end_now(state: str, reason: str, code: int) -> None:
+    """End this process from any thread, whatever the main thread does; `StopRequest.ending` is called before.
+
+    Args:
+        state: preempted or failed.
+    """
+    line = f"stopped {reason}" if state == "preempted" else f"error: {reason}"
+    say(line)
+    with suppress(Exception):
+        tell_launcher(line)
+        if _current is not None:
+            _current.ending(state, reason)
+    kill_workers()
+    os._exit(code)
 
 
 def _wake_main_thread() -> None:
@@ -222,36 +238,16 @@ def command(name: str) -> Iterator[StopRequest]:
     reader has gone (`| head`, a closed terminal) is dropped."""
     with stop_signals_blocked():
         resource_tracker.ensure_running()        # a closed terminal would end it before its processes
-    with lasting_output(), StopRequest() as stop:
+    with lasting_output(), StopRequest() as stop, Watchdog():
         try:
             yield stop
         except Preempted as error:
             sys.unraisablehook = lambda unraisable: None               # of what was half made, such as an iterator
-            _say(f"{name}: stopped {str(error).partition(',')[0]}; finished parts are kept -> the same command "
+            say(f"{name}: stopped {str(error).partition(',')[0]}; finished parts are kept -> the same command "
                  "continues")
             raise SystemExit(EXIT_PREEMPTED) from None
         finally:
             kill_workers()                       # torch would wait 5 seconds for each
-
-
-def end_with_parent(number: int) -> None:
-    """Have the kernel send this process a signal when its parent dies (Linux; elsewhere it outlives its parent)."""
-    if sys.platform != "linux":
-        return
-    parent = os.getppid()
-    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0):
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
-    if os.getppid() != parent:                   # the parent died before prctl
-        os.kill(os.getpid(), number)
-
-
-def end_with_launcher() -> None:
-    """Treat the death of the launcher as a SIGTERM, so that it leaves no process behind.
-
-    A process that no launcher started may outlive its parent, as under nohup.
-    """
-    if not LAUNCHED.isdisjoint(os.environ):
-        end_with_parent(signal.SIGTERM)
 
 
 # ---- workers

@@ -8,6 +8,8 @@ from typing import Self
 
 from tqdm import tqdm
 
+from gazepose import heartbeat
+
 SECONDS = 30.0               # between two plain lines
 
 
@@ -31,6 +33,7 @@ class Progress:
                         disable=rank > 0 or not sys.stderr.isatty())
 
     def __enter__(self) -> Self:
+        heartbeat.work = self.what
         return self
 
     def add(self, units: int, note: str = "") -> None:
@@ -45,6 +48,7 @@ class Progress:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
+        heartbeat.work = ""
         self.bar.close()
 
 

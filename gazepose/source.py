@@ -58,7 +58,7 @@ class Source:
         if name != "stills":
             return open_index(prepare(self.root, name, config, processes))
         if self.preset is None:
-            raise ValueError(f"{self.root}: only an embedded world has stills -> give --train_on train, or "
+            raise ValueError(f"{self.root}: only an embedded world has stills -> give --task lam or gaze_clips, or "
                              "leave --data out and give --preset")
         if processes.rank == 0:
             from gazepose.synthetic.presets import PRESETS
@@ -69,7 +69,7 @@ class Source:
         return Index.open(self.root / "stills" / str(config.crop_size))
 
 
-def find_source(data: Path | None, preset: str = "default", seed: int = 0) -> Source:
+def find_source(data: Path | None, preset: str = "default") -> Source:
     """The data set that the flags name; nothing is rendered or prepared yet.
 
     Raises:
@@ -78,7 +78,7 @@ def find_source(data: Path | None, preset: str = "default", seed: int = 0) -> So
     if data is None:
         if (EGO4D / "json" / "av_train.json").exists():
             return Source(EGO4D)
-        return Source(EMBEDDED / f"{preset}-{seed}", preset, seed)
+        return Source(EMBEDDED / f"{preset}-0", preset)
     if (data / "world.json").exists():
         from gazepose.synthetic.presets import PRESETS
         facts = read_object(data / "world.json")

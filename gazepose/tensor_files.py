@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from gazepose.io import open_regular, unique_names
-from gazepose.processes import end_with_parent
+from gazepose.startup import end_with_parent
 
 MAX_FILE = 16 << 30          # bytes of a file of tensors
 MAX_HEADER = 4 << 20         # bytes of a safetensors header: about 30,000 entries

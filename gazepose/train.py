@@ -8,8 +8,10 @@ import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")     # before torch: waiting threads must not spin on shared cores
 
-from gazepose.processes import Overdue, Preempted, StopRequest, command, end_with_launcher, shield_workers
+from gazepose.startup import end_at_interrupt, end_with_launcher
 
+if __name__ == "__main__":
+    end_at_interrupt("train")
 end_with_launcher()                                     # before the slow imports
 
 import math
@@ -46,7 +48,7 @@ from gazepose.evaluation.metrics import (
 )
 from gazepose.io import write_json
 from gazepose.models import build_model, sync_batchnorm
-from gazepose.processes import Processes
+from gazepose.processes import Overdue, Preempted, Processes, StopRequest, command, shield_workers
 from gazepose.source import Source, chosen_rows
 from gazepose.training import checkpoint
 from gazepose.training.checkpoint import Progress
@@ -61,7 +63,7 @@ from gazepose.training.engine import predict, train_steps
 from gazepose.training.feature_cache import cache_features
 from gazepose.training.learnt_from import LearntFrom, learnt_from
 from gazepose.training.optim import make_optimizer
-from gazepose.training.run_config import check_learning, check_same_data, flags_of
+from gazepose.training.run_config import check_learning, check_same_data, fingerprints_of, flags_of, priors_read
 from gazepose.training.runlog import RunLog, check_tracker, device_name, launched, versions, world_line
 
 
@@ -79,7 +81,7 @@ def main() -> None:
             mixed_precision=run.mixed_precision, gradient_accumulation_steps=run.gradient_accumulation_steps,
             log_with=run.log_with, project_dir=folder)
         accelerator.print(world_line(accelerator, run.batch_size))
-        check_processes(accelerator, run.expect_world, run.sync_batchnorm, run.gradient_accumulation_steps)
+        check_processes(accelerator, run.processes, run.sync_batchnorm, run.gradient_accumulation_steps)
         check_same_program(config, accelerator)
         log = RunLog(from_main(accelerator, lambda: folder), accelerator)     # one clock names it for all processes
         record = {**asdict(config), "root": str(source.root), **launched(accelerator)}
@@ -101,6 +103,8 @@ def train(config: TrainConfig, source: Source, accelerator: Accelerator, log: Ru
 
     # ---- model
     resumed = find_checkpoint(log.folder, accelerator) if run.resume else None
+    if resumed is not None:
+        checkpoint.check_size(resumed, config.model, log.folder)
     torch.manual_seed(run.seed)
     model = build_model(config.model).to(memory_format=torch.channels_last)
     learnt = learnt_from(log.earlier, log.folder)
@@ -121,13 +125,13 @@ def train(config: TrainConfig, source: Source, accelerator: Accelerator, log: Ru
     progress = Progress(world_size=accelerator.num_processes)
     record = config_record(config, source, data, weights, learnt, log.earlier, accelerator)
     if resumed is not None:
-        check_same_data(log.folder, log.earlier, record, resumed)
+        check_same_data(log.folder, log.earlier, record, data.indexes, resumed)
         progress = checkpoint.resume(resumed, model, optimizer, accelerator.scaler, accelerator.num_processes,
-                                     run.elastic)
+                                     run.processes is not None)
         data.order.epoch = progress.epoch
         if progress.consumed and progress.order != data.order.fingerprint():
-            raise ValueError(f"{resumed}: it stopped in an epoch with other windows or another order -> resume with "
-                             f"the data, --seed, --train_stride, ... of {log.folder / 'config.json'}")
+            raise ValueError(f"{resumed}: it stopped in an epoch with other windows or another order -> "
+                             f"{checkpoint.own_flags(resumed, log.folder)}")
         accelerator.print(f"resume: {resumed}, epoch {progress.epoch + 1}, step {progress.step}, "
                           f"best mAP {progress.best_mAP:.3f}")
     if config.data.cache_features:
@@ -152,7 +156,7 @@ def train(config: TrainConfig, source: Source, accelerator: Accelerator, log: Ru
             for steps in train_steps(accelerator, wrapped, optimizer, data.train_loader, step=progress.step,
                                      ahead=ahead, total=log.total, seed=run.seed, loss=loss, optim=config.optim,
                                      epoch=epoch, mirror_priors=BEHAVIOURS[config.model.behaviour].mirror_priors,
-                                     save_every=run.save_every, stop=stop):
+                                     save_every=run.save_steps, stop=stop):
                 progress.step, progress.consumed = steps[-1].step + 1, data.order.after(steps[-1].batches)
                 for step in steps:
                     log.step(step, epoch)
@@ -202,6 +206,10 @@ class Splits:
     """of the training loader"""
     quality_fit: Any
     """of the training split, which inference uses too"""
+
+    @property
+    def indexes(self) -> dict[str, Index]:
+        return {"train": self.train_index, "val": self.val_index}
 
 
 def open_splits(config: TrainConfig, source: Source, accelerator: Accelerator, processes: Processes) -> Splits:
@@ -301,8 +309,9 @@ def config_record(config: TrainConfig, source: Source, data: Splits, weights: tu
         learnt += LearntFrom(labels=(origin,))
     return {**asdict(config), "quality_fit": data.quality_fit, "class_weights": weights, "root": str(source.root),
             "head_pose_fit": None if pose_fit is None else pose_fit.tolist(),
-            "fingerprint": {"train": data.train_index.facts["fingerprint"],
-                            "val": data.val_index.facts["fingerprint"]},
+            "fingerprint": {split: fingerprints_of(index)[0] for split, index in data.indexes.items()},
+            "priors_read": {split: priors_read(index, config.model, config.data, config.run)
+                            for split, index in data.indexes.items()},
             "learnt_from": fields(learnt), "changes": earlier.get("changes", []),
             "versions": versions(), "command": " ".join(sys.argv), **launched(accelerator),
             "device": accelerator.device.type, "device_name": device_name(accelerator)}
@@ -349,9 +358,9 @@ class RunState:
         self.saved, self.saved_at = replace(self.progress), time.monotonic()
 
     def save_if_due(self) -> None:
-        """Save after every --save_every steps and every --save_minutes minutes."""
+        """Save after the steps and minutes of --save_every."""
         minutes = (time.monotonic() - self.saved_at) / 60
-        steps_due = self.run.save_every is not None and self.progress.step % self.run.save_every == 0
+        steps_due = self.run.save_steps is not None and self.progress.step % self.run.save_steps == 0
         if steps_due or 0 < self.run.save_minutes <= minutes:
             self.save()
 

@@ -126,7 +126,8 @@ def chain(runs: tuple[Path, ...], /, out: Path = Path("runs/chain"), causal: boo
     first.
 
     Args:
-        runs: run folders that infer.py has scored with --split val and --split test, best with --flip_average too.
+        runs: run folders that infer.py has scored with --split val and --split test, best with --flip_average:
+            pred-flip/ is used where it exists, else pred/.
         out: folder of chain.md, chain.json, pred.csv and submission.json.
         causal: the median uses past frames only.
     """

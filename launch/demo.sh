@@ -18,7 +18,7 @@ step() {                                   # step RUN WHAT FLAG...: one training
 both="--model GazePose --prior_head --prior_landmark --freeze_backbone"
 
 step gaze "the embedded world; gaze and label together on single faces" --task gaze --label_loss 1 --gaze_loss 3
-step head "GazePose's head on that backbone, still on single faces" $both --train_on stills --epochs 1 \
+step head "GazePose's head on that backbone, still on single faces" $both --task lam_stills --epochs 1 \
   --checkpoint "runs/demo-$seed-gaze"
 step clips "GazePose with both priors and temporal dropout on the clips" $both --Gaussiandrop --lr 1e-4 --epochs 1 \
   --checkpoint "runs/demo-$seed-head"

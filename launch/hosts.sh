@@ -16,5 +16,11 @@ case "$head" in
   *:*) ;;
   *) head="$head:29500" ;;
 esac
-exec torchrun --nnodes "$machines" --nproc_per_node "${PROCESSES:-gpu}" --rdzv_backend c10d --rdzv_endpoint "$head" \
+if [ "$machines" -eq 1 ]; then                    # they meet in a file and on loopback, not on all interfaces
+  export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
+  meet=(--rdzv_conf store_type=file)
+else
+  meet=(--rdzv_endpoint "$head")
+fi
+exec torchrun --nnodes "$machines" --nproc_per_node "${PROCESSES:-gpu}" --rdzv_backend c10d "${meet[@]}" \
   --rdzv_id "${JOB:-gazepose}" train.py "$@"

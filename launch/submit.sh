@@ -14,8 +14,8 @@ if [ $# = 0 ]; then
     set -- "$@" "$run"
   done
 fi
-scored() {                                 # scored RUN TABLE: whether it was, with flip averaging, after the run ended
-  grep -qs score_plain.npy "$2" && [ ! "$1/status.json" -nt "$2" ]                # an .npz names its columns in plain text
+scored() {                                 # scored RUN TABLE: whether it was, after the run ended
+  [ -e "$2" ] && [ ! "$1/status.json" -nt "$2" ]
 }
 homes=()                                   # another stride than the run's has a folder of its own beside the run
 for run in "$@"; do
@@ -23,8 +23,8 @@ for run in "$@"; do
   home="$run${VAL_STRIDE:+-stride-$VAL_STRIDE}"
   homes+=("$home")
   for split in val test; do
-    if scored "$run" "$home/pred/$split.npz"; then
-      echo "submit: $home/pred/$split.npz exists, with flip averaging"
+    if scored "$run" "$home/pred-flip/$split.npz"; then
+      echo "submit: $home/pred-flip/$split.npz exists"
     else
       "${infer[@]}" --checkpoint "$run" --split "$split" --flip_average --exp_path "$home" \
         ${VAL_STRIDE:+--val_stride "$VAL_STRIDE"}

@@ -43,7 +43,7 @@ def one_thread():
 
 @pytest.fixture(autouse=True)
 def published_files_in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files of torch.save are read in this process: a child takes seconds. tests/test_untrusted.py starts children."""
+    """Files of torch.save are read in this process: a child takes seconds. test_untrusted_runs.py starts children."""
     from gazepose import tensor_files
     monkeypatch.setattr(tensor_files, "in_child", tensor_files.convert)
 

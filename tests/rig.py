@@ -20,8 +20,11 @@ import warm
 SMALL = ["--preset", "tiny", "--crop_size", "32", "--num_encoder_layers", "1", "--num_decoder_layers", "1", "--dmodel",
          "32", "--dim_feedforward", "32", "--nheads", "2", "--output_stride", "32", "--backbone", "test_resnet",
          "--batch_size", "4", "--epochs", "2", "--train_stride", "1", "--val_stride", "1", "--windows_per_segment", "2",
-         "--limit", "23", "--save_minutes", "0", "--num_workers", "0", "--prior_head", "--lr", "1e-3",
+         "--limit", "23", "--save_every", "0min", "--num_workers", "0", "--prior_head", "--lr", "1e-3",
          "--allow_unknown_priors"]
+
+
+STOP_AFTER_ONE = ("after_step", 1, "hit", int(signal.SIGTERM))
 
 
 @dataclass
@@ -82,8 +85,8 @@ def train(settings: list[Any]) -> None:
 
     from gazepose import train
     from gazepose.data.index import Index
-    from gazepose.processes import end_with_launcher
     from gazepose.source import Source
+    from gazepose.startup import end_with_launcher
     index, fault = settings
     end_with_launcher()
     Source.ready = lambda self, processes: self
@@ -147,6 +150,21 @@ def close_output() -> None:
 
 def fail(_: int) -> None:
     raise ZeroDivisionError("on purpose")
+
+
+def preparing(rank: int, what: str, *how: Any) -> None:
+    """One rank does something while the others wait for its part of the preparation; silence counts after 2 seconds."""
+    from gazepose import heartbeat
+    from gazepose.source import Source
+    heartbeat.SILENT = 2.0
+    split = Source.split
+
+    def split_slowly(self: Source, name: str, config: Any, processes: Any) -> Any:
+        if int(os.environ.get("RANK", 0)) == rank and name == "val":
+            globals()[what](*how)
+        processes.barrier()
+        return split(self, name, config, processes)
+    Source.split = split_slowly
 
 
 def fail_at_once() -> None:

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from making import HEIGHT, WIDTH, number_in, prepare, prepared_index, write_video
+from making import HEIGHT, WIDTH, data_set, number_in, prepare, prepared_index, write_video
 from warm import ran
 
+from gazepose.config import TrainConfig, asdict, parse
 from gazepose.data import annotations, box_table
 from gazepose.data.annotations import read_split
 from gazepose.data.box_table import COLUMNS, read_boxes
@@ -23,6 +24,9 @@ from gazepose.data.index import Index
 from gazepose.data.own_videos import lay_out
 from gazepose.data.tracks import POLICIES
 from gazepose.data.windows import WindowRule, centre_rows, window_rows
+from gazepose.models import build_model
+from gazepose.report.records import read_records
+from gazepose.training import checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 CLEAN = POLICIES["clean"]
@@ -277,10 +281,6 @@ def typed(monkeypatch, *args: str) -> None:
 
 
 def test_a_video_of_ones_own_is_scored_from_end_to_end(tmp_path, monkeypatch, capsys):
-    from gazepose.config import TrainConfig, asdict, parse
-    from gazepose.models import build_model
-    from gazepose.report.records import read_records
-    from gazepose.training import checkpoint
     config = parse(TrainConfig, ["--model", "GazeLSTM", "--crop_size", "32", "--output_stride", "32"])
     run = tmp_path / "weights"
     checkpoint.save_best(run, build_model(config.model), {**asdict(config), "quality_fit": None, "root": "else",
@@ -305,6 +305,21 @@ def test_a_video_of_ones_own_is_scored_from_end_to_end(tmp_path, monkeypatch, ca
         *(("clip", "001", str(n), "1") for n in range(1, 15)), *(("clip", "x", str(n), "-1") for n in (20, 21, 22))]
     assert all(0 < float(row["score"]) < 1 for row in rows)
     assert json.loads((folder / "val" / "metrics.json").read_text())["unknown"] == 3
+    assert "data: 17 faces of val in mine, stride 1: every face, because the checkpoint was not trained on" in said
+
+
+def test_own_videos_in_the_layout_of_ego4d_are_scored_at_every_face_too(tmp_path):
+    run = tmp_path / "weights"
+    config = parse(TrainConfig, ["--model", "GazeLSTM", "--crop_size", "32", "--output_stride", "32"])
+    checkpoint.save_best(run, build_model(config.model), {**asdict(config), "quality_fit": None, "root": "else"}, 7)
+    (run / "status.json").write_text('{"state": "finished"}')
+    data_set(tmp_path / "mine", {"c": [("t", [*range(1, 15)])]}, split="val")
+    said = ran(str(ROOT / "infer.py"), "--data", "mine", "--checkpoint", "weights", "--flip_average", cwd=tmp_path)
+    assert "data: 14 faces of val in mine, stride 1: every face, because the checkpoint was not trained on" in said
+    (folder,) = run.glob("pred*")
+    assert re.fullmatch("pred-flip-mine-[0-9a-f]{8}", folder.name)
+    said = ran(str(ROOT / "infer.py"), "--data", "mine", "--checkpoint", "weights", "--stride", "5", cwd=tmp_path)
+    assert "data: 3 faces of val in mine, stride 5: as given" in said and len(list(run.glob("pred*"))) == 2
 
 
 @pytest.mark.parametrize(("flags", "message"), [

@@ -12,7 +12,7 @@ from rig import save_once
 
 from gazepose.models import build_model
 from gazepose.models.gazepose import ModelConfig
-from gazepose.training import checkpoint
+from gazepose.training import checkpoint, runlog
 from gazepose.training.checkpoint import Progress
 
 SMALL = {"num_encoder_layers": 1, "num_decoder_layers": 1, "dmodel": 32, "dim_feedforward": 32, "nheads": 2}
@@ -44,12 +44,12 @@ def test_a_run_means_its_newest_best_checkpoint(tmp_path, model, name):
     assert [path.name for path in (run / "best").iterdir()] == ["step-00000012"]      # older ones go
     assert checkpoint.weights_folder(tmp_path / name) == folder
     (run / "status.json").write_text("{}")
-    assert checkpoint.run_folder(tmp_path / name) == run
+    assert runlog.run_folder(tmp_path / name) == run
 
 
 def test_a_plain_folder_with_weights_is_a_checkpoint(tmp_path, model):
     assert checkpoint.weights_folder(saved(tmp_path / "mine", model)) == tmp_path / "mine"
-    assert checkpoint.run_folder(tmp_path / "mine") == tmp_path / "mine"
+    assert runlog.run_folder(tmp_path / "mine") == tmp_path / "mine"
     with pytest.raises(FileNotFoundError, match="neither a checkpoint.*name a run"):
         checkpoint.weights_folder(tmp_path)
 
@@ -145,7 +145,7 @@ def test_training_comes_back_to_the_bit(tmp_path, model):
 def test_the_optimiser_of_other_parameters_is_refused(tmp_path, model):
     folder = checkpoint.save_training(tmp_path, model, stepped(model), None, Progress(), {})
     fewer = torch.optim.AdamW(list(model.parameters())[1:], lr=1e-3)
-    with pytest.raises(ValueError, match="fits no parameter -> resume with the flags of the run"):
+    with pytest.raises(ValueError, match="fits no parameter -> copy .*config.json into the run's folder"):
         checkpoint.resume(folder, model, fewer, None, 1)
 
 
@@ -211,13 +211,13 @@ def test_a_training_whose_weights_are_not_finite_is_never_saved(run):
 
 def test_the_newest_finished_run_is_found(tmp_path):
     with pytest.raises(FileNotFoundError, match="no finished run -> train one first: accelerate launch train.py"):
-        checkpoint.newest_finished(tmp_path)
+        runlog.newest_finished(tmp_path)
     def run(name, age, **status):
         (tmp_path / name).mkdir()
         (tmp_path / name / "status.json").write_text(json.dumps({"state": "finished", **status}))
         os.utime(tmp_path / name / "status.json", (age, age))
 
     run("older", 1), run("old", 5), run("broken", 9, state="failed", time="2026-03-01T00:00:00+00:00")
-    assert checkpoint.newest_finished(tmp_path) == tmp_path / "old"       # of a version that wrote no time
+    assert runlog.newest_finished(tmp_path) == tmp_path / "old"       # of a version that wrote no time
     run("new", 0, time="2026-02-01T00:00:00+00:00"), run("copied today", 7, time="2026-01-01T00:00:00+00:00")
-    assert checkpoint.newest_finished(tmp_path) == tmp_path / "new"
+    assert runlog.newest_finished(tmp_path) == tmp_path / "new"

@@ -82,7 +82,7 @@ def test_the_chain_goes_from_two_runs_scored_with_their_mirrors_to_a_submission(
     for split, world in (("val", 2), ("test", 1)):
         ran(str(ROOT / "infer.py"), "--split", split, "--stride", "1", "--flip_average", "--exp_path", "runs/flip",
             cwd=work, world=world)
-    columns = np.load(work / "runs" / "flip" / "pred" / "val.npz")
+    columns = np.load(work / "runs" / "flip" / "pred-flip" / "val.npz")
     ran(str(ROOT / "infer.py"), "--split", "val", "--stride", "1", "--exp_path", "alone", cwd=work)
     np.testing.assert_allclose(columns["score_plain"], np.load(work / "alone" / "pred" / "val.npz")["score"], atol=5e-6)
     assert (columns["score_plain"] != columns["score"]).any()

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import timm
 import torch
@@ -27,7 +28,7 @@ from gazepose.data.loader import make_loader
 from gazepose.data.windows import WindowRule
 from gazepose.models import sync_batchnorm
 from gazepose.source import Source
-from gazepose.training.distributed import check_processes, share_preparation, start_accelerator
+from gazepose.training.distributed import check_processes, meet_on_loopback, share_preparation, start_accelerator
 from gazepose.training.engine import train_steps
 from gazepose.training.losses import LossRule
 from gazepose.training.optim import OptimConfig, make_optimizer
@@ -101,13 +102,13 @@ def test_processes_that_cannot_do_it_are_refused_by_flag():
     accelerator: Any = SimpleNamespace(device=torch.device("cpu"), num_processes=2, print=lines.append,
                                        gradient_accumulation_steps=4)
     with pytest.raises(ValueError, match="--sync_batchnorm: torch's SyncBatchNorm works on GPUs only"):
-        check_processes(accelerator, 2, True, 4)
-    with pytest.raises(ValueError, match="--expect_world 3, but 2 processes were started -> choose a file"):
-        check_processes(accelerator, 3, False, 4)
+        check_processes(accelerator, "2", True, 4)
+    with pytest.raises(ValueError, match="--processes 3, but 2 processes were started -> accelerate launch --num_p"):
+        check_processes(accelerator, "3", False, 4)
     check_processes(SimpleNamespace(**{**vars(accelerator), "device": torch.device("cuda"), "num_processes": 1}),  # type: ignore[arg-type]
                     None, True, 4)
     with pytest.raises(ValueError, match="--gradient_accumulation_steps 1, but the launcher has set 4 -> give both"):
-        check_processes(accelerator, None, False, 1)
+        check_processes(accelerator, "any", False, 1)
     assert lines == ["--sync_batchnorm changes nothing: there is one process"]
 
 
@@ -154,6 +155,23 @@ def test_each_machine_prepares_its_own_disk(disks):
     assert machines == [(everything, 6, "")] * 2
     shutil.rmtree(disks[1] / "prepared")                              # the one that is done waits for the other
     assert in_processes(prepared_on, 2, disks, "local", local_ranks=[0, 0]) == [([], 6, ""), (everything, 6, "")]
+
+
+def listening(rank: int) -> set[str]:
+    share_preparation(start_accelerator(), "shared").barrier()
+    return {one.laddr.ip for one in psutil.Process().net_connections("inet") if one.status == psutil.CONN_LISTEN}
+
+
+def test_processes_of_one_machine_listen_on_loopback_alone():
+    assert [*in_processes(listening, 2)] == [{"127.0.0.1"}] * 2
+
+
+def test_a_port_in_use_is_named():
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RANK", "0")
+        port = taken.getsockname()[1]
+        with pytest.raises(ValueError, match=f"port {port} of this machine cannot be used .* -> set MASTER_PORT"):
+            meet_on_loopback(port)
 
 
 def test_two_disks_taken_for_one_are_named(disks):

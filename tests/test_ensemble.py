@@ -152,18 +152,19 @@ def written(folder: Path, val: np.ndarray, test: np.ndarray, label: np.ndarray, 
             test_label: bool = True, track_length: int = 10) -> Path:
     """A run's records as infer.py writes them; with `flip` the plain scores are those given, the mean is nearer to
     one half."""
+    pred = folder / ("pred-flip" if flip else "pred")
     for split, score in (("val", val), ("test", test)):
-        (folder / "pred" / split).mkdir(parents=True)
+        (pred / split).mkdir(parents=True)
         count = len(score)
         shown = 0.5 + 0.8 * (score - 0.5) if flip else score
-        np.savez(folder / "pred" / f"{split}.npz", row=np.arange(count), score=shown.astype(np.float32),
+        np.savez(pred / f"{split}.npz", row=np.arange(count), score=shown.astype(np.float32),
                  label=(label if split == "val" or test_label else np.full(count, -1))[:count],
                  frame=np.arange(count) % track_length, track=np.arange(count) // track_length,
                  clip=np.arange(count) * clips // count, **faces(count),
                  **({"score_plain": score.astype(np.float32)} if flip else {}))
         if split == "test":
             lines = [f"v{n % 3},{n:05d},t{n // 10},1,{float(s)!r}" for n, s in enumerate(shown.astype(np.float32))]
-            (folder / "pred" / "test" / "pred.csv").write_text("\n".join(lines) + "\n")
+            (pred / "test" / "pred.csv").write_text("\n".join(lines) + "\n")
     return folder
 
 
@@ -216,14 +217,14 @@ def test_runs_of_other_faces_are_refused_by_name(tmp_path):
     label, (a, b) = held_looks(3, count=100)
     first = written(tmp_path / "first", a, a, label)
     shorter = written(tmp_path / "shorter", b[:90], b, label)
-    with pytest.raises(ValueError, match=r"shorter/pred/val.npz: 90 faces, but \S*first/pred/val.npz has 100 -> infer"):
+    with pytest.raises(ValueError, match=r"shorter/\S*val.npz: 90 faces, but \S*first/pred-flip/val.npz has 100 -> "):
         make_submission([first, shorter], tmp_path / "out")
     other = written(tmp_path / "other", a, a, label, track_length=7)
-    with pytest.raises(ValueError, match=r"other/pred/val.npz: face 7 has track 1, but 0 in \S*first/pred/val.npz"):
+    with pytest.raises(ValueError, match=r"other/\S*/val.npz: face 7 has track 1, but 0 in \S*first/pred-flip/val.npz"):
         make_submission([first, other], tmp_path / "out")
     with pytest.raises(FileNotFoundError, match=r"none/pred/val.npz: no record .*`python infer.py --checkpoint .*none"):
         make_submission([first, tmp_path / "none"], tmp_path / "out")
-    table = first / "pred" / "test" / "pred.csv"
+    table = first / "pred-flip" / "test" / "pred.csv"
     table.write_text(table.read_text().replace("v1,00001", "v0,00000"))
     with pytest.raises(ValueError, match="1 faces more than once: v"):
         make_submission([first], tmp_path / "out")

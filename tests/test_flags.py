@@ -31,13 +31,13 @@ from gazepose.source import Source
 ROOT = Path(__file__).resolve().parents[1]
 SECTIONS = [field.name for field in dataclasses.fields(TrainConfig)]
 GUIDE_ONLY = {"mesh", "test_stride"}                     # of training: inference takes --stride
-NEEDS = {"elastic": ["--resume", "--exp_path", "run"], "resume": ["--exp_path", "run"],
+NEEDS = {"resume": ["--exp_path", "run"],
          "cache_features": ["--freeze_backbone", "--no_flip", "--no_random_crop"]}
 VALUES: dict[str, tuple[list[str], Any]] = {
     "rule": (["max_gap=3"], ("max_gap=3",)), "weights": (["0.2", "0.8"], (0.2, 0.8)), "data": (["."], Path(".")),
     "backbone": (["resnet34"], "resnet34"), "dmodel": (["128"], 128), "nheads": (["4"], 4),
     "output_stride": (["8"], 8), "csplit": (["0.5"], 0.5), "max_bad_fraction": (["0.5"], 0.5),
-    "expect_world": (["3"], 3)}
+    "processes": (["3"], "3"), "save_every": (["500,5min"], "500,5min")}
 
 
 def hidden(kind: type) -> set[str]:
@@ -95,7 +95,7 @@ def test_a_derived_setting_is_no_flag(name: str, capsys):
 
 def test_there_are_few_flags():
     own = [name for _, name in ALL_FLAGS if name not in GUIDE_ONLY]
-    assert len(own) <= 60 + 3              # how to train; and from what: --config, --pretrained, --from_scratch
+    assert len(own) <= 60
     assert len(dataclasses.fields(InferConfig)) - 1 <= 28 and len(dataclasses.fields(GuideInference)) == 16
 
 

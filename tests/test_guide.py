@@ -18,7 +18,8 @@ from accelerate.commands.launch import launch_command_parser
 
 from gazepose.compat.checkpoints import KINDS
 from gazepose.compat.flags import INSTEAD, LEFT_OUT, ONLY_TRAINING, GuideInference, bins_of, translate
-from gazepose.config import InferConfig, TrainConfig, parse, parse_train
+from gazepose.config import InferConfig, TrainConfig, asdict, parse, parse_train, read_config
+from gazepose.io import write_json
 from gazepose.models import ModelConfig, build_model
 from gazepose.training import checkpoint
 
@@ -92,6 +93,37 @@ def test_what_the_published_code_never_read_is_left_out_with_a_line(name: str, p
     for flags in ([f"--{name}", "7", "--limit", "3"], [f"--{name.replace('_', '-')}=7", "--limit", "3"],
                   ["--limit", "3", f"--{name}"]):
         assert translate(flags, program) == (["--limit", "3"], [f"--{name} is ignored: {LEFT_OUT[name]}"])
+
+
+@pytest.mark.parametrize("before, now", [
+    ("--train_on stills", "--task lam_stills"), ("--task gaze --train_on=train", "--task gaze --task gaze_clips"),
+    ("--save_minutes 5 --limit 3", "--limit 3 --save_every 5min"), ("--elastic", "--processes any"),
+    ("--save_minutes 0 --save_every 7", "--save_every 7 --save_every 7,0min"), ("--no_elastic", ""),
+    ("--elastic --expect-world 2", "--processes 2")])
+def test_flags_that_have_become_one_go_on_working_with_a_line(before: str, now: str):
+    arguments, notes = translate(before.split(), "train")
+    assert arguments == now.split()
+    assert all(note.endswith(f": now {' '.join(now.split()[-2:])}") for note in notes) and len(notes) == bool(now)
+    parse_train(["--preset", "tiny", *before.split()])
+
+
+def test_an_unknown_value_of_an_older_flag_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        parse(TrainConfig, ["--train_on", "val"])
+    assert "lam val" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("before, now", [
+    ({"task": "gaze", "train_on": None, "save_every": None, "save_minutes": 15.0, "elastic": True}, ("gaze", "15min")),
+    ({"task": "lam", "train_on": "stills", "save_every": 3, "save_minutes": 0.0}, ("lam_stills", "3,0min")),
+    ({"task": "gaze", "train_on": "train", "expect_world": 4}, ("gaze_clips", "15min"))])
+def test_the_record_of_an_older_run_is_read(before, now, tmp_path):
+    record = asdict(TrainConfig())
+    record["run"] = {name: value for name, value in record["run"].items()
+                     if name not in ("task", "save_every", "processes")} | before
+    write_json(tmp_path / "config.json", record)
+    run = read_config(tmp_path / "config.json")[0].run
+    assert (run.task, run.save_every) == now and run.processes is None
 
 
 def test_help_is_no_value_of_what_is_left_out():

@@ -43,7 +43,7 @@ from gazepose.priors.import_files import parse_key, read_priors
 from gazepose.report.records import read_records
 from gazepose.source import find_source
 from gazepose.tensor_files import MAX_HEADER, MAX_TENSORS, read_tensors
-from gazepose.training import checkpoint
+from gazepose.training import checkpoint, runlog
 
 CLEAN = POLICIES["clean"]
 
@@ -313,4 +313,4 @@ def test_a_trap_in_any_json_is_a_named_error(tmp_path, trap):
     (run / "status.json").write_bytes(content)
     if trap not in ("nan", "inf"):                                     # these are objects without a state
         with pytest.raises(ValueError, match=r"status\.json: .* -> "):
-            checkpoint.newest_finished(run.parent)
+            runlog.newest_finished(run.parent)

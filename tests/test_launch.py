@@ -64,7 +64,7 @@ def test_a_node_starts_its_gpus_and_meets_the_others_at_the_first(cluster):
     assert show == "scontrol show hostnames localhost"
     assert srun == ("srun --nodes=1 --ntasks-per-node=1 --kill-on-bad-exit=1 bash launch/hosts.sh "
                     "--lr 1e-4 --exp_path runs/slurm-4711")
-    assert torchrun == ("torchrun --nnodes 1 --nproc_per_node 4 --rdzv_backend c10d --rdzv_endpoint localhost:24711 "
+    assert torchrun == ("torchrun --nnodes 1 --nproc_per_node 4 --rdzv_backend c10d --rdzv_conf store_type=file "
                         "--rdzv_id 4711 train.py --lr 1e-4 --exp_path runs/slurm-4711")
 
 

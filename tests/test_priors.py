@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from making import write_tracks
 
 from gazepose import __main__ as verbs
+from gazepose.data.crops import published_crop
 from gazepose.data.index import Index
 from gazepose.data.index_writer import add_columns
 from gazepose.data.quality import fit_gaussian, laplacian_variance
@@ -302,7 +303,7 @@ def test_quality_is_measured_fitted_and_shown(make_index, capsys):
     commands.show_quality([index, test])
     lines = capsys.readouterr().out.splitlines()
     opened = Index.open(index.folder)
-    sharpness = [laplacian_variance(commands.published_crop(index.crop(row))) for row in range(8)]
+    sharpness = [laplacian_variance(published_crop(index.crop(row))) for row in range(8)]
     np.testing.assert_array_equal(opened.quality, np.float32(sharpness))
     assert opened.facts["quality_fit"] == fit_gaussian(opened.quality)
     assert "train: quality known for 8 of 8 faces (100.0%)" in lines[0]

@@ -10,8 +10,8 @@ from gazepose.io import write_arrays
 from gazepose.priors.model_files import MODELS
 from gazepose.watch import readout
 from gazepose.watch.codable import judge
-from gazepose.watch.readout import FEATURES, PAIRS, READ, Readout, detector_box, fit, in_the_heads_axes, terms
-from gazepose.watch.table import REASONS
+from gazepose.watch.readout import FEATURES, PAIRS, READ, Readout, fit, in_the_heads_axes, terms
+from gazepose.watch.table import REASONS, as_cut, as_detected
 
 AHEAD = {"yaw": 0.0, "pitch": -5.0, "eye_x": 0.0, "eye_y": -0.2, "blink": 0.03}
 
@@ -92,10 +92,10 @@ def test_a_readout_file_that_is_none_says_how_to_make_one(tmp_path):
             Readout.shipped(tmp_path / name)
 
 
-def test_the_worlds_box_becomes_a_detectors():
-    # YuNet's box moved by x + .038 w, y + .132 h, .92 w, .828 h is the world's
-    x, y, width, height = detector_box(np.array([103.8, 226.4, 195.8, 392.0]))
-    assert (x, y, width, height) == pytest.approx((100, 200, 100, 200))
+def test_a_detectors_box_becomes_that_of_a_crop_and_back():
+    boxes = np.array([[100.0, 200, 100, 200], [7, 8, 9, 10]])
+    assert as_cut(boxes)[0] == pytest.approx([103.8, 226.4, 92, 165.6])
+    assert as_detected(as_cut(boxes)) == pytest.approx(boxes)
 
 
 class Reader:

@@ -75,7 +75,9 @@ LINES: list[tuple[Callable[[list[str]], None], str, list[str]]] = [    # refused
     (parsed, "--epochs 0", ["give 1 or more: --epochs 1"]), (parsed, "--limit 0", ["give 1 or more rows: --limit 1"]),
     (parsed, "--seed -1", ["give 0 to 2**63 - 1: --seed 0 --seed 9223372036854775807"]),
     (parsed, "--lr 0", ["give a learning rate above 0 and below 10: --lr 9.9"]),
-    (parsed, "--save_minutes -1", ["give minutes, or 0: --save_minutes 0"]),
+    (parsed, "--save_every 5m", ["give minutes such as 15min or 0min: --save_every 0min",
+                                 "1 or more steps such as 500: --save_every 500", "or both: --save_every 500,15min"]),
+    (parsed, "--processes 0", ["give a number of 1 or more: --processes 1", "or any: --processes any"]),
     (parsed, "--train_stride 0", ["give 1 or more: --train_stride 1"]),
     (parsed, "--crop_size 7", ["give 16 to 1024 pixels: --crop_size 16", "16 to 1024: --crop_size 1024"]),
     (parsed, "--max_bad_fraction 2", ["give 0 to 1: --max_bad_fraction 0", "0 to 1: --max_bad_fraction 1"]),
@@ -88,10 +90,16 @@ LINES: list[tuple[Callable[[list[str]], None], str, list[str]]] = [    # refused
     (parsed, "--wearer last", ["give first or flag: --wearer first", "give first or flag: --wearer flag"]),
     (parsed, "--rule end_inclusive=maybe", ["give True or False: --rule end_inclusive=True"]),
     (parsed, "--resume", ["name its folder with --exp_path: --resume --exp_path run"]),
-    (parsed, "--elastic", ["add --resume: --elastic --resume --exp_path run", "leave --elastic out: --epochs 1"]),
     (parsed, "--cache_features", ["add --freeze_backbone: --cache_features --freeze_backbone"]),
     (parsed, "--cache_features --freeze_backbone --crops video",
      ["give --crops shards: --cache_features --freeze_backbone --crops shards"]),
+    (parsed, "--save_every 0", ["give 1 or more steps: --save_every 1"]),
+    (parsed, "--resume --exp_path run --config other", [
+        "leave --config out: --resume --exp_path run",
+        "or --resume to start a new run: --exp_path run --config other"]),
+    (parsed, "--checkpoint w --pretrained", ["give one of them: --checkpoint w", "give one of them: --pretrained"]),
+    (parsed, "--weights 0 0", ["give two weights of 0 or more, at least one of them above 0: --weights 0 1"]),
+    (parsed, "--gaze_loss nan", ["give finite numbers: --gaze_loss 1"]), (parsed, "--clip -1", ["0 or more: --clip 0"]),
     (parsed, "--label_loss 0", ["give one a weight above 0: --label_loss 0 --gaze_loss 1"]),
     (train, "--cache_features --freeze_backbone --flip",
      ["leave --flip and --random_crop out: --cache_features --freeze_backbone"]),
@@ -211,7 +219,7 @@ def test_every_flag_and_verb_that_a_remedy_names_exists():
     for place, text in messages():
         remedy = text.split(" -> ", 1)[1]
         wing = place.startswith(("doctor", "experiments", "priors", "report", "synthetic", "verbs", "watch"))
-        for flag in re.findall(r"--([A-Za-z]\w*)", re.sub("docker with.*|srun --.*", "", remedy)):
+        for flag in re.findall(r"--([A-Za-z]\w*)", re.sub(r"docker with.*|srun --.*|launch --\w+", "", remedy)):
             tried += 1
             assert flag.removeprefix("no_") in (every if wing else core), f"{place}: --{flag} in {text!r}"
         for verb in re.findall(r"python -m gazepose ([a-z_]+(?: [a-z_]+)?)", remedy):

@@ -38,7 +38,7 @@ from gazepose.priors.import_files import read_priors
 from gazepose.source import chosen_rows
 from gazepose.synthetic import world
 from gazepose.synthetic.world import render_world
-from gazepose.training import checkpoint
+from gazepose.training import checkpoint, runlog
 
 # Data
 
@@ -272,5 +272,5 @@ def test_a_file_that_could_run_code_is_read_once_its_state_dict_is_saved_alone(t
 
 
 def test_the_training_that_a_missing_run_asks_for_is_a_command(tmp_path):
-    remedy = remedy_of(lambda: checkpoint.newest_finished(tmp_path))
+    remedy = remedy_of(lambda: runlog.newest_finished(tmp_path))
     train(shlex.split(remedy.partition("accelerate launch train.py ")[2]))

@@ -192,6 +192,14 @@ def test_limited_predictions_are_shown_as_limited_where_there_are_no_whole_ones(
     assert "4 validation faces" in text
 
 
+def test_scores_with_flip_averaging_are_shown_where_there_are_no_others(tmp_path):
+    make_run(tmp_path, rows=900, steps=8)
+    assert not [note for note in read_records(tmp_path).notes if "mirror" in note]
+    (tmp_path / "pred").rename(tmp_path / "pred-flip")
+    records = read_records(tmp_path)
+    assert len(records.scores["row"]) == 899 and "averages of each picture and its mirror" in " ".join(records.notes)
+
+
 def test_a_run_trained_on_few_rows_says_so(tmp_path):
     (tmp_path / "config.json").write_text('{"data": {"limit": 2048}}')
     assert "at most 2,048 rows of each split (--limit)" in make_report(tmp_path).read_text()

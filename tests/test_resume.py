@@ -70,7 +70,7 @@ def test_a_stopped_run_ends_as_one_that_was_not(rig, whole, world, stops, flags)
 
 def test_augmentation_without_keys_would_not_resume(rig):
     run = rig.run("unkeyed-whole", fault=("unkeyed",))
-    rig.run("unkeyed", "--save_every", "3", "--epochs", "1", fault=("unkeyed",))
+    rig.run("unkeyed", "--save_every", "3,0min", "--epochs", "1", fault=("unkeyed",))
     shutil.rmtree(rig.folder / "unkeyed" / "checkpoints" / "step-00000006")
     again = rig.run("unkeyed", "--resume", fault=("unkeyed",))
     with pytest.raises(AssertionError):
@@ -95,7 +95,7 @@ def test_another_number_of_processes_goes_on_where_the_last_one_stopped(rig):
     refused = rig.run("elastic", "--epochs", "1", "--resume", ends=1, fault=("note_rows",))
     assert "saved by 2 processes, this run has 1 -> start 2" in refused.log()
     assert len(rows(run)) == 16
-    run = rig.run("elastic", "--epochs", "1", "--resume", "--elastic", fault=("note_rows",))
+    run = rig.run("elastic", "--epochs", "1", "--resume", "--processes", "any", fault=("note_rows",))
     assert len(rows(run)) == len(set(rows(run))) == 23 and run.status()["samples"] == 23
 
 
@@ -107,8 +107,8 @@ def test_other_rows_in_mid_epoch_are_refused(rig):
 @pytest.mark.parametrize("fault", [("in_a_save", 4, "hit", STOP), ("in_a_save", 4, "hit", signal.SIGUSR1, 2),
                                    ("after_step", 2, "group")], ids=lambda fault: f"{fault[0]}-{fault[-1]}")
 def test_a_signal_is_heard_once_and_a_save_is_finished(rig, fault):
-    run = rig.run(f"signal-{fault[0]}-{fault[-1]}", "--save_every", "2", "--num_workers", str(int("group" in fault)),
-                  ends=75, fault=fault)
+    run = rig.run(f"signal-{fault[0]}-{fault[-1]}", "--save_every", "2,0min", "--num_workers",
+                  str(int("group" in fault)), ends=75, fault=fault)
     assert run.status()["state"] == "preempted" and "Traceback" not in run.log()
     newest, passed = newest_whole(run.folder)
     assert not passed and read_object(newest / "progress.json")["step"] == run.status()["step"]

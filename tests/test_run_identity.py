@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import warm
 from rig import Rig
@@ -15,16 +16,19 @@ from test_models import small
 from gazepose import train
 from gazepose.compat import checkpoints
 from gazepose.config import TrainConfig, parse, parse_train, read_config, source_of, train_defaults
+from gazepose.data.index import Index
+from gazepose.data.index_writer import add_columns
 from gazepose.evaluation.predictions import predictions_folder, write_about
-from gazepose.infer import is_own_data
 from gazepose.io import read_object, write_json
+from gazepose.manifest import mark_folder
 from gazepose.report import tables
 from gazepose.report.records import read_records
 from gazepose.source import Source
 from gazepose.training import checkpoint, runlog
 from gazepose.training.distributed import check_alike
 from gazepose.training.learnt_from import LearntFrom, learnt_from
-from gazepose.training.run_config import check_learning, differing
+from gazepose.training.provenance import origin_of, usual_stride
+from gazepose.training.run_config import check_learning, differing, fingerprints_of
 
 SHORT = ("--epochs", "1", "--limit", "8")
 
@@ -72,6 +76,7 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_is_resumed_with_its_f
     folder.mkdir()
     for name in ("config.json", "status.json"):
         shutil.copy(run / name, folder / name)
+    mark_folder(folder, folder)
     text = resumed(rig, folder)
     assert "has no checkpoint yet" in text and config_of(folder)["optim"]["clip"] == 0.5
     assert differing(config_of(run), config_of(folder)) == {}
@@ -119,16 +124,18 @@ def test_a_start_that_is_not_there_is_named_before_any_data(rig):
 
 def test_what_concerns_one_start_is_not_inherited(tmp_path, run):
     record = config_of(run)
-    record["run"] |= {"resume": True, "elastic": True, "expect_world": 4}
+    record["run"] |= {"resume": True, "processes": "4"}
     write_json(tmp_path / "config.json", record)
     again, _ = read_config(tmp_path / "config.json")
-    one_start = (again.run.resume, again.run.elastic, again.run.expect_world, again.run.exp_path)
-    assert one_start == (False, False, None, None)
+    one_start = (again.run.resume, again.run.processes, again.run.exp_path)
+    assert one_start == (False, None, None)
 
 
 @pytest.mark.parametrize("spoilt", [
-    {"fingerprint": "abc"}, {"changes": 3}, {"root": 7}, {"run": {"epochs": "two"}}, {"optim": None}], ids=str)
+    {"fingerprint": "abc"}, {"changes": 3}, {"priors_read": 3}, {"root": 7}, {"run": {"epochs": "two"}},
+    {"optim": None}], ids=str)
 def test_a_damaged_config_is_named_with_a_remedy(tmp_path, run, spoilt):
+    mark_folder(tmp_path, tmp_path)
     write_json(tmp_path / "config.json", {**config_of(run), **spoilt})
     with pytest.raises(SystemExit, match=f"{tmp_path}/config.json: .* -> "):
         parse_train(["--resume", "--exp_path", str(tmp_path)])
@@ -337,15 +344,26 @@ def test_imagenet_weights_are_fetched_with_the_flag_alone(monkeypatch, tmp_path)
 
 # ---- its predictions
 
-def test_a_runs_own_predictions_are_in_pred_and_others_beside_it(tmp_path):
-    def folder(**other: Any) -> str:
-        return predictions_folder(tmp_path, "my clips", other).name
+def test_a_runs_own_predictions_are_in_pred_and_others_beside_it(tmp_path, index_of):
+    index, run = index_of([range(5)]), tmp_path / "run"
+    run.mkdir()
+    usual = {"stride": 3, "gaussian_drop": False}
 
-    assert folder() == folder(data="/x") == "pred"                         # not a run: the user chose the folder
-    write_json(tmp_path / "status.json", {})
-    others = [folder(data="/x"), folder(data="/y"), folder(data="/x", checkpoint="step-00000012"), folder(stride=1)]
-    assert folder() == "pred" and len(set(others)) == 4 and folder(data="/x") == others[0]
-    assert others[0].startswith("pred-my_clips-") and others[2].startswith("pred-my_clips-step-00000012-")
+    def folder(flip_average: bool = False, own_data: bool = True, weights: str | None = None, **settings: Any) -> str:
+        path = predictions_folder(run, index, {**usual, **settings}, usual, own_data=own_data, weights=weights,
+                                  flip_average=flip_average)
+        assert path.parent == run
+        return path.name
+
+    assert folder() == folder(own_data=False) == "pred"                    # not a run: the user chose the folder
+    assert folder(True) == "pred-flip"
+    write_json(run / "status.json", {})
+    others = [folder(own_data=False), folder(weights="step-00000012"), folder(stride=1), folder(gaussian_drop=True),
+              folder(True, stride=1)]
+    assert (folder(), folder(True)) == ("pred", "pred-flip") and len(set(others)) == 5
+    assert folder(stride=1) == others[2]
+    data = index.folder.resolve().parents[2].name
+    assert others[1].startswith(f"pred-{data}-step-00000012-") and others[4].startswith(f"pred-flip-{data}-")
 
 
 def test_predictions_say_what_they_replace(tmp_path):
@@ -354,13 +372,46 @@ def test_predictions_say_what_they_replace(tmp_path):
     assert write_about(tmp_path / "about.json", {"checkpoint": "b", "stride": 3}) == {"checkpoint": ["a", "b"]}
 
 
-def test_data_are_the_runs_own_by_content_or_by_place(index_of, tmp_path):
+def test_data_are_the_runs_own_by_content_or_by_place(index_of, tmp_path, monkeypatch):
     index = index_of([range(5)])
-    trained = {"root": str(tmp_path), "fingerprint": {"train": index.facts["fingerprint"]}}
-    assert is_own_data(index, tmp_path / "moved", trained, same_faces=False)
+    for fingerprint in fingerprints_of(index):                               # this version's and an older one's
+        trained = {"root": str(tmp_path), "fingerprint": {"train": fingerprint}}
+        assert origin_of(index, tmp_path / "moved", trained, same_rules=False) == "own"
     other = index_of([range(6)])
-    assert is_own_data(other, tmp_path, trained, same_faces=True)
-    assert not is_own_data(other, tmp_path, trained, same_faces=False)       # other rules
-    assert not is_own_data(other, tmp_path / "else", trained, same_faces=True)
-    for unknown in ({}, {"root": 3, "fingerprint": "damaged"}):              # a published file says nothing
-        assert not is_own_data(index, tmp_path, unknown, same_faces=True)
+    assert origin_of(other, tmp_path, trained, same_rules=True) == "own"
+    assert origin_of(other, tmp_path, trained, same_rules=False) == "rules"
+    assert origin_of(other, tmp_path / "else", trained, same_rules=True) == "other"
+    assert origin_of(index, tmp_path, {"root": 3, "fingerprint": "damaged"}, same_rules=True) == "other"
+    monkeypatch.chdir(tmp_path)                                              # a published file says nothing: Ego4D
+    assert origin_of(index, Path("data"), {}, same_rules=True) == "rules"
+    assert origin_of(index, tmp_path / "mine", {}, same_rules=True) == "other"
+
+
+def test_own_videos_are_scored_at_every_face_and_the_reason_is_said():
+    data = parse(TrainConfig, ["--val_stride", "13", "--test_stride", "2"]).data
+    for origin, embedded, stride, reason in (
+            ("own", False, 13, "its data set"), ("rules", False, 13, "its data set"),
+            ("other", True, 13, "an embedded world"), ("other", False, 1, "was not trained on this data set")):
+        got = usual_stride("val", data, origin, embedded)
+        assert got[0] == stride and reason in got[1]
+    assert usual_stride("test", data, "other", False)[0] == 2
+
+
+# ---- its priors
+
+def imported(folder: Path, **columns: Any) -> None:
+    add_columns(Index.open(folder), {name: np.full((36, *shape), 0.5) for name, shape in columns.items()})
+
+
+def test_a_prior_that_the_run_does_not_read_may_be_imported_and_one_that_it_reads_is_named(rig, run, tmp_path):
+    folder = shutil.copytree(rig.index, tmp_path / "set" / "prepared" / "clean-16" / "train")
+    other = Rig(folder, tmp_path)
+    first = other.run("first", *SHORT).folder                                # reads head_pose, which is unknown
+    assert config_of(first)["priors_read"] == {"train": {"head_pose": None}, "val": {"head_pose": None}}
+    imported(folder, landmarks=(5, 3), quality_p=())
+    assert "resume: " in resumed(other, first, "--epochs", "2")
+    imported(folder, head_pose=(3,))
+    text = resumed(other, first, "--epochs", "3", ends=1)
+    assert "the prepared train and val head_pose differ from those that" in text and "data differ" not in text
+    remedy = re.search(r"--config (.*) --checkpoint (.*)", text)
+    other.run("with priors", "--config", remedy[1], "--checkpoint", remedy[2])

@@ -20,11 +20,11 @@ from making import data_set
 from rig import Rig
 
 from gazepose import __main__ as door
-from gazepose import processes
+from gazepose import heartbeat, processes, startup
 from gazepose.data import loader as loading
 from gazepose.data.windows import WindowRule
 from gazepose.output import lasting_output
-from gazepose.processes import STOP_SIGNALS, Overdue, Preempted, StopRequest
+from gazepose.processes import STOP_SIGNALS, Overdue, Preempted, StopRequest, Watchdog
 from gazepose.synthetic import stills, world
 from gazepose.synthetic.compiled import compiled
 from gazepose.training import distributed
@@ -155,6 +155,12 @@ def test_output_that_nobody_reads_is_dropped(monkeypatch):
         print("x" * 100_000, flush=True)
 
 
+def test_text_of_others_does_not_control_the_terminal(capsys):
+    with lasting_output():
+        print("clip \x1b]0;title\x07\x1b[2Jname\r\u202e", "\x1b[31mred\x1b[0m\tÉ")
+    assert capsys.readouterr().out == "clip \\x1b]0;title\\x07\\x1b[2Jname\\r\\u202e \x1b[31mred\x1b[0m\tÉ\n"
+
+
 @pytest.mark.parametrize("words, code", [
     (["doctor", "{data}"], 1), (["doctor", "{data}", "--json"], 1), (["--help"], 0), (["bad"], 1)],
     ids=["doctor", "JSON", "help", "usage"])
@@ -213,8 +219,9 @@ class Silent:
 
 def test_a_worker_that_hangs_is_killed(monkeypatch):
     monkeypatch.setattr(processes, "SILENT", 0.5)
+    monkeypatch.setattr(heartbeat, "SILENT", 2.4)
     loader: Any = Silent()
-    with pytest.raises(RuntimeError, match=r"no batch came for \d s: a loader worker hangs.* -> look at the disk"):
+    with Watchdog(), pytest.raises(RuntimeError, match="no batch came: a loader worker hangs.* -> look at the disk"):
         next(batches_of(loader))
     loader.worker.join(10)
     assert loader.worker.exitcode == -signal.SIGKILL
@@ -328,7 +335,7 @@ def test_processes_of_one_machine_listen_on_loopback(monkeypatch):
 
 def test_srun_without_a_launcher_names_the_script(monkeypatch):
     accelerator: Any = SimpleNamespace(num_processes=1, device=torch.device("cpu"), gradient_accumulation_steps=1)
-    for name in processes.LAUNCHED:
+    for name in startup.LAUNCHED:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
     with pytest.raises(ValueError, match="srun started this program 4 times.* -> sbatch launch/slurm.sh FLAG"):

@@ -15,7 +15,8 @@ import pandas as pd
 import pytest
 from squares import film, moving, picture, still, tools
 
-from gazepose.data.box_table import lay_out, read_table
+from gazepose.data.box_table import read_table
+from gazepose.data.own_videos import lay_out
 from gazepose.watch import command, faces, jobs
 from gazepose.watch.command import WatchConfig, watch
 from gazepose.watch.tables import read_faces

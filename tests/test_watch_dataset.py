@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -147,3 +148,26 @@ def test_a_run_says_who_made_its_labels(tmp_path: Path, watched):
                    check=True, cwd=Path(__file__).parents[1], timeout=200)
     learnt = json.loads((tmp_path / "run" / "config.json").read_text())["learnt_from"]
     assert learnt["labels"] == [f"{ORIGIN}; 1 from 0.9 on, 0 up to 0.1"] and learnt["real"] == [str(tmp_path / "out")]
+
+
+def test_a_picture_becomes_a_video_of_one_frame(tmp_path: Path, watched):
+    videos, table = watched
+    picture = tmp_path / "in" / "still.png"
+    cv2.imwrite(str(picture), np.full((240, 320, 3), 90, np.uint8))
+    still = Video("still", picture, 320, 240, 1, 0.0, 0.0)
+    seen = table[(table["video"] == "v0.mp4") & (table["frame"] == 0)].assign(video="still")
+    said: list[str] = []
+    dataset.write_dataset(tmp_path / "out", [*videos, still], pd.concat([table, seen]), origin=ORIGIN, small=True,
+                          notify=said.append)
+    assert video_facts(tmp_path / "out" / "videos" / "still.mp4", "pyav").frames == 1
+    assert prepared(tmp_path / "out", "train").label.tolist().count(1) == 4 * 4 + 4  # v0, its copies, the picture
+    assert not any("left out" in line for line in said)
+
+
+def test_videos_without_a_sure_score_are_left_out_and_named(tmp_path: Path, watched):
+    videos, table = watched
+    said: list[str] = []
+    unsure = table.assign(looking=np.where(table["video"] == "v1.mp4", 0.5, table["looking"]))
+    dataset.write_dataset(tmp_path / "out", videos, unsure, origin=ORIGIN, notify=said.append)
+    assert said[0].endswith("left out, without a sure score: v1.mp4")
+    assert sorted(path.name for path in (tmp_path / "out" / "videos").iterdir()) == ["v0-end.mp4", "v0.mp4"]

@@ -1,4 +1,4 @@
-"""Command lines of the original guide: its options that are not flags of config.py under the same name.
+"""Command lines of the original guide and of older versions: options that are not flags of config.py any more.
 
 Options without effect are left out with a line that says so. Options that would change the result end the program with
 what to write instead. Options that repeat the checkpoint's model at inference must agree with it.
@@ -39,6 +39,11 @@ RULES = {rule.name: rule.type for rule in fields(Policy) if rule.name != "name"}
 """rules of a policy: --max_gap 30 becomes --rule max_gap=30"""
 RENAMED = {"Gaussiandrop": "gaussian_drop", "no_Gaussiandrop": "no_gaussian_drop", "train_path": "exp_path"}
 """the guide's name -> ours"""
+TASKS = {"lam train": "lam", "lam stills": "lam_stills", "gaze train": "gaze_clips", "gaze stills": "gaze"}
+"""--task and --train_on of older versions -> --task"""
+MERGED = {"train_on": "task", "save_minutes": "save_every", "expect_world": "processes", "elastic": "processes",
+          "no_elastic": "processes"}
+"""flags of older versions -> the flag that says it now"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +159,8 @@ def translate(args: Sequence[str], program: Literal["train", "infer"]) -> tuple[
         instead |= {name: _INFERENCE.format(name) for name in ("val", "eval")}
         if "exp_path" in given:
             left_out["train_path"] = "a run has one folder, that of --exp_path"
+        args, merged = _merged(args)
+        own = [*own, *merged]
     rest, notes, dropping = [], own, False
     for arg in _spelt_out(args):
         name = _name(arg)
@@ -191,6 +198,48 @@ def _spelt_out(args: Sequence[str]) -> Iterator[str]:
             yield from ("--rule", f"{rule}={arg.partition('=')[2] or next(arguments, '')}")
 
 
+def _merged(args: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The arguments with the flags of MERGED as those that say it now; and a line for each."""
+    rest, old, arguments = [], {}, iter(args)
+    for arg in arguments:
+        name = _name(arg) or ""
+        if name not in MERGED:
+            rest.append(arg)
+        elif name.endswith("elastic"):
+            old[name] = "any"
+        else:
+            old[name] = arg.partition("=")[2] or next(arguments, "")
+    notes: list[str] = []
+    for name, value in older_values(old, _value(rest, "task"), _value(rest, "save_every")).items():
+        rest += [f"--{name}", value]
+        notes.append(f"{' '.join(f'--{flag}' for flag in old if MERGED[flag] == name)}: now --{name} {value}")
+    return rest, notes
+
+
+def older_values(old: Mapping[str, str], task: str | None, save_every: str | None) -> dict[str, str]:
+    """What the values of MERGED's flags, and the older values of two others, are now."""
+    values = {}
+    if "train_on" in old:
+        before = f"{task or 'lam'} {old['train_on']}"
+        values["task"] = TASKS.get(before, before)                       # an unknown one is refused by its name
+    if "save_minutes" in old:
+        values["save_every"] = ",".join(filter(None, (save_every, f"{old['save_minutes']}min")))
+    if "expect_world" in old or "elastic" in old:                        # a number that is named may be resumed on
+        values["processes"] = old.get("expect_world", "any")
+    return values
+
+
+def older_record(run: Any) -> Any:
+    """The flags of a run, as config.json has them, with those of MERGED as the ones that say it now."""
+    if not isinstance(run, dict) or run.keys().isdisjoint(MERGED):
+        return run
+    old = {name: f"{run[name]}".removesuffix(".0") for name in ("train_on", "save_minutes")
+           if run.get(name) is not None}
+    steps = run.get("save_every")
+    rest = {name: value for name, value in run.items() if name not in (*MERGED, "save_every")}
+    return {**rest, **older_values(old, run.get("task"), None if steps is None else str(steps))}
+
+
 def _own_checkpoint(args: Sequence[str]) -> tuple[list[str], list[str]]:
     """The arguments with RUN in place of RUN/checkpoint/best.pth, where the published code would have a run's best
     weights; and a line for it."""
@@ -207,7 +256,7 @@ def _own_checkpoint(args: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def _value(args: Sequence[str], name: str) -> str | None:
     """The value of an option, also as --name=value; None where it is not given."""
-    for arg, following in zip(args, [*args[1:], ""], strict=True):
+    for arg, following in zip(args, [*args, ""][1:], strict=True):
         if _name(arg) == name:
             return arg.partition("=")[2] or following or None
     return None

@@ -56,6 +56,11 @@ def stored_crop(face: np.ndarray, size: int, published: np.ndarray) -> np.ndarra
     return cv2.resize(face, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
+def quality_of(face: np.ndarray) -> float:
+    """How sharp a face of any size is."""
+    return laplacian_variance(published_crop(face))
+
+
 def jpeg_and_quality(face: np.ndarray, size: int, jpeg: bytes | None = None) -> tuple[bytes, float]:
     """(the stored crop's JPEG bytes, the quality of the face).
 

@@ -20,6 +20,7 @@ from gazepose.data.outcome import check_bad_clips
 from gazepose.data.prepare import FOLDERS
 from gazepose.data.video import find_video
 from gazepose.io import UnusableFile, stamp
+from gazepose.text import printable
 
 
 class VideoIndex(Index):
@@ -137,7 +138,7 @@ class VideoIndex(Index):
         if not goes_on:
             raise ValueError(f"{error}\n-> every face must be scored, so run again: from now on clip "
                              f"{self.clips[clip]} is left out, as preparation leaves it out")
-        print(f"warning: {error}: clip {self.clips[clip]} is left out", file=sys.stderr, flush=True)
+        print(printable(f"warning: {error}: clip {self.clips[clip]} is left out"), file=sys.stderr, flush=True)
 
 
 def open_index(folder: Path) -> Index:

@@ -14,16 +14,10 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
+from gazepose.data.containers import check_stated_frames, container_of
+from gazepose.data.display_turn import DisplayTurn, as_shown
 from gazepose.data.images import MAX_BYTES as MAX_PICTURE_BYTES
-from gazepose.data.video import (
-    MAX_BYTES,
-    DisplayTurn,
-    as_shown,
-    check_stated_frames,
-    container_of,
-    open_pyav,
-    picture_stream,
-)
+from gazepose.data.video import MAX_BYTES, open_pyav, picture_stream
 from gazepose.io import plain_file
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")

@@ -1,8 +1,8 @@
 """Predictions: scores by row become pred.csv, with names from the index, and a table of scores for later reading.
 
-RUN/pred/ holds the run's own: its best weights, its data, its settings. Others get a folder of their own beside it. In
-each, val/about.json says what the scores were made with. Beside the table val.npz stands val.source.json, which says
-of which index its rows are.
+RUN/pred/ holds the run's own: its best weights, its data, its settings; RUN/pred-flip/ the same with flip averaging.
+Others get a folder of their own beside them. In each, val/about.json says what the scores were made with. Beside the
+table val.npz stands val.source.json, which says of which index its rows are.
 """
 
 import hashlib
@@ -20,6 +20,8 @@ from gazepose.evaluation.submission import Face, write_test_csv, write_val_csv
 from gazepose.io import read_arrays, read_object, write_arrays, write_json
 
 MAX_SCORES = 2 << 30         # bytes of a table of scores, unpacked: about 25 million faces
+PLAIN, FLIPPED = "pred", "pred-flip"
+"""folders of a run's own predictions: of the picture, and averaged with its mirror image (--flip_average)"""
 WHOLE = ("row", "track", "clip", "frame", "label")
 
 
@@ -42,19 +44,33 @@ def faces(index: Index, rows: np.ndarray) -> list[Face]:
             zip(names(index, rows), index.unique_id[rows].tolist(), strict=True)]
 
 
-def predictions_folder(home: Path, data: str, other: Mapping[str, Any]) -> Path:
-    """Where predictions go: HOME/pred, or HOME/pred-<data>-<checkpoint>-<digest> if HOME is a run and they are not its
-    own.
+def predictions_folder(home: Path, index: Index, settings: Mapping[str, Any], usual: Mapping[str, Any], *,
+                       own_data: bool, weights: str | None, flip_average: bool) -> Path:
+    """Where predictions go: HOME/pred or HOME/pred-flip; HOME/pred-<data>-<checkpoint>-<digest>, or pred-flip-..., if
+    HOME is a run and they are not its own.
 
     Args:
-        data: name of the data set.
-        other: how they differ from the run's own, by name; "checkpoint" is in the folder's name too.
+        index: of the split that is scored.
+        settings: what the scores depend on, by name; usual: the same of the run's own predictions.
+        own_data: the index is of the run's data set. weights: name of a checkpoint that is not the run's best.
     """
+    name = FLIPPED if flip_average else PLAIN
+    other = {setting: value for setting, value in settings.items() if value != usual[setting]}
+    if not own_data:
+        other["data"] = str(index.folder.parent.resolve())
+    if weights is not None:
+        other["checkpoint"] = weights
     if not other or not (home / "status.json").exists():
-        return home / "pred"
+        return home / name
     digest = hashlib.sha256(json.dumps(other, sort_keys=True, default=str).encode()).hexdigest()[:8]
-    parts = ["pred", data[:60], *([str(other["checkpoint"])] if "checkpoint" in other else []), digest]
+    data = index.folder.resolve().parents[2].name
+    parts = [name, data[:60], *([weights] if weights is not None else []), digest]
     return home / re.sub(r"[^A-Za-z0-9_.-]", "_", "-".join(parts))
+
+
+def record_of(run: Path, split: str) -> Path:
+    """The table of a run's own scores of a split: with flip averaging if the run was scored so."""
+    return run / (FLIPPED if (run / FLIPPED).is_dir() else PLAIN) / f"{split}.npz"
 
 
 def write_about(path: Path, facts: Mapping[str, Any]) -> dict[str, list[Any]]:

@@ -18,7 +18,7 @@ import numpy as np
 from gazepose.evaluation import submission
 from gazepose.evaluation.comparison import Entry, Row, between, compare, difference, markdown
 from gazepose.evaluation.metrics import calibration_error, evaluate, percent
-from gazepose.evaluation.predictions import read_scores
+from gazepose.evaluation.predictions import read_scores, record_of
 from gazepose.evaluation.submission import Face, read_test_csv
 from gazepose.experiments import postprocessing
 from gazepose.experiments.postprocessing import Calibration, Faces, Scores, folds_of, likelihood
@@ -36,10 +36,6 @@ WIDTHS = (3, 5, 7, 9, 13, 21, 31, 45, 61)     # frames, 30 a second
 
 
 # ---- the scores of the runs
-
-def record_of(folder: Path, split: str) -> Path:
-    return folder / "pred" / f"{split}.npz"
-
 
 def read_run(folder: Path) -> Faces:
     """The records of a run's val and test.
@@ -87,7 +83,7 @@ def names_of_test(folder: Path, faces: Faces) -> list[Face]:
     Raises:
         ValueError: the scores in the table are not those in the record.
     """
-    path = folder / "pred" / "test" / "pred.csv"
+    path = record_of(folder, "test").with_suffix("") / "pred.csv"
     table = read_test_csv(path)
     if [row[3] for row in table] != faces["test"]["score"].tolist():
         raise ValueError(f"{path}: {len(table)} faces with other scores than {record_of(folder, 'test')} has -> "
@@ -206,7 +202,7 @@ def make_submission(folders: Sequence[Path], out: Path, causal: bool = False) ->
     """Apply the steps to the records of some runs; write OUT/chain.json, chain.md, pred.csv and submission.json.
 
     Args:
-        folders: each with pred/val.npz, pred/test.npz and pred/test/pred.csv of infer.py.
+        folders: each with val.npz, test.npz and test/pred.csv of infer.py, in pred-flip/ or else in pred/.
         causal: the median uses past frames only, as for live video.
 
     Returns:

@@ -13,14 +13,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from gazepose.evaluation.predictions import FLIPPED, PLAIN
 from gazepose.io import is_id, sha256_of
 from gazepose.text import read_text
 from gazepose.training.checkpoint import WEIGHTS, from_json, weights_folder
+from gazepose.training.provenance import NOT_RESUMED
+from gazepose.training.run_config import ONE_START
 
 POOL = Path("runs/sweep")
 MAX_EXPERIMENT = 4 << 20      # bytes of an experiment file
-NOT_COUNTED = {"run": ("exp_path", "resume", "elastic", "save_every", "save_minutes", "log_with", "expect_world",
-                       "checkpoint", "config"),
+NOT_IN_A_FILE = {*ONE_START, "train_path", *(name for names in NOT_RESUMED.values() for name in names)} - {"pretrained"}
+"""flags of places, workers, machines and trackers: who runs a file of others gives them; no text of it is a command"""
+NOT_COUNTED = {"run": ("exp_path", "resume", "processes", "save_every", "log_with", "checkpoint", "config"),
                "prepare": ("data_disk", "decoder"), "data": ("num_workers",), "model": ("image_size",)}
 """section -> values that do not change what a run learns, or that follow from the others"""
 
@@ -99,11 +103,11 @@ class Prediction:
 
     @property
     def file(self) -> Path:
-        return self.folder / "pred" / f"{self.split}.npz"
+        return self.folder / (FLIPPED if "--flip_average" in self.infer else PLAIN) / f"{self.split}.npz"
 
 
 def read_experiment(path: Path) -> Experiment:
-    """Raises ValueError for a file that is not an experiment, naming the fault."""
+    """Raises ValueError for a file that is not an experiment, or has flags in NOT_IN_A_FILE, naming the fault."""
     try:
         facts = tomllib.loads(read_text(path, "experiment file", MAX_EXPERIMENT))
         experiment = _built(Experiment, {"name": path.stem, **facts}, path)
@@ -120,6 +124,16 @@ def read_experiment(path: Path) -> Experiment:
         raise ValueError(f"{path}: several rows are named {', '.join(sorted(repeated))} -> give each row its own name")
     if experiment.against not in names:
         raise ValueError(f"{path}: against = {experiment.against!r} is not a row -> give one of {', '.join(names)}")
+    settings = (experiment.embedded, experiment.ego4d)
+    texts = [text for row in experiment.row for text in (row.flags, row.start_flags, row.infer)]
+    for text in (*texts, *(text for setting in settings for text in (setting.flags, *setting.start, *setting.worlds))):
+        try:
+            flags = [word[2:].partition("=")[0].replace("-", "_") for word in shlex.split(text) if word[:2] == "--"]
+        except ValueError as error:
+            raise ValueError(f"{path}: {text!r:.140} is not a line of flags ({error}) -> close the quotation") from None
+        if refused := [flag for flag in flags if flag.removeprefix("no_") in NOT_IN_A_FILE]:
+            raise ValueError(f"{path}: --{refused[0]} names a place, workers, a machine or a tracker, which an "
+                             "experiment does not -> leave it out, and give it to sweep: --data, --start or --flags")
     return experiment
 
 

@@ -17,9 +17,11 @@ from pathlib import Path
 
 import torch
 
+from gazepose import processes
 from gazepose.experiments.plan import Experiment, Prediction, Run, fingerprint, plan, start_name
 from gazepose.experiments.results import markdown, record_of, write_record
 from gazepose.io import lock, read_object
+from gazepose.text import printable
 from gazepose.training.checkpoint import WEIGHTS, weights_folder
 from gazepose.training.runlog import LOCK
 
@@ -29,7 +31,7 @@ SAVING = 100.0                   # seconds that a stopped training has to save; 
 LOG = "sweep.log"
 CHILD = """
 import os, signal, sys
-from gazepose.processes import end_with_parent
+from gazepose.startup import end_with_parent
 end_with_parent(signal.SIGTERM)
 os.sched_setaffinity(0, [int(core) for core in sys.argv[1].split(",")])
 os.execv(sys.argv[2], sys.argv[2:])
@@ -179,10 +181,11 @@ class Work:
             process = subprocess.Popen(words, env=environment, stdin=subprocess.DEVNULL, stdout=log,
                                        stderr=subprocess.STDOUT)
             self.running[task] = process
+            processes.programs.append(process)
             return process
 
     def _fail(self, task: Task, reason: str) -> None:
-        self.failures[task] = f"{title(task)}: {reason}"
+        self.failures[task] = printable(f"{title(task)}: {reason}")
         print(f"sweep: failed: {self.failures[task]}", flush=True)
 
     def stop(self) -> None:

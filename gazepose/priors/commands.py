@@ -13,9 +13,9 @@ from typing import Literal
 import numpy as np
 import torch
 
-from gazepose.data.crops import published_crop
+from gazepose.data.crops import quality_of
 from gazepose.data.index import Index
-from gazepose.data.quality import Scale, drop_in_evaluation, fit_quality, laplacian_variance, quality_p, scaled
+from gazepose.data.quality import Scale, drop_in_evaluation, fit_quality, quality_p, scaled
 from gazepose.io import sha256_of
 from gazepose.priors.chunked_column import PIXELS, batches_of_crops, extract, put_column
 from gazepose.priors.face_landmarker import FaceLandmarker
@@ -61,7 +61,7 @@ def show_quality(indexes: Sequence[Index], *, measure: bool = False) -> None:
         if measure or "quality" not in index.columns:
             quality[index.folder] = extract(
                 index, "quality", lambda rows, index=index: np.array(
-                    [laplacian_variance(published_crop(index.crop(row))) for row in rows.tolist()]),
+                    [quality_of(index.crop(row)) for row in rows.tolist()]),
                 depends="Laplacian variance", source="measured on the stored crops")
     for index in indexes:
         variance, train = quality[index.folder], quality.get(index.folder.with_name("train"))

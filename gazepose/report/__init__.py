@@ -19,8 +19,9 @@ def make_report(run: Path | str) -> Path:
 
     Args:
         run: the run's folder with any of config.json, status.json, metrics.jsonl (kinds train and val), pred/val.npz
-            and val.source.json (predictions.save_scores); of a run with --limit, pred/val.partial.npz. Faces are taken
-            from the index that val.source.json names, and copied to pred/val.faces.npz.
+            and val.source.json (predictions.save_scores); of a run with --limit, pred/val.partial.npz; where these are
+            missing, those in pred-flip/. Faces are taken from the index that val.source.json names, and copied to
+            val.faces.npz beside it.
 
     Returns:
         The page's path. The folder is replaced as a whole; files in it that no report wrote stay.

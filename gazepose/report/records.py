@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gazepose.evaluation.examples import AGAIN, ShownFaces, faces_to_show, shown_faces, tracks_to_show, worst_mistakes
-from gazepose.evaluation.predictions import read_scores
+from gazepose.evaluation.predictions import FLIPPED, PLAIN, read_scores
 from gazepose.io import read_object
 from gazepose.text import read_json_lines
 
@@ -55,7 +55,7 @@ class Records:
     val: list[dict[str, Any]] = field(default_factory=list)
     """lines of kind "val" by step"""
     scores: dict[str, np.ndarray] = field(default_factory=dict)
-    """pred/val.npz, the run's own; rows of known label only"""
+    """pred/val.npz or pred-flip/val.npz, the run's own; rows of known label only"""
     clips: tuple[str, ...] = ()
     """names of the clips that scores["clip"] numbers; empty where they are not known"""
     tracks: list[Track] = field(default_factory=list)
@@ -104,8 +104,8 @@ def read_records(run: Path) -> Records:
         for key in ("step", "loss", "lr", "samples_per_s", "waited"):
             records.train[key] = np.array([np.nan if line.get(key) is None else line[key] for line in train], float)
     records.val = [line for line in lines if line.get("kind") == "val"]
-    whole, part = run / "pred" / "val.npz", run / "pred" / "val.partial.npz"
-    scored = whole if whole.exists() else part
+    places = [run / folder / name for name in ("val.npz", "val.partial.npz") for folder in (PLAIN, FLIPPED)]
+    scored = next((path for path in places if path.exists()), places[0])
     if not (records.config or records.status or lines or scored.exists()):
         raise FileNotFoundError(f"{run}: no config.json, metrics.jsonl, status.json or pred/val.npz -> give the folder "
                                 "of a training run (runs/<name>)")
@@ -113,7 +113,9 @@ def read_records(run: Path) -> Records:
         if warning := read_object(about, remedy=AGAIN).get("warning"):
             records.notes.append(f"{about.parent.relative_to(run)}: {str(warning)[:300]}.")
     if scored.exists():
-        records.limited = scored == part
+        records.limited = scored.name != "val.npz"
+        if scored.parent.name == FLIPPED:
+            records.notes.append("Scores are averages of each picture and its mirror image (--flip_average).")
         _read_scores(scored, records)
     return records
 

@@ -59,12 +59,12 @@ def svg(draw: Callable[[], Figure], name: str) -> str:
     return text
 
 
-def png(draw: Callable[[], Figure], colours: int = 64) -> bytes:
+def png(draw: Callable[[], Figure]) -> bytes:
     """The drawn figure as PNG bytes in light; flat colours look the same as 64 of them, at a third of the size."""
     with rc_context(RC):
         drawn = io.BytesIO()
         draw().savefig(drawn, dpi=DPI)
-    picture = Image.open(drawn).convert("RGB").quantize(colours, dither=Image.Dither.NONE)
+    picture = Image.open(drawn).convert("RGB").quantize(64, dither=Image.Dither.NONE)
     small = io.BytesIO()
     picture.save(small, "PNG", optimize=True)
     return small.getvalue()

@@ -11,10 +11,10 @@ import cv2
 import numpy as np
 import simplejpeg
 
-from gazepose.data.crops import published_crop
+from gazepose.data.crops import quality_of
 from gazepose.data.index import SHARDS, Index
 from gazepose.data.index_writer import write_index
-from gazepose.data.quality import fit_gaussian, laplacian_variance
+from gazepose.data.quality import fit_gaussian
 from gazepose.data.shards import encode
 from gazepose.io import read_arrays, write_arrays, writing_by_checksum, writing_bytes
 from gazepose.processes import Processes
@@ -103,7 +103,7 @@ def _render_batch(pieces: Path, preset: WorldPreset, seed: int, number: int, cou
             rows.append({"frame": np.zeros(1, np.int32), "box": truth["crop_box"], "label": truth["label"],
                          "offset": np.array([offset]), "length": np.array([length]),
                          "checksum": np.array([zlib.crc32(jpeg)]), "gaze": truth["gaze"],
-                         "quality": np.array([laplacian_variance(published_crop(crop))]),
+                         "quality": np.array([quality_of(crop)]),
                          **estimate_priors(rng, preset, truth)})
     write_arrays(pieces / f"{number:04d}.npz", {k: np.concatenate([row[k] for row in rows]) for k in rows[0]})
 

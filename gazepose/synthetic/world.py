@@ -11,6 +11,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from gazepose.io import (
     writing_folder,
     writing_path,
 )
-from gazepose.processes import WORKERS, Processes, begin_worker
+from gazepose.processes import WORKERS, Processes, begin_worker, killed
 from gazepose.progress import Progress
 from gazepose.synthetic.camera import draw_clip
 from gazepose.synthetic.motion import RADIUS
@@ -117,15 +118,23 @@ def run_tasks(function: Callable[..., None], tasks: Sequence[tuple], jobs: int |
         finally:
             cv2.setNumThreads(threads)
         return
+    left, before = dict(enumerate(tasks)), len(killed)
     with ProcessPoolExecutor(jobs, WORKERS, _start_worker) as pool:
-        futures = [pool.submit(function, *task) for task in tasks]
+        futures = {pool.submit(function, *task): number for number, task in left.items()}
         try:
             for future in as_completed(futures):
                 future.result()
+                del left[futures[future]]
                 progress.add(1)
+        except BrokenProcessPool:
+            if len(killed) == before:
+                raise ChildProcessError("a rendering process died -> free memory, or give a lower --jobs; the same "
+                                        "command continues") from None
         except BaseException:                    # also a stop signal: begin nothing more
             pool.shutdown(cancel_futures=True)
             raise
+    if left:                                     # a process was stopped, so a Watchdog killed it
+        run_tasks(function, list(left.values()), jobs, progress)
 
 
 def _start_worker() -> None:

@@ -264,8 +264,8 @@ def resume(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, sca
     progress = from_json(Progress, facts, folder / PROGRESS)
     if progress.world_size != world_size and not elastic:
         raise ValueError(f"{folder}: saved by {progress.world_size} processes, this run has {world_size} -> start "
-                         f"{progress.world_size} processes for bit-identical results, or add --elastic: results differ "
-                         "slightly, and every window is still used once per epoch")
+                         f"{progress.world_size} processes for bit-identical results, or add --processes any: results "
+                         "differ slightly, and every window is still used once per epoch")
     progress.world_size = world_size
     load_weights(folder, model)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -275,8 +275,7 @@ def resume(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, sca
             raise ValueError(f"{folder / OPTIMIZER}: {name[:80]!r} belongs to no parameter -> use another checkpoint")
         number, key = name.split(".", 1)
         if int(number) >= len(parameters) or (value.ndim and value.shape != parameters[int(number)].shape):
-            raise ValueError(f"{folder / OPTIMIZER}: {name} fits no parameter -> resume with the flags of the run, "
-                             f"such as --freeze_backbone (see {folder / CONFIG})")
+            raise ValueError(f"{folder / OPTIMIZER}: {name} fits no parameter -> {own_flags(folder)}")
         if value.ndim:                           # the fused step relies on the parameter's order in memory
             value = torch.empty_like(parameters[int(number)], dtype=value.dtype).copy_(value)
         entries.setdefault(int(number), {})[key] = value
@@ -310,6 +309,29 @@ def check_entries(folder: Path, model: nn.Module, remedy: str) -> None:
                          f"first is {differing[0]:.140} -> {remedy}")
 
 
+def check_size(folder: Path, network: ModelConfig, run: Path | None = None) -> None:
+    """Compare a configuration with the header of the weights, before it can ask for memory.
+
+    Args:
+        run: the configuration is of this run, which is resumed; None: of the checkpoint itself.
+
+    Raises:
+        ValueError: they do not belong together.
+    """
+    try:
+        with torch.device("meta"):               # shapes without memory
+            sketch = build_model(network)
+    except ValueError as error:
+        raise ValueError(f"{(run or folder) / CONFIG}: {error}") from None
+    cure = "use another checkpoint" if run is None else own_flags(folder, run)
+    check_entries(folder, sketch, f"{(run or folder) / CONFIG} does not describe these weights; {cure}")
+
+
+def own_flags(folder: Path, run: Path | str = "the run's folder") -> str:
+    """What to do with a run whose config.json does not fit its checkpoint."""
+    return f"copy {folder / CONFIG} into {run}, it has the flags that the checkpoint was saved with"
+
+
 def weights_folder(path: Path) -> Path:
     """The checkpoint folder that a path means (RUN, RUN/best, or one with model.safetensors in it): itself, or the
     newest one in it or in its best/.
@@ -324,14 +346,6 @@ def weights_folder(path: Path) -> Path:
             return steps[-1]
     raise FileNotFoundError(f"{path}: neither a checkpoint ({WEIGHTS}) nor a run with a best checkpoint -> name a run "
                             "under runs/, a checkpoint folder, or a published .pth file")
-
-
-def run_folder(path: Path) -> Path:
-    """The run that a path belongs to: RUN itself, RUN/best, or a checkpoint in it; else the path's own folder."""
-    folder = path if path.is_dir() else path.parent
-    inside = folder.name in (BEST, CHECKPOINTS) or (folder / WEIGHTS).exists()
-    above = (folder.parent, folder.parent.parent) if inside else ()
-    return next((run for run in above if (run / "status.json").exists()), folder)
 
 
 def read_model(path: Path) -> tuple[nn.Module, dict[str, Any]]:
@@ -353,28 +367,7 @@ def read_model(path: Path) -> tuple[nn.Module, dict[str, Any]]:
     folder = verify(weights_folder(path))
     config = for_scoring(folder, read_object(folder / CONFIG))
     network = from_json(ModelConfig, config.get("model"), folder / CONFIG)
-    try:
-        with torch.device("meta"):               # shapes without memory, so that no configuration can ask for it
-            sketch = build_model(network)
-    except ValueError as error:
-        raise ValueError(f"{folder / CONFIG}: {error}") from None
-    check_entries(folder, sketch, f"{folder / CONFIG} does not describe these weights; use another checkpoint")
+    check_size(folder, network)
     model = build_model(network)
     load_weights(folder, model)
     return model, config
-
-
-def newest_finished(runs: Path) -> Path:
-    """The run that finished last under `runs`, by the time in its status.json: a copy changes a file's own time,
-    which counts only where an older version wrote no other.
-
-    Raises:
-        FileNotFoundError: none did; names the training command.
-    """
-    found = ((path, read_object(path)) for path in runs.glob("*/status.json"))
-    finished = [(str(status.get("time", "")), path.stat().st_mtime, path.parent) for path, status in found
-                if status.get("state") == "finished"]
-    if not finished:
-        raise FileNotFoundError(f"{runs.absolute()}: no finished run -> train one first: "
-                                "accelerate launch train.py --model GazePose --prior_head")
-    return max(finished)[2]

@@ -1,6 +1,8 @@
 """Several processes: starting Accelerate, sharing preparation, and sending the main process's values to all."""
 
+import atexit
 import os
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -15,10 +17,13 @@ from accelerate import Accelerator, DataLoaderConfiguration, PartialState
 from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 
 from gazepose.data.prepare import Disk
-from gazepose.processes import LAUNCHED, Processes
+from gazepose.heartbeat import RankWatch
+from gazepose.processes import Processes, end_now
+from gazepose.startup import LAUNCHED
 
-PREPARING = timedelta(hours=12)
-"""how long processes wait for each other's videos; the death of a process is noticed at once"""
+PREPARING = timedelta(days=30)
+"""how long processes wait for each other's videos; the death of a process is noticed at once, and RankWatch notices one
+that is stopped"""
 STUCK = timedelta(minutes=5)
 """collective timeout of a training: the job fails if one rank makes the others wait longer"""
 SILENT = 10.0
@@ -57,11 +62,13 @@ def waiting_for_processes() -> Iterator[None]:
     """Around the start of torch.distributed: say so when processes that the environment names do not come.
 
     Raises:
-        ValueError: they have not come within the time limit, or nothing says where they meet.
+        ValueError: they have not come within the time limit, nothing says where they meet, or its port is in use.
     """
     world, local = (os.environ.get(name, "1") for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
     if sys.platform == "linux" and world == local != "1":              # one machine: nobody else can connect
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+        if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" and "MASTER_PORT" in os.environ:
+            meet_on_loopback(int(os.environ["MASTER_PORT"]))
     where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT', '29500')}"
     others = (f"for the other processes at {where}, because the environment says WORLD_SIZE={world} -> start "
               "them, with a launcher; or, if this process is to be alone, `unset WORLD_SIZE RANK LOCAL_RANK`")
@@ -81,20 +88,38 @@ def waiting_for_processes() -> Iterator[None]:
         timer.cancel()
 
 
-def check_processes(accelerator: Accelerator, expect_world: int | None, sync_batchnorm: bool, accumulation: int
+def meet_on_loopback(port: int) -> None:
+    """Have the processes of one machine meet at a store of rank 0 that listens on loopback alone. Torch's own would
+    listen on all interfaces. A launcher's store, which listens before this program starts, is not changed."""
+    global _store
+    if os.environ.get("RANK") == "0":
+        try:
+            listener = socket.create_server(("127.0.0.1", port))
+        except OSError as error:
+            raise ValueError(f"port {port} of this machine cannot be used ({error.strerror}) -> set MASTER_PORT to "
+                             "another for all processes") from None
+        _store = dist.TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False,  # type: ignore[attr-defined]
+                               multi_tenant=True, master_listen_fd=listener.detach())
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "TORCHELASTIC_USE_AGENT_STORE": "True"}     # the others only connect
+
+
+_store: Any = None               # it serves as long as it is referenced
+
+
+def check_processes(accelerator: Accelerator, processes: str | None, sync_batchnorm: bool, accumulation: int
                     ) -> None:
     """Refuse what the processes that were started cannot do.
 
     Args:
-        expect_world: the number of processes that the user counts on; None: any.
+        processes: the number that the user counts on; None or any: any number.
         accumulation: batches per optimiser step by our flag; Accelerate takes an environment variable first.
 
     Raises:
         ValueError: naming the flag and the reason.
     """
-    if expect_world not in (None, accelerator.num_processes):
-        raise ValueError(f"--expect_world {expect_world}, but {accelerator.num_processes} processes were started -> "
-                         "choose a file of accelerate_configs/ that starts that many")
+    if processes not in (None, "any", str(accelerator.num_processes)):
+        raise ValueError(f"--processes {processes}, but {accelerator.num_processes} processes were started -> "
+                         f"accelerate launch --num_processes {processes} starts that many; or leave --processes out")
     if accelerator.gradient_accumulation_steps != accumulation:
         raise ValueError(f"--gradient_accumulation_steps {accumulation}, but the launcher has set "
                          f"{accelerator.gradient_accumulation_steps} -> give both the same number, or unset "
@@ -153,19 +178,31 @@ def from_main(accelerator: Accelerator, find: Callable[[], Value]) -> Value:
 def share_preparation(state: Accelerator | PartialState, disk: Disk) -> Processes:
     """The processes that prepare data together: all on a shared disk, or those of one machine with a disk of its own.
 
-    Their barriers use gloo on any device: it notices a dead process, and preparing may take longer than a step.
+    Their barriers use gloo on any device: it notices a dead process, and preparing may take longer than a step. A rank
+    that is stopped or hangs ends those that wait for it (heartbeat.py).
     """
     if state.num_processes == 1:
         return Processes(notify=partial(print, flush=True))                # progress, also into a pipe
     everyone: Any = dist.new_group(backend="gloo", timeout=PREPARING)
 
-    def gather(value: Any) -> list[Any]:
+    def gather_now(value: Any) -> list[Any]:
         values: list[Any] = [None] * state.num_processes
         dist.all_gather_object(values, value, group=everyone)
         return values
 
+    names = gather_now(f"process {os.getpid()} on {socket.gethostname()}")
+    store = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)  # type: ignore[attr-defined]
+    watch = RankWatch(store, state.process_index, names, lambda line: end_now("failed", line, 1),
+                      lambda line: print(line, file=sys.stderr, flush=True))
+
+    def gather(value: Any) -> list[Any]:
+        with watch.waiting():
+            return gather_now(value)
+
     first = state.process_index - state.local_process_index             # rank of this machine's first process
-    firsts = gather(first)
+    firsts = gather_now(first)                                           # every rank has made its watch
+    watch.__enter__()
+    atexit.register(watch.__exit__)
     ranks, mates = list(range(state.num_processes)), everyone        # of one disk
     if disk == "local":
         ranks = [rank for rank, other in enumerate(firsts) if other == first]
@@ -176,5 +213,8 @@ def share_preparation(state: Accelerator | PartialState, disk: Disk) -> Processe
         if state.process_index == ranks[0]:
             print(line if len(ranks) == state.num_processes else f"[machine of process {first}] {line}", flush=True)
 
-    barrier: Any = partial(dist.barrier, group=mates)                    # type: ignore[arg-type]
+    def barrier() -> None:
+        with watch.waiting():
+            dist.barrier(group=mates)                                    # type: ignore[arg-type]
+
     return Processes(ranks.index(state.process_index), len(ranks), barrier, notify, gather)

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 from gazepose import processes
 from gazepose.keyed_random import keyed
 from gazepose.models import Priors
-from gazepose.processes import Preempted, Watchdog, waiting
+from gazepose.processes import Preempted, waiting
 from gazepose.training.augment import constant, mirror, to_model
 from gazepose.training.losses import LossRule, global_loss, loss_parts
 from gazepose.training.optim import OptimConfig, learning_rate, set_learning_rate, skip_unless_finite
@@ -129,23 +129,23 @@ def batches_of(loader: DataLoader) -> Iterator[Any]:
     """The batches of a loader.
 
     Raises:
-        RuntimeError: a worker hangs, so all were killed. Overdue: the stop of a signal waits too long for a batch.
+        RuntimeError: a worker hangs, so the Watchdog of `command` has killed it. Overdue: the stop of a signal waits
+            too long for a batch.
     """
     batches = None
-    with Watchdog() as watchdog:
-        while True:
-            try:
-                with waiting():
-                    batches = batches or iter(loader)
-                    batch = next(batches, None)
-            except (RuntimeError, OSError, EOFError):    # of torch, or from a queue whose worker is gone
-                if not watchdog.killed:
-                    raise
-                raise RuntimeError(f"no batch came for {processes.SILENT:.0f} s: a loader worker hangs, or was stopped "
-                                   "-> look at the disk and the memory of this machine, then --resume") from None
-            if batch is None:
-                return
-            yield batch
+    while True:
+        try:
+            with waiting():
+                batches = batches or iter(loader)
+                batch = next(batches, None)
+        except (RuntimeError, OSError, EOFError):        # of torch, or from a queue whose worker is gone
+            if not processes.killed:
+                raise
+            raise RuntimeError("no batch came: a loader worker hangs, or was stopped, and was killed -> look at the "
+                               "disk and the memory of this machine, then --resume") from None
+        if batch is None:
+            return
+        yield batch
 
 
 def read_steps(unread: list[tuple[Callable[..., Step], Tensor]], began: float) -> list[Step]:

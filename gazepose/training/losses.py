@@ -15,14 +15,16 @@ from torch import Tensor
 from gazepose.training.augment import constant
 
 GAZE_QUANTILES = (0.1, 0.9)      # of Gaze360's pinball loss
+GAZE_TASKS = ("gaze", "gaze_clips")
 
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:
     """The flags that say what is learnt; `rule` makes the LossRule of them."""
 
-    task: Literal["lam", "gaze"] = "lam"
-    """lam: does the person look at the camera wearer; gaze: where does the person look (pre-training)"""
+    task: Literal["lam", "lam_stills", "gaze", "gaze_clips"] = "lam"
+    """lam: does the person look at the camera wearer, learnt from clips; lam_stills: the same, from the single faces of
+    an embedded world; gaze: where does the person look, from single faces (pre-training); gaze_clips: from clips"""
     gaze_loss: float | None = None
     """weight of the gaze loss, over rows whose gaze is known; default: 0 for lam, 1 for gaze"""
     label_loss: float | None = None
@@ -40,12 +42,17 @@ class LossConfig:
                              "least one of them above 0: otherwise nothing is learnt")
 
     @property
+    def rows_of(self) -> str:
+        """The split to train on: the training clips, or the single faces."""
+        return "stills" if self.task in ("lam_stills", "gaze") else "train"
+
+    @property
     def gaze_weight(self) -> float:
-        return self.gaze_loss if self.gaze_loss is not None else float(self.task == "gaze")
+        return self.gaze_loss if self.gaze_loss is not None else float(self.task in GAZE_TASKS)
 
     @property
     def label_weight(self) -> float:
-        return self.label_loss if self.label_loss is not None else float(self.task == "lam")
+        return self.label_loss if self.label_loss is not None else float(self.task not in GAZE_TASKS)
 
     def rule(self, class_weights: tuple[float, float]) -> "LossRule":
         """The loss of these flags."""

@@ -1,29 +1,35 @@
 """RunConfig: the flags of one training run; what may differ when it is resumed; whether it has learnt at all."""
 
+import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from gazepose.data.index import Index
+from gazepose.data.windows import WindowConfig
+from gazepose.models.gazepose import ModelConfig
 from gazepose.training.losses import LossConfig
 
 SECTIONS = ("model", "prepare", "data", "optim", "run")              # of config.json
 LAUNCHED = ("world_size", "precision")
 """entries of config.json that the launcher decides"""
-ONE_START = ("exp_path", "resume", "elastic", "expect_world", "config")
+ONE_START = ("exp_path", "resume", "processes", "config")
 """flags that concern one start of a run, not the run"""
-MAY_CHANGE = ("epochs", "save_every", "save_minutes", "num_workers", "log_with", "compile", "data", "data_disk",
-              "max_bad_fraction")
+MAY_CHANGE = ("epochs", "save_every", "num_workers", "log_with", "compile", "data", "data_disk", "max_bad_fraction")
 """flags that may change when a run is resumed, besides ONE_START; of --data only the place: its fingerprint stays"""
+PRIORS = ("head_pose", "landmarks", "quality", "quality_p", "gaze")
+"""columns of an index that may be imported, and that a training reads only with some flags"""
+
+SAVE_EVERY = re.compile(r"(?=\d)(?P<steps>[1-9]\d*)?(?:(?:^|,)(?P<minutes>\d+(?:\.\d+)?)min)?")
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig(LossConfig):
     """One training run."""
 
-    train_on: Literal["train", "stills"] | None = None
-    """rows to train on; default: stills (embedded world) for gaze, else the training clips"""
     allow_unknown_priors: bool = False
     """train with --prior_head or --prior_landmark on data without this prior; it is then unknown for every face"""
     epochs: int = 10
@@ -44,12 +50,12 @@ class RunConfig(LossConfig):
     """run folder (--train_path); default: runs/<model>-<time>"""
     resume: bool = False
     """resume the run of --exp_path, with its own flags, from its newest undamaged checkpoint, also mid-epoch"""
-    elastic: bool = False
-    """resume on another number of processes; each window is still used once per epoch, but results differ slightly"""
-    save_every: int | None = None
-    """also save after every so many steps"""
-    save_minutes: float = 15.0
-    """also save after so many minutes; 0: only at the end of an epoch and on a stop signal"""
+    processes: str | None = None
+    """how many processes must have been started: a number, or any. --resume then accepts a run of another number; each
+    window is still used once per epoch, but results differ slightly. Default: any, with --resume the run's number"""
+    save_every: str = "15min"
+    """also save after so many minutes (15min), steps (500, and every 15 minutes), or both (500,5min); 0min: only at the
+    end of an epoch and on a stop signal"""
     seed: int = 0
     """seed of all random numbers"""
     mixed_precision: Literal["no", "fp16", "bf16"] | None = None
@@ -60,8 +66,6 @@ class RunConfig(LossConfig):
     """BatchNorm over the windows of all processes (GPUs only); off: each process uses its own windows"""
     log_with: Literal["tensorboard", "wandb", "trackio"] | None = None
     """also log to this tracker; metrics.jsonl is always written"""
-    expect_world: int | None = None
-    """refuse to run unless this many processes were started"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -70,10 +74,11 @@ class RunConfig(LossConfig):
                 raise ValueError(f"--{name} {getattr(self, name)} -> give 1 or more")
         if not 0 <= self.seed < 1 << 63:
             raise ValueError(f"--seed {self.seed} -> give 0 to 2**63 - 1")
-        if self.save_every is not None and self.save_every < 1:
-            raise ValueError(f"--save_every {self.save_every} -> give 1 or more steps")
-        if self.save_minutes < 0:
-            raise ValueError(f"--save_minutes {self.save_minutes} -> give minutes, or 0")
+        if not SAVE_EVERY.fullmatch(self.save_every):
+            raise ValueError(f"--save_every {self.save_every!r:.40} -> give minutes such as 15min or 0min, 1 or more "
+                             "steps such as 500, or both: 500,15min")
+        if self.processes not in (None, "any") and not re.fullmatch(r"[1-9]\d*", self.processes):
+            raise ValueError(f"--processes {self.processes!r:.40} -> give a number of 1 or more, or any")
         if self.resume and self.exp_path is None:
             raise ValueError("--resume needs a run -> name its folder with --exp_path")
         if self.resume and self.config is not None:
@@ -81,12 +86,18 @@ class RunConfig(LossConfig):
                              "run")
         if (self.checkpoint is not None) + self.pretrained + self.from_scratch > 1:
             raise ValueError("--checkpoint, --pretrained and --from_scratch: a run has one start -> give one of them")
-        if self.elastic and not self.resume:
-            raise ValueError("--elastic works only with --resume -> add --resume, or leave --elastic out")
 
     @property
-    def rows_of(self) -> str:
-        return self.train_on or ("stills" if self.task == "gaze" else "train")
+    def save_steps(self) -> int | None:
+        """Steps between two saves; None: steps do not matter."""
+        steps = SAVE_EVERY.fullmatch(self.save_every)["steps"]                     # type: ignore[index]
+        return None if steps is None else int(steps)
+
+    @property
+    def save_minutes(self) -> float:
+        """Minutes between two saves; 0: time does not matter."""
+        minutes = SAVE_EVERY.fullmatch(self.save_every)["minutes"]                 # type: ignore[index]
+        return 15.0 if minutes is None else float(minutes)
 
 
 def differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, list[Any]]:
@@ -102,20 +113,48 @@ def flags_of(record: Mapping[str, Any]) -> dict[str, Any]:
     return {**flags, **{name: record[name] for name in LAUNCHED if name in record}}
 
 
-def check_same_data(run: Path, earlier: Mapping[str, Any], record: Mapping[str, Any], resumed: Path) -> None:
-    """Refuse to resume a run on other data than it had.
+def fingerprints_of(index: Index) -> tuple[str, str]:
+    """What a run's config.json may hold of a split: SHA-256 of its faces, labels and crops, without PRIORS, so that an
+    import of a prior changes nothing; and the index's own, of all it holds, as older versions wrote it."""
+    contents = index.contents
+    files = {name: entry["sha256"] for name, entry in sorted(contents["files"].items()) if name not in PRIORS}
+    shards = [entry["sha256"] for entry in contents["shards"]]
+    text = json.dumps([contents["clips"], contents["track_name"], files, shards])
+    return hashlib.sha256(text.encode()).hexdigest(), index.facts["fingerprint"]
+
+
+def priors_read(index: Index, model: ModelConfig, windows: WindowConfig, loss: LossConfig) -> dict[str, str | None]:
+    """SHA-256 of each of PRIORS that a training reads, by name; None: the index has none, so it is unknown."""
+    given = windows.quality_scale == "given"
+    reads = {"head_pose": model.prior_head, "landmarks": model.prior_landmark, "gaze": loss.gaze_weight > 0,
+             "quality": windows.gaussian_drop and not given, "quality_p": windows.gaussian_drop and given}
+    return {name: index.contents["files"].get(name, {}).get("sha256") for name in PRIORS if reads[name]}
+
+
+def check_same_data(run: Path, earlier: Mapping[str, Any], record: Mapping[str, Any], indexes: Mapping[str, Index],
+                    resumed: Path) -> None:
+    """Refuse to resume a run on other data than it had, or with other values of a prior that it reads.
 
     Args:
-        earlier: config.json of the run; record: what it would be now. resumed: its checkpoint.
+        earlier: config.json of the run; record: what it would be now. indexes: by split. resumed: its checkpoint.
 
     Raises:
-        ValueError: naming the splits that differ.
+        ValueError: naming what differs.
     """
-    had = earlier.get("fingerprint", record["fingerprint"])
-    if differing := [split for split, value in record["fingerprint"].items() if had.get(split) != value]:
-        raise ValueError(f"{record['root']}: the prepared {' and '.join(differing)} data differ from those that "
-                         f"{run} was trained on -> bring the old data back (--data FOLDER), or start a new run "
-                         f"from its weights: --config {run} --checkpoint {resumed}")
+    had, read = earlier.get("fingerprint", record["fingerprint"]), earlier.get("priors_read", {})
+    splits: dict[str, list[str]] = {}
+    for split, index in indexes.items():
+        if had.get(split) not in fingerprints_of(index):
+            splits.setdefault("data", []).append(split)
+        elif isinstance(before := read.get(split), dict):
+            for name, digest in record["priors_read"][split].items():
+                if before.get(name) != digest:
+                    splits.setdefault(name, []).append(split)
+    if splits:
+        text = ", ".join(f"{' and '.join(names)} {what}" for what, names in splits.items())
+        raise ValueError(f"{record['root']}: the prepared {text} differ from those that {run} was trained on -> bring "
+                         "the old ones back (--data FOLDER, or import the priors again), or start a new run from its "
+                         f"weights: --config {run} --checkpoint {resumed}")
 
 
 def check_learning(skipped: int, steps: int, run: Path) -> str:

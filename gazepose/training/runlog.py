@@ -19,10 +19,11 @@ from accelerate import Accelerator
 from tqdm import tqdm
 
 from gazepose.evaluation.metrics import metrics_line
-from gazepose.io import lock, read_object, write_json, writing
+from gazepose.io import lock, parse_json, read_object, write_json, writing
+from gazepose.manifest import mark_folder
 from gazepose.processes import EXIT_PREEMPTED, Preempted, StopRequest
-from gazepose.text import read_text
-from gazepose.training.checkpoint import BEST, CHECKPOINTS, CONFIG, Progress
+from gazepose.text import printable, read_text
+from gazepose.training.checkpoint import BEST, CHECKPOINTS, CONFIG, WEIGHTS, Progress
 from gazepose.training.distributed import from_main
 from gazepose.training.engine import Step
 from gazepose.training.run_config import differing
@@ -88,6 +89,39 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
+def run_folder(path: Path) -> Path:
+    """The run that a path belongs to: RUN itself, RUN/best, or a checkpoint in it; else the path's own folder."""
+    folder = path if path.is_dir() else path.parent
+    inside = folder.name in (BEST, CHECKPOINTS) or (folder / WEIGHTS).exists()
+    above = (folder.parent, folder.parent.parent) if inside else ()
+    return next((run for run in above if (run / "status.json").exists()), folder)
+
+
+def newest_finished(runs: Path) -> Path:
+    """The run that finished last under `runs`, by the time in its status.json: a copy changes a file's own time,
+    which counts only where an older version wrote no other.
+
+    Raises:
+        FileNotFoundError: none did; names the training command.
+    """
+    found = ((path, read_object(path)) for path in runs.glob("*/status.json"))
+    finished = [(str(status.get("time", "")), path.stat().st_mtime, path.parent) for path, status in found
+                if status.get("state") == "finished"]
+    if not finished:
+        raise FileNotFoundError(f"{runs.absolute()}: no finished run -> train one first: "
+                                "accelerate launch train.py --model GazePose --prior_head")
+    return max(finished)[2]
+
+
+def _is_before(line: str, progress: Progress) -> bool:
+    """Whether a line of metrics.jsonl is of a step that has been saved; a line that a killed process left is not."""
+    try:
+        entry = parse_json(line.encode())
+        return entry["step"] <= progress.step and (entry["kind"] != "val" or entry["epoch"] <= progress.epoch)
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return False
+
+
 class RunLog:
     """Writes on the main process only; a progress bar on a terminal, plain lines elsewhere."""
 
@@ -133,11 +167,16 @@ class RunLog:
         elif resume and (self.folder / CHECKPOINTS).exists():
             raise ValueError(f"{file}: missing -> copy it from a checkpoint in {self.folder / CHECKPOINTS}")
         if not earlier:                          # that of a resumed run stays until its data are found to be the same
-            write_json(file, config)
+            self._write_config(config)
         self.status("running")
         for name, (old, new) in differing(earlier, config).items():
             self.notify(f"resume: {name} {new}, before {old}")
         return earlier
+
+    def _write_config(self, config: Mapping[str, Any]) -> None:
+        """Write config.json, and mark the run as one of this machine: what it names has been given here."""
+        write_json(self.folder / CONFIG, config)
+        mark_folder(self.folder, self.folder)
 
     def start(self, progress: Progress, total_steps: int, config: Mapping[str, Any]) -> None:
         """Begin or continue at `progress`. Records of later steps are removed, because these steps come again."""
@@ -145,14 +184,10 @@ class RunLog:
         self.bar.update(progress.step)
         if not self.main:
             return
-        write_json(self.folder / CONFIG, config)
+        self._write_config(config)
         records, valid = self.folder / "metrics.jsonl", []
         for line in read_text(records).splitlines(keepends=True) if records.exists() else ():
-            try:
-                entry = json.loads(line)
-            except ValueError:                   # the last line, of a process that was killed while it wrote
-                break
-            if entry["step"] <= progress.step and (entry["kind"] != "val" or entry["epoch"] <= progress.epoch):
+            if _is_before(line, progress):
                 valid.append(line)
         with writing(records) as file:
             file.writelines(valid)
@@ -160,7 +195,7 @@ class RunLog:
     def notify(self, line: str) -> None:
         """One line on the terminal, beside the progress bar."""
         if self.main:
-            tqdm.write(line)
+            tqdm.write(printable(line))
             sys.stdout.flush()
 
     def record(self, kind: str, values: Mapping[str, Any]) -> None:

@@ -43,13 +43,13 @@ class WatchConfig:
     """write <name>.watched.mp4, the video with boxes, scores and its sound"""
     blur: bool = False
     """blur all faces in <name>.watched.mp4"""
+    dataset: Path | None = None
+    """also make a data set here that train.py takes as --data; its labels are the scores where these are sure"""
+    small: bool = False
+    """add the faces of the data set at sizes at which landmarks fail"""
     detector_size: int | None = None
     """long side in pixels at which faces are searched; default: 640, and 960 for pictures above 1280. More finds
     smaller faces and takes longer"""
-    dataset: Path | None = None
-    """also make a data set in this folder, which train.py takes as --data; its labels are the scores that are sure"""
-    small: bool = False
-    """add the same faces at small sizes to that data set"""
     replace: bool = False
     """replace what is in the folder, also results of other videos or settings"""
     jobs: int | None = None
@@ -60,7 +60,7 @@ class WatchConfig:
         if not self.scorer:
             raise ValueError(f"--scorer is empty -> give {LANDMARKS}, a run, or both")
         if self.small and self.dataset is None:
-            raise ValueError("--small is for a data set -> give --dataset FOLDER")
+            raise ValueError("--small is about a data set -> give --dataset FOLDER too")
         if self.detector_size is not None and not 64 <= self.detector_size <= 8192:
             raise ValueError(f"--detector_size {self.detector_size} -> give 64 to 8192 pixels")
         if self.jobs is not None and self.jobs < 0:

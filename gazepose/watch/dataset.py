@@ -16,10 +16,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from gazepose.data.video import SUFFIXES, frames_in_order
+from gazepose.data.outcome import some
+from gazepose.data.video import SUFFIXES
+from gazepose.data.video_times import pictures_with_times
 from gazepose.data.video_writer import write_mp4
 from gazepose.io import read_object, write_json, writing, writing_path
-from gazepose.watch.table import Table, Video, as_cut
+from gazepose.watch.table import SIDES, Table, Video, as_cut
 
 SURE = (0.1, 0.9)
 """a score up to the first is the label 0, from the second on 1; between them the label is unknown"""
@@ -28,6 +30,7 @@ SMALL = (36, 28, 20)
 MIN_HEIGHT = 12              # pixels; a smaller face shows nothing to learn from
 BLUR, CRF = 0.7, 30          # of small copies: standard deviation in their pixels, x264's quality
 VAL_EVERY = 5                # one video of so many is for validation; of a single video the last part is
+SPLITS = ("train", "val")
 COLUMNS = "clip,track,frame,x,y,width,height,label"
 
 
@@ -43,8 +46,8 @@ class Part:
     """seconds; faces of start <= seconds < end"""
 
 
-def write_dataset(out: Path, videos: Sequence[Video], table: Table, *, origin: str, small: bool = False,
-                  notify: Callable[[str], None] = print) -> None:
+def write_dataset(out: Path, videos: Sequence[Video], table: Table, *, origin: str, own_boxes: bool = False,
+                  small: bool = False, notify: Callable[[str], None] = print) -> None:
     """Write videos/, boxes/train.csv and boxes/val.csv of the faces in `table`.
 
     Videos are linked where the file system can, else copied; pictures and GIFs become videos. The same call again
@@ -53,37 +56,39 @@ def write_dataset(out: Path, videos: Sequence[Video], table: Table, *, origin: s
     Args:
         table: of faces, as in table.py; boxes that no detector saw are left out.
         origin: who made the labels; it goes into boxes/<split>.json, from there into the index and into checkpoints.
+        own_boxes: the boxes are the user's, and stay as they are; else they are the detector's.
         small: add a copy of each video for each of SMALL.
 
     Raises:
         FileExistsError: `out` holds a data set of other videos. ValueError: no face has a sure score.
     """
-    parts = divide(videos)
-    for split in ("train", "val"):
-        _check_mine(out / "boxes" / f"{split}.json", [part.clip for part in parts if part.split == split])
-    seen = table[table["reason"] != "not detected"]
-    rows = {part: labelled(seen[(seen["video"] == part.video.name) & (seen["seconds"] >= part.start)
-                                & (seen["seconds"] < part.end)]) for part in parts}
-    if not any((face["label"] >= 0).any() for face in rows.values()):
+    watched = sorted(clip_name(video.name) for video in videos)
+    for split in SPLITS:
+        _check_mine(out / "boxes" / f"{split}.json", watched)
+    faces = labelled(table, own_boxes)
+    sure = set(faces.loc[faces["label"] >= 0, "video"])
+    if not sure:
         raise ValueError(f"{out}: no face has a sure score (up to {SURE[0]} or from {SURE[1]} on) -> watch more videos")
-    lines: dict[str, list[str]] = {"train": [], "val": []}
-    clips: dict[str, list[str]] = {"train": [], "val": []}
-    for part, faces in rows.items():
-        copies = [(part.clip, faces, 1.0)]
-        if small:
-            copies += _small_copies(part, faces, notify)
-        for clip, scaled, scale in copies:
-            _put_video(part.video, out / "videos", clip, scale)
-            lines[part.split] += _lines(clip, scaled)
-            clips[part.split].append(clip)
-    for split, texts in lines.items():
+    if without := [video.name for video in videos if video.name not in sure]:
+        notify(f"{out}: left out, without a sure score: {some(without)}")
+    parts = [(part, faces[(faces["video"] == part.video.name) & (faces["seconds"] >= part.start)
+                          & (faces["seconds"] < part.end)])
+             for part in divide([video for video in videos if video.name in sure])]
+    copies = [copy for part, rows in parts for copy in _copies(part, rows)] if small else []
+    parts = [*((part, rows, 1.0) for part, rows in parts), *copies]
+    for split in SPLITS:
+        lines: list[str] = []
+        clips = [part.clip for part, _, _ in parts if part.split == split]
+        for part, rows, scale in parts:
+            if part.split == split:
+                _put_video(part.video, out / "videos", part.clip, scale)
+                lines += _lines(part.clip, rows)
         with writing(out / "boxes" / f"{split}.csv") as file:
-            file.write("\n".join([COLUMNS, *texts, ""]))
+            file.write("\n".join([COLUMNS, *lines, ""]))
         write_json(out / "boxes" / f"{split}.json", {
-            "first_number": 0, "labels": f"{origin}; 1 from {SURE[1]} on, 0 up to {SURE[0]}",
-            "watched": [part.clip for part in parts if part.split == split], "clips": clips[split]})
-        known = sum(not text.endswith(",") for text in texts)
-        notify(f"{out}: {split}: {len(clips[split])} clips, {len(texts)} faces, {known} with a label")
+            "first_number": 0, "labels": f"{origin}; 1 from {SURE[1]} on, 0 up to {SURE[0]}", "watched": watched})
+        known = sum(not line.endswith(",") for line in lines)
+        notify(f"{out}: {split}: {len(clips)} clips, {len(lines)} faces, {known} with a label")
 
 
 def divide(videos: Sequence[Video]) -> list[Part]:
@@ -108,14 +113,15 @@ def clip_name(name: str) -> str:
     return f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
-def labelled(faces: Table) -> Table:
-    """Faces with a column `label`, and with boxes as the crops of a data set lie on a face."""
-    looking = faces["looking"].to_numpy(np.float64)
-    box = as_cut(faces[["x", "y", "width", "height"]].to_numpy(np.float64))
-    values = dict(zip(("x", "y", "width", "height"), box.T, strict=True))
+def labelled(table: Table, own_boxes: bool) -> Table:
+    """Faces that a detector saw, with a column `label` (1, 0, or -1 where the score is not sure), with boxes as the
+    crops of a data set lie on a face, and with the height of the detector's in `tall`."""
+    seen = table[table["reason"] != "not detected"]
+    looking, boxes = (seen[names].to_numpy(np.float64) for names in ("looking", SIDES))
+    boxes = boxes if own_boxes else as_cut(boxes)
     with np.errstate(invalid="ignore"):
         label = np.select([looking >= SURE[1], looking <= SURE[0]], [1, 0], -1)
-    return faces.assign(label=label, tall=faces["height"], **values)
+    return seen.assign(label=label, tall=seen["height"], **dict(zip(SIDES, boxes.T, strict=True)))
 
 
 def _check_mine(facts: Path, clips: list[str]) -> None:
@@ -125,20 +131,17 @@ def _check_mine(facts: Path, clips: list[str]) -> None:
                               "folder")
 
 
-def _small_copies(part: Part, faces: Table, notify: Callable[[str], None]) -> Iterator[tuple[str, Table, float]]:
-    sure = faces.loc[faces["label"] >= 0, "tall"]
+def _copies(part: Part, faces: Table) -> Iterator[tuple[Part, Table, float]]:
+    """Small copies of a part: its name, its faces, and the scale; of sizes below that of its faces."""
     for height in SMALL:
-        scale = height / float(sure.median()) if len(sure) else 1.0
-        if scale >= 1:
-            notify(f"{part.video.name}: no copy with faces of {height} px, because "
-                   + ("its faces are not larger" if len(sure) else "no face has a label"))
-            continue
-        size = _even(part.video, scale)
-        factors = {"x": size[0] / part.video.width, "width": size[0] / part.video.width,
-                   "y": size[1] / part.video.height, "height": size[1] / part.video.height}
-        scaled = faces[faces["tall"] * scale >= MIN_HEIGHT]
-        yield (f"{part.clip}-{height}px", scaled.assign(**{name: scaled[name] * factor
-                                                           for name, factor in factors.items()}), scale)
+        scale = height / float(faces.loc[faces["label"] >= 0, "tall"].median())
+        if scale < 1:                                                  # not NaN: no face of this part has a label
+            width, tall = _even(part.video, scale)
+            across, down = width / part.video.width, tall / part.video.height
+            kept = faces[faces["tall"] * scale >= MIN_HEIGHT]
+            yield (replace(part, clip=f"{part.clip}-{height}px"),
+                   kept.assign(x=kept["x"] * across, width=kept["width"] * across, y=kept["y"] * down,
+                               height=kept["height"] * down), scale)
 
 
 def _even(video: Video, scale: float) -> tuple[int, int]:
@@ -149,7 +152,7 @@ def _even(video: Video, scale: float) -> tuple[int, int]:
 
 def _lines(clip: str, faces: Table) -> list[str]:
     tracks = faces["person"].map({name: f"t{number}" for number, name in enumerate(faces["person"].unique(), 1)})
-    values = faces[["frame", "x", "y", "width", "height"]].to_numpy(np.float64)
+    values = faces[["frame", *SIDES]].to_numpy(np.float64)
     return [f"{clip},{track},{frame:.0f},{x:.2f},{y:.2f},{width:.2f},{height:.2f},{label if label >= 0 else ''}"
             for track, (frame, x, y, width, height), label in zip(tracks, values, faces["label"], strict=True)]
 
@@ -174,6 +177,6 @@ def _put_video(video: Video, folder: Path, clip: str, scale: float) -> None:
 
 
 def _shrunk(video: Video, size: tuple[int, int], blur: bool) -> Iterator[np.ndarray]:
-    for _, picture in frames_in_order(video.path, range(video.frames), "pyav"):
-        picture = cv2.resize(np.ascontiguousarray(picture), size, interpolation=cv2.INTER_AREA)
+    for timed in pictures_with_times(video.path, notify=lambda line: None):      # the pass has said what is damaged
+        picture = cv2.resize(timed.picture, size, interpolation=cv2.INTER_AREA)
         yield cv2.GaussianBlur(picture, (0, 0), BLUR) if blur else picture

@@ -14,15 +14,17 @@ from gazepose.data.video_times import VIDEO_SUFFIXES
 from gazepose.io import is_id, sha256_of, writing
 from gazepose.text import printable
 from gazepose.watch import bouts, page, tables
+from gazepose.watch.dataset import write_dataset
 from gazepose.watch.draw import drawn_name
 from gazepose.watch.faces import LANDMARKS, faces_of, read_pass, video_of
 from gazepose.watch.jobs import Drawing
 from gazepose.watch.many import Outcome, run_all
 from gazepose.watch.results import PARTS, Results
 from gazepose.watch.sources import Boxes
-from gazepose.watch.table import Table, Video, as_cut
+from gazepose.watch.table import SIDES, Table, Video, as_cut
 
 BOXES = "boxes/val.csv"
+NOT_OF_RESULTS = ("jobs", "replace", "dataset", "small")
 PACKAGES = ("numpy", "scipy", "pandas", "opencv-python-headless", "av", "ai-edge-litert", "torch")
 
 
@@ -46,7 +48,7 @@ class Writer:
             raise ValueError(f"none of the videos can be watched ({len(sources)}) -> give others"
                              if len(sources) > 1 else next(iter(problems.values())))
         videos, table = self._faces(sources, passes, scorers, own)
-        written = [self._write_boxes(table, videos)]
+        written = [self._write_boxes(table, videos, own is not None)]
         table = tables.rounded(self._smoothed(table, videos))
         looks = bouts.find_looks(table, videos, config.looks)
         if config.corrections is not None:
@@ -60,14 +62,13 @@ class Writer:
         written += self._export(videos, table, looks, people)
         written += self._draw(videos, table, looks)
         written += self._page(videos, table, looks, people)
+        if config.dataset is not None:
+            write_dataset(config.dataset, videos, table, origin=self._origin(scorers[0]), own_boxes=own is not None,
+                          small=config.small, notify=self._say)
         earlier = self.results.finish(written, [each.value.folder for each in passes.values() if each.value],
                                       **self._facts(videos, passes, problems))
         if earlier:
             self._say(f"of an earlier run, not written again: {', '.join(earlier)}")
-        if self.config.dataset is not None:
-            from gazepose.watch.dataset import write_dataset
-            write_dataset(self.config.dataset, videos, table, origin=f"{scorers[0]} of gazepose watch",
-                          small=self.config.small, notify=self._say)
         self._say(f"{len(videos)} videos, {len(people)} people, {len(table)} faces, {len(looks)} looks -> {out}")
         return problems
 
@@ -96,9 +97,9 @@ class Writer:
             table = table.assign(**{column: smooth["looking"]})
         return table
 
-    def _write_boxes(self, table: Table, videos: Sequence[Video]) -> Path:
-        """The boxes as `prepare` and train.py take them, lying on faces as in their data sets; of videos only, and of
-        those whose names can be ids."""
+    def _write_boxes(self, table: Table, videos: Sequence[Video], own_boxes: bool) -> Path:
+        """The boxes as `prepare` and train.py take them, so the detector's as crops lie on a face; of videos only, and
+        of those whose names can be ids."""
         path = self.results.folder / BOXES
         usable = [video for video in videos if video.path.suffix.lower() in VIDEO_SUFFIXES]
         ids = [video.name for video in usable if is_id(video.name)]
@@ -107,15 +108,20 @@ class Writer:
                 self._say(f"{BOXES}: has no boxes of {video.name}, since this is no id -> rename the video to letters, "
                           "digits, _ . -")
         rows = table[table["video"].isin(ids)]
-        if self.config.boxes is None:
-            places = ["x", "y", "width", "height"]
-            rows = rows.assign(**dict(zip(places, as_cut(rows[places].to_numpy(np.float64)).T, strict=True)))
+        if not own_boxes:
+            rows = rows.assign(**dict(zip(SIDES, as_cut(rows[SIDES].to_numpy(np.float64)).T, strict=True)))
         columns = {"video": "clip", "person": "track", "frame": "frame", "x": "x", "y": "y", "width": "width",
                    "height": "height"}
         with writing(path, newline="") as file:
             rows[list(columns)].rename(columns=columns).to_csv(file, index=False, float_format="%.2f",
                                                                lineterminator="\n")
         return path
+
+    def _origin(self, scorer: str) -> str:
+        """Who made the labels of a data set."""
+        what = "landmark score" if scorer == LANDMARKS else f"scores of {scorer}"
+        corrected = ", with corrections by hand" if self.config.corrections is not None else ""
+        return f"{what} of gazepose watch {gazepose.__version__}{corrected}"
 
     def _export(self, videos: Sequence[Video], table: Table, looks: Table, people: Table) -> list[Path]:
         if not self.config.to:
@@ -152,8 +158,7 @@ class Writer:
                ) -> dict[str, Any]:
         watched = {video.name: {**asdict(video), "path": str(video.path), "sha256": passes[video.name].value.sha256}
                    for video in videos}
-        settings = {name: value for name, value in asdict(self.config).items() if name not in ("jobs", "replace")}
-        settings["dataset"] = None if self.config.dataset is None else str(self.config.dataset)
+        settings = {name: value for name, value in asdict(self.config).items() if name not in NOT_OF_RESULTS}
         for name in ("boxes", "corrections"):
             path = getattr(self.config, name)
             settings[name] = None if path is None else {"file": path.name, "sha256": sha256_of(path)}

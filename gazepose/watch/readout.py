@@ -17,6 +17,7 @@ from gazepose.io import read_arrays, read_object, sha256_of, write_json
 from gazepose.priors.face_landmarker import FaceLandmarker
 from gazepose.priors.model_files import find
 from gazepose.progress import Progress
+from gazepose.watch.table import as_detected
 
 SHIPPED = Path(__file__).with_name("readout.json")
 FEATURES = ("yaw", "pitch", "eye_x", "eye_y", "blink")
@@ -156,14 +157,9 @@ def read_faces(root: Path, split: str, step: int, network: FaceLandmarker, notif
             numbers = np.unique(truth["frame"][rows]).tolist()
             for number, picture in frames_in_order((root / "videos" / f"{clip}.mp4").absolute(), numbers, "pyav"):
                 for row in rows[truth["frame"][rows] == number].tolist():
-                    reading = network.read(np.asarray(picture), detector_box(truth["box"][row]))
+                    x1, y1, x2, y2 = truth["box"][row]
+                    reading = network.read(np.asarray(picture), as_detected(np.array([x1, y1, x2 - x1, y2 - y1])))
                     found[row] = [getattr(reading, name) for name in READ]
                     progress.add(1)
     rows = sorted(found)
     return np.array([found[row] for row in rows]), truth["label"][rows] == 1
-
-
-def detector_box(box: np.ndarray) -> np.ndarray:
-    """The world's box x1, y1, x2, y2 -> x, y, width, height as YuNet's lie, which begin higher on the forehead."""
-    width, height = (box[2] - box[0]) / 0.92, (box[3] - box[1]) / 0.828
-    return np.array([box[0] - 0.038 * width, box[1] - 0.132 * height, width, height])

@@ -50,8 +50,7 @@ class TrainedScorer:
     Args:
         path: as training.checkpoint.read_model takes it; raises as that.
         causal: no later frame is used; they count as missing.
-        own_boxes: the boxes are the user's, and are used as they are; else they are the
-            detector's, and are moved by table.as_cut.
+        own_boxes: the boxes are the user's, and are used as they are; else they are the detector's (as_cut).
     """
 
     def __init__(self, path: Path, causal: bool = False, own_boxes: bool = False) -> None:

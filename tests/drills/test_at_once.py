@@ -15,7 +15,7 @@ RUNS = 8
 
 def test_trainings_that_start_at_once_share_one_preparation(tmp_path, figure):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    flags = [*SMALL, "--limit", "8", "--epochs", "1", "--train_on", "train"]
+    flags = [*SMALL, "--limit", "8", "--epochs", "1"]
     runs = []
     for number in range(RUNS):
         with open(tmp_path / f"{number}.log", "w") as log:

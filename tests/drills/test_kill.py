@@ -170,7 +170,7 @@ def test_sigterm_again_and_again(whole, figure):
 def test_two_then_three_then_one_process(whole, figure):
     run = whole[0].with_name("elastic")
     for world in (2, 3, 1):
-        flags = ["--epochs", "1", *(["--elastic"] if world != 2 else [])]
+        flags = ["--epochs", "1", *(["--processes", "any"] if world != 2 else [])]
         launch = Launch(run, *flags, world=world, script=Path(__file__).with_name("noting.py"))
         if world > 1:
             launch.until_a_step()

@@ -1,0 +1,64 @@
+"""The first seconds of a program: Ctrl-C during its slow imports, the death of its launcher, and words to both.
+
+It imports what Python has imported at its start, because Ctrl-C is a traceback until `end_at_interrupt`.
+"""
+
+import os
+import signal
+import sys
+
+LAUNCHED = {"ACCELERATE_MIXED_PRECISION", "TORCHELASTIC_RUN_ID"}     # set by accelerate's two launchers and torchrun
+_PR_SET_PDEATHSIG = 1            # prctl(2)
+
+
+def end_at_interrupt(name: str) -> None:
+    """From now on Ctrl-C ends this program with one line and exit code 130, until `processes.command` handles it.
+
+    An exception in the middle of an import may be caught there, or become another. A signal that is ignored stays so.
+    """
+    def end(number: int, frame: object) -> None:
+        if os.environ.get("RANK", "0") == "0":
+            say(f"{name}: stopped by SIGINT")
+        os._exit(128 + number)
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, end)
+
+
+def say(line: str) -> None:
+    """Print a line on standard error, which may be closed."""
+    try:
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()
+    except (OSError, ValueError, AttributeError):
+        pass
+
+
+def tell_launcher(line: str) -> None:
+    """Have the launcher's summary, which comes last, show an error."""
+    import json
+    import time
+    if file := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        with open(file, "w", encoding="utf-8") as record:
+            json.dump({"message": line, "timestamp": int(time.time())}, record)
+
+
+def end_with_parent(number: int) -> None:
+    """Have the kernel send this process a signal when its parent dies (Linux; elsewhere it outlives its parent)."""
+    if sys.platform != "linux":
+        return
+    import ctypes
+    parent = os.getppid()
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
+    if os.getppid() != parent:                   # the parent died before prctl
+        os.kill(os.getpid(), number)
+
+
+def end_with_launcher() -> None:
+    """Treat the death of the launcher as a SIGTERM, so that it leaves no process behind.
+
+    A process that no launcher started may outlive its parent, as under nohup.
+    """
+    if not LAUNCHED.isdisjoint(os.environ):
+        end_with_parent(signal.SIGTERM)
