@@ -14,7 +14,6 @@ from gazepose.priors.face_landmarker import five_points
 from gazepose.watch import scorers
 from gazepose.watch.faces import faces_of, read_pass
 from gazepose.watch.scorers import TrainedScorer
-from gazepose.watch.table import as_cut
 from gazepose.watch.video_pass import watch_video
 
 SMALL: dict[str, Any] = {"backbone": "test_resnet", "num_encoder_layers": 1, "num_decoder_layers": 1, "dmodel": 32,
