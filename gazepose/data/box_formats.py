@@ -103,11 +103,11 @@ def read_foreign(path: Path, video: Path | None, size: tuple[int, int] | None = 
     lines: list[str] = []
     videos = _Videos(path, video, size)
     table, shown = _read(path, lines)
-    names = {name: name for name in table.columns}
-    table.columns = [_plain(name) for name in names]
-    if twice := next((name for name, again in zip(names, table.columns.duplicated(), strict=True) if again), None):
+    header = list(table.columns)
+    table = table.set_axis([_plain(name) for name in header], axis=1)
+    if twice := next((name for name, again in zip(header, table.columns.duplicated(), strict=True) if again), None):
         raise ValueError(f"{path}: column {twice!r:.140} occurs twice -> name each column otherwise")
-    names = dict(zip(table.columns, names, strict=True))
+    names = dict(zip(table.columns, header, strict=True))
     found = {what: next((name for name in known if name in names), None) for what, known in NAMES.items()}
     kind = _kind_of(kind, table)
     numbers = Numbers(path, table, names, lines)
