@@ -242,3 +242,15 @@ def test_machines_with_their_own_disks_prepare_and_compute_by_themselves(tmp_pat
         chunks.values()
     chunks.compute(blocks, "job", "faces", Processes(notify=lambda line: None))
     assert chunks.values().shape == (8, 1)
+
+
+def test_only_columns_that_a_run_reads_must_be_alike_on_all_processes(index_of, tmp_path):
+    rig = Rig(index_of([range(12)] * 3, noise=True, label=[*[0] * 6, *[1] * 6] * 3).folder, tmp_path)
+    rig.run("other landmarks", *SHORT, world=2, fault=("other_column_on_rank_1", "landmarks"))
+    index = index_of([range(3)], landmarks=np.zeros((3, 5, 3)), quality_p=np.zeros(3))
+    for flags, columns in ((["--prior_landmark"], {"landmarks"}), (["--prior_head"], {"head_pose"}), ([], set()),
+                           (["--gaussian_drop", "--quality_scale", "given"], {"quality_p"})):
+        config = parse(TrainConfig, flags)
+        files = files_read(index, config.model, config.data, config.run)
+        assert {*files} & {"head_pose", "landmarks", "quality", "quality_p", "gaze"} == columns
+        assert {"frame", "label", index.contents["shards"][0]["file"]} <= {*files}
