@@ -25,6 +25,7 @@ from gazepose.data.index import CUT_AGAIN, REMEDY, Index
 from gazepose.data.index_writer import add_columns
 from gazepose.data.own_videos import lay_out
 from gazepose.data.shards import encode
+from gazepose.data.streaming import VideoIndex, open_index
 from gazepose.data.tracks import POLICIES
 from gazepose.data.video import find_video, look_at
 from gazepose.data.windows import WindowRule, _probability
@@ -116,6 +117,15 @@ def two_videos(tmp: Path) -> State:
                    lambda path: read_foreign(path, video.parent), "add the column clip, with the name of each video")
 
 
+def listed_already(tmp: Path) -> State:
+    table, outs = tmp / "b.csv", [tmp / "out", tmp / "new"]
+    video_of(tmp)
+    table.write_text(f"{HEADER}\n{FACE}\n")
+    (outs[0] / "split").mkdir(parents=True)
+    (outs[0] / "split" / "val.list").write_text("c")
+    return lambda: lay_out(table, tmp / "videos", outs[0], "val"), "name another folder", lambda: outs.pop(0)
+
+
 def second_face(tmp: Path) -> State:
     video = video_of(tmp)
     return written(tmp / "b.csv", "clip,frame,x,y,width,height\nc,1,0,0,9,9\nc,1,50,50,9,9\n",
@@ -134,7 +144,7 @@ def other_suffix(tmp: Path) -> State:
 
 CORNERS = "clip,track,frame,x1,y1,x2,y2\nc,t,1,{}\n"
 BOXES: list[Callable[[Path], State]] = [
-    many_uids, many_boxes, parts_of_a_picture, times, late_times, two_videos, second_face, other_suffix,
+    listed_already, many_uids, many_boxes, parts_of_a_picture, times, late_times, two_videos, second_face, other_suffix,
     foreign(f"{HEADER},x\n{FACE},1\n", "name each column otherwise", f"{HEADER},other\n{FACE},1\n"),
     foreign("\n", "give one face per line: clip,track,frame,x,y,width,height", f"{HEADER}\n{FACE}\n"),
     foreign("1,2,3,4\n", "clip,track,frame,x,y,width,height", f"{HEADER}\n{FACE}\n"),
@@ -258,8 +268,39 @@ def no_quality_p(tmp: Path) -> State:
     return lambda: _probability(index[0], rule, np.arange(2)), "priors import quality_p FILE --data", mend
 
 
+def streamed_with_dropout(tmp: Path) -> State:
+    root, crops = data_set(tmp, {"c": [("t", [1, 2])]}, frames=5), ["video"]
+
+    def load() -> None:
+        index = open_index(prepare(root, "train", crops=crops[0]))
+        fit = None if isinstance(index, VideoIndex) else (0.0, 1.0)      # known once crops are cut
+        rule = WindowRule(gaussian_drop=True, quality_fit=fit)
+        loading.make_loader(index, rule, np.arange(2), batch_size=1, crop_size=64)
+    return load, "give --crops shards", lambda: crops.__setitem__(0, "shards")
+
+
+def face_twice(tmp: Path) -> State:
+    root = challenge(tmp, ["v/t/00001_a.jpg", "v/t/00002_a.jpg", "w/t/00001_b.jpg"])
+    return (lambda: prepared_index(root, "test"), "keep one of the files",
+            lambda: (root / "videos_challenge" / "v" / "t" / "00002_a.jpg").unlink())
+
+
+def no_face(tmp: Path) -> State:
+    root = data_set(tmp, {"c": [("t", [99])]}, frames=5)
+    return (lambda: prepared_index(root), "check that split list and annotations belong together",
+            lambda: data_set(root, {"c": [("t", [1])]}, frames=5))
+
+
+def other_settings(tmp: Path) -> State:
+    root = data_set(tmp, {"c": [("t", [1])]}, frames=5)
+    made = prepared_index(root, crop_size=32).folder.parent
+    made = made.rename(made.with_name("clean-48"))
+    return (lambda: prepared_index(root, crop_size=48), "delete the folder; it is made again",
+            lambda: shutil.rmtree(made / "train"))
+
+
 DATA: list[Callable[[Path], State]] = [
-    prepared_meanwhile, no_index, no_room, no_quality_p,
+    streamed_with_dropout, face_twice, no_face, other_settings, prepared_meanwhile, no_index, no_room, no_quality_p,
     spoilt(rewritten(format=1)), spoilt(rewritten(rows=9)),
     spoilt(lambda folder: (folder / "index.json").write_text("{")),
     spoilt(flipped("clips/*.bin"), "clips/*.bin"), spoilt(flipped("frame-*.npy")),

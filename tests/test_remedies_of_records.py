@@ -73,9 +73,9 @@ def no_place(tmp: Path) -> State:
 
     def mend() -> None:
         out.mkdir()
-        os.system(f"ln -s {root}/* {out}; rm {out}/prepared")
+        os.system(f"ln -s {root}/* {out}; rm -f {out}/prepared")
         used[0] = out
-    return lambda: prepare(used[0], "train"), f"(ln -s {root}/* FOLDER; rm FOLDER/prepared), and give it as", mend
+    return lambda: prepare(used[0], "train"), f"(ln -s {root}/* FOLDER; rm -f FOLDER/prepared), and give it as", mend
 
 
 def no_fit(tmp: Path) -> State:

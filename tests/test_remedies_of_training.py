@@ -25,6 +25,7 @@ from gazepose import processes
 from gazepose.config import TrainConfig, parse, parse_train, read_config
 from gazepose.data.chunks import Chunks
 from gazepose.data.index import Index
+from gazepose.io import lock
 from gazepose.manifest import MANIFEST, write_manifest
 from gazepose.models import ModelConfig, build_model
 from gazepose.processes import Processes
@@ -34,7 +35,7 @@ from gazepose.training.distributed import check_alike
 from gazepose.training.engine import batches_of, predict
 from gazepose.training.optim import OptimConfig
 from gazepose.training.run_config import files_read
-from gazepose.training.runlog import MAX_SKIPPED, RunLog
+from gazepose.training.runlog import LOCK, MAX_SKIPPED, RunLog
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +79,30 @@ def test_a_runs_damaged_configuration_is_copied_from_its_checkpoint(copy, sectio
     assert remedy_of(lambda: read_config(copy / CONFIG)).endswith("copy the file from a checkpoint of the run")
     shutil.copy(checkpoint.steps_in(copy / CHECKPOINTS)[-1] / CONFIG, copy)
     assert resume(copy).run.epochs == 1
+
+
+def test_a_folder_of_a_run_is_resumed_or_another_is_given(copy, tmp_path):
+    def take(folder: Path, resume: bool) -> None:
+        log: Any = RunLog(folder, Accelerator(cpu=True))
+        try:
+            with log.running(resume, config_of(checkpoint.weights_folder(copy)), SimpleNamespace()):
+                pass
+        finally:
+            log.bar.close()
+            if hasattr(log, "lock"):             # until the process ends
+                log.lock.release()
+    assert remedy_of(lambda: take(copy, False)) == "add --resume to continue it, or give another --exp_path"
+    take(copy, True)
+    take(tmp_path / "another", False)
+    (copy / CONFIG).unlink()
+    place = re.fullmatch(r"copy it from a checkpoint in (\S+)", remedy_of(lambda: take(copy, True)))
+    assert place
+    shutil.copy(checkpoint.steps_in(Path(place[1]))[-1] / CONFIG, copy)
+    take(copy, True)
+    held = lock(copy / LOCK)
+    assert "wait until it has ended, or give another --exp_path" in remedy_of(lambda: take(copy, True))
+    held.release()
+    take(copy, True)
 
 
 def test_weights_go_into_the_model_that_the_named_configuration_describes(run):
