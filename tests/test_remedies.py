@@ -218,7 +218,7 @@ def test_every_flag_and_verb_that_a_remedy_names_exists():
     tried = 0
     for place, text in messages():
         remedy = text.split(" -> ", 1)[1]
-        wing = place.startswith(("doctor", "experiments", "priors", "report", "synthetic", "verbs"))
+        wing = place.startswith(("doctor", "experiments", "priors", "report", "synthetic", "verbs", "watch"))
         for flag in re.findall(r"--([A-Za-z]\w*)", re.sub(r"docker with.*|srun --.*|launch --\w+", "", remedy)):
             tried += 1
             assert flag.removeprefix("no_") in (every if wing else core), f"{place}: --{flag} in {text!r}"

@@ -68,6 +68,9 @@ class _Videos:
         return _as_id(files[0].stem)
 
     def of(self, clip: str) -> Path | None:
+        """The video of a clip, whose name must not lead out of the folder."""
+        if not is_id(clip):
+            raise ValueError(f"{self.path}: clip {clip!r:.140} is no id -> text of letters, digits, _ . - only")
         return find_video(self.video, clip) if self.video is not None and self.video.is_dir() else self.video
 
     def size_of(self, clip: str) -> tuple[int, int] | None:
@@ -103,28 +106,31 @@ def read_foreign(path: Path, video: Path | None, size: tuple[int, int] | None = 
     lines: list[str] = []
     videos = _Videos(path, video, size)
     table, shown = _read(path, lines)
-    header = list(table.columns)
-    table = table.set_axis([_plain(name) for name in header], axis=1)
-    if twice := next((name for name, again in zip(header, table.columns.duplicated(), strict=True) if again), None):
-        raise ValueError(f"{path}: column {twice!r:.140} occurs twice -> name each column otherwise")
-    names = dict(zip(table.columns, header, strict=True))
+    if not len(table):
+        raise ValueError(f"{path}: holds no box -> give one face per line: {box_table.SCHEMA}")
+    names: dict[str, str] = {}
+    for name in table.columns:
+        if _plain(name) in names:
+            raise ValueError(f"{path}: column {name!r:.140} occurs twice -> name each column otherwise")
+        names[_plain(name)] = name
+    table = table.set_axis(list(names), axis=1)
     found = {what: next((name for name in known if name in names), None) for what, known in NAMES.items()}
-    kind = _kind_of(kind, table)
+    form = _kind_of(kind, table)
     numbers = Numbers(path, table, names, lines)
     when = next((name for name in ("frame", "seconds", "milliseconds") if found[name]), None)
     used = {name for what, name in found.items() if what in ("clip", "track", "label", when)}
-    if kind == "openface":
+    if form == "openface":
         table, points = _openface(path, table, numbers, lines)
         used |= {*points, "success"}
         four = _around(numbers.of(points, table.index), points)
-    elif kind == "mediapipe":
+    elif form == "mediapipe":
         table, four, points = _mediapipe(path, table, numbers, found, lines)
         used |= {*points}
     else:
-        columns, kind = _four(path, table, kind, numbers, shown, videos, lines)
+        columns, form = _four(path, table, form, numbers, shown, videos, lines)
         used |= {*columns}
-        four = _as_sizes(numbers.of(columns, table.index), kind)
-        if kind == "corners" and (four[:, 2:] <= 0).any():
+        four = _as_sizes(numbers.of(columns, table.index), form)
+        if form == "corners" and (four[:, 2:] <= 0).any():
             row = int(np.argmax((four[:, 2:] <= 0).any(axis=1)))
             x1, y1, x2, y2 = (names[column] for column in columns)
             raise ValueError(f"{path}: {table.index[row]}: {x2}, {y2} are not right of and below {x1}, {y1} -> correct "
@@ -134,10 +140,10 @@ def read_foreign(path: Path, video: Path | None, size: tuple[int, int] | None = 
     result["clip"] = table[clip].map(_without_suffix) if clip else videos.only()
     result["track"] = table[track] if track else NOT_FOLLOWED
     result["label"] = table[label] if label else ""
-    four = _in_pixels(path, four, result["clip"].to_numpy(), videos, lines, normalised=kind == "mediapipe")
+    four = _in_pixels(path, four, result["clip"].to_numpy(), videos, lines, normalised=form == "mediapipe")
     frame = _frames(path, table, found, numbers, result["clip"].to_numpy(), videos, lines)
     from_0 = found["frame"] is None
-    if kind == "openface" and not from_0 and len(frame) and frame.min() >= 1:
+    if form == "openface" and not from_0 and len(frame) and frame.min() >= 1:
         frame, from_0 = frame - 1, True
         lines.append("OpenFace counts frames from 1: 1 is subtracted")
     if extra := [names[name] for name in table.columns if name in names and name not in used]:
@@ -165,7 +171,9 @@ def _read(path: Path, lines: list[str]) -> tuple[Table, list[str]]:
         table.columns = [str(name) for name in table.columns]
         return table, table.head(3).to_string(index=False).splitlines()
     content = box_table.content_of(path)
-    text = content.decode("utf-16") if content[:2] in UTF_16 else box_table.text_of(path, content)
+    if content[:2] in UTF_16:
+        content = content.decode("utf-16", errors="replace").encode()
+    text = box_table.text_of(path, content)
     first = text.lstrip("\r\n").split("\n", 1)[0].strip("\r")
     separator = max(",;\t", key=lambda mark: (sum(_plain(cell.strip('"')) in ALL for cell in first.split(mark)),
                                               first.count(mark)))

@@ -27,6 +27,7 @@ CORNERS = "; x is x1, y is y1, width is x2 - x1, height is y2 - y1"
 NUMBER = r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?"
 MAX_TABLE, MAX_ROWS, MAX_COLUMNS = 2 << 30, 10_000_000, 5_000       # bytes (of Parquet unpacked), boxes, columns
 DECIMAL_COMMA = r"[+-]?[0-9]+,[0-9]+"
+MAX_ORIGIN = 300             # characters
 Table = Any                  # a pandas.DataFrame, whose index says where a row stands: "line 7", "row 7"
 LABELS = {"": -1, "-1": -1, "0": 0, "1": 1, "-1.0": -1, "0.0": 0, "1.0": 1}     # pandas writes 1.0 beside gaps
 
@@ -102,6 +103,18 @@ def boxes_and_size(tracks: list[RawTrack], width: float, height: float) -> tuple
     """All boxes of a clip's tracks, and the size of the picture of each, as conventions.of_boxes takes them."""
     boxes = np.concatenate([np.zeros((0, 4)), *(raw.boxes for raw in tracks)])
     return boxes, np.tile([float(width), float(height)], (len(boxes), 1))
+
+
+def label_origin(root: Path, split: str) -> dict[str, str]:
+    """What boxes/<split>.json states of who made the labels of its table, as a fact of the index; {} for nothing."""
+    path = root / "boxes" / f"{split}.json"
+    origin = read_object(path).get("labels") if path.is_file() else None
+    if origin is None:
+        return {}
+    if not isinstance(origin, str) or not 0 < len(origin) <= MAX_ORIGIN:
+        raise ValueError(f"{path}: labels {origin!r:.40} -> write who made them, in at most {MAX_ORIGIN} characters, "
+                         "or leave it out")
+    return {"labels": origin}
 
 
 def convention_of(tracks: list[RawTrack], facts: VideoFacts) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from gazepose.data.annotations import annotated_clips, annotation_files, policy_named
-from gazepose.data.box_table import table_rules
+from gazepose.data.box_table import label_origin, table_rules
 from gazepose.data.challenge import list_videos
 from gazepose.data.clip_crops import STALL_S, cut_clip, start_worker
 from gazepose.data.clip_files import ClipCrops, CropsFrom, bad_clips
@@ -101,7 +101,7 @@ def prepare(data: str | Path, split: str, config: PrepareConfig, processes: Proc
     config = replace(config, rule=table_rules(root, split, config.rule))
     source = _source(root, split, config)
     folder = _folder(root, split, config, source)
-    facts = _made_from(split, config, source)
+    facts = {**_made_from(split, config, source), **label_origin(root, split)}
     if all(processes.gather(_is_fresh(folder, root, facts))):
         return folder
     try:
@@ -205,7 +205,7 @@ def _is_fresh(folder: Path, root: Path, facts: Mapping[str, Any]) -> bool:
     """Whether a folder is prepared, with these settings, from the sources that are there now.
 
     Raises:
-        ValueError: with other settings, beside the decoder.
+        ValueError: with other settings, beside the decoder; who made the labels stands in a source.
     """
     if not (folder / "index.json").is_file():
         return False
@@ -219,11 +219,11 @@ def _is_fresh(folder: Path, root: Path, facts: Mapping[str, Any]) -> bool:
 
 
 def _settings(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """The facts of an index, beside its decoder, with its rules by name. A rule that was not there yet when the index
-    was made is at its default."""
+    """The facts of an index, beside its decoder and who made its labels, with its rules by name. A rule that was not
+    there yet when the index was made is at its default."""
     rules = facts.get("rules")
     defaults = {rule.name: rule.default for rule in fields(Policy) if rule.default is not MISSING}
-    return {**{name: value for name, value in facts.items() if name not in ("rules", "decoder")},
+    return {**{name: value for name, value in facts.items() if name not in ("rules", "decoder", "labels")},
             **defaults, **(rules if isinstance(rules, dict) else {})}
 
 
