@@ -10,13 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from making import challenge, data_set, face, prepare, prepared_index, small_index, write_video
 from test_boxes import HEADER
 from test_remedies import remedy_of
-from test_remedies_of_files import EXPERIMENT
 
-from gazepose import verbs
 from gazepose.data import annotations, box_table, containers
 from gazepose.data import loader as loading
 from gazepose.data.annotations import read_split
@@ -28,6 +25,7 @@ from gazepose.data.index import CUT_AGAIN, REMEDY, Index
 from gazepose.data.index_writer import add_columns
 from gazepose.data.own_videos import lay_out
 from gazepose.data.shards import encode
+from gazepose.data.streaming import VideoIndex, open_index
 from gazepose.data.tracks import POLICIES
 from gazepose.data.video import find_video, look_at
 from gazepose.data.windows import WindowRule, _probability
@@ -35,17 +33,8 @@ from gazepose.evaluation.comparison import Entry, compare
 from gazepose.evaluation.metrics import class_weights, evaluate
 from gazepose.evaluation.predictions import faces, read_scores, refuse_links, save_scores
 from gazepose.evaluation.submission import csv_to_json, write_test_csv
-from gazepose.experiments.plan import read_experiment
 from gazepose.experiments.postprocessing import calibrate, smooth
 from gazepose.experiments.sweep import shares_of_machine
-from gazepose.io import open_regular, plain_file, plain_folder, read_json, read_object
-from gazepose.priors.head_pose import Hopenet, read_hopenet
-from gazepose.priors.import_files import read_priors
-from gazepose.report import make_comparison
-from gazepose.report.records import read_records
-from gazepose.source import find_source, prepared_indexes
-from gazepose.tensor_files import read_torch_file
-from gazepose.text import read_text
 
 State = tuple[Callable[[], Any], str, Callable[[], Any]]     # a refused attempt, words of the remedy, doing it
 FACE = "c,t,1,0,0,9,9"
@@ -128,6 +117,15 @@ def two_videos(tmp: Path) -> State:
                    lambda path: read_foreign(path, video.parent), "add the column clip, with the name of each video")
 
 
+def listed_already(tmp: Path) -> State:
+    table, outs = tmp / "b.csv", [tmp / "out", tmp / "new"]
+    video_of(tmp)
+    table.write_text(f"{HEADER}\n{FACE}\n")
+    (outs[0] / "split").mkdir(parents=True)
+    (outs[0] / "split" / "val.list").write_text("c")
+    return lambda: lay_out(table, tmp / "videos", outs[0], "val"), "name another folder", lambda: outs.pop(0)
+
+
 def second_face(tmp: Path) -> State:
     video = video_of(tmp)
     return written(tmp / "b.csv", "clip,frame,x,y,width,height\nc,1,0,0,9,9\nc,1,50,50,9,9\n",
@@ -146,7 +144,7 @@ def other_suffix(tmp: Path) -> State:
 
 CORNERS = "clip,track,frame,x1,y1,x2,y2\nc,t,1,{}\n"
 BOXES: list[Callable[[Path], State]] = [
-    many_uids, many_boxes, parts_of_a_picture, times, late_times, two_videos, second_face, other_suffix,
+    listed_already, many_uids, many_boxes, parts_of_a_picture, times, late_times, two_videos, second_face, other_suffix,
     foreign(f"{HEADER},x\n{FACE},1\n", "name each column otherwise", f"{HEADER},other\n{FACE},1\n"),
     foreign("\n", "give one face per line: clip,track,frame,x,y,width,height", f"{HEADER}\n{FACE}\n"),
     foreign("1,2,3,4\n", "clip,track,frame,x,y,width,height", f"{HEADER}\n{FACE}\n"),
@@ -270,8 +268,39 @@ def no_quality_p(tmp: Path) -> State:
     return lambda: _probability(index[0], rule, np.arange(2)), "priors import quality_p FILE --data", mend
 
 
+def streamed_with_dropout(tmp: Path) -> State:
+    root, crops = data_set(tmp, {"c": [("t", [1, 2])]}, frames=5), ["video"]
+
+    def load() -> None:
+        index = open_index(prepare(root, "train", crops=crops[0]))
+        fit = None if isinstance(index, VideoIndex) else (0.0, 1.0)      # known once crops are cut
+        rule = WindowRule(gaussian_drop=True, quality_fit=fit)
+        loading.make_loader(index, rule, np.arange(2), batch_size=1, crop_size=64)
+    return load, "give --crops shards", lambda: crops.__setitem__(0, "shards")
+
+
+def face_twice(tmp: Path) -> State:
+    root = challenge(tmp, ["v/t/00001_a.jpg", "v/t/00002_a.jpg", "w/t/00001_b.jpg"])
+    return (lambda: prepared_index(root, "test"), "keep one of the files",
+            lambda: (root / "videos_challenge" / "v" / "t" / "00002_a.jpg").unlink())
+
+
+def no_face(tmp: Path) -> State:
+    root = data_set(tmp, {"c": [("t", [99])]}, frames=5)
+    return (lambda: prepared_index(root), "check that split list and annotations belong together",
+            lambda: data_set(root, {"c": [("t", [1])]}, frames=5))
+
+
+def other_settings(tmp: Path) -> State:
+    root = data_set(tmp, {"c": [("t", [1])]}, frames=5)
+    made = prepared_index(root, crop_size=32).folder.parent
+    made = made.rename(made.with_name("clean-48"))
+    return (lambda: prepared_index(root, crop_size=48), "delete the folder; it is made again",
+            lambda: shutil.rmtree(made / "train"))
+
+
 DATA: list[Callable[[Path], State]] = [
-    prepared_meanwhile, no_index, no_room, no_quality_p,
+    streamed_with_dropout, face_twice, no_face, other_settings, prepared_meanwhile, no_index, no_room, no_quality_p,
     spoilt(rewritten(format=1)), spoilt(rewritten(rows=9)),
     spoilt(lambda folder: (folder / "index.json").write_text("{")),
     spoilt(flipped("clips/*.bin"), "clips/*.bin"), spoilt(flipped("frame-*.npy")),
@@ -335,127 +364,9 @@ SCORES: list[Callable[[Path], State]] = [
                         "the columns are video_id,track_id,unique_id,label with labels 0 and 1")]
 
 
-# Runs, experiments and other files
-
-def experiment(bad: str, words: str) -> Callable[[Path], State]:
-    return lambda tmp: written(tmp / "e.toml", bad, EXPERIMENT.format("b", "b"), read_experiment, words)
-
-
-def two_runs(tmp: Path) -> State:
-    runs = [tmp / "a", tmp / "a"]
-
-    def mend() -> None:
-        shutil.copytree(tmp / "a", tmp / "b")
-        runs[1] = tmp / "b"
-    (tmp / "a").mkdir()
-    (tmp / "a" / "status.json").write_text('{"state": "finished"}')
-    return lambda: make_comparison(runs, tmp / "out"), "name each run once", mend
-
-
-def taken_folder(tmp: Path) -> State:
-    out = [tmp / "out"]
-    out[0].mkdir()
-    (out[0] / "thesis.tex").touch()
-    for name in "ab":
-        (tmp / name).mkdir()
-        (tmp / name / "status.json").write_text('{"state": "finished"}')
-    return (lambda: make_comparison([tmp / "a", tmp / "b"], out[0]), "give --out a new folder",
-            lambda: out.__setitem__(0, tmp / "new"))
-
-
-def hopenet(tmp: Path) -> State:
-    path = tmp / "h.pkl"
-    torch.save({"a": torch.zeros(1)}, path)
-    model = Hopenet()
-    state = {key.removeprefix("features.").replace("heads.", "fc_"): value for key, value in model.state_dict().items()}
-    return lambda: read_hopenet(path), "give a snapshot of Hopenet", lambda: torch.save(state, path)
-
-
-def pipe(read: Callable[[Path], Any], words: str) -> Callable[[Path], State]:
-    def state(tmp: Path) -> State:
-        os.mkfifo(tmp / "f.json")
-
-        def mend() -> None:
-            (tmp / "f.json").unlink()
-            (tmp / "f.json").write_text("{}")
-        return lambda: read(tmp / "f.json"), words, mend
-    return state
-
-
-def link(read: Callable[[Path], Any], words: str, folder: bool) -> Callable[[Path], State]:
-    def state(tmp: Path) -> State:
-        (tmp / "there").mkdir() if folder else (tmp / "there").touch()
-        (tmp / "here").symlink_to(tmp / "there")
-
-        def mend() -> None:
-            (tmp / "here").unlink()
-            (tmp / "there").rename(tmp / "here")
-        return lambda: read(tmp / "here"), words, mend
-    return state
-
-
-def torch_file(bad: Any, words: str) -> Callable[[Path], State]:
-    def state(tmp: Path) -> State:
-        path = tmp / "w.pth"
-        torch.save(bad, path)
-        return lambda: read_torch_file(path), words, lambda: torch.save({"a": torch.zeros(2)}, path)
-    return state
-
-
-def other_world(tmp: Path) -> State:
-    (tmp / "w").mkdir()
-    (tmp / "w" / "world.json").write_text('{"preset": "gone", "seed": 0}')
-    return (lambda: find_source(tmp / "w"), "render it again",
-            lambda: (tmp / "w" / "world.json").write_text('{"preset": "tiny", "seed": 0, "version": 9}'))
-
-
-def not_prepared(tmp: Path) -> State:
-    root = data_set(tmp, {"c": [("t", [1])]}, frames=3)
-    return (lambda: prepared_indexes(root, ["train"]), f"`python -m gazepose prepare --split train --data {root}`",
-            lambda: prepare(root, "train"))
-
-
-FILES: list[Callable[[Path], State]] = [
-    two_runs, taken_folder, hopenet, other_world, not_prepared,
-    experiment("title=", "see launch/experiments/ for examples"),
-    experiment(EXPERIMENT.format("=b", "=b"), "begin with a letter or a digit"),
-    experiment(EXPERIMENT.format("b", "b") + 'flags="--data there"\n', "give it to sweep: --data, --start or --flags"),
-    experiment(EXPERIMENT.format("b", "b") + 'flags="--lr \'1"\n', "close the quotation"),
-    experiment(EXPERIMENT.format("b", "b") + 'other=3\n', "see launch/experiments/ for examples"),
-    experiment('row=["a"]\n', "see launch/experiments/"),
-    experiment('name="../x"\n' + EXPERIMENT.format("b", "b"), "give letters, digits, _ . - only"),
-    pipe(open_regular, "put the file itself there"), pipe(read_object, "put the JSON file itself there"),
-    link(lambda path: plain_file(path, "image", 99), "or put the file there", folder=False),
-    link(lambda path: plain_folder(path, "folder"), "or put the folder there", folder=True),
-    lambda tmp: written(tmp / "a.json", "[", "{}", read_object, "use another copy"),
-    lambda tmp: written(tmp / "a.json", "[]", "{}", read_object, "use another copy"),
-    lambda tmp: (lambda: read_json(tmp / "a.json"), "or the path is wrong", lambda: (tmp / "a.json").write_text("1")),
-    lambda tmp: written(tmp / "a.txt", b"\xff", "a", read_text, "use another copy"),
-    lambda tmp: (lambda: read_records(tmp / "run"), "give the folder of a training run", lambda: (
-        (tmp / "run").mkdir(), (tmp / "run" / "status.json").write_text('{"state": "finished"}'))),
-    lambda tmp: written(tmp / "run" / "status.json", '{"step": "x"}', '{"step": 1}',
-                        lambda path: read_records(path.parent), "remove it and report again"),
-    torch_file([1, 2], "save one with torch.save"), torch_file({"a": torch.zeros(2).to_sparse()}, "save only its"),
-    lambda tmp: (lambda: read_torch_file(tmp / "w.pth"), "check the path", lambda: torch.save(
-        {"a": torch.zeros(1)}, tmp / "w.pth")),
-    lambda tmp: (lambda: read_priors([tmp / "p.json"], "quality"), "give the priors' JSON or CSV file", lambda: (
-        tmp / "p.json").write_text('{"c:t:1": 30.0}')),
-    lambda tmp: written(tmp / "p.json", '{"c:t:1": 3', '{"c:t:1": 30.0}', lambda path: read_priors([path], "quality"),
-                        "get the file again"),
-    lambda tmp: written(tmp / "p.csv", "a,b\n1,2\n", "clip,track,frame,quality\nc,t,1,30\n",
-                        lambda path: read_priors([path], "quality"), "give a table with clip,track,frame,quality")]
-
-
-@pytest.mark.parametrize("state", [*BOXES, *PICTURES, *DATA, *SCORES, *FILES])
+@pytest.mark.parametrize("state", [*BOXES, *PICTURES, *DATA, *SCORES])
 def test_what_was_refused_is_taken_once_the_remedy_is_done(tmp_path, state):
     attempt, words, mend = state(tmp_path)
     assert words in remedy_of(attempt)
     mend()
     attempt()
-
-
-def test_verbs_run_once_the_flags_that_they_ask_for_are_given(tmp_path):
-    assert "give train, val, test or stills" in remedy_of(lambda: verbs.prepare())
-    assert "name one or more run folders" in remedy_of(lambda: verbs.chain(()))
-    assert "name the runs" in remedy_of(lambda: verbs.report(()))
-    assert "such as 3/8" in remedy_of(lambda: verbs.sweep(tmp_path / "e.toml", part="3"))

@@ -25,6 +25,7 @@ from gazepose import processes
 from gazepose.config import TrainConfig, parse, parse_train, read_config
 from gazepose.data.chunks import Chunks
 from gazepose.data.index import Index
+from gazepose.io import lock
 from gazepose.manifest import MANIFEST, write_manifest
 from gazepose.models import ModelConfig, build_model
 from gazepose.processes import Processes
@@ -34,7 +35,7 @@ from gazepose.training.distributed import check_alike
 from gazepose.training.engine import batches_of, predict
 from gazepose.training.optim import OptimConfig
 from gazepose.training.run_config import files_read
-from gazepose.training.runlog import MAX_SKIPPED, RunLog
+from gazepose.training.runlog import LOCK, MAX_SKIPPED, RunLog
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +79,30 @@ def test_a_runs_damaged_configuration_is_copied_from_its_checkpoint(copy, sectio
     assert remedy_of(lambda: read_config(copy / CONFIG)).endswith("copy the file from a checkpoint of the run")
     shutil.copy(checkpoint.steps_in(copy / CHECKPOINTS)[-1] / CONFIG, copy)
     assert resume(copy).run.epochs == 1
+
+
+def test_a_folder_of_a_run_is_resumed_or_another_is_given(copy, tmp_path):
+    def take(folder: Path, resume: bool) -> None:
+        log: Any = RunLog(folder, Accelerator(cpu=True))
+        try:
+            with log.running(resume, config_of(checkpoint.weights_folder(copy)), SimpleNamespace()):
+                pass
+        finally:
+            log.bar.close()
+            if hasattr(log, "lock"):             # until the process ends
+                log.lock.release()
+    assert remedy_of(lambda: take(copy, False)) == "add --resume to continue it, or give another --exp_path"
+    take(copy, True)
+    take(tmp_path / "another", False)
+    (copy / CONFIG).unlink()
+    place = re.fullmatch(r"copy it from a checkpoint in (\S+)", remedy_of(lambda: take(copy, True)))
+    assert place
+    shutil.copy(checkpoint.steps_in(Path(place[1]))[-1] / CONFIG, copy)
+    take(copy, True)
+    held = lock(copy / LOCK)
+    assert "wait until it has ended, or give another --exp_path" in remedy_of(lambda: take(copy, True))
+    held.release()
+    take(copy, True)
 
 
 def test_weights_go_into_the_model_that_the_named_configuration_describes(run):
@@ -242,3 +267,15 @@ def test_machines_with_their_own_disks_prepare_and_compute_by_themselves(tmp_pat
         chunks.values()
     chunks.compute(blocks, "job", "faces", Processes(notify=lambda line: None))
     assert chunks.values().shape == (8, 1)
+
+
+def test_only_columns_that_a_run_reads_must_be_alike_on_all_processes(index_of, tmp_path):
+    rig = Rig(index_of([range(12)] * 3, noise=True, label=[*[0] * 6, *[1] * 6] * 3).folder, tmp_path)
+    rig.run("other landmarks", *SHORT, world=2, fault=("other_column_on_rank_1", "landmarks"))
+    index = index_of([range(3)], landmarks=np.zeros((3, 5, 3)), quality_p=np.zeros(3))
+    for flags, columns in ((["--prior_landmark"], {"landmarks"}), (["--prior_head"], {"head_pose"}), ([], set()),
+                           (["--gaussian_drop", "--quality_scale", "given"], {"quality_p"})):
+        config = parse(TrainConfig, flags)
+        files = files_read(index, config.model, config.data, config.run)
+        assert {*files} & {"head_pose", "landmarks", "quality", "quality_p", "gaze"} == columns
+        assert {"frame", "label", index.contents["shards"][0]["file"]} <= {*files}

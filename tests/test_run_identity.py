@@ -28,7 +28,7 @@ from gazepose.training import checkpoint, runlog
 from gazepose.training.distributed import check_alike
 from gazepose.training.learnt_from import LearntFrom, learnt_from
 from gazepose.training.provenance import origin_of, usual_stride
-from gazepose.training.run_config import check_learning, differing, files_read, fingerprints_of
+from gazepose.training.run_config import check_learning, differing, fingerprints_of
 
 SHORT = ("--epochs", "1", "--limit", "8")
 
@@ -210,17 +210,6 @@ def test_a_process_with_another_crop_ends_the_run(rig):
     for rank in (0, 1):
         assert f"rank 1 has other data in {rig.index} than rank 0: clip-" in run.log(rank)
     assert run.status()["state"] == "failed"
-
-
-def test_only_columns_that_a_run_reads_must_be_alike_on_all_processes(rig, index_of):
-    rig.run("other landmarks", *SHORT, world=2, fault=("other_column_on_rank_1", "landmarks"))
-    index = index_of([range(3)], landmarks=np.zeros((3, 5, 3)), quality_p=np.zeros(3))
-    for flags, columns in ((["--prior_landmark"], {"landmarks"}), (["--prior_head"], {"head_pose"}), ([], set()),
-                           (["--gaussian_drop", "--quality_scale", "given"], {"quality_p"})):
-        config = parse(TrainConfig, flags)
-        files = files_read(index, config.model, config.data, config.run)
-        assert {*files} & {"head_pose", "landmarks", "quality", "quality_p", "gaze"} == columns
-        assert {"frame", "label", index.contents["shards"][0]["file"]} <= {*files}
 
 
 # ---- its end

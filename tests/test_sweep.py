@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gazepose.config import InferConfig, TrainConfig, asdict, parse
+from gazepose.config import TrainConfig, asdict
 from gazepose.experiments import sweep as working
 from gazepose.experiments.plan import Experiment, Prediction, Row, Run, Setting, fingerprint, plan, read_experiment
 from gazepose.experiments.results import (
@@ -25,9 +26,8 @@ from gazepose.experiments.results import (
     write_record,
     write_results,
 )
-from gazepose.experiments.sweep import command, run_all, share, tasks_of
+from gazepose.experiments.sweep import run_all, share, tasks_of
 from gazepose.io import lock
-from gazepose.training.provenance import check_data
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = sorted((ROOT / "launch" / "experiments").glob("*.toml"))
@@ -80,24 +80,6 @@ def test_two_predictions_of_the_same_weights_train_once():
 def test_two_rows_with_the_same_run_are_refused():
     with pytest.raises(ValueError, match="rows 'a' and 'b' are the same run"):
         plan(experiment(A, Row(name="b", flags="--model=GazeLSTM")), TINY, "tiny")
-
-
-def test_a_run_of_the_pool_is_scored_on_the_data_set_of_the_sweep(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    world = Path("data/embedded/tiny-0")
-    assert "--data" not in command(plan(experiment(A, B), TINY, "tiny")[0], "")         # infer.py renders it
-    world.mkdir(parents=True)
-    copied = {"root": "/elsewhere/ego4d", "data": {}, "written_here": False}
-    for extra, flags in (((), []), (("--data", str(tmp_path), "--crops_from", "faces"), ["--crops_from", "faces"])):
-        prediction = plan(experiment(A, B), TINY, None if extra else "tiny", extra)[0]
-        line = command(prediction, "")
-        given = parse(InferConfig, line[line.index("--checkpoint"):])
-        with pytest.raises(ValueError, match="name the data set with --data"):
-            check_data(None, copied, prediction.run.folder)
-        check_data(given.data, copied, prediction.run.folder)
-        assert given.data == (tmp_path if extra else world)
-        assert given.crops_from == (flags[-1] if flags else None)
-        assert not {"--data", "--crops_from"} & {*prediction.infer}      # the folder of the scores stays the same
 
 
 def test_given_weights_replace_the_start(tmp_path):
@@ -236,8 +218,10 @@ def test_a_folder_with_other_weights_than_its_name_says_is_refused(pool):
     run_all(predictions)
     path = predictions[0].run.folder / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"model": {"model": "other"}}))
-    with pytest.raises(ValueError, match="other flags than its name says -> remove it"):
+    with pytest.raises(ValueError, match="other flags than its name says -> remove it; it is trained again"):
         run_all(predictions)
+    shutil.rmtree(path.parent)
+    assert run_all(predictions) == [] and path.is_file()
 
 
 def test_a_run_that_another_process_trains_is_awaited(pool):

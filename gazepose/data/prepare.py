@@ -108,7 +108,8 @@ def prepare(data: str | Path, split: str, config: PrepareConfig, processes: Proc
         (folder / SHARDS).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OSError(f"{folder}: cannot be made ({error.strerror}) -> make a folder on a disk that you can write to, "
-                      f"put links into it (ln -s {root}/* FOLDER), and give it as --data") from error
+                      f"put links into it (ln -s {root}/* FOLDER; rm -f FOLDER/prepared), and give it as --data"
+                      ) from error
     with processes.in_turn(folder / LOCK):
         # another run may have made it meanwhile; machines may see that at different times, and must agree
         if not all(processes.gather(_is_fresh(folder, root, facts))):

@@ -112,7 +112,7 @@ def watch_video(path: Path, folder: Path, tools: Tools, report: Callable[[float]
     last = builder.part({}, last=True)
     last["notes"] = np.frombuffer("\n".join(notes).encode(), np.uint8)
     write_arrays(part_path(folder, len(parts)), last, compressed=True)
-    alive(0)
+    alive(reads=False)
 
 
 # ---- first thread: decode, find cuts and faces
