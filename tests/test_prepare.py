@@ -23,6 +23,7 @@ from gazepose.data.shards import decode, encode
 from gazepose.data.video import DECODERS, frames_in_order, video_facts
 from gazepose.data.video_writer import write_mp4
 from gazepose.data.windows import BEHAVIOURS, WindowRule, window_rows
+from gazepose.io import UnusableFile
 from gazepose.progress import Progress
 
 
@@ -210,7 +211,7 @@ def test_a_clip_decord_cannot_read_is_read_by_pyav_and_counted(tmp_path, monkeyp
 
     def decord_fails(path, wanted, decoder, whole):
         if decoder == "decord":
-            raise ValueError("AV1")
+            raise UnusableFile("AV1")
         return decode_frames(path, wanted, decoder, whole)
 
     monkeypatch.setattr(clip_crops, "frames_in_order", decord_fails)
@@ -264,7 +265,7 @@ def test_priors_and_truth_are_joined_by_name(tmp_path):
                              "frame": np.array([3, 1, 2])}
     np.savez(root / "priors" / "train.npz", **faces, head_pose=np.array([[3.0] * 3, [1.0] * 3, [9.0] * 3]),
              landmarks=np.ones((3, 5, 3), np.float32))
-    np.savez(root / "truth" / "train.npz", **faces, gaze=np.array([[3.0] * 2, [1.0] * 2, [9.0] * 2]))
+    np.savez(root / "truth" / "train.npz", **faces, gaze=np.array([[3.0] * 2, [1.0] * 2, [5.0] * 2]))
     index = prepared_index(root)
     np.testing.assert_array_equal(index.head_pose[:, 0], [1, np.nan, 3])
     np.testing.assert_array_equal(index.gaze[:, 1], [1, np.nan, 3])
