@@ -1,7 +1,7 @@
 """The verbs of python -m gazepose, one function each. Their parameters are the flags, their docstrings the help.
 
-Each function imports its part of the package when it is called. Positional-only parameters are positional on the
-command line too.
+Each function imports its part of the package when it is called, so that --help needs no torch. Positional-only
+parameters are positional on the command line too.
 """
 
 import shlex
@@ -11,17 +11,12 @@ from json import dumps
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-import torch
-from accelerate import PartialState
-
 from gazepose.config import Preset
 from gazepose.data.clip_files import CropsFrom
+from gazepose.data.config import PrepareConfig
 from gazepose.data.index import Index
-from gazepose.data.prepare import PrepareConfig
 from gazepose.source import find_source, prepared_indexes
 from gazepose.text import printable
-from gazepose.training.distributed import share_preparation, waiting_for_processes
 
 ONE_PROCESS = "--num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no"
 Prior = Literal["head_pose", "landmarks", "quality", "quality_p"]
@@ -44,7 +39,11 @@ def prepare(config: PrepareConfig = PrepareConfig(), *,                         
         out: data set folder to create from them.
         preset: which embedded world, if there is no other data.
     """
+    import torch
+    from accelerate import PartialState
+
     from gazepose.data.box_table import lay_out
+    from gazepose.training.distributed import share_preparation, waiting_for_processes
     own = video is not None or boxes is not None or out is not None
     if own and (video is None or boxes is None or out is None or data is not None or split in ("test", "stills")):
         raise ValueError("your own videos need more flags -> give --video, --boxes and --out, and "
@@ -101,6 +100,8 @@ def submit(csv: Path, /, index: Path | None = None, json: Path | None = None) ->
             is there once.
         json: file of the JSON; default: submission.json beside the CSV.
     """
+    import numpy as np
+
     from gazepose.data.challenge import faces_on_disk
     from gazepose.evaluation import submission
     from gazepose.evaluation.predictions import faces
@@ -170,6 +171,8 @@ def sweep(file: Path, /, *, data: Path | None = None, worlds: tuple[Preset, ...]
         collect: train nothing; write the table of the existing predictions.
         out: folder of <experiment>-<world>.json, .md, .csv and .png.
     """
+    import torch
+
     from gazepose.experiments.plan import read_experiment
     from gazepose.experiments.sweep import run_sweep
     number, _, parts = part.partition("/")

@@ -8,11 +8,11 @@ from sizes import lines, longest_function, package
 
 ROOT = Path(__file__).resolve().parents[1]
 BASE = ["io", "text", "manifest", "columns", "keyed_random", "output", "startup", "heartbeat", "processes",
-        "progress", "tensor_files"]
+        "progress", "tensor_files", "records", "machine"]
 CORE = ["models", "data", "evaluation", "training"]
 DRAWING = "report.style"                      # the wings' one shared room
 WINGS = ["compat", "synthetic", "priors", "doctor", "report", "experiments"]
-TOP = ["source", "config", "train", "infer", "verbs", "__main__", "flags_page"]
+TOP = ["source", "config", "programs", "train", "infer", "verbs", "__main__", "flags_page"]
 LAZY = {("source", "synthetic"), ("training.checkpoint", "compat"), ("experiments.plan", "config"),
         ("verbs", "flags_page"), ("data.annotations", "compat")}
 """imports of a wing by a room before it: inside a function only"""

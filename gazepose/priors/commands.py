@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from gazepose.data.config import Scale
 from gazepose.data.crops import quality_of
 from gazepose.data.index import Index
-from gazepose.data.quality import Scale, drop_in_evaluation, fit_quality, quality_p, scaled
+from gazepose.data.quality import drop_in_evaluation, fit_quality, quality_p, scaled
 from gazepose.io import sha256_of
 from gazepose.priors.chunked_column import batches_of_crops, extract, put_column
 from gazepose.priors.head_pose import estimate_head_pose, pose_from_landmarks, read_hopenet

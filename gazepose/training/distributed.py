@@ -16,7 +16,7 @@ import torch.distributed as dist
 from accelerate import Accelerator, DataLoaderConfiguration, PartialState
 from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 
-from gazepose.data.prepare import Disk
+from gazepose.data.config import Disk
 from gazepose.heartbeat import RankWatch
 from gazepose.processes import Processes, end_now
 from gazepose.startup import LAUNCHED
