@@ -35,6 +35,8 @@ VERBS = {
     "priors pose_from_landmarks": ("pose_from_landmarks", "fit the head pose to the landmarks"),
 }
 """verb -> its function in verbs.py, and what it does"""
+QUOTED = ("--flags", "--launch")
+"""options whose one value is a string of flags, such as --flags "--limit 64"; the parser takes it for a flag"""
 
 
 def usage() -> str:
@@ -58,6 +60,12 @@ def main() -> None:
     run(verb, args[count:])
 
 
+def joined(flags: list[str]) -> list[str]:
+    """The arguments with each of QUOTED and the value that follows it as one."""
+    arguments = iter(flags)
+    return [f"{flag}={next(arguments, '')}" if flag in QUOTED else flag for flag in arguments]
+
+
 def run(verb: str, flags: list[str]) -> None:
     """Run a verb on its flags; the imports take seconds."""
     if verb in PROGRAMS:
@@ -69,7 +77,7 @@ def run(verb: str, flags: list[str]) -> None:
     # --rule of prepare may be given several times; elsewhere one flag takes several values
     config = PLAIN_FLAGS if verb == "prepare" else (tyro.conf.OmitArgPrefixes,)
     with command(verb), readable_errors():
-        tyro.cli(function, prog=f"{called()} {verb}", args=flags, use_underscores=True, config=config)
+        tyro.cli(function, prog=f"{called()} {verb}", args=joined(flags), use_underscores=True, config=config)
 
 
 if __name__ == "__main__":

@@ -150,8 +150,8 @@ def report(run: tuple[Path, ...], /, out: Path | None = None) -> None:
 
 def sweep(file: Path, /, *, data: Path | None = None, worlds: tuple[Preset, ...] | None = None,
           seeds: tuple[int, ...] | None = None, start: Path | None = None, flags: str = "", launch: str = ONE_PROCESS,
-          jobs: int | None = None, part: str = "1/1", collect: bool = False, out: Path = Path("runs/sweep/results")
-          ) -> None:
+          jobs: int | None = None, part: str = "1/1", collect: bool = False, dry_run: bool = False,
+          out: Path = Path("runs/sweep/results")) -> None:
     """Train and score the runs of an experiment and write its table; a sweep that was stopped is resumed.
 
     Runs are in runs/sweep/, named by the fingerprint of their configuration. A finished run is not trained again, also
@@ -169,6 +169,7 @@ def sweep(file: Path, /, *, data: Path | None = None, worlds: tuple[Preset, ...]
         part: run only this part of the predictions, such as 3/8, as one of several jobs on a shared disk. The part that
             ends last writes the table.
         collect: train nothing; write the table of the existing predictions.
+        dry_run: train nothing; list the runs and predictions, which of them exist, and how long the others may take.
         out: folder of <experiment>-<world>.json, .md, .csv and .png.
     """
     import torch
@@ -182,7 +183,7 @@ def sweep(file: Path, /, *, data: Path | None = None, worlds: tuple[Preset, ...]
     failed = run_sweep(read_experiment(file), command, out, preset=find_source(data).preset, data=data,
                        worlds=worlds, seeds=seeds, start=start, flags=shlex.split(flags), launch=launch,
                        jobs=0 if collect else jobs or max(1, torch.cuda.device_count()),
-                       part=(int(number), int(parts)))
+                       part=(int(number), int(parts)), dry_run=dry_run)
     if failed:
         raise SystemExit("\n".join([f"error: {len(failed)} failed:", *failed]))
 

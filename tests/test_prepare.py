@@ -22,6 +22,7 @@ from gazepose.data.quality import fit_gaussian, laplacian_variance
 from gazepose.data.shards import decode, encode
 from gazepose.data.video import DECODERS, frames_in_order, video_facts
 from gazepose.data.windows import BEHAVIOURS, WindowRule, window_rows
+from gazepose.io import UnusableFile
 from gazepose.progress import Progress
 from gazepose.synthetic.camera import write_mp4
 
@@ -210,7 +211,7 @@ def test_a_clip_decord_cannot_read_is_read_by_pyav_and_counted(tmp_path, monkeyp
 
     def decord_fails(path, wanted, decoder, whole):
         if decoder == "decord":
-            raise ValueError("AV1")
+            raise UnusableFile("AV1")
         return decode_frames(path, wanted, decoder, whole)
 
     monkeypatch.setattr(clip_crops, "frames_in_order", decord_fails)

@@ -8,7 +8,6 @@ one index (data/merge.py), which knows its sources: when one of them has changed
 on it. report.json beside the index says what was left out.
 """
 
-import os
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -29,6 +28,7 @@ from gazepose.data.merge import merge, name_in, source_of
 from gazepose.data.outcome import REPORT, Outcome, some, summary
 from gazepose.data.stamps import Sources, changed_in, stamp_of_files
 from gazepose.data.video import find_video
+from gazepose.machine import cores
 from gazepose.processes import WORKERS, Processes
 from gazepose.processes import killed as processes_killed
 from gazepose.progress import Progress
@@ -212,7 +212,7 @@ def _list_clips(root: Path, split: str, workplace: Path, config: PrepareConfig, 
 
 def _cut(clips: list[ClipCrops], split: str, jobs: int | None, processes: Processes) -> None:
     """Cut this rank's clips; progress counts faces, because clips differ and the longest come first."""
-    jobs_of_rank = jobs or max((os.cpu_count() or 1) // processes.world_size, 1)
+    jobs_of_rank = jobs or max(cores() // processes.world_size, 1)
     cutting = _in_this_process(clips) if jobs == 1 else _in_processes(clips, jobs_of_rank)
     with Progress(f"preparing {split}", sum(clip.faces for clip in clips), "faces", processes.notify,
                   rank=processes.rank) as progress:

@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import nn
 
 from gazepose.io import leftovers, read_object, sha256_of, write_json, writing_folder
@@ -31,7 +30,7 @@ from gazepose.manifest import (
 from gazepose.models import build_model
 from gazepose.models.config import ModelConfig
 from gazepose.records import from_json
-from gazepose.tensor_files import Entries, read_tensors, tensor_entries
+from gazepose.tensor_files import Entries, read_tensors, save_tensors, tensor_entries
 from gazepose.training.provenance import for_scoring
 from gazepose.training.run_config import CONFIG
 
@@ -94,7 +93,7 @@ def save_weights(folder: Path, model: nn.Module, config: Mapping[str, Any],
     """
     state = _finite_state(model)
     with checkpoint_folder(folder, replace=True) as part:
-        save_file(state, part / WEIGHTS)
+        save_tensors(state, part / WEIGHTS)
         for name, content in {CONFIG: config, **(beside or {})}.items():
             write_json(part / name, content)
 
@@ -120,8 +119,8 @@ def save_training(run: Path, model: nn.Module, optimizer: torch.optim.Optimizer,
     folder = _new_name(run / CHECKPOINTS, progress.step)
     weights, state = _finite_state(model), optimizer.state_dict()["state"]
     with checkpoint_folder(folder) as part:
-        save_file(weights, part / WEIGHTS)
-        save_file({f"{number}.{key}": value.detach().cpu().contiguous()
+        save_tensors(weights, part / WEIGHTS)
+        save_tensors({f"{number}.{key}": value.detach().cpu().contiguous()
                    for number, entry in state.items() for key, value in entry.items()}, part / OPTIMIZER)
         write_json(part / PROGRESS, {**asdict(progress), "scaler": scaler.state_dict() if scaler else None})
         write_json(part / CONFIG, config)
