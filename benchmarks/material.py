@@ -18,9 +18,10 @@ import numpy as np
 from gazepose.data.index import SHARDS, Index
 from gazepose.data.index_writer import write_index
 from gazepose.data.prepare import PrepareConfig, prepare
+from gazepose.data.video_writer import write_mp4
 from gazepose.io import writing_by_checksum
 from gazepose.processes import Processes
-from gazepose.synthetic.camera import draw_clip, write_mp4
+from gazepose.synthetic.camera import draw_clip
 from gazepose.synthetic.plan import plan_clip
 from gazepose.synthetic.presets import FPS, PRESETS
 

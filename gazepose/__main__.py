@@ -27,14 +27,18 @@ VERBS = {
     "sweep": ("sweep", "run an experiment and write a table of its results"),
     "results": ("results", "write the page of all results"),
     "doctor": ("doctor", "list what is wrong with a data set, and what to do"),
+    "models": ("models", "get the model files of the face detector and the landmark network"),
+    "watch": ("watch", "find the faces in any video, and tell when each looks at the camera"),
+    "fit_readout": ("fit_readout", "fit the landmark score on an embedded world"),
+    "agree": ("agree", "compare two codings of the same videos, such as yours and that of watch"),
     "flags": ("write_flags", "write docs/flags.md, the page of all flags"),
     "priors import": ("import_priors", "import head pose, landmarks or quality from files"),
     "priors quality": ("quality", "show the quality of each split"),
-    "priors head_pose": ("head_pose", "estimate the head pose with Hopenet"),
-    "priors landmarks": ("landmarks", "find landmarks with MediaPipe"),
+    "priors head_pose": ("head_pose", "estimate the head pose with the landmark network, or with Hopenet"),
+    "priors landmarks": ("landmarks", "find landmarks with the landmark network"),
     "priors pose_from_landmarks": ("pose_from_landmarks", "fit the head pose to the landmarks"),
 }
-"""verb -> its function in verbs.py, and what it does"""
+"""verb -> its function in verbs.py (of priors: in prior_verbs.py), and what it does"""
 QUOTED = ("--flags", "--launch")
 """options whose one value is a string of flags, such as --flags "--limit 64"; the parser takes it for a flag"""
 
@@ -73,7 +77,8 @@ def run(verb: str, flags: list[str]) -> None:
     import tyro
 
     from gazepose.config import PLAIN_FLAGS, readable_errors
-    function = getattr(importlib.import_module("gazepose.verbs"), VERBS[verb][0])
+    file = "gazepose.prior_verbs" if verb.startswith("priors ") else "gazepose.verbs"
+    function = getattr(importlib.import_module(file), VERBS[verb][0])
     # --rule of prepare may be given several times; elsewhere one flag takes several values
     config = PLAIN_FLAGS if verb == "prepare" else (tyro.conf.OmitArgPrefixes,)
     with command(verb), readable_errors():

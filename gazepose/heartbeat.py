@@ -55,6 +55,15 @@ def is_stopped(pid: int) -> bool:
         return False
 
 
+def family(pid: int) -> list[int]:
+    """A process of this machine and all that it started, as far as they run."""
+    import psutil  # as above
+    try:
+        return [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
+    except psutil.Error:
+        return []
+
+
 class RankWatch(Watch):
     """Watches the other ranks of a run. While this rank waits for them, one that is silent ends it; before, a line
     names the silent one, and this rank goes on with its own work."""

@@ -32,7 +32,7 @@ STOP_SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SI
 OUTSIDE = 3.0                    # seconds after a stop signal in which its handler runs, if there is nothing to save
 OVERDUE = 10.0                   # seconds after a stop signal in which a process leaves a wait for a batch
 LATEST = 110.0                   # seconds after a stop signal in which a process ends; SLURM gives 120
-SILENT = 130.0                   # seconds without a batch; loader workers end themselves after 120 (data/loader.py)
+SILENT = 130.0                   # seconds without a batch; a loader worker shows its traceback after 120
 ONE_PRESS = 2.0                  # seconds in which two SIGINT are one Ctrl-C: torchrun passes it on
 
 
@@ -105,17 +105,20 @@ class Watchdog(Watch):
         if _waiting and now - self._wait[1] > SILENT and multiprocessing.active_children():
             killed.append("all")
             return kill_workers()
-        stopped = [worker.pid for worker in _started if worker.returncode is None and heartbeat.is_stopped(worker.pid)]
-        self._stopped = {pid: self._stopped.get(pid, now) for pid in stopped}
+        pids = [worker.pid for worker in _started if worker.returncode is None]
+        for program in programs:
+            pids += heartbeat.family(program.pid) if program.returncode is None else []
+        self._stopped = {pid: self._stopped.get(pid, now) for pid in pids if heartbeat.is_stopped(pid)}
         for pid, since in self._stopped.items():
             if now - since >= heartbeat.SILENT:
                 killed.append(str(pid))
-                say(f"worker process {pid} on {socket.gethostname()} ({heartbeat.work or 'at work'}) has been stopped "
+                say(f"process {pid} on {socket.gethostname()} ({heartbeat.work or 'at work'}) has been stopped "
                      f"for {now - since:.0f} s, as by SIGSTOP -> it is killed; what it had not finished is done again, "
                      "now or when the same command is started again")
                 os.kill(pid, signal.SIGKILL)
 
 
+programs: list[Any] = []         # Popen of programs, such as trainings of a sweep, to watch like workers
 killed: list[str] = []           # workers that a Watchdog killed since it began
 
 
@@ -185,7 +188,7 @@ class StopRequest:
             now = time.monotonic()
             if number in self._before:
                 if interrupted and number == signal.SIGINT and now - interrupted > ONE_PRESS:
-                    end_now("failed", "SIGINT came twice", 128 + signal.SIGINT)
+                    end_now("failed", "SIGINT came twice, so nothing was saved", 128 + signal.SIGINT)
                 if not first:
                     first, name = now, signal.Signals(number).name
                     if not self.at_once and os.environ.get("RANK", "0") == "0":
@@ -197,7 +200,7 @@ class StopRequest:
             if elapsed > LATEST:
                 with suppress(Exception):
                     faulthandler.dump_traceback(sys.__stderr__ or 2)
-                end_now("failed", f"{name}: it had not ended {elapsed:.0f} s later", 1)
+                end_now("failed", f"{name}: it had not ended {elapsed:.0f} s later, so nothing was saved", 1)
             if elapsed > OVERDUE and _waiting and not self._overdue:
                 self._overdue = True
                 _wake_main_thread()
@@ -212,7 +215,7 @@ def end_now(state: str, reason: str, code: int) -> None:
     Args:
         state: preempted or failed.
     """
-    line = f"stopped {reason}" if state == "preempted" else f"error: ended without saving: {reason}"
+    line = f"stopped {reason}" if state == "preempted" else f"error: {reason}"
     say(line)
     with suppress(Exception):
         tell_launcher(line)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from gazepose.processes import Processes
 
 EGO4D = Path("data")
+EMBEDDED = EGO4D / "embedded"
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def find_source(data: Path | None, preset: str = "default") -> Source:
     if data is None:
         if (EGO4D / "json" / "av_train.json").exists():
             return Source(EGO4D)
-        return Source(EGO4D / "embedded" / f"{preset}-0", preset)
+        return Source(EMBEDDED / f"{preset}-0", preset)
     if (data / "world.json").exists():
         from gazepose.synthetic.presets import PRESETS
         facts = read_object(data / "world.json")

@@ -99,7 +99,7 @@ def train(config: TrainConfig, source: Source, accelerator: Accelerator, log: Ru
     # ---- model
     resumed = find_checkpoint(log.folder, accelerator) if run.resume else None
     if resumed is not None:
-        checkpoint.check_size(resumed, config.model)
+        checkpoint.check_size(resumed, config.model, log.folder)
     torch.manual_seed(run.seed)
     model = build_model(config.model).to(memory_format=torch.channels_last)
     learnt = learnt_from(log.earlier, log.folder)
@@ -125,8 +125,8 @@ def train(config: TrainConfig, source: Source, accelerator: Accelerator, log: Ru
                                      run.processes is not None)
         data.order.epoch = progress.epoch
         if progress.consumed and progress.order != data.order.fingerprint():
-            raise ValueError(f"{resumed}: it stopped in an epoch with other windows or another order -> resume with "
-                             f"the data, --seed, --train_stride, ... of {log.folder / 'config.json'}")
+            raise ValueError(f"{resumed}: it stopped in an epoch with other windows or another order -> "
+                             f"{checkpoint.own_flags(resumed, log.folder)}")
         accelerator.print(f"resume: {resumed}, epoch {progress.epoch + 1}, step {progress.step}, "
                           f"best mAP {progress.best_mAP:.3f}")
     if config.data.cache_features:
@@ -300,6 +300,8 @@ def config_record(config: TrainConfig, source: Source, data: Splits, weights: tu
     pose_fit = fit_head_pose(data.train_index.head_pose[data.train_rows], data.train_index.label[data.train_rows])
     learnt = start + (LearntFrom(real=(str(source.root),)) if source.preset is None else
                       LearntFrom(rendered=(f"embedded world {source.preset}, seed {source.seed}",)))
+    if origin := data.train_index.facts.get("labels"):
+        learnt += LearntFrom(labels=(origin,))
     return {**asdict(config), "quality_fit": data.quality_fit, "class_weights": weights, "root": str(source.root),
             "head_pose_fit": None if pose_fit is None else pose_fit.tolist(),
             "fingerprint": {split: fingerprints_of(index)[0] for split, index in data.indexes.items()},

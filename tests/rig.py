@@ -24,6 +24,9 @@ SMALL = ["--preset", "tiny", "--crop_size", "32", "--num_encoder_layers", "1", "
          "--allow_unknown_priors"]
 
 
+STOP_AFTER_ONE = ("after_step", 1, "hit", int(signal.SIGTERM))
+
+
 @dataclass
 class Run:
     folder: Path

@@ -7,7 +7,7 @@ import ast
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-WINGS = ("compat", "synthetic", "priors", "doctor", "report", "experiments")
+WINGS = ("compat", "synthetic", "priors", "doctor", "report", "experiments", "watch")
 
 
 def lines(paths: list[Path]) -> int:

@@ -68,3 +68,17 @@ def test_text_goes_between_its_marks_and_nowhere_else():
     assert between(page, "x", "new") == "a\n<!-- x -->\nnew\n<!-- end of x -->\nb\n"
     with pytest.raises(ValueError, match="wanted one <!-- y -->"):
         between(page, "y", "new")
+
+
+def test_without_the_real_faces_their_benchmark_says_so(tmp_path, monkeypatch):
+    from benchmarks import real_faces
+    monkeypatch.setattr(sys, "argv", ["real_faces", "--real", str(tmp_path), "--out", str(tmp_path)])
+    main("real_faces", real_faces.GOAL, real_faces.measure, real_faces.FLAGS)
+    result = json.loads((tmp_path / "real_faces.json").read_text())
+    assert result["skipped"].endswith("labels.csv is not there") and not any(result["measured"].values())
+
+
+def test_kappa_of_a_table_that_can_be_checked_by_hand():
+    from benchmarks.real_faces import kappa
+    # 20 of 50 both, 15 neither: observed .7, by chance .5 * .6 + .5 * .4 = .5
+    assert kappa({"tp": 20, "fp": 5, "fn": 10, "tn": 15}) == pytest.approx(0.4)

@@ -19,8 +19,9 @@ from warm import ran
 from gazepose.config import TrainConfig, asdict, parse
 from gazepose.data import annotations, box_table
 from gazepose.data.annotations import read_split
-from gazepose.data.box_table import COLUMNS, lay_out, read_boxes
+from gazepose.data.box_table import COLUMNS, read_boxes
 from gazepose.data.index import Index
+from gazepose.data.own_videos import lay_out
 from gazepose.data.tracks import POLICIES
 from gazepose.data.windows import WindowRule, centre_rows, window_rows
 from gazepose.models import build_model

@@ -10,11 +10,12 @@ import pytest
 from making import HEIGHT, WIDTH, data_set, number_in, prepare, prepared_index, write_video
 
 from gazepose.data.annotations import person_name, read_clips, segments_of, whole_number
-from gazepose.data.box_table import COLUMNS, lay_out, table_rules
+from gazepose.data.box_table import COLUMNS, read_table, table_rules
 from gazepose.data.conventions import of_boxes, of_frames, of_prior, unjudged
 from gazepose.data.index import Index
 from gazepose.data.index_writer import add_columns
 from gazepose.data.join import join
+from gazepose.data.own_videos import lay_out
 from gazepose.data.tracks import POLICIES, Clip
 from gazepose.doctor import examine
 from gazepose.doctor.text import as_text
@@ -176,7 +177,9 @@ def test_a_table_of_another_convention_is_refused_with_a_way_out(tmp_path):
         lay_out(wrong, video, out, "val")
     assert not out.exists()
     with pytest.raises(ValueError, match=r"no column 'x' -> .*; x is x1, y is y1, width is x2 - x1, height is y2 - y1"):
-        lay_out(table(wrong, range(40), faces, "clip,track,frame,x1,y1,x2,y2"), video, out, "val")
+        read_table(table(wrong, range(40), faces, "clip,track,frame,x1,y1,x2,y2"))
+    table(wrong, range(40), corners(faces), "clip,track,frame,x1,y1,x2,y2")
+    assert f"{wrong}: boxes are read as corners x1, y1, x2, y2" in lay_out(wrong, video, tmp_path / "right", "val")
     for folder, source in (("boxes/val.csv", table(wrong, range(40), corners(faces))), ("videos/c.mp4", video)):
         (out / folder).parent.mkdir(parents=True)
         (out / folder).write_bytes(source.read_bytes())    # as the message says

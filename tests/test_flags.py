@@ -138,7 +138,7 @@ def test_random_weights_say_what_to_do_on_this_data(preset, line, monkeypatch, t
 
 
 HEAVY = ("torch", "accelerate", "timm", "torchvision", "pandas", "cv2", "numba", "scipy", "sklearn", "matplotlib", "av",
-         "decord", "mediapipe", "jinja2")
+         "decord", "ai_edge_litert", "jinja2")
 SHOW_HELP = """
 import contextlib, io, sys
 {first}

@@ -1,9 +1,7 @@
 """Head pose and landmarks by estimators: what the angles mean, and files of one's own."""
 
 import json
-import sys
 import zlib
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +14,6 @@ from gazepose.data.head_angles import from_hopenet, head_angles
 from gazepose.data.index import Index
 from gazepose.priors import commands
 from gazepose.priors.head_pose import FACE, expected_angle, pose_from_landmarks, read_hopenet
-from gazepose.priors.landmarks import detected_landmarks, open_landmarker
 from gazepose.synthetic.plan import camera_angles
 
 HEADS = ("yaw", "pitch", "roll")
@@ -171,78 +168,3 @@ def test_a_file_that_is_not_hopenet_says_why(snapshot, tmp_path, capfd):
     with pytest.raises(FileNotFoundError, match="gone: no such checkpoint -> .*none is downloaded"):
         read_hopenet(tmp_path / "gone")
     assert "executed" not in capfd.readouterr().out
-
-
-def pose_result(*people: list[tuple[float, float, float]]) -> SimpleNamespace:
-    """What MediaPipe's pose landmarker returns, as far as it is read."""
-    return SimpleNamespace(pose_landmarks=[[SimpleNamespace(x=x, y=y, z=0.0, visibility=v, presence=1.0)
-                                            for x, y, v in points] for points in people])
-
-
-def test_five_of_mediapipes_33_points_are_ours():
-    points = [(n / 100, n / 50, 1 - n / 100) for n in range(33)]
-    estimated = detected_landmarks(pose_result(points, points[::-1]))
-    assert estimated == pytest.approx(np.array([points[n] for n in (0, 2, 5, 9, 10)]))
-    assert np.isnan(detected_landmarks(pose_result())).all()
-
-
-class FakeMediaPipe:
-    """Stands in for the package: a landmarker that finds a face in every crop but the black one."""
-
-    class ImageFormat:
-        SRGB = "srgb"
-
-    @staticmethod
-    def Image(image_format, data):                                        # noqa: N802
-        assert image_format == "srgb" and data.dtype == np.uint8 and data.flags.c_contiguous
-        return data
-
-    BaseOptions = staticmethod(lambda model_asset_path: model_asset_path)
-
-    class vision:                                                         # noqa: N801
-        PoseLandmarkerOptions = staticmethod(lambda base_options: base_options)
-
-        class PoseLandmarker:
-            @classmethod
-            def create_from_options(cls, model):
-                if "bad" in model:
-                    raise RuntimeError("Unable to open zip archive.\nmore")
-                return cls()
-
-            def __enter__(self):
-                return self
-
-            def __exit__(self, *_):
-                pass
-
-            def detect(self, image):
-                grey = float(image.mean()) / 255
-                return pose_result([(grey, 0.5, 0.9)] * 33) if grey > 0.002 else pose_result()
-
-
-@pytest.fixture
-def mediapipe(monkeypatch):
-    monkeypatch.setitem(sys.modules, "mediapipe", FakeMediaPipe)
-    monkeypatch.setitem(sys.modules, "mediapipe.tasks.python", FakeMediaPipe)
-
-
-def test_mediapipe_makes_the_column(index_of, tmp_path, mediapipe, capsys):
-    (tmp_path / "pose.task").write_bytes(b"model")
-    index = index_of([range(2), range(3)])
-    commands.find_landmarks([index], tmp_path / "pose.task")
-    estimated = Index.open(index.folder).landmarks
-    grey = [index.crop(row).mean() / 255 for row in range(5)]
-    expected = np.array([[level, 0.5, 0.9] for level in grey[2:]])
-    assert np.isnan(estimated[0]).all() and estimated[2:, 4] == pytest.approx(expected)
-    assert "faces (" in capsys.readouterr().out.splitlines()[-1]
-
-
-def test_a_missing_or_wrong_landmarker_says_what_to_do(tmp_path, monkeypatch, mediapipe):
-    (tmp_path / "bad.task").write_bytes(b"model")
-    with pytest.raises(ValueError, match=r"bad\.task: not a pose landmarker.*Unable to open zip archive\.\) -> give"):
-        open_landmarker(tmp_path / "bad.task").__enter__()
-    with pytest.raises(FileNotFoundError, match=r"gone\.task: no such model -> .*none is downloaded"):
-        open_landmarker(tmp_path / "gone.task").__enter__()
-    monkeypatch.setitem(sys.modules, "mediapipe", None)
-    with pytest.raises(ImportError, match=r"extra `landmarks`: pip install 'gazepose\[landmarks\]'"):
-        open_landmarker(tmp_path / "bad.task").__enter__()

@@ -60,7 +60,7 @@ def test_a_stopped_worker_is_killed_and_its_clip_cut_again(tmp_path):
     os.kill(pid, signal.SIGSTOP)
     codes, output = warm.wait([main], 120), log.read_text()
     assert codes == [0] and f"{4 * 249} rows -> " in output, output
-    assert f"worker process {pid} on " in output and "s, as by SIGSTOP -> it is killed" in output
+    assert f"process {pid} on " in output and "s, as by SIGSTOP -> it is killed" in output
 
 
 def test_a_stopped_worker_is_killed_and_its_part_rendered_again(monkeypatch):
@@ -75,6 +75,16 @@ def test_a_stopped_worker_is_killed_and_its_part_rendered_again(monkeypatch):
         run_tasks(time.sleep, [(0.1 * n,) for n in range(6)], 2, progress)
     stopping.join()
     assert progress.done == 6 and len(processes.killed) == 1
+
+
+def test_a_stopped_training_of_a_sweep_is_killed(monkeypatch):
+    monkeypatch.setattr(heartbeat, "SILENT", 1.0)
+    launcher = subprocess.Popen(["sh", "-c", "sleep 60; exit 3"])      # which waits for its training
+    monkeypatch.setattr(processes, "programs", [launcher])
+    training = until(lambda: heartbeat.family(launcher.pid)[1:])[0]
+    os.kill(training, signal.SIGSTOP)
+    with Watchdog():
+        assert launcher.wait(20) == 3 and processes.killed == [str(training)]
 
 
 def test_a_worker_that_dies_of_itself_is_an_error_with_a_remedy():

@@ -80,14 +80,15 @@ import numpy as np
 from gazepose.data import loader
 from gazepose.data.index import Index
 from gazepose.data.windows import WindowRule
-loader.get_worker_info, loader.STUCK_SECONDS, loader.make_batch = lambda: True, 0.1, lambda *args: time.sleep(9)
+loader.get_worker_info, loader.STUCK_SECONDS = lambda: True, 0.1
+loader.make_batch = lambda *args: sys.exit(time.sleep(1) or 3)
 loader.WindowBatches(Index.open(Path(sys.argv[1])), WindowRule(), np.arange(5), 16)[0, 0]
 """
 
 
-def test_a_worker_that_is_stuck_ends_with_its_traceback(index_of, tmp_path):
+def test_a_worker_that_is_stuck_shows_its_traceback_and_may_go_on(index_of, tmp_path):
     code, output = warm.python("-c", STUCK, str(index_of([range(5)]).folder), cwd=tmp_path)
-    assert code == 1 and "Timeout (0:00:00.100000)!" in output and "__getitems__" in output
+    assert code == 3 and "Timeout (0:00:00.100000)!" in output and "__getitems__" in output
 
 
 def test_a_buffer_is_used_again_once_no_tensor_is_left_on_it():

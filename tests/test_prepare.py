@@ -21,10 +21,10 @@ from gazepose.data.index import Index
 from gazepose.data.quality import fit_gaussian, laplacian_variance
 from gazepose.data.shards import decode, encode
 from gazepose.data.video import DECODERS, frames_in_order, video_facts
+from gazepose.data.video_writer import write_mp4
 from gazepose.data.windows import BEHAVIOURS, WindowRule, window_rows
 from gazepose.io import UnusableFile
 from gazepose.progress import Progress
-from gazepose.synthetic.camera import write_mp4
 
 
 @pytest.mark.parametrize("decoder", DECODERS)

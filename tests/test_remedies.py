@@ -93,6 +93,13 @@ LINES: list[tuple[Callable[[list[str]], None], str, list[str]]] = [    # refused
     (parsed, "--cache_features", ["add --freeze_backbone: --cache_features --freeze_backbone"]),
     (parsed, "--cache_features --freeze_backbone --crops video",
      ["give --crops shards: --cache_features --freeze_backbone --crops shards"]),
+    (parsed, "--save_every 0", ["give 1 or more steps: --save_every 1"]),
+    (parsed, "--resume --exp_path run --config other", [
+        "leave --config out: --resume --exp_path run",
+        "or --resume to start a new run: --exp_path run --config other"]),
+    (parsed, "--checkpoint w --pretrained", ["give one of them: --checkpoint w", "give one of them: --pretrained"]),
+    (parsed, "--weights 0 0", ["give two weights of 0 or more, at least one of them above 0: --weights 0 1"]),
+    (parsed, "--gaze_loss nan", ["give finite numbers: --gaze_loss 1"]), (parsed, "--clip -1", ["0 or more: --clip 0"]),
     (parsed, "--label_loss 0", ["give one a weight above 0: --label_loss 0 --gaze_loss 1"]),
     (train, "--cache_features --freeze_backbone --flip",
      ["leave --flip and --random_crop out: --cache_features --freeze_backbone"]),
@@ -211,8 +218,8 @@ def test_every_flag_and_verb_that_a_remedy_names_exists():
     tried = 0
     for place, text in messages():
         remedy = text.split(" -> ", 1)[1]
-        wing = place.startswith(("doctor", "experiments", "priors", "report", "synthetic", "verbs"))
-        for flag in re.findall(r"--([A-Za-z]\w*)", re.sub("docker with.*|srun --.*", "", remedy)):
+        wing = place.startswith(("doctor", "experiments", "priors", "report", "synthetic", "verbs", "watch"))
+        for flag in re.findall(r"--([A-Za-z]\w*)", re.sub(r"docker with.*|srun --.*|launch --\w+", "", remedy)):
             tried += 1
             assert flag.removeprefix("no_") in (every if wing else core), f"{place}: --{flag} in {text!r}"
         for verb in re.findall(r"python -m gazepose ([a-z_]+(?: [a-z_]+)?)", remedy):

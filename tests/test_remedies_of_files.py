@@ -23,10 +23,11 @@ from gazepose.compat.flags import translate
 from gazepose.compat.start import import_published, start_from
 from gazepose.config import TrainConfig, check_priors, parse, parse_train
 from gazepose.data.annotations import policy_named, read_split
-from gazepose.data.box_table import find_table, lay_out, read_boxes
+from gazepose.data.box_table import find_table, read_boxes
 from gazepose.data.challenge import list_videos
 from gazepose.data.index import Index
 from gazepose.data.loader import make_loader
+from gazepose.data.own_videos import lay_out
 from gazepose.data.video import frames_in_order
 from gazepose.data.windows import WindowRule
 from gazepose.evaluation.submission import csv_to_json

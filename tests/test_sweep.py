@@ -232,6 +232,13 @@ def test_the_reason_of_a_failure_is_the_training_s_and_not_the_launcher_s(tmp_pa
         assert working.last_words(tmp_path) == reason
 
 
+def test_the_last_words_of_a_failed_run_do_not_control_the_terminal(capsys):
+    run = tasks_of(plan(experiment(A, B), TINY, "tiny"))[0]
+    work = working.Work([], "")
+    work._fail(run, "error: \x1b[2J\x1b]0;title\x07 -> see sweep.log")
+    assert "error: \\x1b[2J\\x1b]0;title\\x07 -> see" in work.failures[run] and "\x1b" not in capsys.readouterr().out
+
+
 def test_a_folder_with_other_weights_than_its_name_says_is_refused(pool):
     predictions, _, _ = pool
     run_all(predictions)

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from making import HEIGHT, WIDTH, data_set, prepare, write_video
 
-from gazepose.data.box_table import lay_out
 from gazepose.data.images import read_image, size_by_header
 from gazepose.data.index import Index
+from gazepose.data.own_videos import lay_out
 from gazepose.data.video import DECODERS, OTHER_SHAPE, find_video, frames_in_order, look_at, shape_change, video_facts
 from gazepose.doctor import examine
 

@@ -1,28 +1,24 @@
-"""Videos of one's own with a table of boxes -> a data set folder, and face tracks under a policy.
+"""Tables of boxes -> face tracks under a policy.
 
 The table is CSV or Parquet with the columns clip, track, frame, x, y, width, height and, if known, label. It is read
 as text under a strict schema: a value that does not fit is an error that names the file, the line and the column.
-A folder of such data holds videos/<clip>.mp4 (or .mov, .mkv, .avi) and boxes/<split>.csv (or .parquet).
+A folder of such data holds videos/<clip>.mp4 (or .mov, .mkv, .avi) and boxes/<split>.csv (or .parquet); it is made by
+data/own_videos.py. Tables of other programs are data/box_formats.py.
 
 pandas is imported inside functions: it is slow to import, and only tables need it.
 """
 
-import filecmp
 import io
-import os
-import shutil
 from collections import Counter
-from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gazepose.data.conventions import of_boxes, of_frames, of_rate
+from gazepose.data.conventions import of_boxes, of_frames
 from gazepose.data.tracks import MAX_FRAME, Clip, Policy, RawTrack, face_tracks
-from gazepose.data.video import SUFFIXES, VideoFacts, find_video, look_at
-from gazepose.io import UnusableFile, is_id, open_regular, read_object, write_json, writing_path
+from gazepose.data.video import VideoFacts
+from gazepose.io import UnusableFile, is_id, open_regular, read_object
 
 TABLES = (".csv", ".parquet")
 COLUMNS = ("clip", "track", "frame", "x", "y", "width", "height")
@@ -30,6 +26,8 @@ SCHEMA = f"{','.join(COLUMNS)} and, if known, label"
 CORNERS = "; x is x1, y is y1, width is x2 - x1, height is y2 - y1"
 NUMBER = r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?"
 MAX_TABLE, MAX_ROWS, MAX_COLUMNS = 2 << 30, 10_000_000, 5_000       # bytes (of Parquet unpacked), boxes, columns
+DECIMAL_COMMA = r"[+-]?[0-9]+,[0-9]+"
+MAX_ORIGIN = 300             # characters
 Table = Any                  # a pandas.DataFrame, whose index says where a row stands: "line 7", "row 7"
 LABELS = {"": -1, "-1": -1, "0": 0, "1": 1, "-1.0": -1, "0.0": 0, "1.0": 1}     # pandas writes 1.0 beside gaps
 
@@ -75,10 +73,12 @@ def read_table(path: Path) -> dict[str, list[RawTrack]]:
             more than MAX_ROWS boxes or MAX_TABLE bytes.
     """
     path = Path(path)
-    table = _read_parquet(path) if _suffix(path) == ".parquet" else _read_csv(path)
-    if not len(table):
-        raise ValueError(f"{path}: holds no box -> give one face per line: {SCHEMA}")
-    values = _checked(path, table)
+    table = _read_parquet(path) if suffix_of(path) == ".parquet" else _read_csv(path)
+    return tracks_in(checked(path, table))
+
+
+def tracks_in(values: Table) -> dict[str, list[RawTrack]]:
+    """As `read_table`, of a table that `checked` returned."""
     clips: dict[str, list[RawTrack]] = {}
     for (clip, track), rows in values.groupby(["clip", "track"], sort=False):
         clips.setdefault(clip, []).append(RawTrack(
@@ -105,6 +105,18 @@ def boxes_and_size(tracks: list[RawTrack], width: float, height: float) -> tuple
     return boxes, np.tile([float(width), float(height)], (len(boxes), 1))
 
 
+def label_origin(root: Path, split: str) -> dict[str, str]:
+    """What boxes/<split>.json states of who made the labels of its table, as a fact of the index; {} for nothing."""
+    path = root / "boxes" / f"{split}.json"
+    origin = read_object(path).get("labels") if path.is_file() else None
+    if origin is None:
+        return {}
+    if not isinstance(origin, str) or not 0 < len(origin) <= MAX_ORIGIN:
+        raise ValueError(f"{path}: labels {origin!r:.40} -> write who made them, in at most {MAX_ORIGIN} characters, "
+                         "or leave it out")
+    return {"labels": origin}
+
+
 def convention_of(tracks: list[RawTrack], facts: VideoFacts) -> str:
     """What of a clip's boxes and frames, counted from 0, looks like another convention than ours; "" for nothing."""
     if fault := of_boxes(*boxes_and_size(tracks, facts.width, facts.height)):
@@ -116,75 +128,7 @@ def convention_of(tracks: list[RawTrack], facts: VideoFacts) -> str:
     return ""
 
 
-def lay_out(table: Path, video: Path, out: Path, split: str, first_number: int = 0) -> list[str]:
-    """Make a data set folder of a table and its video (or a folder of videos); one picture of each is decoded.
-
-    Videos are linked into it where the file system can, else copied. Run again, it replaces the table. What is known of
-    the table, the number of the first picture (0 or 1), goes into boxes/<split>.json, for whoever reads it later.
-
-    Returns:
-        What is to be said of the videos: those of another frame rate than that of training.
-
-    Raises:
-        ValueError, FileNotFoundError: the table cannot be read, looks as if written under another convention, or a clip
-            of it has no video. FileExistsError: `out` holds another video of that name, or another kind of split.
-    """
-    suffix = _suffix(table)
-    tracks_of = read_table(table)
-    clips = list(tracks_of)
-    goal = out / "boxes" / f"{split}{suffix}"
-    for other in (out / "split" / f"{split}.list", *(goal.with_suffix(end) for end in TABLES if end != suffix)):
-        if other.exists():
-            raise FileExistsError(f"{other}: belongs to this split already -> name another folder")
-    if video.is_dir():
-        videos = {clip: find_video(video, clip) for clip in clips}
-    elif len(clips) == 1:
-        videos = {clips[0]: video}
-    else:
-        raise ValueError(f"{table}: holds {len(clips)} clips, {video} is one video -> give the folder of the videos, "
-                         "each named by its clip")
-    remarks, of_table = [], []
-    aside = f"(if the table is right, copy it to {goal} and the video into {out / 'videos'} yourself)"
-    for clip, source in videos.items():
-        if not source.is_file():
-            raise FileNotFoundError(f"{source}: no such video, but {table} has boxes of clip {clip} -> put it there")
-        if source.suffix.lower() not in SUFFIXES:
-            raise ValueError(f"{source}: only {', '.join(SUFFIXES)} can be read -> convert it")
-        present = find_video(out / "videos", clip)
-        if present.exists() and not present.samefile(source) and not filecmp.cmp(present, source, shallow=False):
-            raise FileExistsError(f"{present}: is another video than {source} -> delete it, or name another folder")
-        facts = None
-        with suppress(ValueError, ImportError):          # preparation names a video that cannot be read
-            facts, _ = look_at(source.resolve())
-        if facts and (words := of_rate(facts.fps)):
-            remarks.append(f"{source}: {words}")
-        counted_from_0 = [replace(raw, frames=raw.frames - first_number) for raw in tracks_of[clip]]
-        if facts and (fault := convention_of(counted_from_0, facts)):
-            raise ValueError(f"{table}: clip {clip}: {fault} {aside}")
-        if facts:
-            of_table.append(boxes_and_size(tracks_of[clip], facts.width, facts.height))
-    if of_table and (fault := of_boxes(*map(np.concatenate, zip(*of_table, strict=True)))):
-        raise ValueError(f"{table}: the boxes of all clips together {fault} {aside}")
-    for clip, source in videos.items():
-        if not find_video(out / "videos", clip).exists():
-            _link_or_copy(source.resolve(), out / "videos" / f"{clip}{source.suffix.lower()}")
-    if not (goal.exists() and goal.samefile(table)):
-        with writing_path(goal) as part:
-            shutil.copyfile(table, part)
-    write_json(goal.with_suffix(".json"), {"first_number": first_number})
-    return remarks
-
-
-def _link_or_copy(source: Path, goal: Path) -> None:
-    goal.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source, goal)
-    except OSError:                                                    # another file system, or one without links
-        with writing_path(goal) as part:
-            shutil.copyfile(source, part)
-
-
-def _suffix(path: Path) -> str:
+def suffix_of(path: Path) -> str:
     suffix = path.suffix.lower()
     if suffix not in TABLES:
         raise ValueError(f"{path}: a table of boxes must be .csv or .parquet -> rename or convert it")
@@ -204,10 +148,21 @@ def _check_size(path: Path, rows: int, columns: int, size: int = 0) -> None:
 
 def _read_csv(path: Path) -> Table:
     """The table as text. Values that are missing at the end of a line are empty."""
-    import pandas as pd
+    rows = rows_of(path, text_of(path, content_of(path)))
+    header, table = rows.iloc[0].tolist(), rows[1:]
+    return _in_order(path, table[(table != "").any(axis=1)], header)
+
+
+def content_of(path: Path) -> bytes:
+    """A table's bytes; ValueError where it is too large."""
     with open_regular(path, "table of boxes", MAX_TABLE) as file:
         content = file.read()
     _check_size(path, content.count(b"\n") + 1, content.partition(b"\n")[0].count(b",") + 1)
+    return content
+
+
+def text_of(path: Path, content: bytes) -> str:
+    """A table's text; ValueError naming the line where it is not UTF-8."""
     try:
         text = content.decode("utf-8-sig")                             # Excel begins with a byte order mark
         if "\0" in text:                                               # pandas would end the value there
@@ -215,20 +170,26 @@ def _read_csv(path: Path) -> Table:
     except UnicodeDecodeError as error:
         line = content[:error.start].count(b"\n") + 1
         raise ValueError(f"{path}: line {line}: not UTF-8 text -> save it as UTF-8") from error
+    return text
+
+
+def rows_of(path: Path, text: str, separator: str = ",", **how: Any) -> Table:
+    """The lines of a CSV text, the header too, as text; their index says "line 1", "line 2". `how`: as of pandas."""
+    import pandas as pd
     try:
         # as rows without a header, so that a longer line is an error; blank lines keep the numbers right
-        rows = pd.read_csv(io.StringIO(text), header=None, dtype=str, keep_default_na=False, skip_blank_lines=False)
+        rows = pd.read_csv(io.StringIO(text), header=None, dtype=str, keep_default_na=False, skip_blank_lines=False,
+                           sep=separator, **how)
     except pd.errors.EmptyDataError:
         rows = pd.DataFrame([[""]])
     except ValueError as error:
         raise ValueError(f"{path}: not CSV: {str(error).strip()} -> {SCHEMA}") from error
-    header, table = rows.iloc[0].tolist(), rows[1:]
-    table.index = [f"line {number}" for number in range(2, len(rows) + 1)]
-    return _in_order(path, table[(table != "").any(axis=1)], header)
+    rows.index = [f"line {number}" for number in range(1, len(rows) + 1)]
+    return rows
 
 
-def _read_parquet(path: Path) -> Table:
-    """As `_read_csv`. Numbers become text as CSV has it; a value of another kind becomes None."""
+def read_parquet(path: Path) -> Table:
+    """A table of Parquet as it is stored; its index says "row 1", "row 2"."""
     import pandas as pd
     try:
         import pyarrow.parquet
@@ -245,6 +206,13 @@ def _read_parquet(path: Path) -> Table:
     except Exception as error:                                         # damaged bytes make pyarrow raise anything
         raise ValueError(f"{path}: not readable Parquet: {error}") from error
     table.index = [f"row {number}" for number in range(1, len(table) + 1)]
+    return table
+
+
+def _read_parquet(path: Path) -> Table:
+    """As `_read_csv`. Numbers become text as CSV has it; a value of another kind becomes None."""
+    import pandas as pd
+    table = read_parquet(path)
     table = _in_order(path, table, [str(name) for name in table.columns])
 
     def as_text(value: Any, is_name: bool) -> str | None:
@@ -269,12 +237,17 @@ def _in_order(path: Path, table: Table, header: list[str]) -> Table:
     return table.set_axis(header, axis=1)[[name for name in (*COLUMNS, "label") if name in header]]
 
 
-def _checked(path: Path, table: Table) -> Table:
+def checked(path: Path, table: Table, followed: bool = True) -> Table:
     """The table with numbers in place of text; label -1 where it has none.
 
+    Args:
+        followed: a track has one face in a frame.
+
     Raises:
-        ValueError: naming the first line with a value that does not fit the schema.
+        ValueError: naming the first line with a value that does not fit the schema; no box.
     """
+    if not len(table):
+        raise ValueError(f"{path}: holds no box -> give one face per line: {SCHEMA}")
     table = table if "label" in table else table.assign(label="")
     values = table.astype(object)
     faults: list[tuple[int, str]] = []                                 # (row, message): of each check the first
@@ -298,7 +271,7 @@ def _checked(path: Path, table: Table) -> Table:
     check("label", values["label"].notna().to_numpy(), "-> 1 looking, 0 not looking, -1 or nothing where it is unknown")
     face = ["clip", "track", "frame"]
     again = values.duplicated(face).to_numpy()
-    if again.any():
+    if followed and again.any():
         row = int(np.argmax(again))
         clip, track, number = values[face].iloc[row]
         first = int(np.argmax((values[face] == values[face].iloc[row]).all(axis=1).to_numpy()))
@@ -308,3 +281,29 @@ def _checked(path: Path, table: Table) -> Table:
         row, message = min(faults, key=lambda fault: fault[0])
         raise ValueError(f"{path}: {table.index[row]}: {message}")
     return values
+
+
+class Numbers:
+    """Columns of text -> numbers; a value that is none is an error that names its line and its column."""
+
+    def __init__(self, path: Path, table: Table, names: dict[str, str], lines: list[str]) -> None:
+        self.path, self.table, self.names, self.lines, self.commas = path, table, names, lines, False
+
+    def of(self, columns: list[str], rows: Any) -> np.ndarray:
+        """float64 [rows, columns]."""
+        return np.stack([self._column(column, self.table.loc[rows, column]) for column in columns], axis=1)
+
+    def _column(self, column: str, values: Any) -> np.ndarray:
+        comma = values.str.fullmatch(DECIMAL_COMMA)
+        if comma.any():
+            values = values.str.replace(",", ".")
+            if not self.commas:
+                self.lines.append("decimal commas are read as points")
+            self.commas = True
+        right = values.str.fullmatch(NUMBER).to_numpy(bool)
+        numbers = values.where(right, "nan").astype(np.float64).to_numpy()
+        if not np.isfinite(numbers).all():
+            row = int(np.argmin(np.isfinite(numbers)))
+            raise ValueError(f"{self.path}: {values.index[row]}: {self.names[column]} {values.iloc[row]!r:.140} is not "
+                             "a finite number -> digits with a point, as 12.5")
+        return numbers

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from gazepose.data.display_turn import as_shown
 from gazepose.data.shards import decode, encode, jpeg_size
-from gazepose.data.video import as_shown
 from gazepose.io import UnusableFile, plain_file, plain_folder
 
 MAX_BYTES = 64 << 20

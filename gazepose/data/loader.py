@@ -21,7 +21,7 @@ from gazepose.data.windows import WindowRule, make_batch, neighbours, read_pool
 from gazepose.io import UnusableFile
 from gazepose.processes import WORKERS, shield_workers, start_loader_worker
 
-STUCK_SECONDS = 120              # a loader worker that makes one batch for longer ends, with its traceback
+STUCK_SECONDS = 120              # a loader worker that makes one batch for longer shows its traceback
 SHARED_MEMORY = Path("/dev/shm")  # Linux
 
 
@@ -43,7 +43,8 @@ class WindowBatches(Dataset):
         rows = np.array([row for _, row in places], np.int64)
         if get_worker_info() is None:
             return make_batch(self.index, self.rule, rows, places[0][0], self.crop_size, features=self.features)
-        faulthandler.dump_traceback_later(STUCK_SECONDS, exit=True)      # the training process notices within seconds
+        # it does not end: its clock goes on while the whole job is suspended; processes.Watchdog kills what hangs
+        faulthandler.dump_traceback_later(STUCK_SECONDS)
         try:
             self.buffers = self.buffers or SharedBuffers()
             batch = make_batch(self.index, self.rule, rows, places[0][0], self.crop_size, self.buffers.empty,

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from gazepose.data.annotations import annotated_clips, annotation_files
-from gazepose.data.box_table import table_rules
+from gazepose.data.box_table import label_origin, table_rules
 from gazepose.data.challenge import list_videos
 from gazepose.data.clip_crops import STALL_S, cut_clip, start_worker
 from gazepose.data.clip_files import ClipCrops, CropsFrom, bad_clips
@@ -64,7 +64,7 @@ def prepare(data: str | Path, split: str, config: PrepareConfig, processes: Proc
     config = replace(config, rule=table_rules(root, split, config.rule))
     source = _source(root, split, config)
     folder = _folder(root, split, config, source)
-    facts = _made_from(split, config, source)
+    facts = {**_made_from(split, config, source), **label_origin(root, split)}
     if all(processes.gather(_is_fresh(folder, root, facts))):
         return folder
     try:
@@ -167,13 +167,13 @@ def _is_fresh(folder: Path, root: Path, facts: Mapping[str, Any]) -> bool:
     """Whether a folder is prepared, with these settings, from the sources that are there now.
 
     Raises:
-        ValueError: with other settings, beside the decoder.
+        ValueError: with other settings, beside the decoder; who made the labels stands in a source.
     """
     if not (folder / "index.json").is_file():
         return False
     stated = read_contents(folder)["facts"]
     for name, value in facts.items():
-        if name != "decoder" and stated.get(name) != value:
+        if name not in ("decoder", "labels") and stated.get(name) != value:
             raise ValueError(f"{folder}: was made with {name} {stated.get(name)}, wanted {value} -> delete the folder; "
                              "it is made again")
     return not changed_sources(folder, root)

@@ -6,7 +6,6 @@ presentation, from 0. Cutting faces out of the pictures is data/crops.py.
 
 import os
 import re
-import struct
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from gazepose.data.containers import check_stated_frames, container_of
+from gazepose.data.display_turn import DisplayTurn, as_shown, display_turn
 from gazepose.io import UnusableFile, plain_file
 
 DECODERS = ("decord", "pyav")
@@ -27,7 +27,7 @@ OTHER_SHAPE = ("cut the video there into two (ffmpeg -i IN.mp4 -t SECONDS ONE.mp
                "TWO.mp4), each with its own boxes")
 STILL_CODECS = ("mjpeg", "png", "bmp", "gif", "webp", "tiff")
 MAX_LOST_S = 0.25            # at the end of a file that states its duration only: rounding
-SAMPLES = 24                 # key frames that are looked at to see whether a video's shape changes
+SAMPLES, SAMPLE_S = 24, 5    # key frames that are looked at to see whether a video's shape changes; one in 5 s
 SAME_SHAPE = 0.02            # by how much width / height may differ: sizes are rounded to even pixels
 
 
@@ -64,8 +64,8 @@ def video_facts(path: str | Path, decoder: str = "decord") -> VideoFacts:
         return VideoFacts(len(reader), width, height, float(reader.get_avg_fps()))
     import av.error
     try:
-        with _pyav(name) as container:
-            stream = _pictures(container, name)
+        with open_pyav(name) as container:
+            stream = picture_stream(container, name)
             frames = sum(1 for packet in container.demux(stream) if packet.size and not packet.is_discard)
             return VideoFacts(frames, stream.width, stream.height, float(stream.average_rate or 0))
     except av.error.FFmpegError as error:
@@ -87,8 +87,8 @@ def look_at(path: str | Path) -> tuple[VideoFacts, int]:
     size = os.stat(name).st_size
     import av.error
     try:
-        with _pyav(name) as container:
-            stream = _pictures(container, name)
+        with open_pyav(name) as container:
+            stream = picture_stream(container, name)
             table = [(entry.pos, entry.size) for entry in getattr(stream, "index_entries", ())]
             fps, ends = float(stream.average_rate or 0), 0.0
             if not stream.frames or len(table) != stream.frames:
@@ -107,6 +107,23 @@ def look_at(path: str | Path) -> tuple[VideoFacts, int]:
         raise UnusableFile(f"{name}: holds no picture")
     height, width, _ = first[1].shape
     return VideoFacts(frames, width, height, fps), sum(start + length <= size for start, length in table)
+
+
+def times_of(path: str | Path) -> np.ndarray:
+    """Seconds at which the pictures are shown, from the first on, ascending float64 [frames]. Raises as
+    frames_in_order, of PyAV."""
+    import av.error
+    name = _checked(path, "pyav")
+    try:
+        with open_pyav(name) as container:
+            stream = picture_stream(container, name)
+            times = sorted(float(packet.pts * packet.time_base) for packet in container.demux(stream)
+                           if packet.size and packet.pts is not None and packet.time_base and not packet.is_discard)
+    except av.error.FFmpegError as error:
+        raise UnusableFile(f"{name}: cannot be read by pyav: {error}") from error
+    if not times:
+        raise UnusableFile(f"{name}: states no times of its pictures -> give frames in place of times")
+    return np.array(times) - times[0]
 
 
 def frames_in_order(path: str | Path, numbers: Sequence[int], decoder: str = "decord", whole: bool = True
@@ -197,14 +214,14 @@ def _by_pyav(name: str, numbers: np.ndarray, whole: bool) -> Iterator[tuple[int,
     import av.error
     from av.video.reformatter import VideoReformatter
     position, following, size = -1, iter(numbers.tolist()), (0, 0)
-    number, reformatter = next(following), VideoReformatter()
+    number, reformatter, turn = next(following), VideoReformatter(), DisplayTurn()
     try:
-        with _pyav(name) as container:
-            for position, frame in enumerate(container.decode(_pictures(container, name))):
+        with open_pyav(name) as container:
+            for position, frame in enumerate(container.decode(picture_stream(container, name))):
                 if not position:
                     size = frame.width, frame.height
                 if position == number:
-                    turned = _turned(frame)                            # decord turns pictures by itself
+                    turned = turn(frame)                               # decord turns pictures by itself
                     same_size, odd = (frame.width, frame.height) == size, frame.width % 2 or frame.height % 2
                     if not same_size and _other_shape(frame, *size):
                         raise UnusableFile(f"{name}: frame {position}: {_change(frame, *size)} -> {OTHER_SHAPE}")
@@ -247,11 +264,11 @@ def _not_for_decord(name: str, changed: int) -> str:
     """What decord does silently otherwise than PyAV; `changed` is the file's time."""
     import av.error
     try:
-        with _pyav(name) as container:
+        with open_pyav(name) as container:
             if len(container.streams.video) > 1:
                 return "has several streams of pictures, of which decord may take another"
-            first = next(container.decode(_pictures(container, name)), None)
-            a, b, c, d = (first and _turned(first)) or (1, 0, 0, 1)
+            first = next(container.decode(picture_stream(container, name)), None)
+            a, b, c, d = (first and display_turn(first)) or (1, 0, 0, 1)
             if a * d < b * c:
                 return "is mirrored, which decord leaves out"
         change = shape_change(name)
@@ -268,15 +285,18 @@ def shape_change(path: str | Path) -> str:
     """
     import av.error
     name = _checked(path, "pyav")
-    with _pyav(name) as container:
-        stream = _pictures(container, name)
+    with open_pyav(name) as container:
+        stream = picture_stream(container, name)
         first = next(container.decode(stream), None)
         length, start = (container.duration or 0) / av.time_base, (container.start_time or 0) / av.time_base
-        samples = min(SAMPLES, int(length) + 1)
+        samples = min(SAMPLES, int(length / SAMPLE_S) + 1)
+        decoder = stream.codec_context
         for number in range(1, samples + 1):
             with suppress(av.error.FFmpegError):                       # some files cannot be sought in
                 container.seek(int((start + length * number / samples) * av.time_base))
-                frame = next(container.decode(stream), None)
+                # the key frame alone: the decoder, at its end, gives it without those that follow
+                frame = next(iter([*decoder.decode(next(container.demux(stream))), *decoder.decode(None)]), None)
+                decoder.flush_buffers()
                 if frame and first and _other_shape(frame, first.width, first.height):
                     return f"at {frame.time or 0:.1f} s {_change(frame, first.width, first.height)}"
     return ""
@@ -290,7 +310,7 @@ def _change(frame: Any, width: int, height: int) -> str:
     return f"the picture has {frame.width} x {frame.height} pixels, the first {width} x {height}, of another shape"
 
 
-def _pictures(container: Any, name: str) -> Any:
+def picture_stream(container: Any, name: str) -> Any:
     """The stream of the video: the first that is no cover picture, if there is another."""
     from av.stream import Disposition
     streams = container.streams.video
@@ -302,32 +322,15 @@ def _pictures(container: Any, name: str) -> Any:
     return (moving or streams)[0]
 
 
-def _turned(frame: Any) -> tuple[int, ...] | None:
-    """The corner a, b, c, d of a frame's display matrix: a picture's point (p, q) is shown at (ap + cq, bp + dq), apart
-    from a shift; None: as it is."""
-    matrix = next((bytes(entry) for entry in frame.side_data if entry.type.name == "DISPLAYMATRIX"), None)
-    if matrix is None:
-        return None
-    a, b, _, c, d = struct.unpack("=5i", matrix[:20])
-    return None if a > abs(b) and d > abs(c) else (a, b, c, d)
-
-
-def as_shown(picture: np.ndarray, turned: tuple[int, ...]) -> np.ndarray:
-    """A picture [H, W, 3] under a display matrix, turned by the nearest quarter."""
-    a, b, c, d = turned
-    if abs(b) > abs(a):                                                # across becomes down
-        picture, a, d = picture.transpose(1, 0, 2), c, b
-    return np.ascontiguousarray(picture[::-1 if d < 0 else 1, ::-1 if a < 0 else 1])
-
-
-def _pyav(name: str) -> Any:
+def open_pyav(name: str, container: str | None = None) -> Any:
+    """PyAV's container of a plain file, opened as what its first bytes say, or as `container`."""
     try:
         import av
         import av.error
     except ImportError as error:
         raise ImportError(f"PyAV is not installed -> pip install av ({error})") from error
     try:
-        return av.open(name, format=container_of(name), options={"protocol_whitelist": "file"})
+        return av.open(name, format=container or container_of(name), options={"protocol_whitelist": "file"})
     except av.error.FFmpegError as error:
         raise UnusableFile(f"{name}: cannot be opened by pyav: {error}") from error
 

@@ -164,7 +164,7 @@ def resampled(label: np.ndarray, sets: Sequence[np.ndarray], clip: np.ndarray, m
     values: dict[str, list[list[float]]] = {key: [] for key in metrics}
     scored = [known_faces(label, score)[0] for score in sets]
     clip = np.asarray(clip)[np.asarray(label) >= 0]
-    for rows in _draws_of_clips(clip, draws) if scored else ():
+    for rows in draws_of_clips(clip, draws) if scored else ():
         looking = scored[0].looking[rows]
         if looking.all() or not looking.any():
             continue
@@ -174,7 +174,7 @@ def resampled(label: np.ndarray, sets: Sequence[np.ndarray], clip: np.ndarray, m
     return {key: np.array(drawn) for key, drawn in values.items() if len(drawn) > draws / 2}
 
 
-def _draws_of_clips(clip: np.ndarray, draws: int) -> Iterator[np.ndarray]:
+def draws_of_clips(clip: np.ndarray, draws: int) -> Iterator[np.ndarray]:
     """Rows of as many clips as there are, drawn with replacement: int64 [about N], `draws` times."""
     names, inverse = np.unique(clip, return_inverse=True)
     if len(names) < FEWEST_CLIPS:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch
 
+from gazepose import processes
 from gazepose.experiments.plan import Experiment, Prediction, Run, fingerprint, plan, start_name
 from gazepose.experiments.results import markdown, record_of, write_record
 from gazepose.io import lock, read_object
@@ -187,6 +188,7 @@ class Work:
             process = subprocess.Popen(words, env=environment, stdin=subprocess.DEVNULL, stdout=log,
                                        stderr=subprocess.STDOUT)
             self.running[task] = process
+            processes.programs.append(process)
             return process
 
     def _fail(self, task: Task, reason: str) -> None:

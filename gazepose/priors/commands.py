@@ -5,7 +5,9 @@ data/quality.py; how files are read: import_files.py.
 """
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -15,10 +17,13 @@ from gazepose.data.crops import quality_of
 from gazepose.data.index import Index
 from gazepose.data.quality import drop_in_evaluation, fit_quality, quality_p, scaled
 from gazepose.io import sha256_of
-from gazepose.priors.chunked_column import batches_of_crops, extract, put_column
+from gazepose.machine import cores
+from gazepose.priors.chunked_column import PIXELS, batches_of_crops, extract, put_column
+from gazepose.priors.face_landmarker import FaceLandmarker
 from gazepose.priors.head_pose import estimate_head_pose, pose_from_landmarks, read_hopenet
 from gazepose.priors.import_files import Prior, join_entries, read_priors
-from gazepose.priors.landmarks import detected_landmarks, open_landmarker
+from gazepose.priors.landmarks import landmarks_of, pose_of, read_crop
+from gazepose.priors.model_files import find
 
 SCALES: tuple[Scale, ...] = ("variance", "log")
 
@@ -86,14 +91,23 @@ def estimate_poses(indexes: Sequence[Index], model: Path, *, batch_size: int = 6
         print(_coverage(index, "head_pose", poses))
 
 
-def find_landmarks(indexes: Sequence[Index], model: Path) -> None:
-    """Landmarks by MediaPipe and a model file."""
-    with open_landmarker(model) as detect:
+def read_column(indexes: Sequence[Index], column: Literal["head_pose", "landmarks"], model: Path | None = None) -> None:
+    """Landmarks or head pose by the landmark network, on all cores.
+
+    Args:
+        model: its file; default: the one that `python -m gazepose models` got.
+    """
+    path = model or find("face_landmarker")
+    network, value = FaceLandmarker(path), landmarks_of if column == "landmarks" else pose_of
+    depends = f"FaceLandmarker {sha256_of(path)}"
+    with ThreadPoolExecutor(cores()) as threads:
         for index in indexes:
-            landmarks = extract(index, "landmarks", lambda rows, index=index: np.stack(
-                [detected_landmarks(detect(index.crop(row))) for row in rows.tolist()]),
-                depends=f"MediaPipe {sha256_of(model)}", source=f"MediaPipe, {model.name}")
-            print(_coverage(index, "landmarks", landmarks))
+            def read(row: int, index: Index = index) -> np.ndarray:
+                return value(read_crop(network, index.crop(row), float(_aspect(index.box[row:row + 1])[0])))
+
+            values = extract(index, column, lambda rows, read=read: np.stack(list(threads.map(read, rows.tolist()))),
+                             depends=depends, source="FaceLandmarker", reads=(*PIXELS, "box"))
+            print(_coverage(index, column, values))
 
 
 def fit_poses(indexes: Sequence[Index]) -> None:
@@ -106,7 +120,7 @@ def fit_poses(indexes: Sequence[Index]) -> None:
         if "landmarks" not in index.columns:
             raise ValueError(f"{index.folder}: has no landmarks -> import them with `python -m gazepose priors import "
                              f"landmarks FILE --data {index.folder}`, or find them with `python -m gazepose priors "
-                             f"landmarks --model FILE.task --data {index.folder}`")
+                             f"landmarks --data {index.folder}`")
         poses = extract(index, "head_pose", lambda rows, index=index: pose_from_landmarks(
             index.landmarks[rows], _aspect(index.box[rows])), depends="SQPnP, Levenberg-Marquardt",
             source="fitted to the landmarks", reads=("box", "landmarks"))

@@ -1,15 +1,16 @@
 """Five landmarks of a face: nose, left and right eye, left and right mouth corner (the person's own left and right).
 
-They are points 0, 2, 5, 9 and 10 of MediaPipe Pose. The index's column has x and y in 0..1 of the crop, and a
-confidence. This file turns MediaPipe's forms, from files or from the detector, into that column.
+They are points 0, 2, 5, 9 and 10 of MediaPipe Pose, which made the published files. The index's column has x and y in
+0..1 of the crop, and a confidence. This file turns the forms of the published files, and what the landmark network
+reads in stored crops, into that column.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
 
+import cv2
 import numpy as np
+
+from gazepose.priors.face_landmarker import LEAST_PRESENCE, FaceLandmarker, FaceReading, five_points
 
 POSE_POINTS = (0, 2, 5, 9, 10)
 
@@ -39,44 +40,33 @@ def from_eye_centred(numbers: np.ndarray) -> np.ndarray:
     return np.where(unknown, np.nan, np.stack([x, y, confidence], axis=-1))
 
 
-def detected_landmarks(result: Any) -> np.ndarray:
-    """The five landmarks of a PoseLandmarkerResult's first person, float32 [5, 3]; NaN when it found no one."""
-    if not result.pose_landmarks:
-        return np.full((5, 3), np.nan, np.float32)
-    points = [result.pose_landmarks[0][number] for number in POSE_POINTS]
-    return np.array([(point.x, point.y, point.visibility) for point in points], np.float32)
-
-
-@contextmanager
-def open_landmarker(model: Path) -> Iterator[Callable[[np.ndarray], Any]]:
-    """MediaPipe's pose landmarker: uint8 [H, W, 3] RGB -> its result.
+def read_crop(network: FaceLandmarker, crop: np.ndarray, aspect: float) -> FaceReading | None:
+    """Read the face of a stored crop, which was stretched to a square.
 
     Args:
-        model: your own pose landmarker .task file; none is downloaded.
+        crop: uint8 [S, S, 3] RGB. aspect: width to height of its box; NaN is taken as square.
 
-    Raises:
-        FileNotFoundError: no such file. ImportError: MediaPipe is not installed. ValueError: not such a model.
+    Returns:
+        The reading, its points in 0..1 of the crop; None where the network sees no face.
     """
-    if not model.is_file():
-        raise FileNotFoundError(f"{model}: no such model -> give a pose landmarker file of MediaPipe "
-                                "(pose_landmarker_heavy.task); none is downloaded")
-    try:
-        import mediapipe  # type: ignore[import-not-found]
-        from mediapipe.tasks.python import BaseOptions, vision  # type: ignore[import-not-found]
-    except ImportError as error:
-        raise ImportError(f"MediaPipe cannot be imported ({error}) -> it is the optional extra `landmarks`: "
-                          "pip install 'gazepose[landmarks]'") from error
-    options = vision.PoseLandmarkerOptions(base_options=BaseOptions(model_asset_path=str(model)))
-    try:
-        landmarker = vision.PoseLandmarker.create_from_options(options)
-    except (RuntimeError, ValueError) as error:
-        detail = str(error).splitlines()[0]
-        raise ValueError(f"{model}: not a pose landmarker of MediaPipe ({detail}) -> give a "
-                         "pose_landmarker_*.task file") from error
+    side = len(crop)
+    width = max(1, round(side * aspect)) if np.isfinite(aspect) else side
+    picture = cv2.resize(crop, (width, side), interpolation=cv2.INTER_LINEAR)
+    reading = network.read(picture, np.array([0.0, 0, width, side]))
+    if reading.presence < LEAST_PRESENCE:
+        return None
+    return replace(reading, points=reading.points / [width, side, side])
 
-    def detect(crop: np.ndarray) -> Any:
-        return landmarker.detect(mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB,
-                                                 data=np.ascontiguousarray(crop)))
 
-    with landmarker:
-        yield detect
+def landmarks_of(reading: FaceReading | None) -> np.ndarray:
+    """The five landmarks of a reading and its presence as their confidence, float32 [5, 3]; NaN for None."""
+    if reading is None:
+        return np.full((5, 3), np.nan, np.float32)
+    return np.column_stack([five_points(reading.points), np.full(5, reading.presence)]).astype(np.float32)
+
+
+def pose_of(reading: FaceReading | None) -> np.ndarray:
+    """Yaw, pitch, roll of a reading in degrees, float32 [3]; NaN for None."""
+    if reading is None:
+        return np.full(3, np.nan, np.float32)
+    return np.array([reading.yaw, reading.pitch, reading.roll], np.float32)

@@ -38,6 +38,12 @@ def colours_css() -> str:
     return f":root {{ {light} }}\n@media (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}\n"
 
 
+def font_file(bold: bool = False) -> str:
+    """Path of the pages' font as a file; matplotlib brings it."""
+    from matplotlib.font_manager import FontProperties, findfont
+    return findfont(FontProperties(family="DejaVu Sans", weight="bold" if bold else "normal"))
+
+
 def svg(draw: Callable[[], Figure], name: str) -> str:
     """The drawn figure as one SVG element for a page with `colours_css`; ids of another `name` differ."""
     drawn = io.StringIO()

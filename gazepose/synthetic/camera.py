@@ -3,19 +3,16 @@
 Pictures are uint8 RGB [H, W, 3].
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
-from fractions import Fraction
 from functools import lru_cache
-from pathlib import Path
 
-import av
 import cv2
 import numpy as np
 
 from gazepose.synthetic import head, scene
 from gazepose.synthetic.plan import PlannedClip
-from gazepose.synthetic.presets import FPS, WorldPreset
+from gazepose.synthetic.presets import WorldPreset
 from gazepose.synthetic.shot import Exposure, Shot, identity_of, place_of, pose_of
 
 
@@ -114,26 +111,3 @@ def expose(rng: np.random.Generator, picture: np.ndarray, exposure: Exposure, fr
     y, x = rng.integers(0, grain.shape[0] - h + 1), rng.integers(0, grain.shape[1] - w + 1)
     weight = exposure.noise / 32
     return cv2.addWeighted(picture, 1.0, grain[y:y + h, x:x + w], weight, -128 * weight)
-
-
-def write_mp4(path: Path, pictures: Iterable[np.ndarray], size: tuple[int, int], crf: int) -> int:
-    """Write pictures as H.264 at 30 frames a second and return their number.
-
-    No frame is predicted from a later one: so presentation times start at 0 and no edit list is needed, which decord
-    does not follow. One thread, so the bytes depend on the pictures alone.
-    """
-    count = 0
-    with av.open(str(path), "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=FPS, options={
-            "preset": "veryfast", "crf": str(crf), "g": "15", "bf": "0", "threads": "1"})
-        stream.width, stream.height = size
-        stream.pix_fmt = "yuv420p"
-        stream.thread_count = 1
-        stream.codec_context.time_base = Fraction(1, FPS)
-        for count, picture in enumerate(pictures, start=1):
-            planes = np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2YUV_I420), np.uint8)
-            frame = av.VideoFrame.from_ndarray(planes, format="yuv420p")
-            frame.pts, frame.time_base = count - 1, Fraction(1, FPS)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    return count

@@ -20,6 +20,7 @@ import numpy as np
 from gazepose.data.crops import PUBLISHED_SIZE, cut_face
 from gazepose.data.shards import encode
 from gazepose.data.video import frames_in_order
+from gazepose.data.video_writer import write_mp4
 from gazepose.io import (
     leftovers,
     read_arrays,
@@ -34,7 +35,7 @@ from gazepose.io import (
 from gazepose.machine import cores
 from gazepose.processes import WORKERS, Processes, begin_worker, killed
 from gazepose.progress import Progress
-from gazepose.synthetic.camera import draw_clip, write_mp4
+from gazepose.synthetic.camera import draw_clip
 from gazepose.synthetic.motion import RADIUS
 from gazepose.synthetic.plan import PRIORS, TRUTH, PlannedClip, plan_clip
 from gazepose.synthetic.presets import (

@@ -243,8 +243,7 @@ def resume(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, sca
             raise ValueError(f"{folder / OPTIMIZER}: {name[:80]!r} belongs to no parameter -> use another checkpoint")
         number, key = name.split(".", 1)
         if int(number) >= len(parameters) or (value.ndim and value.shape != parameters[int(number)].shape):
-            raise ValueError(f"{folder / OPTIMIZER}: {name} fits no parameter -> resume with the flags of the run, "
-                             f"such as --freeze_backbone (see {folder / CONFIG})")
+            raise ValueError(f"{folder / OPTIMIZER}: {name} fits no parameter -> {own_flags(folder)}")
         if value.ndim:                           # the fused step relies on the parameter's order in memory
             value = torch.empty_like(parameters[int(number)], dtype=value.dtype).copy_(value)
         entries.setdefault(int(number), {})[key] = value
@@ -278,8 +277,11 @@ def check_entries(folder: Path, model: nn.Module, remedy: str) -> None:
                          f"first is {differing[0]:.140} -> {remedy}")
 
 
-def check_size(folder: Path, network: ModelConfig) -> None:
+def check_size(folder: Path, network: ModelConfig, run: Path | None = None) -> None:
     """Compare a configuration with the header of the weights, before it can ask for memory.
+
+    Args:
+        run: the configuration is of this run, which is resumed; None: of the checkpoint itself.
 
     Raises:
         ValueError: they do not belong together.
@@ -288,8 +290,14 @@ def check_size(folder: Path, network: ModelConfig) -> None:
         with torch.device("meta"):               # shapes without memory
             sketch = build_model(network)
     except ValueError as error:
-        raise ValueError(f"{folder / CONFIG}: {error}") from None
-    check_entries(folder, sketch, f"{folder / CONFIG} does not describe these weights; use another checkpoint")
+        raise ValueError(f"{(run or folder) / CONFIG}: {error}") from None
+    cure = "use another checkpoint" if run is None else own_flags(folder, run)
+    check_entries(folder, sketch, f"{(run or folder) / CONFIG} does not describe these weights; {cure}")
+
+
+def own_flags(folder: Path, run: Path | str = "the run's folder") -> str:
+    """What to do with a run whose config.json does not fit its checkpoint."""
+    return f"copy {folder / CONFIG} into {run}, it has the flags that the checkpoint was saved with"
 
 
 def weights_folder(path: Path) -> Path:

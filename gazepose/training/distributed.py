@@ -120,7 +120,7 @@ def check_processes(accelerator: Accelerator, processes: str | None, sync_batchn
     """
     if processes not in (None, "any", str(accelerator.num_processes)):
         raise ValueError(f"--processes {processes}, but {accelerator.num_processes} processes were started -> "
-                         "choose a file of accelerate_configs/ that starts that many")
+                         f"accelerate launch --num_processes {processes} starts that many; or leave --processes out")
     if accelerator.gradient_accumulation_steps != accumulation:
         raise ValueError(f"--gradient_accumulation_steps {accumulation}, but the launcher has set "
                          f"{accelerator.gradient_accumulation_steps} -> give both the same number, or unset "

@@ -18,6 +18,8 @@ class LearntFrom:
     """data sets of real faces, by folder or by name"""
     unknown: tuple[str, ...] = ()
     """start weights that do not say what they have learnt from"""
+    labels: tuple[str, ...] = ()
+    """who made labels that no person gave, such as a landmark score"""
     start: tuple[str, ...] = ()
     """start weights, each with its licence as far as it is known"""
 

@@ -1,0 +1,102 @@
+"""Which videos and pictures are watched, under which names, and with which boxes of the user's own."""
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from gazepose.data.box_table import read_table
+from gazepose.data.video_times import PICTURE_SUFFIXES, VIDEO_SUFFIXES
+from gazepose.text import printable
+
+SUFFIXES = (*VIDEO_SUFFIXES, *PICTURE_SUFFIXES)
+Boxes = dict[int, tuple[np.ndarray, np.ndarray]]
+"""frame -> (numbers of tracks, int64 [n]; x, y, width, height, float64 [n, 4])"""
+
+
+def name_sources(sources: Iterable[Path], notify: Callable[[str], None]) -> dict[str, Path]:
+    """Name -> absolute path, without links, of each video or picture. Of a folder, all that lie directly in it.
+
+    A name is that of the file without its ending. Files of one name get numbers: clip, clip-2. A file that is named
+    twice counts once. `notify` is called with each new name.
+
+    Raises:
+        FileNotFoundError: a path does not exist. ValueError: no source, or a folder without any.
+    """
+    files: list[Path] = []
+    for source in sources:
+        if source.is_dir():
+            inside = sorted(path for path in source.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
+            if not inside:
+                raise ValueError(f"{source}: holds no video and no picture -> give files, or a folder that holds some "
+                                 f"({', '.join(SUFFIXES)})")
+            files += inside
+        elif source.exists():
+            files.append(source)
+        else:
+            raise FileNotFoundError(f"{source}: no such video or picture")
+    if not files:
+        raise ValueError("watch needs a video or a picture -> name one or more files, or a folder")
+    unique: dict[Path, Path] = {}
+    for path in files:
+        unique.setdefault(path.resolve(), path)
+    files = list(unique.values())
+    stems = {path.stem for path in files}
+    named: dict[str, Path] = {}
+    for path in files:
+        name, number = path.stem, 1
+        while name in named or (number > 1 and name in stems):
+            number += 1
+            name = f"{path.stem}-{number}"
+        if number > 1:
+            notify(printable(f"{path}: is called {name} here, since another file has its name"))
+        named[name] = path.resolve()
+    return named
+
+
+def read_own_boxes(table: Path, videos: Iterable[str]) -> dict[str, tuple[list[str], Boxes]]:
+    """The user's boxes of each video: names of its tracks, and the boxes of each frame.
+
+    Raises:
+        As data.box_table.read_table. ValueError: the table has a clip that is not among the videos.
+    """
+    names = list(videos)
+    clips = read_table(table)
+    if len(names) == len(clips) == 1:
+        clips = {names[0]: next(iter(clips.values()))}                 # then the clip's name does not matter
+    if unknown := [clip for clip in clips if clip not in names]:
+        raise ValueError(f"{table}: clip {unknown[0]} is none of the videos ({', '.join(names):.200}) -> name the "
+                         "videos as the clips are named, without the ending")
+    return {name: _by_frame(clips.get(name, [])) for name in names}
+
+
+def _by_frame(tracks: list) -> tuple[list[str], Boxes]:
+    persons = list(dict.fromkeys(raw.track for raw in tracks))
+    if not tracks:
+        return persons, {}
+    frames = np.concatenate([raw.frames for raw in tracks]).astype(np.int64)
+    number = np.concatenate([np.full(len(raw.frames), persons.index(raw.track)) for raw in tracks])
+    places = np.concatenate([raw.boxes for raw in tracks])
+    order = np.lexsort([number, frames])
+    frames, number, places = frames[order], number[order], places[order]
+    values, first = np.unique(frames, return_index=True)
+    pieces = zip(np.split(number, first[1:]), np.split(places, first[1:]), strict=True)
+    return persons, dict(zip(values.tolist(), pieces, strict=True))
+
+
+def name_scorers(scorers: Iterable[str], own: str) -> Mapping[str, Path | None]:
+    """Name of each scorer -> its run or checkpoint; None for `own`, the landmarks.
+
+    Raises:
+        FileNotFoundError: no such run. ValueError: a scorer twice.
+    """
+    named: dict[str, Path | None] = {}
+    for scorer in scorers:
+        path = None if scorer == own else Path(scorer).absolute()
+        name = own if path is None else "".join(c if c.isalnum() else "_" for c in path.stem)
+        if path is not None and not path.exists():
+            raise FileNotFoundError(f"{scorer}: no such run -> give {own}, or the folder of a run or a checkpoint")
+        if name in named:
+            raise ValueError(f"--scorer: two are called {name} -> name each once, or rename a folder")
+        named[name] = path
+    return named
