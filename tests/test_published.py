@@ -17,7 +17,7 @@ from making import prepared_index
 from test_hostile_files import Bomb
 from warm import ran
 
-from gazepose import prior_verbs
+from gazepose import prior_verbs, verbs
 from gazepose.compat.checkpoints import KINDS, read_published
 from gazepose.compat.start import IMPORTED, import_published, start_from
 from gazepose.data.index import Index
