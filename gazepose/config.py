@@ -206,21 +206,23 @@ class InferConfig:
                        quality_from=self.quality_from or trained.quality_from)
 
 
+DAMAGED = "written by another version, or damaged: copy the file from a checkpoint of the run"
+
+
 def read_config(file: Path) -> tuple[TrainConfig, dict[str, Any]]:
     """The flags of a run, without those of one start only (ONE_START), and all of its config.json.
 
     Raises:
         FileNotFoundError, ValueError: there is no such file, or it is damaged.
     """
-    record = read_object(file, missing="name a run, or its config.json")
+    record = read_object(file, missing="name a run, or its config.json", remedy=DAMAGED)
     if "run" in record:
         record["run"] = older_record(record["run"])
     kinds = {"model": ModelFlags, "prepare": PrepareConfig, "data": DataConfig, "optim": OptimFlags, "run": RunConfig}
-    sections: dict[str, Any] = {name: from_json(kind, record.get(name), file) for name, kind in kinds.items()}
+    sections: dict[str, Any] = {name: from_json(kind, record.get(name), file, DAMAGED) for name, kind in kinds.items()}
     for name, form in (("root", str), ("fingerprint", dict), ("priors_read", dict), ("changes", list)):
         if not isinstance(record.get(name, form()), form):
-            raise ValueError(f"{file}: {name} {record[name]!r:.60} is damaged -> copy the file from a checkpoint of "
-                             "the run")
+            raise ValueError(f"{file}: {name} {record[name]!r:.60} is not of its kind -> {DAMAGED}")
     one_start = {name: getattr(RunConfig(), name) for name in ONE_START}
     return TrainConfig(**{**sections, "run": replace(sections["run"], **one_start)}), record
 

@@ -57,7 +57,14 @@ from gazepose.training.engine import predict, train_steps
 from gazepose.training.feature_cache import cache_features
 from gazepose.training.learnt_from import LearntFrom, learnt_from
 from gazepose.training.optim import make_optimizer
-from gazepose.training.run_config import check_learning, check_same_data, fingerprints_of, flags_of, priors_read
+from gazepose.training.run_config import (
+    check_learning,
+    check_same_data,
+    files_read,
+    fingerprints_of,
+    flags_of,
+    priors_read,
+)
 from gazepose.training.runlog import RunLog, check_tracker, device_name, launched, versions, world_line
 
 
@@ -225,8 +232,7 @@ def open_splits(config: TrainConfig, source: Source, accelerator: Accelerator, p
     train_rows = chosen_rows(train_index, data.train_stride, data.limit, labelled=run.label_weight > 0)
     val_rows = chosen_rows(val_index, data.val_stride, data.limit)
     for index in (train_index, val_index):
-        files = {**index.contents["files"], **{shard["file"]: shard for shard in index.contents["shards"]}}
-        check_alike(processes.gather, f"data in {index.folder}", {name: file["sha256"] for name, file in files.items()},
+        check_alike(processes.gather, f"data in {index.folder}", files_read(index, config.model, data, run),
                     "give every machine the same videos and priors; delete this folder where it is wrong")
     if not len(train_rows) and run.label_weight > 0:
         raise ValueError(f"{train_index.folder}: none of its {len(train_index)} faces has a label -> add labels to "

@@ -261,9 +261,7 @@ def models(given: tuple[Path, ...] = (), /, folder: Path | None = None) -> None:
 
 
 def watch(sources: tuple[Path, ...], /, out: Path, config: WatchConfig = WatchConfig()) -> None:      # noqa: B008
-    """Find the faces in videos and pictures, and tell when each looks at the camera. Writes one folder: faces.csv,
-    looks.csv, people.csv, watch.html, a drawn video of each, boxes/val.csv and about.json.
-
+    """Find the faces in videos and pictures, and tell when each looks at the camera: tables, drawn videos, and a page.
     A command that was stopped goes on where it was. The exit code is 1 if a video could not be watched.
 
     Args:
@@ -277,9 +275,7 @@ def watch(sources: tuple[Path, ...], /, out: Path, config: WatchConfig = WatchCo
 
 def fit_readout(data: Path | None = None, preset: Preset = "default", seed: int = 0,
                 out: Path = Path("gazepose/watch/readout.json")) -> None:
-    """Fit the landmark score of `watch` on an embedded world, which is rendered first if it is not there.
-
-    The result is part of the project; this command makes it again, for instance for another world.
+    """Fit the landmark score of `watch`, which is part of the project, on an embedded world, or on another one.
 
     Args:
         data: folder of the world; default: data/embedded/PRESET-SEED.

@@ -189,6 +189,17 @@ def other_shard_on_rank_1() -> None:
     Index.__init__ = changed
 
 
+def other_column_on_rank_1(name: str) -> None:
+    from gazepose.data.index import Index
+    read = Index.__init__
+
+    def changed(self: Index, folder: Path, contents: dict[str, Any]) -> None:
+        read(self, folder, contents)
+        if os.environ.get("RANK") == "1":
+            contents["files"][name] = {"sha256": "other"}
+    Index.__init__ = changed
+
+
 def not_finite() -> None:
     from gazepose.training import engine
     real = engine.global_loss

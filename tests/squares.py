@@ -79,7 +79,7 @@ class Reader:
     def __init__(self, fails: Callable[[int], None] = lambda number: None) -> None:
         self.calls, self.fails = 0, fails
 
-    def read(self, shown: np.ndarray, place: np.ndarray) -> FaceReading:
+    def read(self, shown: np.ndarray, place: np.ndarray, five: np.ndarray | None = None) -> FaceReading:
         self.fails(self.calls)
         self.calls += 1
         middle = place.mean(axis=0) if place.shape == (5, 2) else place[:2] + place[2:] / 2

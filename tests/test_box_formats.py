@@ -220,7 +220,7 @@ def test_openface_is_read(tmp_path, kind):
 def test_a_first_number_of_one_is_not_used_twice(tmp_path):
     video = write_video(tmp_path / "c.mp4", 8)
     lines = lay_out(openface(tmp_path / "b.csv"), video, tmp_path / "set", "val", first_number=1)
-    assert any("known to count from 0: first_number=1 is not used" in line for line in lines)
+    assert any("known to count from 0: the first number 1 is not used" in line for line in lines)
     assert Index.open(prepare(tmp_path / "set", "val")).frame.min() == 0
 
 

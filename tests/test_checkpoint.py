@@ -217,7 +217,7 @@ def test_a_full_disk_is_named_and_the_old_checkpoints_stay(run, room):
 
 
 def test_a_training_whose_weights_are_not_finite_is_never_saved(run):
-    with pytest.raises(ValueError, match="weight is not finite -> lower --lr"):
+    with pytest.raises(ValueError, match="weight is not finite -> start a new run with a lower --lr"):
         save_once(run, 3, float("nan"))
     assert len(checkpoint.steps_in(run / "checkpoints")) == 2
 

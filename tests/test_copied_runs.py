@@ -11,11 +11,14 @@ from typing import Any
 import pytest
 from rig import Rig
 from test_run_identity import SHORT, config_of, resumed
+from test_sweep import TINY, A, B, experiment
 
-from gazepose.config import TrainConfig, parse_train
+from gazepose.config import InferConfig, TrainConfig, parse, parse_train
+from gazepose.experiments.plan import plan
+from gazepose.experiments.sweep import command
 from gazepose.io import read_object, write_json
 from gazepose.training import runlog
-from gazepose.training.provenance import NOT_RESUMED, is_own_run
+from gazepose.training.provenance import NOT_RESUMED, check_data, is_own_run
 
 PLACES = {"data": {"num_workers": 99}, "prepare": {"data_disk": "local"},
           "run": {"log_with": "wandb", "checkpoint": "/theirs/w.pth", "compile": True}}
@@ -159,3 +162,21 @@ def test_a_refused_resume_does_not_make_a_copy_a_run_of_this_machine(rig, copy, 
 def test_a_configuration_larger_than_the_weights_is_refused_before_a_model_is_built(rig, copy):
     changed(copy, model={"dmodel": 8192, "dim_feedforward": 65536, "num_encoder_layers": 4})          # 22 GB
     assert "does not describe these weights" in resumed(rig, copy, ends=1)
+
+
+def test_a_run_of_the_pool_is_scored_on_the_data_set_of_the_sweep(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    world = Path("data/embedded/tiny-0")
+    assert "--data" not in command(plan(experiment(A, B), TINY, "tiny")[0], "")         # infer.py renders it
+    world.mkdir(parents=True)
+    copied = {"root": "/elsewhere/ego4d", "data": {}, "written_here": False}
+    for extra, flags in (((), []), (("--data", str(tmp_path), "--crops_from", "faces"), ["--crops_from", "faces"])):
+        prediction = plan(experiment(A, B), TINY, None if extra else "tiny", extra)[0]
+        line = command(prediction, "")
+        given = parse(InferConfig, line[line.index("--checkpoint"):])
+        with pytest.raises(ValueError, match="name the data set with --data"):
+            check_data(None, copied, prediction.run.folder)
+        check_data(given.data, copied, prediction.run.folder)
+        assert given.data == (tmp_path if extra else world)
+        assert given.crops_from == (flags[-1] if flags else None)
+        assert not {"--data", "--crops_from"} & {*prediction.infer}      # the folder of the scores stays the same

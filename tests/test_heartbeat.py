@@ -92,6 +92,45 @@ def test_a_worker_that_dies_of_itself_is_an_error_with_a_remedy():
         run_tasks(os._exit, [(3,), (3,)], 2, Progress("rendering", 2, "clips"))
 
 
+READER = """
+import os, sys, time
+from gazepose import heartbeat
+from gazepose.data import clip_crops
+from gazepose.processes import WORKERS
+
+def read(begun):
+    clip_crops.STALL_S, heartbeat.SILENT = 2.0, 2.4
+    clip_crops.alive()
+    if begun is None:                    # it has read its clip, and waits for another
+        clip_crops.alive(reads=False)
+        time.sleep(4)
+    else:
+        open(begun, "w").close()
+        time.sleep(600)
+
+def main(begun):
+    worker = WORKERS.Process(target=read, args=[begun])
+    worker.start()
+    worker.join()
+    sys.exit(worker.exitcode)
+"""
+
+
+def test_a_reader_without_a_picture_ends_after_the_time_in_which_it_ran(tmp_path):
+    (tmp_path / "reader.py").write_text(READER)
+    begun = tmp_path / "begun"
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
+    idle, main = (subprocess.Popen([sys.executable, "-c", f"import reader; reader.main({file!r})"], env=environment,
+                                   start_new_session=True) for file in (None, str(begun)))
+    until(begun.exists)
+    os.killpg(main.pid, signal.SIGSTOP)
+    time.sleep(3)
+    os.killpg(main.pid, signal.SIGCONT)
+    continued = time.monotonic()
+    assert main.wait(60) == 1 and time.monotonic() - continued > 1
+    assert idle.wait(60) == 0
+
+
 def test_a_process_that_works_is_not_stopped(tmp_path):
     busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
     try:

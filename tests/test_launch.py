@@ -84,6 +84,24 @@ def test_a_run_that_failed_is_not_queued_again_whatever_its_last_status_says(clu
     assert code == 4 and not any("requeue" in call for call in calls)
 
 
+@pytest.mark.parametrize(("script", "missing", "words"), [
+    ("slurm.sh", "SLURM_SUBMIT_DIR", "run me with sbatch"),
+    *[("slurm_array.sh", name, "run me with sbatch --array") for name in ("SLURM_SUBMIT_DIR", "SLURM_ARRAY_TASK_ID")],
+    *[("slurm_sweep.sh", name, "run me with sbatch --array")
+      for name in ("SLURM_SUBMIT_DIR", "SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT")]])
+def test_a_script_of_slurm_runs_once_sbatch_starts_it(cluster, tmp_path, script, missing, words):
+    """As sbatch starts it: from a copy that lies elsewhere, with the variables of the job."""
+    (tmp_path / "file").write_text("--seed 0\n")
+    (tmp_path / "gazepose").mkdir()
+    (tmp_path / "gazepose" / "__init__.py").touch()
+    (tmp_path / "gazepose" / "__main__.py").write_text("print('started')\n")
+    job = {"SLURM_ARRAY_JOB_ID": "40", "SLURM_ARRAY_TASK_ID": "1", "SLURM_ARRAY_TASK_COUNT": "1", "torchrun": RECORD}
+    code, output, calls = cluster(script, "file", **{**job, missing: ""})
+    assert code != 0 and f"{missing}: {words}" in output and not calls
+    code, output, calls = cluster(script, "file", **job)
+    assert code == 0 and (calls or "started" in output), output
+
+
 def test_an_index_of_an_array_trains_its_line(cluster, tmp_path):
     (tmp_path / "lines").write_text("--seed 0\n--seed 1 --exp_path 'runs/a b'\n--log $(touch gone) ';' *\n")
     array = {"SLURM_ARRAY_JOB_ID": "40", "torchrun": RECORD}

@@ -2,7 +2,9 @@
 """
 
 import json
-from dataclasses import fields
+import shutil
+from dataclasses import field, fields, make_dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,11 @@ from making import HEIGHT, WIDTH, number_in, prepared_index, same, write_video
 
 from gazepose.config import InferConfig, parse, parse_train
 from gazepose.data.annotations import policy_named
-from gazepose.data.index import Index
+from gazepose.data.clip_files import VERSION, ClipCrops
+from gazepose.data.index import Index, digest_of, read_contents
 from gazepose.data.prepare import PrepareConfig
 from gazepose.data.tracks import POLICIES, Policy
+from gazepose.io import write_json
 
 CLEAN, BASELINE = POLICIES["clean"], POLICIES["baseline"]
 
@@ -139,8 +143,43 @@ def test_a_folder_made_under_other_rules_is_refused(ruled, tmp_path):
         (tmp_path / folder).symlink_to(ruled / folder)
     prepared_index(tmp_path)
     (tmp_path / "prepared" / "clean-64").rename(tmp_path / "prepared" / "clean+max_gap=20-64")
-    with pytest.raises(ValueError, match=r"was made with policy clean, wanted clean\+max_gap=20 -> delete the folder"):
+    with pytest.raises(ValueError, match=r"with policy clean, wanted clean\+max_gap=20, max_gap 15, wanted 20 -> "):
         prepared_index(tmp_path, rules={"max_gap": 20})
+
+
+def rewritten(folder: Path, **rules: Any) -> None:
+    """The prepared folder as a version with other rules wrote it; None: it had no such rule."""
+    contents = read_contents(folder)
+    stated = {**contents["facts"]["rules"], **rules}
+    contents["facts"]["rules"] = {name: value for name, value in stated.items() if value is not None}
+    write_json(folder / "index.json", {**contents, "sha256": digest_of(contents)}, indent=None)
+
+
+def test_a_new_rule_at_its_default_keeps_prepared_folders(ruled, tmp_path):
+    for folder in ("json", "split", "videos"):
+        (tmp_path / folder).symlink_to(ruled / folder)
+    folder = prepared_index(tmp_path).folder
+    rewritten(folder, at_me_only=None, box_scale=None)
+    assert prepared_index(tmp_path).folder == folder
+    rewritten(folder, box_scale=2.0, wearer="first")
+    with pytest.raises(ValueError, match=r"with box_scale 2.0, wanted 1.0, wearer first, wanted flag -> delete the"):
+        prepared_index(tmp_path)
+    rewritten(folder, box_scale=1.0, wearer="flag", unknown=3)
+    with pytest.raises(ValueError, match=r"was made with unknown 3, wanted None -> delete the folder"):
+        prepared_index(tmp_path)
+    shutil.rmtree(folder)
+    assert prepared_index(tmp_path).folder == folder
+
+
+def test_a_new_rule_at_its_default_keeps_the_crops_of_clips(tmp_path):
+    def key(policy: Policy) -> str:
+        return ClipCrops("c", tmp_path, tmp_path / "c", 0, policy, 64, "decord").key()
+    rules = policy_named("clean", ["max_gap=30", "box_scale=1.5"])
+    assert key(rules) == sha256(repr((VERSION, 64, rules)).encode()).hexdigest()       # as in versions before
+    assert key(POLICIES["clean"]) == "4ec2bebb38159e9a1275f9a3c51a6c8a395e11fe422bad9c318e55d80f9ec016"
+    later = make_dataclass("Policy", [("mirror", bool, field(default=False))], bases=(Policy,), frozen=True,
+                           kw_only=True)
+    assert key(later(**vars(rules))) == key(rules) != key(later(**vars(rules), mirror=True))
 
 
 @pytest.mark.parametrize(("flags", "message"), [

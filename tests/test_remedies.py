@@ -93,7 +93,7 @@ LINES: list[tuple[Callable[[list[str]], None], str, list[str]]] = [    # refused
     (parsed, "--cache_features", ["add --freeze_backbone: --cache_features --freeze_backbone"]),
     (parsed, "--cache_features --freeze_backbone --crops video",
      ["give --crops shards: --cache_features --freeze_backbone --crops shards"]),
-    (parsed, "--save_every 0", ["give 1 or more steps: --save_every 1"]),
+    (parsed, "--save_every 0", ["1 or more steps: --save_every 1"]),
     (parsed, "--resume --exp_path run --config other", [
         "leave --config out: --resume --exp_path run",
         "or --resume to start a new run: --exp_path run --config other"]),

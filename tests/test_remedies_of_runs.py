@@ -19,7 +19,7 @@ from test_features import computed, network
 from test_remedies import remedy_of, typed
 from test_run_identity import SHORT, resumed
 
-from gazepose import processes
+from gazepose import startup
 from gazepose.data.index import Index
 from gazepose.doctor import examine
 from gazepose.synthetic import world
@@ -143,7 +143,7 @@ def test_processes_are_started_as_the_messages_say(monkeypatch):
 
 
 def test_srun_of_one_task_is_one_process_and_the_script_for_more_is_there(monkeypatch):
-    for name in processes.LAUNCHED:
+    for name in startup.LAUNCHED:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
     remedy = remedy_of(lambda: check_processes(started(), None, False, 1))

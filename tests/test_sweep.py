@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -244,8 +245,10 @@ def test_a_folder_with_other_weights_than_its_name_says_is_refused(pool):
     run_all(predictions)
     path = predictions[0].run.folder / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"model": {"model": "other"}}))
-    with pytest.raises(ValueError, match="other flags than its name says -> remove it"):
+    with pytest.raises(ValueError, match="other flags than its name says -> remove it; it is trained again"):
         run_all(predictions)
+    shutil.rmtree(path.parent)
+    assert run_all(predictions) == [] and path.is_file()
 
 
 def test_a_run_that_another_process_trains_is_awaited(pool):

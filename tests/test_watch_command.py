@@ -87,7 +87,7 @@ def test_a_data_set_has_the_sure_scores_as_labels(tmp_path):
     tracks = read_table(tmp_path / "data" / "boxes" / "val.csv")["b"]
     assert [set(track.labels.tolist()) for track in tracks] == [{1}, {-1}]                 # scores .95 and .78
     assert any("with a label" in line for line in said)
-    with pytest.raises(ValueError, match="--small is for a data set -> give --dataset FOLDER"):
+    with pytest.raises(ValueError, match="--small is about a data set -> give --dataset FOLDER too"):
         WatchConfig(small=True)
 
 
@@ -301,3 +301,14 @@ def test_a_command_that_was_killed_goes_on_and_ends_with_the_same_bytes(tmp_path
     assert {path: path.stat().st_mtime_ns for path in done} == done
     one, other = contents(tmp_path / "out"), contents(tmp_path / "whole")
     assert one.keys() == other.keys() and [name for name in one if one[name] != other[name]] == []
+
+
+def test_boxes_without_tracks_are_followed_and_the_format_is_said(tmp_path):
+    table = tmp_path / "boxes.csv"
+    rows = [f"{frame};{x};60;{x + 60};120" for frame in range(1, 11) for x in (20 + frame, 200 - frame)]
+    table.write_text("frame;x1;y1;x2;y2\n" + "\n".join(rows) + "\n", encoding="utf-8-sig")
+    said = lines_of([one_video(tmp_path / "a.mp4")], tmp_path / "out", boxes=table, first_number=1)
+    assert any("read as corners" in line for line in said) and any("its boxes are followed" in line for line in said)
+    faces = read_faces(tmp_path / "out" / "faces.csv")
+    assert faces.groupby("person")["frame"].apply(list).to_dict() == {"P1": [*range(10)], "P2": [*range(10)]}
+    assert faces.groupby("person")["x"].first().to_dict() == {"P1": 21, "P2": 199}

@@ -4,15 +4,16 @@ The files are data/clip_files.py. Who cuts which clip, and how the clips become 
 Cutting while training is data/streaming.py.
 """
 
+import functools
 import multiprocessing
-import signal
+import os
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO, Self, TypeVar
 
 import cv2
 import numpy as np
@@ -23,6 +24,7 @@ from gazepose.data.crops import cut_face, grown, jpeg_and_quality, outside, whol
 from gazepose.data.images import FOLDER, face_path, pictures_in_order, read_image
 from gazepose.data.stamps import digest_of, stamp_of_files
 from gazepose.data.video import VideoFacts, frames_in_order, look_at, video_facts
+from gazepose.heartbeat import Watch
 from gazepose.io import UnusableFile, plain_folder, writing_by_checksum
 from gazepose.processes import begin_worker
 
@@ -54,18 +56,36 @@ class CropWriter:
 
 
 def start_worker() -> None:
-    """Set up a process beside the main one: it ends on SIGALRM, and OpenCV uses one thread."""
+    """Set up a process beside the main one: OpenCV uses one thread."""
     begin_worker()
     cv2.setNumThreads(1)
-    if hasattr(signal, "SIGALRM"):                                     # not on Windows
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)                  # a decoder that hangs in C runs no handler
 
 
-def alive(seconds: int = STALL_S) -> None:
-    """Restart the clock of a process beside the main one, which ends so many seconds after the last call; 0: stop the
-    clock. The main process has no clock."""
+class Clock(Watch):
+    """Ends this process after STALL_S seconds without a call of `alive`. Only the time counts in which it ran, so a job
+    that is suspended goes on. A decoder that hangs in C runs no signal handler, but lets this thread run."""
+
+    calls, reads = 0, False
+
+    def __enter__(self) -> Self:
+        self._seen = self.calls, 0.0
+        return super().__enter__()
+
+    def look(self, now: float) -> None:
+        if self.calls != self._seen[0]:
+            self._seen = self.calls, now
+        elif self.reads and now - self._seen[1] > STALL_S:
+            os._exit(1)
+
+
+_clock = functools.cache(lambda: Clock().__enter__())
+
+
+def alive(reads: bool = True) -> None:
+    """Restart the clock of a process beside the main one; reads False: stop it. The main process has no clock."""
     if multiprocessing.parent_process() is not None:
-        signal.alarm(seconds)
+        clock = _clock()
+        clock.calls, clock.reads = clock.calls + 1, reads
 
 
 def cut_clip(clip: ClipCrops) -> None:
@@ -94,7 +114,7 @@ def cut_clip(clip: ClipCrops) -> None:
             raise
         clip.mark_bad(str(error))
     finally:
-        alive(0)
+        alive(reads=False)
 
 
 def by_either_decoder(decoder: str, notes: dict[str, str], read: Callable[[str], T]) -> T:

@@ -7,7 +7,7 @@ are not in them, so that new labels need no new crops. How a clip is cut is data
 import hashlib
 import json
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +18,8 @@ from gazepose.data.tracks import FaceTrack, Policy
 from gazepose.io import leftovers, read_arrays, read_object, stamp, write_arrays, write_json
 
 VERSION = 5                  # a change here cuts all clips again
+FIRST_DEFAULTS = ("at_me_only", "box_scale")
+"""rules with a default when VERSION became 5; a rule that is added later does not come in here"""
 CropsFrom = Literal["videos", "images", "faces"]
 
 
@@ -78,8 +80,15 @@ class ClipCrops:
         return self.path.with_name(f"{self.path.name}.npz")
 
     def key(self) -> str:
-        """Hash of everything that the crops and rows depend on, beside the bytes of the source."""
-        digest = hashlib.sha256(repr((VERSION, self.crop_size, self.policy)).encode())
+        """Hash of everything that the crops and rows depend on, beside the bytes of the source.
+
+        A rule at its default is left out, so that a new rule cuts no clip again; of those in FIRST_DEFAULTS it is
+        there, as in the keys of clips that were cut before.
+        """
+        later = {rule.name: rule.default for rule in fields(self.policy) if rule.name not in FIRST_DEFAULTS}
+        rules = ", ".join(f"{name}={value!r}" for name, value in vars(self.policy).items()
+                          if name in FIRST_DEFAULTS or value != later[name])
+        digest = hashlib.sha256(f"({VERSION}, {self.crop_size}, Policy({rules}))".encode())
         for track in self.tracks:
             digest.update(track.track.encode())
             for column in (track.frames, track.boxes):

@@ -41,6 +41,7 @@ CONTENTS = {"rows": int, "facts": dict, "clips": list, "track_name": list, "file
 Entry = dict[str, Any]
 """a file of the folder: its name, "bytes" and "sha256", as io.writing_by_checksum gives them"""
 REMEDY = "delete index.json there; it is made again when the data set is used, and whole crops are kept"
+CUT_AGAIN = "delete this file; its clip is cut again when the data set is used"
 
 
 class Index:
@@ -158,10 +159,9 @@ class Index:
         jpeg = self.shards.read(clip, int(self.offset[row]), length)
         if zlib.crc32(jpeg) != self.checksum[row]:
             path, where = self.shards.paths[clip], f"the crop of row {row} ({self.name_of(row)})"
-            remedy = "delete this file; its clip is cut again when the data set is used"
             if len(jpeg) != length:
-                raise EOFError(f"{path}: ends inside {where}, so it was cut short -> {remedy}")
-            raise ValueError(f"{path}: the bytes of {where} changed since they were written -> {remedy}")
+                raise EOFError(f"{path}: ends inside {where}, so it was cut short -> {CUT_AGAIN}")
+            raise ValueError(f"{path}: the bytes of {where} changed since they were written -> {CUT_AGAIN}")
         return jpeg
 
     def crop(self, row: int, out: np.ndarray | None = None) -> np.ndarray:
@@ -182,11 +182,11 @@ class Index:
         Raises:
             ValueError: naming the first file whose SHA-256 is not the recorded one.
         """
-        files = [(self.folder / entry["file"], entry) for entry in self.contents["files"].values()]
-        files += [(self.folder / SHARDS / shard["file"], shard) for shard in self.contents["shards"]]
-        for path, entry in files:
+        files = [(self.folder / entry["file"], entry, REMEDY) for entry in self.contents["files"].values()]
+        files += [(self.folder / SHARDS / shard["file"], shard, CUT_AGAIN) for shard in self.contents["shards"]]
+        for path, entry, remedy in files:
             if sha256_of(path) != entry["sha256"]:
-                raise ValueError(f"{path}: its bytes changed since it was written (SHA-256 differs) -> {REMEDY}")
+                raise ValueError(f"{path}: its bytes changed since it was written (SHA-256 differs) -> {remedy}")
 
 
 def verify_columns(folder: Path, contents: Mapping[str, Any]) -> None:

@@ -6,6 +6,7 @@ The table is data/box_table.py; tables of other programs are data/box_formats.py
 import filecmp
 import os
 import shutil
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from gazepose.data.box_table import (
     tracks_in,
 )
 from gazepose.data.conventions import of_boxes, of_rate
+from gazepose.data.tracks import RawTrack
 from gazepose.data.video import SUFFIXES, find_video, look_at
 from gazepose.io import open_regular, write_json, writing, writing_path
 
@@ -40,16 +42,55 @@ def _in_schema(path: Path) -> bool:
     return {*COLUMNS} <= {*header} <= {*COLUMNS, "label"}
 
 
-def _followed(table: Path, values: Table, lines: list[str]) -> Table:
-    """The boxes of a table without tracks as one track for each clip; ValueError where a frame has several."""
+Follow = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""frames [n] and boxes x, y, width, height [n, 4] of a clip -> number of each box's track, [n]"""
+
+
+def _followed(table: Path, values: Table, lines: list[str], follow: Follow | None) -> Table:
+    """The boxes of a table without tracks, followed; or as one track for each clip, and then it is a ValueError where a
+    frame has several."""
     if not (values["track"] == NOT_FOLLOWED).all():
+        return values
+    if follow is not None:
+        lines.append(f"{table}: has no column track: its boxes are followed")
+        for _, rows in values.groupby("clip", sort=False):
+            boxes = rows[["x", "y", "width", "height"]].to_numpy(np.float64)
+            numbers = follow(rows["frame"].to_numpy(np.float64), boxes)
+            values.loc[rows.index, "track"] = [f"P{number + 1}" for number in numbers]
         return values
     again = values.duplicated(["clip", "frame"]).to_numpy()
     if again.any():
         raise ValueError(f"{table}: {values.index[int(np.argmax(again))]}: a second face in one frame, and no column "
-                         "track -> add the column track, a name for each face that is followed")
+                         "track -> add the column track, a name for each face that is followed; or use the table "
+                         f"FOLDER/boxes/val.csv of `python -m gazepose watch VIDEO --boxes {table} --out FOLDER`, "
+                         "which follows them")
     lines.append(f"{table}: has no column track, and one face in each frame: taken as one track")
     return values.assign(track="1")
+
+
+def read_tracks(table: Path, video: Path | None, first_number: int = 0, kind: BoxFormat = "auto",
+                follow: Follow | None = None
+                ) -> tuple[dict[str, list[RawTrack]], int, Table | None, list[str]]:
+    """Read a table of the schema, or one of another program by data/box_formats.py.
+
+    Args:
+        follow: for a table without tracks; None: then a frame may have one face only.
+
+    Returns:
+        The tracks of each clip; the number of the first picture in them; the table in the schema if it was another's;
+        and what was recognised.
+
+    Raises:
+        As read_table or read_foreign.
+    """
+    if kind == "auto" and table.suffix.lower() not in TEXTS and _in_schema(table):
+        return read_table(table), first_number, None, []
+    values, remarks = read_foreign(table, video, kind=kind)
+    if values.attrs["from_0"] and first_number:
+        first_number = 0
+        remarks.append(f"{table}: its frames are known to count from 0: the first number 1 is not used")
+    values = _followed(table, values, remarks, follow)
+    return tracks_in(values), first_number, values, remarks
 
 
 def lay_out(table: Path, video: Path, out: Path, split: str, first_number: int = 0, kind: BoxFormat = "auto"
@@ -68,16 +109,8 @@ def lay_out(table: Path, video: Path, out: Path, split: str, first_number: int =
         ValueError, FileNotFoundError: the table cannot be read, looks as if written under another convention, or a clip
             of it has no video. FileExistsError: `out` holds another video of that name, or another kind of split.
     """
-    suffix, remarks, values = table.suffix.lower(), [], None
-    if kind == "auto" and suffix not in TEXTS and _in_schema(table):
-        tracks_of = read_table(table)
-    else:
-        values, remarks = read_foreign(table, video, kind=kind)
-        if values.attrs["from_0"] and first_number:
-            first_number = 0
-            remarks.append(f"{table}: its frames are known to count from 0: first_number=1 is not used")
-        values = _followed(table, values, remarks)
-        tracks_of, suffix = tracks_in(values), ".csv"
+    tracks_of, first_number, values, remarks = read_tracks(table, video, first_number, kind)
+    suffix = table.suffix.lower() if values is None else ".csv"
     clips = list(tracks_of)
     goal = out / "boxes" / f"{split}{suffix}"
     for other in (out / "split" / f"{split}.list", *(goal.with_suffix(end) for end in TABLES if end != suffix)):
@@ -114,7 +147,7 @@ def lay_out(table: Path, video: Path, out: Path, split: str, first_number: int =
         raise ValueError(f"{table}: the boxes of all clips together {fault} {aside}")
     for clip, source in videos.items():
         if not find_video(out / "videos", clip).exists():
-            _link_or_copy(source.resolve(), out / "videos" / f"{clip}{source.suffix.lower()}")
+            link_or_copy(source.resolve(), out / "videos" / f"{clip}{source.suffix.lower()}")
     if values is not None:
         with writing(goal, newline="") as file:
             values.astype({"frame": int, "label": int}).to_csv(file, index=False)
@@ -125,7 +158,8 @@ def lay_out(table: Path, video: Path, out: Path, split: str, first_number: int =
     return remarks
 
 
-def _link_or_copy(source: Path, goal: Path) -> None:
+def link_or_copy(source: Path, goal: Path) -> None:
+    """Link a file, without links in its path, where the file system can, else copy it. Makes the folder."""
     goal.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(source, goal)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import replace
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -27,6 +27,7 @@ from gazepose.data.index_writer import LOCK
 from gazepose.data.merge import merge, name_in, source_of
 from gazepose.data.outcome import REPORT, Outcome, some, summary
 from gazepose.data.stamps import Sources, changed_in, stamp_of_files
+from gazepose.data.tracks import Policy
 from gazepose.data.video import find_video
 from gazepose.machine import cores
 from gazepose.processes import WORKERS, Processes
@@ -71,7 +72,8 @@ def prepare(data: str | Path, split: str, config: PrepareConfig, processes: Proc
         (folder / SHARDS).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OSError(f"{folder}: cannot be made ({error.strerror}) -> make a folder on a disk that you can write to, "
-                      f"put links into it (ln -s {root}/* FOLDER), and give it as --data") from error
+                      f"put links into it (ln -s {root}/* FOLDER; rm -f FOLDER/prepared), and give it as --data"
+                      ) from error
     with processes.in_turn(folder / LOCK):
         # another run may have made it meanwhile; machines may see that at different times, and must agree
         if not all(processes.gather(_is_fresh(folder, root, facts))):
@@ -172,11 +174,21 @@ def _is_fresh(folder: Path, root: Path, facts: Mapping[str, Any]) -> bool:
     if not (folder / "index.json").is_file():
         return False
     stated = read_contents(folder)["facts"]
-    for name, value in facts.items():
-        if name not in ("decoder", "labels") and stated.get(name) != value:
-            raise ValueError(f"{folder}: was made with {name} {stated.get(name)}, wanted {value} -> delete the folder; "
-                             "it is made again")
+    before, now = _settings(stated), _settings(facts)
+    differing = [f"{name} {before.get(name)}, wanted {now.get(name)}" for name in {**now, **before}
+                 if (name in facts or name not in stated) and before.get(name) != now.get(name)]
+    if differing:
+        raise ValueError(f"{folder}: was made with {some(differing)} -> delete the folder; it is made again")
     return not changed_sources(folder, root)
+
+
+def _settings(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts of an index, beside its decoder and who made its labels, with its rules by name. A rule that was not
+    there yet when the index was made is at its default."""
+    rules = facts.get("rules")
+    defaults = {rule.name: rule.default for rule in fields(Policy) if rule.default is not MISSING}
+    return {**{name: value for name, value in facts.items() if name not in ("rules", "decoder", "labels")},
+            **defaults, **(rules if isinstance(rules, dict) else {})}
 
 
 def changed_sources(folder: Path, root: Path, full: bool = False) -> list[str]:

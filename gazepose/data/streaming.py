@@ -100,7 +100,7 @@ class VideoIndex(Index):
         try:
             columns, jpegs = by_either_decoder(self.facts["decoder"], {}, cut)
         finally:
-            alive(0)
+            alive(reads=False)
         offset, length = columns["offset"], columns["length"]
         if missing := int((length == 0).sum()):
             raise UnusableFile(f"{path}: {missing} of {len(rows)} faces are after its end: it is shorter than its "

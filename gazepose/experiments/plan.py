@@ -84,6 +84,8 @@ class Run:
     folder: Path
     start: "Run | Path | None" = None
     """the run or the file whose weights it starts from"""
+    data: tuple[str, ...] = ()
+    """flags of infer.py for the data set that it is trained on here; a copied run does not name its own"""
 
 
 @dataclass(frozen=True)
@@ -182,9 +184,11 @@ def plan(experiment: Experiment, setting: Setting, world: str | None, extra: Seq
 def _run(flags: tuple[str, ...], start: Run | Path | None) -> Run:
     from gazepose.config import asdict, parse_train
 
-    config, _ = parse_train(flags)
+    config, source = parse_train(flags)
     name = f"{config.model.model}-{fingerprint(asdict(config), start_name(start))[:10]}"
-    return Run(flags, POOL / name, start)
+    pictures = config.prepare.crops_from                # with --data, infer.py would take the first that exists
+    data = ("--data", str(source.root), *(("--crops_from", pictures) if pictures else ()))
+    return Run(flags, POOL / name, start, data)
 
 
 def start_name(start: Run | Path | None) -> str | None:

@@ -89,8 +89,9 @@ def tasks_of(predictions: Sequence[Prediction]) -> list[Task]:
 
 def command(task: Task, launch: str) -> list[str]:
     if isinstance(task, Prediction):
+        data = task.run.data if Path(*task.run.data[1:2]).is_dir() else ()        # a world may have to be rendered
         return [sys.executable, "-m", "gazepose.infer", "--checkpoint", str(task.run.folder), "--split", task.split,
-                *task.infer, "--exp_path", str(task.folder)]
+                *data, *task.infer, "--exp_path", str(task.folder)]
     start = task.start.folder if isinstance(task.start, Run) else task.start
     return [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", *shlex.split(launch),
             "-m", "gazepose.train",

@@ -136,7 +136,8 @@ def _finite_state(model: nn.Module) -> dict[str, torch.Tensor]:
     state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     for key, value in state.items():
         if not torch.isfinite(value).all():
-            raise ValueError(f"{key} is not finite -> lower --lr or set --clip 1; the last checkpoint stays")
+            raise ValueError(f"{key} is not finite -> start a new run with a lower --lr or with --clip 1 (--config "
+                             "RUN); the last checkpoint stays")
     return state
 
 
@@ -227,9 +228,10 @@ def resume(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, sca
     Raises:
         ValueError: another world size or another model.
     """
-    facts = read_object(folder / PROGRESS)
+    older = f"delete {folder}; then the checkpoint before it is resumed, or the run starts anew"
+    facts = read_object(folder / PROGRESS, remedy=older)
     scaler_state = facts.pop("scaler", None)
-    progress = from_json(Progress, facts, folder / PROGRESS)
+    progress = from_json(Progress, facts, folder / PROGRESS, older)
     if progress.world_size != world_size and not elastic:
         raise ValueError(f"{folder}: saved by {progress.world_size} processes, this run has {world_size} -> start "
                          f"{progress.world_size} processes for bit-identical results, or add --processes any: results "
@@ -240,7 +242,7 @@ def resume(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, sca
     entries: dict[int, dict[str, torch.Tensor]] = {}
     for name, value in read_tensors(folder / OPTIMIZER).items():
         if not re.fullmatch(r"\d{1,6}\.\w+", name):
-            raise ValueError(f"{folder / OPTIMIZER}: {name[:80]!r} belongs to no parameter -> use another checkpoint")
+            raise ValueError(f"{folder / OPTIMIZER}: {name[:80]!r} belongs to no parameter -> {older}")
         number, key = name.split(".", 1)
         if int(number) >= len(parameters) or (value.ndim and value.shape != parameters[int(number)].shape):
             raise ValueError(f"{folder / OPTIMIZER}: {name} fits no parameter -> {own_flags(folder)}")

@@ -143,7 +143,8 @@ def batches_of(loader: DataLoader) -> Iterator[Any]:
             if not processes.killed:
                 raise
             raise RuntimeError("no batch came: a loader worker hangs, or was stopped, and was killed -> look at the "
-                               "disk and the memory of this machine, then --resume") from None
+                               "disk and the memory of this machine, then start the same command again (a training: "
+                               "with --resume --exp_path RUN)") from None
         if batch is None:
             return
         yield batch
@@ -216,7 +217,7 @@ def predict(accelerator: Accelerator, model: nn.Module, loader: DataLoader, rows
     order = np.argsort(met, kind="stable")
     if not np.array_equal(met[order], rows):
         raise RuntimeError(f"predicted {len(met)} rows, {len(np.unique(met))} of them distinct, for {len(rows)} "
-                           "windows: every row must be predicted exactly once -> this is a fault of the loader")
+                           "windows. This is a fault of gazepose: please report it with this line")
     if not np.isfinite(outputs).all():
         raise RuntimeError(f"{np.count_nonzero(~np.isfinite(outputs).all(1))} of {len(rows)} scores are not finite -> "
                            "the checkpoint's weights are damaged, or the precision is too low (try --mixed_precision "

@@ -132,6 +132,13 @@ def priors_read(index: Index, model: ModelConfig, windows: WindowConfig, loss: L
     return {name: index.contents["files"].get(name, {}).get("sha256") for name in PRIORS if reads[name]}
 
 
+def files_read(index: Index, *flags: Any) -> dict[str, str | None]:
+    """SHA-256 of each file of an index that a training reads, by name. Arguments as of `priors_read`."""
+    contents = index.contents
+    files = {name: entry["sha256"] for name, entry in contents["files"].items() if name not in PRIORS}
+    return {**files, **{shard["file"]: shard["sha256"] for shard in contents["shards"]}, **priors_read(index, *flags)}
+
+
 def check_same_data(run: Path, earlier: Mapping[str, Any], record: Mapping[str, Any], indexes: Mapping[str, Index],
                     resumed: Path) -> None:
     """Refuse to resume a run on other data than it had, or with other values of a prior that it reads.

@@ -32,10 +32,12 @@ def watch(sources: Sequence[Path], out: Path, config: WatchConfig = WatchConfig(
     videos, scorers = name_sources(sources, notify), name_scorers(config.scorer, LANDMARKS)
     models = _models()
     runs = {name: path for name, path in scorers.items() if path is not None}
-    own = None if config.boxes is None else read_own_boxes(config.boxes, videos)
+    own = None if config.boxes is None else read_own_boxes(
+        config.boxes, videos, config.boxes_format, config.first_number, notify)
     plan = {"videos": {name: path.name for name, path in videos.items()}, "scorers": list(scorers),
             "causal": config.causal, "detector_size": config.detector_size,
-            "boxes": None if config.boxes is None else sha256_of(config.boxes),
+            "boxes": None if config.boxes is None else [sha256_of(config.boxes), config.boxes_format,
+                                                        config.first_number],
             "models": digests(models), "runs": digests(runs)}
     results = Results(out, plan, config.replace)
     held = lock(out / PARTS / ".lock")

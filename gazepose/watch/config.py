@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from gazepose.data.box_formats import BoxFormat
 from gazepose.watch.bouts import LookRules
 
 Format = Literal["eaf", "vtt", "boris", "xlsx"]
@@ -19,7 +20,11 @@ class WatchConfig:
     """who scores: landmarks, or your run or checkpoint. Of several, the first gives `looking`; each other gets a column
     looking_<name>"""
     boxes: Path | None = None
-    """table of your own face boxes, instead of a search for faces: clip,track,frame,x,y,width,height"""
+    """table of your own face boxes, instead of a search for faces, as docs/boxes.md lists them"""
+    boxes_format: BoxFormat = "auto"
+    """what that table holds, see docs/boxes.md; auto: by its header and its numbers"""
+    first_number: Literal[0, 1] = 0
+    """number of the first picture in that table"""
     corrections: Path | None = None
     """corrections that were saved from watch.html"""
     to: tuple[Format, ...] = ()
@@ -49,7 +54,7 @@ class WatchConfig:
         if not self.scorer:
             raise ValueError(f"--scorer is empty -> give {LANDMARKS}, a run, or both")
         if self.small and self.dataset is None:
-            raise ValueError("--small is about a data set -> give --dataset FOLDER too")
+            raise ValueError("--small is for a data set -> give --dataset FOLDER")
         if self.detector_size is not None and not 64 <= self.detector_size <= 8192:
             raise ValueError(f"--detector_size {self.detector_size} -> give 64 to 8192 pixels")
         if self.jobs is not None and self.jobs < 0:

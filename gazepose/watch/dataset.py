@@ -6,8 +6,6 @@ landmark network cannot see. Videos, not faces, are divided into train and val.
 """
 
 import hashlib
-import os
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -17,6 +15,7 @@ import cv2
 import numpy as np
 
 from gazepose.data.outcome import some
+from gazepose.data.own_videos import link_or_copy
 from gazepose.data.video import SUFFIXES
 from gazepose.data.video_times import pictures_with_times
 from gazepose.data.video_writer import write_mp4
@@ -164,11 +163,8 @@ def _put_video(video: Video, folder: Path, clip: str, scale: float) -> None:
         goal = folder / f"{clip}{suffix}"
         if goal.exists() and goal.samefile(video.path):
             return
-        with writing_path(goal) as part:
-            try:
-                os.link(video.path.resolve(), part)
-            except OSError:                                            # another file system, or one without links
-                shutil.copyfile(video.path, part)
+        goal.unlink(missing_ok=True)                                   # ours, of an earlier state of the video
+        link_or_copy(video.path, goal)
         return
     size = _even(video, scale)
     rate = Fraction(video.fps or 30).limit_denominator(1001)

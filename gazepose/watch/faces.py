@@ -103,8 +103,8 @@ def faces_of(name: str, done: Pass, scorers: Sequence[str], persons: Sequence[st
 
 
 def _landmark_score(known: dict[str, np.ndarray]) -> np.ndarray:
-    from gazepose.watch.readout import Readout
-    return Readout.shipped().probability(*(known[name] for name in ("yaw", "pitch", "eye_x", "eye_y", "blink")))
+    from gazepose.watch.readout import READ, Readout
+    return Readout.shipped().probability(*(known[name] for name in READ))
 
 
 def _judge(height: np.ndarray, known: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

@@ -5,9 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
-from gazepose.data.box_table import read_table
+from gazepose.data.box_formats import BoxFormat
+from gazepose.data.own_videos import read_tracks
+from gazepose.data.tracks import RawTrack
 from gazepose.data.video_times import PICTURE_SUFFIXES, VIDEO_SUFFIXES
 from gazepose.text import printable
+from gazepose.watch.detect import BOX, COLUMNS
+from gazepose.watch.tracker import Tracker
 
 SUFFIXES = (*VIDEO_SUFFIXES, *PICTURE_SUFFIXES)
 Boxes = dict[int, tuple[np.ndarray, np.ndarray]]
@@ -54,27 +58,50 @@ def name_sources(sources: Iterable[Path], notify: Callable[[str], None]) -> dict
     return named
 
 
-def read_own_boxes(table: Path, videos: Iterable[str]) -> dict[str, tuple[list[str], Boxes]]:
-    """The user's boxes of each video: names of its tracks, and the boxes of each frame.
+def read_own_boxes(table: Path, videos: Mapping[str, Path], kind: BoxFormat = "auto", first_number: int = 0,
+                   notify: Callable[[str], None] = print) -> dict[str, tuple[list[str], Boxes]]:
+    """The user's boxes of each video: names of its tracks, and the boxes of each frame, counted from 0.
+
+    The table may be of another program (data/box_formats.py); `notify` is called with what was recognised. Boxes
+    without tracks are followed.
 
     Raises:
-        As data.box_table.read_table. ValueError: the table has a clip that is not among the videos.
+        As data.own_videos.read_tracks. ValueError: the table has a clip that is not among the videos.
     """
     names = list(videos)
-    clips = read_table(table)
+    video = next(iter(videos.values())) if len(names) == 1 else None
+    clips, first_number, _, lines = read_tracks(table, video, first_number, kind, follow)
+    for line in lines:
+        notify(printable(line))
     if len(names) == len(clips) == 1:
         clips = {names[0]: next(iter(clips.values()))}                 # then the clip's name does not matter
     if unknown := [clip for clip in clips if clip not in names]:
         raise ValueError(f"{table}: clip {unknown[0]} is none of the videos ({', '.join(names):.200}) -> name the "
                          "videos as the clips are named, without the ending")
-    return {name: _by_frame(clips.get(name, [])) for name in names}
+    return {name: _by_frame(clips.get(name, []), first_number) for name in names}
 
 
-def _by_frame(tracks: list) -> tuple[list[str], Boxes]:
+def follow(frames: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """The track of each box of a clip, int64 [n], as if there were 30 frames a second.
+
+    Args:
+        frames: of each box, whole numbers, in any order, [n].
+        boxes: x, y, width, height in pixels, [n, 4].
+    """
+    tracker, tracks = Tracker(), np.zeros(len(frames), np.int64)
+    for frame in np.unique(frames):
+        rows = np.flatnonzero(frames == frame)
+        faces = np.full((len(rows), COLUMNS), np.nan)
+        faces[:, BOX] = boxes[rows]
+        tracks[rows] = tracker.step(frame / 30, faces)
+    return tracks
+
+
+def _by_frame(tracks: list[RawTrack], first_number: int) -> tuple[list[str], Boxes]:
     persons = list(dict.fromkeys(raw.track for raw in tracks))
     if not tracks:
         return persons, {}
-    frames = np.concatenate([raw.frames for raw in tracks]).astype(np.int64)
+    frames = np.concatenate([raw.frames for raw in tracks]).astype(np.int64) - first_number
     number = np.concatenate([np.full(len(raw.frames), persons.index(raw.track)) for raw in tracks])
     places = np.concatenate([raw.boxes for raw in tracks])
     order = np.lexsort([number, frames])

@@ -112,7 +112,7 @@ def watch_video(path: Path, folder: Path, tools: Tools, report: Callable[[float]
     last = builder.part({}, last=True)
     last["notes"] = np.frombuffer("\n".join(notes).encode(), np.uint8)
     write_arrays(part_path(folder, len(parts)), last, compressed=True)
-    alive(0)
+    alive(reads=False)
 
 
 # ---- first thread: decode, find cuts and faces
@@ -228,7 +228,7 @@ class _Builder:
         without a size."""
         points = face[POINTS].reshape(5, 2)[list(FROM_YUNET)]
         try:
-            read = self.tools.reader.read(picture, points if np.isfinite(points).all() else face[BOX])
+            read = self.tools.reader.read(picture, face[BOX], points if np.isfinite(points).all() else None)
         except ValueError:
             return np.full(len(READING), np.nan), np.full((5, 2), np.nan)
         return np.array([getattr(read, name) for name in READING], np.float64), five_points(read.points)
