@@ -118,14 +118,15 @@ def network():
 def rendered(tiny_world, tmp_path_factory):
     """A picture of the tiny world's clips, its faces' boxes as a detector's, their poses: the five largest faces."""
     from gazepose.data.video import frames_in_order
-    from gazepose.watch.readout import detector_box
+    from gazepose.watch.table import as_detected
     truth = dict(np.load(tiny_world / "truth" / "train.npz"))
     chosen = np.argsort(-(truth["box"][:, 3] - truth["box"][:, 1]), kind="stable")[:200:40]
     faces = []
     for row in chosen.tolist():
         path = (tiny_world / "videos" / f"{truth['clip'][row]}.mp4").absolute()
+        box = np.append(truth["box"][row][:2], truth["box"][row][2:] - truth["box"][row][:2])
         (_, picture), = frames_in_order(path, [int(truth["frame"][row])], "pyav")
-        faces.append((picture, detector_box(truth["box"][row]), truth["head_pose"][row], truth["landmarks"][row],
+        faces.append((picture, as_detected(box), truth["head_pose"][row], truth["landmarks"][row],
                       truth["box"][row]))
     return faces
 

@@ -265,7 +265,7 @@ def test_priors_and_truth_are_joined_by_name(tmp_path):
                              "frame": np.array([3, 1, 2])}
     np.savez(root / "priors" / "train.npz", **faces, head_pose=np.array([[3.0] * 3, [1.0] * 3, [9.0] * 3]),
              landmarks=np.ones((3, 5, 3), np.float32))
-    np.savez(root / "truth" / "train.npz", **faces, gaze=np.array([[3.0] * 2, [1.0] * 2, [9.0] * 2]))
+    np.savez(root / "truth" / "train.npz", **faces, gaze=np.array([[3.0] * 2, [1.0] * 2, [5.0] * 2]))
     index = prepared_index(root)
     np.testing.assert_array_equal(index.head_pose[:, 0], [1, np.nan, 3])
     np.testing.assert_array_equal(index.gaze[:, 1], [1, np.nan, 3])

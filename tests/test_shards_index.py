@@ -233,8 +233,8 @@ def test_a_join_is_a_dictionary_lookup(tmp_path_factory, data):
     faces = data.draw(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("tuv"), st.integers(0, 42)),
                                unique=True, max_size=25))
     table = {"clip": np.array([face[0] for face in faces], str), "track": np.array([face[1] for face in faces], str),
-             "frame": np.array([face[2] for face in faces], np.int32), "quality": np.arange(len(faces), dtype=float)}
-    known = {face: float(number) for number, face in enumerate(faces)}
+             "frame": np.array([face[2] for face in faces], np.int32), "quality": np.arange(len(faces)) + 100.0}
+    known = {face: number + 100.0 for number, face in enumerate(faces)}
     wanted = []
     for row in range(len(index)):
         track = int(index.track_of(row))

@@ -87,7 +87,7 @@ def test_a_data_set_has_the_sure_scores_as_labels(tmp_path):
     tracks = read_table(tmp_path / "data" / "boxes" / "val.csv")["b"]
     assert [set(track.labels.tolist()) for track in tracks] == [{1}, {-1}]                 # scores .95 and .78
     assert any("with a label" in line for line in said)
-    with pytest.raises(ValueError, match="--small is about a data set -> give --dataset FOLDER too"):
+    with pytest.raises(ValueError, match="--small is for a data set -> give --dataset FOLDER"):
         WatchConfig(small=True)
 
 

@@ -98,7 +98,7 @@ def of_prior(name: str, values: np.ndarray) -> str:
     if name == "landmarks" and len(known) and np.median(np.abs(known[..., :2])) > 10:
         return ("look like pixels -> divide x by the crop's width and y by its height, so that 0..1 spans the crop "
                 "(of pixels of the whole picture, subtract the box's corner first)")
-    if name == "quality" and len(known) and known.max() <= 1:
+    if name == "quality" and len(known) and 0 < known.max() <= 1:     # a black crop has 0
         return ("lies in 0..1, all of it, so it looks like p rather than the Laplacian variance -> use `priors import "
                 "quality_p`")
     most = np.abs(known).max(initial=0)
