@@ -1,11 +1,6 @@
 """python infer.py FLAG ...: the same as python -m gazepose.infer FLAG ... (gazepose/infer.py)."""
-# ruff: noqa: E402
 
-from gazepose.startup import end_at_interrupt
-
-end_at_interrupt("infer")                                # before the slow imports
-
-from gazepose.infer import main
+from gazepose.programs import program
 
 if __name__ == "__main__":
-    main()
+    program("infer")

@@ -1,9 +1,10 @@
-"""python -m gazepose VERB: everything that is not training or inference. The functions are in verbs.py."""
+"""gazepose VERB, or python -m gazepose VERB. The functions are in verbs.py; training and inference are files of their
+own."""
 # ruff: noqa: E402
 
 import sys
 
-from gazepose.startup import end_at_interrupt
+from gazepose.startup import called, end_at_interrupt
 
 if __name__ == "__main__":
     end_at_interrupt(" ".join(sys.argv[1:2]) or "gazepose")             # before the slow imports
@@ -12,8 +13,11 @@ import importlib
 
 from gazepose.output import lasting_output
 from gazepose.processes import command
+from gazepose.programs import PROGRAMS, program
 
 VERBS = {
+    "train": ("train", "train GazePose or a baseline (also: accelerate launch -m gazepose.train)"),
+    "infer": ("infer", "score every face of a split with a trained model"),
     "prepare": ("prepare", "cut the faces of a split out of its videos"),
     "synthetic": ("synthetic", "render an embedded world"),
     "import": ("import_checkpoint", "convert a published checkpoint"),
@@ -34,19 +38,22 @@ VERBS = {
     "priors landmarks": ("landmarks", "find landmarks with the landmark network"),
     "priors pose_from_landmarks": ("pose_from_landmarks", "fit the head pose to the landmarks"),
 }
-"""verb -> its function in verbs.py, and what it does"""
+"""verb -> its function in verbs.py (of priors: in prior_verbs.py), and what it does"""
+QUOTED = ("--flags", "--launch")
+"""options whose one value is a string of flags, such as --flags "--limit 64"; the parser takes it for a flag"""
 
 
 def usage() -> str:
     """All verbs with a line each."""
     width = max(map(len, VERBS))
     lines = [f"  {verb:{width}}  {text}" for verb, (_, text) in VERBS.items()]
-    return "\n".join(["usage: python -m gazepose VERB [--help] ...", "", *lines])
+    return "\n".join([f"usage: {called()} VERB [--help] ...", "", *lines])
 
 
 @lasting_output()
 def main() -> None:
     args = sys.argv[1:]
+    end_at_interrupt(" ".join(args[:1]) or "gazepose")
     count = 2 if args[:1] == ["priors"] else 1
     verb = " ".join(args[:count])
     if verb in ("", "-h", "--help", "priors", "priors --help"):
@@ -57,16 +64,25 @@ def main() -> None:
     run(verb, args[count:])
 
 
+def joined(flags: list[str]) -> list[str]:
+    """The arguments with each of QUOTED and the value that follows it as one."""
+    arguments = iter(flags)
+    return [f"{flag}={next(arguments, '')}" if flag in QUOTED else flag for flag in arguments]
+
+
 def run(verb: str, flags: list[str]) -> None:
     """Run a verb on its flags; the imports take seconds."""
+    if verb in PROGRAMS:
+        return program(verb, flags)
     import tyro
 
     from gazepose.config import PLAIN_FLAGS, readable_errors
-    function = getattr(importlib.import_module("gazepose.verbs"), VERBS[verb][0])
+    file = "gazepose.prior_verbs" if verb.startswith("priors ") else "gazepose.verbs"
+    function = getattr(importlib.import_module(file), VERBS[verb][0])
     # --rule of prepare may be given several times; elsewhere one flag takes several values
     config = PLAIN_FLAGS if verb == "prepare" else (tyro.conf.OmitArgPrefixes,)
     with command(verb), readable_errors():
-        tyro.cli(function, prog=f"python -m gazepose {verb}", args=flags, use_underscores=True, config=config)
+        tyro.cli(function, prog=f"{called()} {verb}", args=joined(flags), use_underscores=True, config=config)
 
 
 if __name__ == "__main__":

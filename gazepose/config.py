@@ -1,7 +1,7 @@
 """The flags of training and inference: dataclasses whose strings are the help; their defaults; parsing.
 
-A section lives beside its owner (ModelConfig in models/gazepose.py, OptimConfig and RunConfig in training/,
-PrepareConfig in data/prepare.py, the guide's flags in compat/flags.py); the rest is here.
+A section lives beside its owner (models/config.py, data/config.py, training/config.py and run_config.py, the guide's
+flags in compat/flags.py); the rest is here. None of them imports torch, so that --help and wrong flags need no seconds.
 """
 
 import dataclasses
@@ -14,25 +14,22 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import numpy as np
-import torch
 import tyro
 
 from gazepose.compat.flags import GuideInference, GuideTraining, older_record, translate
 from gazepose.data.clip_files import CropsFrom
+from gazepose.data.config import Disk, PrepareConfig, Scale, WindowConfig
 from gazepose.data.index import Index
-from gazepose.data.prepare import Disk, PrepareConfig
-from gazepose.data.quality import Scale
-from gazepose.data.windows import WindowConfig
 from gazepose.io import read_object
-from gazepose.models.gazepose import ModelConfig, ModelName
+from gazepose.machine import has_gpu
+from gazepose.models.config import ModelConfig, ModelName
+from gazepose.records import from_json
 from gazepose.source import Source, find_source
-from gazepose.startup import tell_launcher
+from gazepose.startup import called, tell_launcher
 from gazepose.text import printable
-from gazepose.training.checkpoint import CONFIG, from_json
-from gazepose.training.losses import GAZE_TASKS
-from gazepose.training.optim import OptimConfig
+from gazepose.training.config import GAZE_TASKS, OptimConfig
 from gazepose.training.provenance import check_copy, is_own_run, of_copy
-from gazepose.training.run_config import MAY_CHANGE, ONE_START, SECTIONS, RunConfig, differing
+from gazepose.training.run_config import CONFIG, MAY_CHANGE, ONE_START, SECTIONS, RunConfig, differing
 
 PLAIN_FLAGS = (tyro.conf.OmitArgPrefixes, tyro.conf.UseAppendAction)
 """flags without the name of their section; --rule may be given several times"""
@@ -306,11 +303,14 @@ def readable_errors() -> Iterator[None]:
 @readable_errors()
 def parse(kind: type[Config], args: Sequence[str] | None = None, default: Config | None = None) -> Config:
     """Flags to a configuration; a mistyped flag ends the program with the nearest names."""
-    args, notes = translate(sys.argv[1:] if args is None else args, "infer" if kind is InferConfig else "train")
+    program: Literal["train", "infer"] = "infer" if kind is InferConfig else "train"
+    args, notes = translate(sys.argv[1:] if args is None else args, program)
     if os.environ.get("RANK", "0") == "0":
         for line in notes:
             print(line, file=sys.stderr)
-    parsed = tyro.cli(kind, args=args, default=default, config=PLAIN_FLAGS, use_underscores=True)
+    file = Path(sys.argv[0])
+    prog = f"{called()} {program}" if file.stem in ("gazepose", "__main__") else file.name
+    parsed = tyro.cli(kind, prog=prog, args=args, default=default, config=PLAIN_FLAGS, use_underscores=True)
     assert parsed is not None
     return parsed
 
@@ -328,7 +328,7 @@ def parse_train(args: Sequence[str] | None = None) -> tuple[TrainConfig, Source]
         check_copy(run)
     if file is None or (first.run.resume and not file.exists()):     # RunLog says what is wrong with such a run
         source = find_source(first.data.data, first.data.preset)
-        config = parse(TrainConfig, args, train_defaults(first, source.preset is not None, torch.cuda.is_available()))
+        config = parse(TrainConfig, args, train_defaults(first, source.preset is not None, has_gpu()))
     else:
         stated, record = read_config(file)
         before = stated if is_own_run(file.parent) else TrainConfig(**of_copy(

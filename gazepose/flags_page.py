@@ -10,6 +10,7 @@ from unittest import mock
 
 from gazepose import __main__ as verbs
 from gazepose.config import InferConfig, TrainConfig, parse, train_defaults
+from gazepose.programs import PROGRAMS
 
 HEAD = """# All flags
 
@@ -23,7 +24,7 @@ def flags_page() -> str:
     ego4d = train_defaults(TrainConfig(), embedded=False, gpu=True)
     parts = [HEAD, section("train.py", lambda: parse(TrainConfig, ["--help"], ego4d)),
              section("infer.py", lambda: parse(InferConfig, ["--help"]))]
-    for verb in verbs.VERBS:
+    for verb in [verb for verb in verbs.VERBS if verb not in PROGRAMS]:
         parts.append(section(f"python -m gazepose {verb}", verbs.main, *verb.split(), "--help"))
     return "\n".join(parts)
 

@@ -4,15 +4,9 @@ From top to bottom: weights, data, predict, pred.csv, the submission's JSON. All
 """
 # ruff: noqa: E402
 
-import os
-
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")     # before torch: waiting threads must not spin on shared cores
-
-from gazepose.startup import end_at_interrupt, end_with_launcher
-
-if __name__ == "__main__":
-    end_at_interrupt("infer")
-end_with_launcher()                                     # before the slow imports
+if __name__ == "__main__":                              # reads the flags before the slow imports
+    from gazepose.programs import program
+    raise SystemExit(program("infer"))
 
 from dataclasses import asdict
 from pathlib import Path
@@ -59,9 +53,10 @@ def is_best_of(run: Path, weights: Path) -> bool:
 
 
 @readable_errors()
-def main() -> None:
+def main(flags: InferConfig | None = None) -> None:
+    """Score a split. flags: as `parse` returns them; None: those of the command line."""
     with command("infer"):
-        infer(parse(InferConfig))
+        infer(flags or parse(InferConfig))
 
 
 def infer(config: InferConfig) -> None:
@@ -160,6 +155,3 @@ def write_submission(table: Path, root: Path, names: list[Face] | None) -> None:
     csv_to_json(table, submission)
     print(f"submission checked, {check(submission, names or faces_on_disk(root))} faces -> {submission}")
 
-
-if __name__ == "__main__":
-    main()

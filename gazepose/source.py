@@ -3,15 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gazepose.data.config import PrepareConfig
 from gazepose.data.index import Index
-from gazepose.data.prepare import PrepareConfig, prepare
-from gazepose.data.streaming import open_index
-from gazepose.data.windows import centre_rows
 from gazepose.io import read_object
-from gazepose.processes import Processes
+
+if TYPE_CHECKING:
+    from gazepose.processes import Processes
 
 EGO4D = Path("data")
 EMBEDDED = EGO4D / "embedded"
@@ -25,7 +26,7 @@ class Source:
     preset: str | None = None
     seed: int = 0
 
-    def ready(self, processes: Processes) -> "Source":
+    def ready(self, processes: "Processes") -> "Source":
         """Render the embedded world if that has not been done; rank 0 does, the others wait."""
         if self.preset is not None:
             if processes.rank == 0 and not (self.root / "world.json").exists():
@@ -36,7 +37,7 @@ class Source:
             processes.barrier()
         return self
 
-    def split(self, name: str, config: PrepareConfig, processes: Processes) -> Index:
+    def split(self, name: str, config: PrepareConfig, processes: "Processes") -> Index:
         """Open train, val, test or stills; prepared on first use by all processes of a disk together.
 
         With `config.crops` video, train and val get rows only, and their crops are cut when they are used. Test and
@@ -54,8 +55,10 @@ class Source:
                              "hold different data or settings -> delete the folder on every machine, or copy it")
         return index
 
-    def _split(self, name: str, config: PrepareConfig, processes: Processes) -> Index:
+    def _split(self, name: str, config: PrepareConfig, processes: "Processes") -> Index:
         if name != "stills":
+            from gazepose.data.prepare import prepare  # OpenCV and scipy: not before they are needed
+            from gazepose.data.streaming import open_index
             return open_index(prepare(self.root, name, config, processes))
         if self.preset is None:
             raise ValueError(f"{self.root}: only an embedded world has stills -> give --task lam or gaze_clips, or "
@@ -103,6 +106,7 @@ def prepared_indexes(data: Path | None, splits: Sequence[str] | None = None, pre
     Raises:
         FileNotFoundError: there is none, or none of a split in `splits`.
     """
+    from gazepose.data.streaming import open_index
     if data is not None and (data / "index.json").is_file():
         return [open_index(data)]
     root = find_source(data).root
@@ -121,6 +125,7 @@ def chosen_rows(index: Index, stride: int, limit: int | None, labelled: bool = F
     Args:
         labelled: only rows whose label is known.
     """
+    from gazepose.data.windows import centre_rows
     rows = centre_rows(index, stride)
     if labelled:
         rows = rows[index.label[rows] >= 0]

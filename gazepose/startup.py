@@ -11,6 +11,11 @@ LAUNCHED = {"ACCELERATE_MIXED_PRECISION", "TORCHELASTIC_RUN_ID"}     # set by ac
 _PR_SET_PDEATHSIG = 1            # prctl(2)
 
 
+def called() -> str:
+    """How the user wrote this program: gazepose, or python -m gazepose."""
+    return "gazepose" if os.path.splitext(os.path.basename(sys.argv[0]))[0] == "gazepose" else "python -m gazepose"
+
+
 def end_at_interrupt(name: str) -> None:
     """From now on Ctrl-C ends this program with one line and exit code 130, until `processes.command` handles it.
 

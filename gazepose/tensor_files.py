@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +197,15 @@ def convert(path: Path, copy: Path) -> list[str]:
         raise ValueError(f"its tensors cannot be written to {copy.parent} ({str(error):.300}) -> save only its "
                          "state_dict, or make room there") from error
     return list(tensors)
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write tensors on the CPU as safetensors, readable by whom the umask lets read: the library's file is its owner's
+    alone."""
+    path.touch()
+    mode = path.stat().st_mode
+    save_file(dict(tensors), path)
+    path.chmod(mode)
 
 
 def _check_archive(path: Path, size: int) -> None:

@@ -4,15 +4,9 @@ From top to bottom: configuration, data, model, resume, loop. All flags: docs/fl
 """
 # ruff: noqa: E402
 
-import os
-
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")     # before torch: waiting threads must not spin on shared cores
-
-from gazepose.startup import end_at_interrupt, end_with_launcher
-
-if __name__ == "__main__":
-    end_at_interrupt("train")
-end_with_launcher()                                     # before the slow imports
+if __name__ == "__main__":                              # reads the flags before the slow imports
+    from gazepose.programs import program
+    raise SystemExit(program("train"))
 
 import math
 import sys
@@ -76,9 +70,10 @@ from gazepose.training.runlog import RunLog, check_tracker, device_name, launche
 
 @record                                                 # the launcher shows the traceback
 @readable_errors()
-def main() -> None:
+def main(flags: tuple[TrainConfig, Source] | None = None) -> None:
+    """Train a run. flags: as `parse_train` returns them; None: those of the command line."""
     with command("train") as stop:
-        config, source = parse_train()
+        config, source = flags or parse_train()
         run = config.run
         check_tracker(run.log_with)
         if not run.resume:
@@ -370,6 +365,3 @@ class RunState:
         if steps_due or 0 < self.run.save_minutes <= minutes:
             self.save()
 
-
-if __name__ == "__main__":
-    main()

@@ -1,32 +1,25 @@
 """The verbs of python -m gazepose, one function each. Their parameters are the flags, their docstrings the help.
 
-Each function imports its part of the package when it is called. Positional-only parameters are positional on the
-command line too.
+Each function imports its part of the package when it is called, so that --help needs no torch. Positional-only
+parameters are positional on the command line too.
 """
 
 import shlex
 import sys
-from dataclasses import dataclass
 from json import dumps
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-import torch
-from accelerate import PartialState
-
 from gazepose.config import Preset
 from gazepose.data.box_formats import BoxFormat
 from gazepose.data.clip_files import CropsFrom
+from gazepose.data.config import PrepareConfig
 from gazepose.data.index import Index
-from gazepose.data.prepare import PrepareConfig
-from gazepose.source import EMBEDDED, Source, find_source, prepared_indexes
+from gazepose.source import EMBEDDED, Source, find_source
 from gazepose.text import printable
-from gazepose.training.distributed import share_preparation, waiting_for_processes
-from gazepose.watch.command import WatchConfig
+from gazepose.watch.config import WatchConfig
 
 ONE_PROCESS = "--num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no"
-Prior = Literal["head_pose", "landmarks", "quality", "quality_p"]
 
 
 def prepare(config: PrepareConfig = PrepareConfig(), *,                                     # noqa: B008
@@ -48,7 +41,11 @@ def prepare(config: PrepareConfig = PrepareConfig(), *,                         
         out: data set folder to create from them.
         preset: which embedded world, if there is no other data.
     """
+    import torch
+    from accelerate import PartialState
+
     from gazepose.data.own_videos import lay_out
+    from gazepose.training.distributed import share_preparation, waiting_for_processes
     own = video is not None or boxes is not None or out is not None
     if own and (video is None or boxes is None or out is None or data is not None or split in ("test", "stills")):
         raise ValueError("your own videos need more flags -> give --video, --boxes and --out, and "
@@ -105,6 +102,8 @@ def submit(csv: Path, /, index: Path | None = None, json: Path | None = None) ->
             is there once.
         json: file of the JSON; default: submission.json beside the CSV.
     """
+    import numpy as np
+
     from gazepose.data.challenge import faces_on_disk
     from gazepose.evaluation import submission
     from gazepose.evaluation.predictions import faces
@@ -153,8 +152,8 @@ def report(run: tuple[Path, ...], /, out: Path | None = None) -> None:
 
 def sweep(file: Path, /, *, data: Path | None = None, worlds: tuple[Preset, ...] | None = None,
           seeds: tuple[int, ...] | None = None, start: Path | None = None, flags: str = "", launch: str = ONE_PROCESS,
-          jobs: int | None = None, part: str = "1/1", collect: bool = False, out: Path = Path("runs/sweep/results")
-          ) -> None:
+          jobs: int | None = None, part: str = "1/1", collect: bool = False, dry_run: bool = False,
+          out: Path = Path("runs/sweep/results")) -> None:
     """Train and score the runs of an experiment and write its table; a sweep that was stopped is resumed.
 
     Runs are in runs/sweep/, named by the fingerprint of their configuration. A finished run is not trained again, also
@@ -172,8 +171,11 @@ def sweep(file: Path, /, *, data: Path | None = None, worlds: tuple[Preset, ...]
         part: run only this part of the predictions, such as 3/8, as one of several jobs on a shared disk. The part that
             ends last writes the table.
         collect: train nothing; write the table of the existing predictions.
+        dry_run: train nothing; list the runs and predictions, which of them exist, and how long the others may take.
         out: folder of <experiment>-<world>.json, .md, .csv and .png.
     """
+    import torch
+
     from gazepose.experiments.plan import read_experiment
     from gazepose.experiments.sweep import run_sweep
     number, _, parts = part.partition("/")
@@ -183,7 +185,7 @@ def sweep(file: Path, /, *, data: Path | None = None, worlds: tuple[Preset, ...]
     failed = run_sweep(read_experiment(file), command, out, preset=find_source(data).preset, data=data,
                        worlds=worlds, seeds=seeds, start=start, flags=shlex.split(flags), launch=launch,
                        jobs=0 if collect else jobs or max(1, torch.cuda.device_count()),
-                       part=(int(number), int(parts)))
+                       part=(int(number), int(parts)), dry_run=dry_run)
     if failed:
         raise SystemExit("\n".join([f"error: {len(failed)} failed:", *failed]))
 
@@ -242,85 +244,6 @@ def agree(mine: Path, theirs: Path, /, match: tuple[str, ...] = (), looking: tup
     codes = Codes(looking or Codes.looking, not_codable or Codes.not_codable)
     result = comparing.agree(mine, theirs, [(one, other) for one, other in pairs], codes, fps)
     print(f"{agree_page.write(out, result)}\nagreement -> {out / 'agreement.html'}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Where:
-    """Which prepared data."""
-
-    data: Path | None = None
-    """a data set, or one index folder; default: data/ if Ego4D is there, else the embedded world"""
-    split: tuple[Literal["train", "val", "test"], ...] | None = None
-    """which of its splits; default: all that are prepared"""
-    prepared: str | None = None
-    """which of its prepared folders, such as clean-224; default: all"""
-
-    def indexes(self) -> list[Index]:
-        return prepared_indexes(self.data, self.split, self.prepared)
-
-
-def import_priors(prior: Prior, files: tuple[Path, ...], /,
-                  where: Where = Where(), yaw: Literal["hopenet", "index"] = "hopenet",     # noqa: B008
-                  max_bad_fraction: float = 0.01) -> None:
-    """Import a prior from the published JSON files, or from tables whose names end in .csv.
-
-    Keys of the JSON: clip:track:frame, clip:track:unique_id:frame, or nested. Columns of a table: clip,track,frame (of
-    test crops unique_id) and yaw,pitch,roll or nose_x,nose_y,nose_confidence,left_eye_x,... (left_eye, right_eye,
-    left_mouth, right_mouth) or quality or quality_p.
-
-    Args:
-        prior: what the files hold; quality is the Laplacian variance, quality_p is p, computed by you.
-        files: one or more files; if a face has two entries, the later one is used.
-        yaw: sign of the yaw in the files: Hopenet's (and 6DRepNet's), or the index's, positive to the picture's right.
-        max_bad_fraction: stop if more than this part of the entries cannot be used.
-    """
-    from gazepose.priors.commands import import_files
-    import_files(where.indexes(), files, prior, hopenet_signs=yaw == "hopenet", max_bad_fraction=max_bad_fraction)
-
-
-def quality(where: Where = Where(), measure: bool = False) -> None:                         # noqa: B008
-    """Show the quality of each split and how many frames Gaussian Temporal Dropout drops under each fit.
-
-    The fit of a run is chosen by --quality_scale and --quality_from of train.py.
-
-    Args:
-        measure: measure the quality of all stored crops again; off: only of crops whose quality is unknown.
-    """
-    from gazepose.priors.commands import show_quality
-    show_quality(where.indexes(), measure=measure)
-
-
-def head_pose(model: Path | None = None, where: Where = Where(), batch_size: int = 64) -> None:    # noqa: B008
-    """Estimate the head pose with the landmark network (`python -m gazepose models` gets it), or with your own Hopenet
-    checkpoint; an interrupted command resumes.
-
-    Args:
-        model: Hopenet's snapshot (ResNet50, three heads of 66 bins), a torch.save or safetensors file; default: the
-            landmark network.
-        batch_size: how many crops Hopenet computes at a time.
-    """
-    from gazepose.priors.commands import estimate_poses, read_column
-    if model is None:
-        read_column(where.indexes(), "head_pose")
-    else:
-        estimate_poses(where.indexes(), model, batch_size=batch_size)
-
-
-def landmarks(model: Path | None = None, where: Where = Where()) -> None:                   # noqa: B008
-    """Find five landmarks with the landmark network (`python -m gazepose models` gets it); an interrupted command
-    resumes.
-
-    Args:
-        model: another file of Google's FaceLandmarker (.task); default: the one that `models` got.
-    """
-    from gazepose.priors.commands import read_column
-    read_column(where.indexes(), "landmarks", model)
-
-
-def pose_from_landmarks(where: Where = Where()) -> None:                                    # noqa: B008
-    """Fit the head pose to the known landmarks, with an average face and OpenCV's solver."""
-    from gazepose.priors.commands import fit_poses
-    fit_poses(where.indexes())
 
 
 def models(given: tuple[Path, ...] = (), /, folder: Path | None = None) -> None:

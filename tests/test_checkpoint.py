@@ -36,6 +36,19 @@ def test_weights_and_configuration_come_back(tmp_path, model):
         torch.testing.assert_close(back.state_dict()[key], value, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("umask, mode", [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
+def test_a_checkpoint_is_read_by_whom_the_umask_lets_read(tmp_path, model, umask, mode):
+    before = os.umask(umask)
+    try:
+        folder = saved(tmp_path / "best", model)
+        save_once(tmp_path / "run", 1)
+    finally:
+        os.umask(before)
+    files = [file for root in (folder, tmp_path / "run") for file in root.rglob("*.*") if file.is_file()]
+    assert {"model.safetensors", "optimizer.safetensors"} <= {file.name for file in files}
+    assert {file.stat().st_mode & 0o777 for file in files} == {mode}
+
+
 @pytest.mark.parametrize("name", ["run", "run/best", "run/best/step-00000012"])
 def test_a_run_means_its_newest_best_checkpoint(tmp_path, model, name):
     run = tmp_path / "run"
@@ -111,7 +124,7 @@ def test_a_save_that_dies_leaves_the_old_one(tmp_path, model, monkeypatch):
     saved(tmp_path / "best", model)
     def full(*_args, **_kwargs):
         raise OSError(28, "No space left on device")
-    monkeypatch.setattr(checkpoint, "save_file", full)
+    monkeypatch.setattr(checkpoint, "save_tensors", full)
     with pytest.raises(OSError, match="best: cannot be written .*No space.* -> make room"):
         saved(tmp_path / "best", model)
     checkpoint.read_model(tmp_path / "best")

@@ -21,7 +21,6 @@ from making import data_set, settings_of
 from test_engine import Grey
 from torch import nn
 
-from gazepose import source as sources
 from gazepose.data import prepare as prepare_module
 from gazepose.data.index import Index
 from gazepose.data.loader import make_loader
@@ -127,7 +126,7 @@ def prepared_on(rank: int, roots: list, disk: str) -> tuple[list[str], int, str]
     """Prepare train on this process's disk: the clips it cut itself, the rows it then has, and the error."""
     cut, cut_clip = [], prepare_module.cut_clip
     prepare_module.cut_clip = lambda clip: (cut.append(clip.uid), cut_clip(clip))[1]
-    sources.prepare = functools.partial(prepare_module.prepare, jobs=1)     # here, where it can be counted
+    prepare_module.prepare = functools.partial(prepare_module.prepare, jobs=1)     # here, where it can be counted
     processes = share_preparation(Accelerator(cpu=True), disk)                       # type: ignore[arg-type]
     try:
         index = Source(roots[rank]).split("train", settings_of(crop_size=32, decoder="pyav"), processes)
@@ -137,9 +136,8 @@ def prepared_on(rank: int, roots: list, disk: str) -> tuple[list[str], int, str]
 
 
 @pytest.fixture
-def disks(tmp_path, monkeypatch):
+def disks(tmp_path):
     """Two folders with the same three clips; cut in the process itself."""
-    monkeypatch.setattr(os, "cpu_count", lambda: 1)
     clips = {f"c{n}": [("t", [1, 2])] for n in range(3)}
     return [data_set(tmp_path / name, clips, frames=4) for name in ("first", "second")]
 

@@ -8,12 +8,12 @@ from sizes import lines, longest_function, package
 
 ROOT = Path(__file__).resolve().parents[1]
 BASE = ["io", "text", "manifest", "columns", "keyed_random", "output", "startup", "heartbeat", "processes",
-        "progress", "tensor_files"]
+        "progress", "tensor_files", "records", "machine"]
 CORE = ["models", "data", "evaluation", "training"]
 DRAWING = "report.style"                      # the wings' one shared room
 WINGS = ["compat", "synthetic", "priors", "doctor", "report", "experiments"]
 LAST_WING = "watch"                           # may use priors, where the landmark network is
-TOP = ["source", "config", "train", "infer", "verbs", "__main__", "flags_page"]
+TOP = ["source", "config", "programs", "train", "infer", "prior_verbs", "verbs", "__main__", "flags_page"]
 LAZY = {("source", "synthetic"), ("training.checkpoint", "compat"), ("experiments.plan", "config"),
         ("verbs", "flags_page"), ("data.annotations", "compat")}
 """imports of a wing by a room before it: inside a function only"""

@@ -17,7 +17,7 @@ from making import prepared_index
 from test_hostile_files import Bomb
 from warm import ran
 
-from gazepose import verbs
+from gazepose import prior_verbs, verbs
 from gazepose.compat.checkpoints import KINDS, read_published
 from gazepose.compat.start import IMPORTED, import_published, start_from
 from gazepose.data.index import Index
@@ -101,7 +101,7 @@ def test_a_published_gazepose_scores_the_same_imported_direct_and_built_by_hand(
     given = {":".join([*name, str(frame)]): 0.05 + 0.9 * (frame % 2) for name, frame in
              zip(names(index, np.arange(len(index))), index.frame.tolist(), strict=True)}
     (work / "val_p.json").write_text(json.dumps(given))
-    verbs.import_priors("quality_p", (work / "val_p.json",), verbs.Where(data=index.folder))
+    prior_verbs.import_priors("quality_p", (work / "val_p.json",), prior_verbs.Where(data=index.folder))
     index, rule = Index.open(index.folder), replace(rule, quality_scale="given", quality_fit=None)
     batch = to_model(make_batch(index, rule, rows, 0, 224))
     with torch.inference_mode():

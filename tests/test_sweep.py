@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gazepose import __main__ as program
 from gazepose.config import TrainConfig, asdict
 from gazepose.experiments import sweep as working
 from gazepose.experiments.plan import Experiment, Prediction, Row, Run, Setting, fingerprint, plan, read_experiment
@@ -26,7 +28,7 @@ from gazepose.experiments.results import (
     write_record,
     write_results,
 )
-from gazepose.experiments.sweep import run_all, share, tasks_of
+from gazepose.experiments.sweep import forecast, run_all, share, tasks_of
 from gazepose.io import lock
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -172,6 +174,31 @@ def test_finished_tasks_are_not_run_again(pool, capsys):
     assert run_all(predictions, jobs=1) == [] and lines(folder) == first
     predictions[0].file.unlink()
     assert run_all(predictions, jobs=1) == [] and len(lines(folder)) == len(first) + 1
+
+
+def test_a_dry_run_counts_what_is_left_and_takes_the_time_of_finished_tasks(pool):
+    predictions, _, folder = pool
+    assert forecast(predictions, 1).splitlines()[-2:] == [
+        "sweep: 3 runs to train, 0 are finished; 2 predictions to make, 0 exist",
+        "how long: unknown, until one of each kind has been finished by a sweep"]
+    run_all(predictions[:1])
+    for log in folder.glob("*/sweep.log"):
+        log.write_text(re.sub(r"took \d+ s", "took 240 s", log.read_text()))
+    assert forecast(predictions, 2).splitlines()[-2:] == [                 # 2 tasks of 4 minutes, 2 at a time
+        "sweep: 1 runs to train, 2 are finished; 1 predictions to make, 1 exist",
+        "how long: about 4 min, 2 at a time, as the finished ones took"]
+    assert len(lines(folder)) == 3                                         # and trained nothing
+
+
+def test_flags_of_a_sweep_are_given_as_its_help_writes_them(monkeypatch):
+    given = {}
+    monkeypatch.setattr(working, "run_sweep", lambda *args, **how: given.update(how))
+    for flags in (["--flags", "--limit 32 --epochs 1"], ["--flags=--limit 32 --epochs 1"]):
+        program.run("sweep", [str(SHIPPED[0]), *flags, "--launch", "--config_file one.yaml", "--dry_run"])
+        assert given["flags"] == ["--limit", "32", "--epochs", "1"] and given["launch"] == "--config_file one.yaml"
+        assert given["dry_run"] is True
+    program.run("sweep", [str(SHIPPED[0]), "--flags", "--compile"])
+    assert given["flags"] == ["--compile"]
 
 
 def test_a_run_that_was_stopped_is_resumed(pool):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gazepose.data.tracks import Policy
-from gazepose.models.gazepose import ModelName
+from gazepose.models.config import ModelName
 
 _LAUNCHER = "accelerate launch starts the processes (accelerate_configs/)"
 _ONE_FOLDER = "the data set is one folder with json/, split/ and videos/ -> --data DIR"

@@ -8,20 +8,20 @@ one index (data/merge.py), which knows its sources: when one of them has changed
 on it. report.json beside the index says what was left out.
 """
 
-import os
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
-from gazepose.data.annotations import annotated_clips, annotation_files, policy_named
+from gazepose.data.annotations import annotated_clips, annotation_files
 from gazepose.data.box_table import label_origin, table_rules
 from gazepose.data.challenge import list_videos
 from gazepose.data.clip_crops import STALL_S, cut_clip, start_worker
 from gazepose.data.clip_files import ClipCrops, CropsFrom, bad_clips
+from gazepose.data.config import PrepareConfig
 from gazepose.data.index import SHARDS, Index, read_contents, verify_columns
 from gazepose.data.index_writer import LOCK
 from gazepose.data.merge import merge, name_in, source_of
@@ -29,49 +29,13 @@ from gazepose.data.outcome import REPORT, Outcome, some, summary
 from gazepose.data.stamps import Sources, changed_in, stamp_of_files
 from gazepose.data.tracks import Policy
 from gazepose.data.video import find_video
+from gazepose.machine import cores
 from gazepose.processes import WORKERS, Processes
 from gazepose.processes import killed as processes_killed
 from gazepose.progress import Progress
 
 SPLITS = ("train", "val", "test")
-Disk = Literal["shared", "local"]
 FOLDERS = {"videos": "videos", "images": "video_imgs", "faces": "face_imgs", "challenge": "videos_challenge"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class PrepareConfig:
-    """How the faces of a data set become crops."""
-
-    policy: Literal["clean", "baseline"] = "clean"
-    """how annotations are cleaned; baseline: as for the published scores"""
-    rule: tuple[str, ...] = ()
-    """NAME=VALUE: change one rule of the policy, such as max_gap=30; may be given several times"""
-    crops_from: CropsFrom | None = None
-    """source of the faces: videos/, video_imgs/ or face_imgs/; default: the first of them that exists"""
-    crops: Literal["shards", "video"] = "shards"
-    """shards: cut crops once and store them; video: cut them again in every epoch, for a first look or a small disk"""
-    crop_size: int = 224
-    """pixels per side of a face crop"""
-    decoder: Literal["decord", "pyav"] = "decord"
-    """library that reads the videos; if decord cannot read a clip, pyav reads it, and it is counted"""
-    data_disk: Disk = "shared"
-    """shared: all machines see one disk; local: each machine has the data set on its own disk and prepares it itself"""
-    max_bad_fraction: float = 0.01
-    """stop if more than this part of a split's clips is missing, damaged or cut short"""
-
-    def __post_init__(self) -> None:
-        policy_named(self.policy, self.rule)
-        if not 16 <= self.crop_size <= 1024:
-            raise ValueError(f"--crop_size {self.crop_size} -> give 16 to 1024 pixels, such as 64 or 224")
-        if not 0 <= self.max_bad_fraction <= 1:
-            raise ValueError(f"--max_bad_fraction {self.max_bad_fraction} -> give 0 to 1")
-        if self.crops_from not in (None, *get_args(CropsFrom)):
-            raise ValueError(f"crops_from {self.crops_from!r} is unknown -> use {', '.join(get_args(CropsFrom))}")
-
-    @property
-    def rules(self) -> Policy:
-        """The policy with its changed rules."""
-        return policy_named(self.policy, self.rule)
 
 
 def prepare(data: str | Path, split: str, config: PrepareConfig, processes: Processes = Processes(),  # noqa: B008
@@ -260,7 +224,7 @@ def _list_clips(root: Path, split: str, workplace: Path, config: PrepareConfig, 
 
 def _cut(clips: list[ClipCrops], split: str, jobs: int | None, processes: Processes) -> None:
     """Cut this rank's clips; progress counts faces, because clips differ and the longest come first."""
-    jobs_of_rank = jobs or max((os.cpu_count() or 1) // processes.world_size, 1)
+    jobs_of_rank = jobs or max(cores() // processes.world_size, 1)
     cutting = _in_this_process(clips) if jobs == 1 else _in_processes(clips, jobs_of_rank)
     with Progress(f"preparing {split}", sum(clip.faces for clip in clips), "faces", processes.notify,
                   rank=processes.rank) as progress:

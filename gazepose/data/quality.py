@@ -5,14 +5,11 @@ of a Gaussian that is fitted to the split. A neighbour with a low p is dropped f
 Dropout). Quality is measured while crops are cut (data/crops.py); how windows change is data/windows.py.
 """
 
-from typing import Literal
-
 import cv2
 import numpy as np
 from scipy.special import ndtr
 
-Scale = Literal["variance", "log", "given"]
-"""the values that p is the CDF of: the Laplacian variance (published) or its logarithm; given: p came with the data"""
+from gazepose.data.config import Scale
 
 
 def laplacian_variance(crop: np.ndarray) -> float:

@@ -13,9 +13,10 @@ import cv2
 import numpy as np
 import torch
 
+from gazepose.data.config import Scale, WindowConfig
 from gazepose.data.features import Features
 from gazepose.data.index import PRIORS, Index
-from gazepose.data.quality import Scale, drop_in_evaluation, drop_in_training, fit_quality, quality_p, scaled
+from gazepose.data.quality import drop_in_evaluation, drop_in_training, fit_quality, quality_p, scaled
 from gazepose.keyed_random import uniform
 
 # The purpose of a draw is one of its keys, so that two purposes with equal keys get different numbers.
@@ -148,27 +149,6 @@ def quality_fit(index: Index, scale: Scale, behaviour: LoaderRules, stride: int)
     """Mean and standard deviation of the quality of a split, on a scale; None where it is unknown, or p is given."""
     key_frames = centre_rows(index, stride) if behaviour.quality_of_key_frames else slice(None)
     return fit_quality(index.quality[key_frames], scale)
-
-
-@dataclass(frozen=True, kw_only=True)
-class WindowConfig:
-    """The flags that say how rows become windows; `WindowRule.of` takes them whole."""
-
-    windows_per_segment: int = 8
-    """how many neighbouring training windows share decoded frames, flip and crop; 1: windows share nothing, as always
-    with --behaviour published"""
-    gaussian_drop: bool = False
-    """Gaussian Temporal Dropout (--Gaussiandrop): drop neighbouring frames of low quality"""
-    quality_scale: Scale = "variance"
-    """fit the Gaussian to the Laplacian variance (as published) or to its log; given: no fit, use the imported p"""
-    flip: bool = True
-    """mirror half of the training segments, with their priors"""
-    random_crop: bool = True
-    """crop training segments at random (80 to 100 % of the area), together with their landmarks"""
-
-    def __post_init__(self) -> None:
-        if self.windows_per_segment < 1:
-            raise ValueError(f"--windows_per_segment {self.windows_per_segment} -> give 1 or more")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ it. So a sweep that was killed goes on where it stopped, and several sweeps may 
 """
 
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from gazepose import processes
 from gazepose.experiments.plan import Experiment, Prediction, Run, fingerprint, plan, start_name
 from gazepose.experiments.results import markdown, record_of, write_record
 from gazepose.io import lock, read_object
+from gazepose.machine import core_numbers
 from gazepose.text import printable
 from gazepose.training.checkpoint import WEIGHTS, weights_folder
 from gazepose.training.runlog import LOCK
@@ -29,11 +31,13 @@ ONE_PROCESS = "--num_processes 1 --num_machines 1 --mixed_precision no --dynamo_
 LOOK = 5.0                       # seconds between two looks at a run that another process trains
 SAVING = 100.0                   # seconds that a stopped training has to save; SLURM gives 120 in launch/slurm_sweep.sh
 LOG = "sweep.log"
+TOOK = "sweep: {} took {:.0f} s"
 CHILD = """
 import os, signal, sys
 from gazepose.startup import end_with_parent
 end_with_parent(signal.SIGTERM)
-os.sched_setaffinity(0, [int(core) for core in sys.argv[1].split(",")])
+if hasattr(os, "sched_setaffinity"):
+    os.sched_setaffinity(0, [int(core) for core in sys.argv[1].split(",")])
 os.execv(sys.argv[2], sys.argv[2:])
 """
 """The start of a child: it ends when its sweep is killed, and it has a share of the cores only, because training starts
@@ -112,7 +116,7 @@ def title(task: Task) -> str:
 
 def shares_of_machine(jobs: int) -> list[tuple[list[int], str | None]]:
     """Cores and CUDA_VISIBLE_DEVICES of each of `jobs` workers; with the same number the results are the same."""
-    cores, gpus = sorted(os.sched_getaffinity(0)), torch.cuda.device_count()
+    cores, gpus = core_numbers(), torch.cuda.device_count()
     if jobs < 1 or jobs > max(len(cores), gpus):
         raise ValueError(f"--jobs {jobs}: this machine has {len(cores)} cores and {gpus} GPUs -> give fewer")
     names = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name] or [*map(str, range(gpus))]
@@ -144,7 +148,10 @@ class Work:
                 if self.stopping:
                     return
                 if code == 0 and done(task):
-                    print(f"sweep: {title(task)} took {time.monotonic() - began:.0f} s", flush=True)
+                    line = TOOK.format(title(task), time.monotonic() - began)
+                    print(line, flush=True)
+                    with open(task.folder / LOG, "a", encoding="utf-8") as log:
+                        log.write(f"{line}\n")
                 else:
                     self._fail(task, f"{last_words(task.folder)} -> see {task.folder / LOG}")
                 self.changed.notify_all()
@@ -203,6 +210,39 @@ class Work:
             time.sleep(0.1)
 
 
+def forecast(predictions: Sequence[Prediction], jobs: int) -> str:
+    """What a sweep would do, a line for each task, and how long it would take: as long as finished tasks took, by the
+    lines that a sweep left in their logs.
+
+    Raises:
+        ValueError: as of `done`.
+    """
+    lines, seconds = [], {True: [], False: []}           # of trainings and of predictions
+    counts = {(training, is_done): 0 for training in (True, False) for is_done in (True, False)}
+    finished: set[Task] = set()
+    for task in tasks_of(predictions):
+        training = isinstance(task, Run)
+        if (needs(task) is None or needs(task) in finished) and done(task):
+            finished.add(task)
+            took = re.findall(re.escape(TOOK.partition("{}")[0] + title(task)) + r" took (\d+) s", _log_of(task))
+            seconds[training] += map(float, took[-1:])
+        counts[training, task in finished] += 1
+        lines.append(f"  {'exists' if task in finished else 'to do '}  {title(task)}")
+    lines.append(f"sweep: {counts[True, False]} runs to train, {counts[True, True]} are finished; "
+                 f"{counts[False, False]} predictions to make, {counts[False, True]} exist")
+    known = [training for training in (True, False) if seconds[training] or not counts[training, False]]
+    if len(known) < 2:
+        return "\n".join([*lines, "how long: unknown, until one of each kind has been finished by a sweep"])
+    total = sum(counts[training, False] * sum(seconds[training]) / max(len(seconds[training]), 1) for training in known)
+    return "\n".join([*lines, f"how long: about {total / 60 / max(jobs, 1):.0f} min, {max(jobs, 1)} at a time, as the "
+                              f"finished ones took"])
+
+
+def _log_of(task: Task) -> str:
+    file = task.folder / LOG
+    return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+
+
 def last_words(folder: Path) -> str:
     """The last error in a task's log, or the last line. A launcher adds an error of its own, which has no reason."""
     lines = (folder / LOG).read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["the log is empty"]
@@ -232,8 +272,8 @@ def run_all(predictions: Sequence[Prediction], jobs: int = 1, launch: str = ONE_
 
 def run_sweep(experiment: Experiment, command: str, out: Path, *, preset: str | None, data: Path | None = None,
               worlds: Sequence[str] | None = None, seeds: Sequence[int] | None = None, start: Path | None = None,
-              flags: Sequence[str] = (), launch: str = ONE_PROCESS, jobs: int = 1, part: tuple[int, int] = (1, 1)
-              ) -> list[str]:
+              flags: Sequence[str] = (), launch: str = ONE_PROCESS, jobs: int = 1, part: tuple[int, int] = (1, 1),
+              dry_run: bool = False) -> list[str]:
     """Do what is left of an experiment, then write and print the table of each of its worlds.
 
     Args:
@@ -241,6 +281,7 @@ def run_sweep(experiment: Experiment, command: str, out: Path, *, preset: str | 
         preset: of the embedded world that `data` (or data/) is; None: it is another data set.
         jobs: tasks at a time; 0: none, the tables are made of the predictions that exist.
         part: (3, 8): only the third eighth of the predictions; a table is made where all of it is done.
+        dry_run: do nothing; print what would be done.
         The others as of `python -m gazepose sweep`.
 
     Returns:
@@ -253,6 +294,9 @@ def run_sweep(experiment: Experiment, command: str, out: Path, *, preset: str | 
     extra = [*(("--data", str(data)) if data else ()), *flags]
     plans = [(world, plan(experiment, setting, world, extra, start)) for world in setting.worlds or (None,)]
     predictions = [prediction for _, predictions in plans for prediction in predictions]
+    if dry_run:
+        print(printable(forecast(share(predictions, part), jobs)))
+        return []
     failures = run_all(share(predictions, part), jobs, launch) if jobs else []
     for world, predictions in plans:
         count = sum(prediction.file.exists() for prediction in predictions)

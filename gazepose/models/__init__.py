@@ -1,24 +1,40 @@
-"""The models by name. All have one call: model(frames, window, priors) -> Prediction."""
+"""The models by name. All have one call: model(frames, window, priors) -> Prediction.
 
-from timm.layers.norm_act import convert_sync_batchnorm
-from torch import nn
+Names are imported when they are first used, because torch and timm take seconds.
+"""
 
-from gazepose.models.gaze_lstm import BaselineLSTM, GazeLSTM
-from gazepose.models.gazepose import FaceGaze, GazePose, ModelConfig, Prediction
-from gazepose.models.queries import Priors
+import importlib
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["MODELS", "BaselineLSTM", "FaceGaze", "GazeLSTM", "GazePose", "ModelConfig", "Prediction", "Priors",
-           "build_model", "sync_batchnorm"]
+from gazepose.models.config import ModelConfig
 
-MODELS: dict[str, type[nn.Module]] = {"GazePose": GazePose, "GazeLSTM": GazeLSTM, "BaselineLSTM": BaselineLSTM,
-                                     "FaceGaze": FaceGaze}
+if TYPE_CHECKING:
+    from torch import nn
+
+    from gazepose.models.gaze_lstm import BaselineLSTM, GazeLSTM
+    from gazepose.models.gazepose import FaceGaze, GazePose, Prediction
+    from gazepose.models.queries import Priors
+
+__all__ = ["BaselineLSTM", "FaceGaze", "GazeLSTM", "GazePose", "ModelConfig", "Prediction", "Priors", "build_model",
+           "sync_batchnorm"]
+
+MODELS = {"GazePose": "gazepose", "FaceGaze": "gazepose", "GazeLSTM": "gaze_lstm", "BaselineLSTM": "gaze_lstm"}
+"""class -> its file"""
+FILES = {**MODELS, "Prediction": "gazepose", "Priors": "queries"}
 
 
-def build_model(config: ModelConfig) -> nn.Module:
+def __getattr__(name: str) -> Any:
+    if name not in FILES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{FILES[name]}"), name)
+
+
+def build_model(config: ModelConfig) -> "nn.Module":
     """The model that `config` describes, at its random start."""
-    return MODELS[config.model](config)
+    return __getattr__(config.model)(config)
 
 
-def sync_batchnorm(model: nn.Module) -> nn.Module:
+def sync_batchnorm(model: "nn.Module") -> "nn.Module":
     """The same model and parameters, with BatchNorm over all processes; timm's, which keep their activation, too."""
+    from timm.layers.norm_act import convert_sync_batchnorm
     return convert_sync_batchnorm(model)

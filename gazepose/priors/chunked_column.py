@@ -5,7 +5,6 @@ What is computed is the caller's (head_pose.py, landmarks.py, data/quality.py); 
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ from gazepose.data.chunks import Chunks
 from gazepose.data.index import COLUMNS, TABLES, Index
 from gazepose.data.index_writer import add_columns
 from gazepose.data.quality import fit_gaussian
+from gazepose.machine import cores
 from gazepose.processes import Processes
 
 CHUNK = 2048                 # rows
@@ -61,7 +61,7 @@ def put_column(index: Index, column: str, values: np.ndarray, source: str) -> No
 def batches_of_crops(index: Index, rows: np.ndarray, batch: int) -> Iterator[np.ndarray]:
     """Crops of some rows, uint8 [b, S, S, 3] RGB, decoded by threads one batch ahead."""
     parts = [rows[at:at + batch].tolist() for at in range(0, len(rows), batch)]
-    with ThreadPoolExecutor(min(8, len(os.sched_getaffinity(0)))) as threads:
+    with ThreadPoolExecutor(min(8, cores())) as threads:
         waiting = [threads.submit(index.crop, row) for row in parts[0]] if parts else []
         for following in [*parts[1:], []][:len(parts)]:
             ready, waiting = waiting, [threads.submit(index.crop, row) for row in following]

@@ -4,7 +4,6 @@ Each verb prints for how many faces the column is known. How a column is compute
 data/quality.py; how files are read: import_files.py.
 """
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,10 +12,12 @@ from typing import Literal
 import numpy as np
 import torch
 
+from gazepose.data.config import Scale
 from gazepose.data.crops import quality_of
 from gazepose.data.index import Index
-from gazepose.data.quality import Scale, drop_in_evaluation, fit_quality, quality_p, scaled
+from gazepose.data.quality import drop_in_evaluation, fit_quality, quality_p, scaled
 from gazepose.io import sha256_of
+from gazepose.machine import cores
 from gazepose.priors.chunked_column import PIXELS, batches_of_crops, extract, put_column
 from gazepose.priors.face_landmarker import FaceLandmarker
 from gazepose.priors.head_pose import estimate_head_pose, pose_from_landmarks, read_hopenet
@@ -99,7 +100,7 @@ def read_column(indexes: Sequence[Index], column: Literal["head_pose", "landmark
     path = model or find("face_landmarker")
     network, value = FaceLandmarker(path), landmarks_of if column == "landmarks" else pose_of
     depends = f"FaceLandmarker {sha256_of(path)}"
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
+    with ThreadPoolExecutor(cores()) as threads:
         for index in indexes:
             def read(row: int, index: Index = index) -> np.ndarray:
                 return value(read_crop(network, index.crop(row), float(_aspect(index.box[row:row + 1])[0])))

@@ -7,7 +7,6 @@ head.py, scene.py, camera.py. Single crops for pre-training: stills.py.
 
 import csv
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -33,6 +32,7 @@ from gazepose.io import (
     writing_folder,
     writing_path,
 )
+from gazepose.machine import cores
 from gazepose.processes import WORKERS, Processes, begin_worker, killed
 from gazepose.progress import Progress
 from gazepose.synthetic.camera import draw_clip
@@ -107,7 +107,7 @@ def _render(root: Path, chosen: WorldPreset, seed: int, jobs: int | None, notify
 
 def run_tasks(function: Callable[..., None], tasks: Sequence[tuple], jobs: int | None, progress: Progress) -> None:
     """Run a function over tasks in several processes, one thread each; with one job or task, in this process."""
-    jobs = min(jobs or len(os.sched_getaffinity(0)), len(tasks))
+    jobs = min(jobs or cores(), len(tasks))
     if jobs <= 1:
         threads = cv2.getNumThreads()
         cv2.setNumThreads(1)

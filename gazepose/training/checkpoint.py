@@ -4,7 +4,6 @@ RUN/checkpoints/step-*/ holds what `resume` needs, the last KEEP of them; RUN/be
 validation. Each is written atomically under a new name, and older ones are removed last. Readers never write.
 """
 
-import math
 import re
 import shutil
 from collections.abc import Iterator, Mapping
@@ -12,13 +11,11 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar, get_origin, get_type_hints
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import nn
-from typeguard import TypeCheckError, check_type
 
 from gazepose.io import leftovers, read_object, sha256_of, write_json, writing_folder
 from gazepose.manifest import (
@@ -31,15 +28,16 @@ from gazepose.manifest import (
     write_manifest,
 )
 from gazepose.models import build_model
-from gazepose.models.gazepose import ModelConfig
-from gazepose.tensor_files import Entries, read_tensors, tensor_entries
+from gazepose.models.config import ModelConfig
+from gazepose.records import from_json
+from gazepose.tensor_files import Entries, read_tensors, save_tensors, tensor_entries
 from gazepose.training.provenance import for_scoring
+from gazepose.training.run_config import CONFIG
 
-WEIGHTS, OPTIMIZER, PROGRESS, CONFIG = "model.safetensors", "optimizer.safetensors", "progress.json", "config.json"
+WEIGHTS, OPTIMIZER, PROGRESS = "model.safetensors", "optimizer.safetensors", "progress.json"
 CHECKPOINTS, BEST = "checkpoints", "best"
 KEEP = 2                         # checkpoints of a run, so that one remains if the newest is damaged
 STEP = re.compile(r"step-(\d{8})(?:-(\d+))?")       # -2, -3, ...: the same step, saved again
-Config = TypeVar("Config")
 
 
 @dataclass
@@ -57,36 +55,6 @@ class Progress:
     best_mAP: float = -1.0
     world_size: int = 1
     skipped: int = 0
-
-
-def from_json(kind: type[Config], facts: Any, path: Path,
-              remedy: str = "written by another version, or damaged; use another checkpoint") -> Config:
-    """Build a dataclass from a JSON object: every name known, every value of its type, every number finite.
-
-    Raises:
-        ValueError: naming the file and the first name or value that is wrong.
-    """
-    try:
-        if not isinstance(facts, dict):
-            raise TypeError(f"expected an object, this is a {type(facts).__name__}")
-        hints, values = get_type_hints(kind), {}
-        for name, value in facts.items():
-            if name not in hints:
-                raise TypeError(f"{name[:40]!r} is unknown")
-            if isinstance(value, list) and get_origin(hints[name]) is tuple:     # JSON has no tuples
-                value = tuple(value)
-            elif isinstance(value, str) and hints[name] == Path | None:
-                value = Path(value)
-            try:
-                values[name] = check_type(value, hints[name])
-            except TypeCheckError as error:
-                raise TypeError(f"{name}: {error}") from None
-            infinite = isinstance(value, float) and not math.isfinite(value)
-            if infinite or (isinstance(value, bool) and hints[name] in (int, float)):
-                raise TypeError(f"{name} {value}")
-        return kind(**values)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{path}: {kind.__name__}: {error} -> {remedy}") from None
 
 
 # ---- writing
@@ -125,7 +93,7 @@ def save_weights(folder: Path, model: nn.Module, config: Mapping[str, Any],
     """
     state = _finite_state(model)
     with checkpoint_folder(folder, replace=True) as part:
-        save_file(state, part / WEIGHTS)
+        save_tensors(state, part / WEIGHTS)
         for name, content in {CONFIG: config, **(beside or {})}.items():
             write_json(part / name, content)
 
@@ -151,8 +119,8 @@ def save_training(run: Path, model: nn.Module, optimizer: torch.optim.Optimizer,
     folder = _new_name(run / CHECKPOINTS, progress.step)
     weights, state = _finite_state(model), optimizer.state_dict()["state"]
     with checkpoint_folder(folder) as part:
-        save_file(weights, part / WEIGHTS)
-        save_file({f"{number}.{key}": value.detach().cpu().contiguous()
+        save_tensors(weights, part / WEIGHTS)
+        save_tensors({f"{number}.{key}": value.detach().cpu().contiguous()
                    for number, entry in state.items() for key, value in entry.items()}, part / OPTIMIZER)
         write_json(part / PROGRESS, {**asdict(progress), "scaler": scaler.state_dict() if scaler else None})
         write_json(part / CONFIG, config)

@@ -16,8 +16,9 @@ import torch.distributed as dist
 from accelerate import Accelerator, DataLoaderConfiguration, PartialState
 from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 
-from gazepose.data.prepare import Disk
+from gazepose.data.config import Disk
 from gazepose.heartbeat import RankWatch
+from gazepose.machine import cores
 from gazepose.processes import Processes, end_now
 from gazepose.startup import LAUNCHED
 
@@ -50,7 +51,7 @@ def start_accelerator(**options: Any) -> Accelerator:
                                   kwargs_handlers=[InitProcessGroupKwargs(timeout=STUCK)], **options)
     if accelerator.device.type == "cpu":
         local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local))
+        torch.set_num_threads(max(1, cores() // local))
         # threads add up gradients in any order otherwise; filling fresh memory on top would only cost time
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.utils.deterministic.fill_uninitialized_memory = False    # type: ignore[attr-defined]

@@ -21,8 +21,9 @@ from gazepose.keyed_random import keyed
 from gazepose.models import Priors
 from gazepose.processes import Preempted, waiting
 from gazepose.training.augment import constant, mirror, to_model
-from gazepose.training.losses import LossRule, global_loss, loss_parts
-from gazepose.training.optim import OptimConfig, learning_rate, set_learning_rate, skip_unless_finite
+from gazepose.training.config import LossRule, OptimConfig
+from gazepose.training.losses import global_loss, loss_parts
+from gazepose.training.optim import learning_rate, set_learning_rate, skip_unless_finite
 
 READ_EVERY = 10                  # steps or batches of a GPU between two reads, which wait for its work
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from gazepose.training.checkpoint import from_json
+from gazepose.records import from_json
 
 
 @dataclass(frozen=True, kw_only=True)

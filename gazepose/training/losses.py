@@ -3,9 +3,7 @@
 Every function here leaves its numbers on the device; the training loop reads them.
 """
 
-import math
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -13,60 +11,9 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from gazepose.training.augment import constant
+from gazepose.training.config import LossRule
 
 GAZE_QUANTILES = (0.1, 0.9)      # of Gaze360's pinball loss
-GAZE_TASKS = ("gaze", "gaze_clips")
-
-
-@dataclass(frozen=True, kw_only=True)
-class LossConfig:
-    """The flags that say what is learnt; `rule` makes the LossRule of them."""
-
-    task: Literal["lam", "lam_stills", "gaze", "gaze_clips"] = "lam"
-    """lam: does the person look at the camera wearer, learnt from clips; lam_stills: the same, from the single faces of
-    an embedded world; gaze: where does the person look, from single faces (pre-training); gaze_clips: from clips"""
-    gaze_loss: float | None = None
-    """weight of the gaze loss, over rows whose gaze is known; default: 0 for lam, 1 for gaze"""
-    label_loss: float | None = None
-    """weight of the label loss; default: 1 for lam, 0 for gaze"""
-    weights: tuple[float, float] | None = None
-    """class weights of not looking and looking; default: from the training labels"""
-
-    def __post_init__(self) -> None:
-        if not all(math.isfinite(weight) for weight in (self.gaze_weight, self.label_weight, *(self.weights or ()))):
-            raise ValueError("--gaze_loss, --label_loss or --weights is not a finite number -> give finite numbers")
-        if self.label_weight <= 0 and self.gaze_weight <= 0:
-            raise ValueError("--label_loss 0 --gaze_loss 0: nothing can be learned -> give one a weight above 0")
-        if self.weights is not None and not min(self.weights) >= 0 < max(self.weights):
-            raise ValueError(f"--weights {self.weights[0]} {self.weights[1]} -> give two weights of 0 or more, at "
-                             "least one of them above 0: otherwise nothing is learnt")
-
-    @property
-    def rows_of(self) -> str:
-        """The split to train on: the training clips, or the single faces."""
-        return "stills" if self.task in ("lam_stills", "gaze") else "train"
-
-    @property
-    def gaze_weight(self) -> float:
-        return self.gaze_loss if self.gaze_loss is not None else float(self.task in GAZE_TASKS)
-
-    @property
-    def label_weight(self) -> float:
-        return self.label_loss if self.label_loss is not None else float(self.task not in GAZE_TASKS)
-
-    def rule(self, class_weights: tuple[float, float]) -> "LossRule":
-        """The loss of these flags."""
-        return LossRule(class_weights, self.label_weight, self.gaze_weight)
-
-
-@dataclass(frozen=True)
-class LossRule:
-    """A step minimises `label` times the weighted cross entropy plus `gaze` times the pinball loss."""
-
-    class_weights: tuple[float, float] = (1.0, 1.0)
-    """of not looking (0) and looking (1)"""
-    label: float = 1.0
-    gaze: float = 0.0
 
 
 class LossParts(NamedTuple):

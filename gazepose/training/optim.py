@@ -1,45 +1,13 @@
 """The optimiser's parameter groups, and the learning rate as a function of the step."""
 
 import math
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import nn
 
+from gazepose.training.config import OptimConfig
+
 PERIOD = 10                      # epochs of the published cosine, after which it rises again
-
-
-@dataclass(frozen=True, kw_only=True)
-class OptimConfig:
-    """How weights move."""
-
-    lr: float = 1e-4
-    """highest learning rate"""
-    min_lr: float = 5e-6
-    """learning rate at the end of the cosine"""
-    schedule: Literal["step", "epoch"] = "step"
-    """step: one cosine over the run; epoch: as published, a cosine of ten epochs that moves once per epoch"""
-    warmup: float = 0.0
-    """part of all steps over which the learning rate rises from zero"""
-    weight_decay: float = 0.0
-    """decoupled weight decay of matrices and kernels; biases, norms and queries have none"""
-    clip: float = 0.0
-    """clip the gradient to this norm; 0: no clipping"""
-    backbone_lr: float = 1.0
-    """the backbone's learning rate as a multiple of the others'"""
-    freeze_backbone: bool = False
-    """do not train the backbone, and keep its BatchNorm statistics; a step then takes a third of the time"""
-
-    def __post_init__(self) -> None:
-        if not 0 < self.lr < 10:
-            raise ValueError(f"--lr {self.lr} -> give a learning rate above 0 and below 10")
-        if not 0 <= self.warmup < 1:
-            raise ValueError(f"warmup {self.warmup} -> give a part of the steps, 0 to below 1")
-        if self.warmup and self.schedule == "epoch":
-            raise ValueError(f"warmup {self.warmup}: the schedule epoch has none -> use warmup 0")
-        if not all(0 <= value < math.inf for value in (self.min_lr, self.weight_decay, self.clip, self.backbone_lr)):
-            raise ValueError("--min_lr, --clip, weight_decay or backbone_lr is out of range -> give 0 or more")
 
 
 def learning_rate(step: int, total: int, config: OptimConfig, epoch: int = 0) -> float:

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from gazepose.data.config import WindowConfig
 from gazepose.data.index import Index
-from gazepose.data.windows import WindowConfig
-from gazepose.models.gazepose import ModelConfig
-from gazepose.training.losses import LossConfig
+from gazepose.models.config import ModelConfig
+from gazepose.training.config import LossConfig
 
-SECTIONS = ("model", "prepare", "data", "optim", "run")              # of config.json
+CONFIG = "config.json"           # of a run and of each of its checkpoints
+SECTIONS = ("model", "prepare", "data", "optim", "run")
 LAUNCHED = ("world_size", "precision")
 """entries of config.json that the launcher decides"""
 ONE_START = ("exp_path", "resume", "processes", "config")

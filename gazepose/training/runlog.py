@@ -1,7 +1,6 @@
 """A run's records: config.json, metrics.jsonl, status.json, trackers, and the lines on the terminal."""
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from tqdm import tqdm
 
 from gazepose.evaluation.metrics import metrics_line
 from gazepose.io import lock, parse_json, read_object, write_json, writing
+from gazepose.machine import cores
 from gazepose.manifest import mark_folder
 from gazepose.processes import EXIT_PREEMPTED, Preempted, StopRequest
 from gazepose.text import printable, read_text
@@ -82,7 +82,7 @@ def device_name(accelerator: Accelerator) -> str:
     """The GPU by its name, or how many cores this process may use."""
     if accelerator.device.type == "cuda":
         return torch.cuda.get_device_name(accelerator.device)
-    return f"{accelerator.device.type.upper()}, {len(os.sched_getaffinity(0))} cores"
+    return f"{accelerator.device.type.upper()}, {cores()} cores"
 
 
 def _now() -> str:

@@ -4,74 +4,17 @@ jobs.py finds, follows and reads the faces of each video; outputs.py writes what
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
-from gazepose.data.box_formats import BoxFormat
 from gazepose.data.video_times import is_still, stated_seconds
 from gazepose.io import lock, sha256_of
-from gazepose.watch.bouts import LookRules
-from gazepose.watch.faces import LANDMARKS
+from gazepose.watch.config import LANDMARKS, WatchConfig
 from gazepose.watch.jobs import Pass, digests
 from gazepose.watch.many import run_all
 from gazepose.watch.results import PARTS, Results
 from gazepose.watch.sources import name_scorers, name_sources, read_own_boxes
 
-Format = Literal["eaf", "vtt", "boris", "xlsx"]
 DETECT_SECONDS = 1 / 15      # between two pictures in which faces are searched; docs/watch.md has what that costs
-
-
-
-@dataclass(frozen=True, kw_only=True)
-class WatchConfig:
-    """How videos are watched."""
-
-    scorer: tuple[str, ...] = (LANDMARKS,)
-    """who scores: landmarks, or your run or checkpoint. Of several, the first gives `looking`; each other gets a column
-    looking_<name>"""
-    boxes: Path | None = None
-    """table of your own face boxes, instead of a search for faces, as docs/boxes.md lists them"""
-    boxes_format: BoxFormat = "auto"
-    """what that table holds, see docs/boxes.md; auto: by its header and its numbers"""
-    first_number: Literal[0, 1] = 0
-    """number of the first picture in that table"""
-    corrections: Path | None = None
-    """corrections that were saved from watch.html"""
-    to: tuple[Format, ...] = ()
-    """also write files for coders: ELAN, WebVTT, a table for BORIS, a workbook"""
-    causal: bool = False
-    """the score of a picture uses no later picture"""
-    smooth: float = 0.1
-    """seconds on each side over which the median smooths the scores; 0: not"""
-    video: bool = True
-    """write <name>.watched.mp4, the video with boxes, scores and its sound"""
-    blur: bool = False
-    """blur all faces in <name>.watched.mp4"""
-    dataset: Path | None = None
-    """also make a data set here that train.py takes as --data; its labels are the scores where these are sure"""
-    small: bool = False
-    """add the faces of the data set at sizes at which landmarks fail"""
-    detector_size: int | None = None
-    """long side in pixels at which faces are searched; default: 640, and 960 for pictures above 1280. More finds
-    smaller faces and takes longer"""
-    replace: bool = False
-    """replace what is in the folder, also results of other videos or settings"""
-    jobs: int | None = None
-    """how many videos at a time; default: one per core"""
-    looks: LookRules = field(default_factory=LookRules)
-
-    def __post_init__(self) -> None:
-        if not self.scorer:
-            raise ValueError(f"--scorer is empty -> give {LANDMARKS}, a run, or both")
-        if self.small and self.dataset is None:
-            raise ValueError("--small is for a data set -> give --dataset FOLDER")
-        if self.detector_size is not None and not 64 <= self.detector_size <= 8192:
-            raise ValueError(f"--detector_size {self.detector_size} -> give 64 to 8192 pixels")
-        if self.jobs is not None and self.jobs < 0:
-            raise ValueError(f"--jobs {self.jobs} -> give 1 or more")
-        if not 0 <= self.smooth <= 10:
-            raise ValueError(f"--smooth {self.smooth} -> give 0 to 10 seconds")
 
 
 def watch(sources: Sequence[Path], out: Path, config: WatchConfig = WatchConfig(),       # noqa: B008

@@ -10,11 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from gazepose.io import read_arrays
+from gazepose.watch.config import LANDMARKS
 from gazepose.watch.table import FACES, Table, Video
 from gazepose.watch.video_pass import READING, finished_parts
 
-LANDMARKS = "landmarks"
-"""name of the scorer that is not a run"""
 SHORTEST = 0.25              # seconds of a track
 WHOLE_SHOT = 0.9             # part of its shot that a shorter track must fill to stay
 

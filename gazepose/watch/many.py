@@ -3,7 +3,6 @@
 A decoder may end its whole process at a damaged video; then only that video is given up.
 """
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from gazepose.data.clip_crops import start_worker
+from gazepose.machine import cores
 from gazepose.processes import WORKERS
 from gazepose.progress import Progress
 
@@ -57,7 +57,7 @@ def run_all(what: str, jobs: Sequence[Job], seconds: Mapping[str, float], proces
             for job in jobs:
                 progress.finish(job.name, _outcome(job, lambda done, name=job.name: progress.report(name, done)))
         elif jobs:
-            count = min(processes or os.cpu_count() or 1, len(jobs))
+            count = min(processes or cores(), len(jobs))
             longest_first = sorted(jobs, key=lambda job: -seconds[job.name])
             for job in _in_pool(longest_first, count, progress):       # a process died, perhaps at one of these
                 if _in_pool([job], 1, progress):

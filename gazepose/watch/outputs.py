@@ -34,7 +34,7 @@ class Writer:
 
     results: Results
     config: Any
-    """command.WatchConfig"""
+    """of watch/config.py"""
     notify: Callable[[str], None]
 
     def write(self, sources: Mapping[str, Path], passes: Mapping[str, Outcome], scorers: Sequence[str],

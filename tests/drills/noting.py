@@ -7,8 +7,8 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[level]) for level in (1, 2)
 
 from rig import note_rows  # noqa: E402
 
-from gazepose import train  # noqa: E402  after the path
+from gazepose.programs import program  # noqa: E402  after the path
 
 if __name__ == "__main__":
     note_rows()
-    train.main()
+    program("train")

@@ -1,0 +1,39 @@
+"""What this machine has: cores and GPUs."""
+
+import ctypes
+import os
+import sys
+from pathlib import Path
+
+DRIVERS = {"linux": "libcuda.so.1", "win32": "nvcuda.dll"}
+"""library of NVIDIA's driver, by sys.platform"""
+
+
+def core_numbers() -> list[int]:
+    """Numbers of the cores that this process may use, ascending; all of the machine where the system does not say."""
+    if hasattr(os, "sched_getaffinity"):         # Linux
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(core_numbers())
+
+
+def has_gpu() -> bool:
+    """Whether torch computes on a GPU here. torch takes seconds to import, so it is asked only where a driver is."""
+    if "torch" not in sys.modules and not _has_driver():
+        return False
+    import torch
+    return torch.cuda.is_available()
+
+
+def _has_driver() -> bool:
+    """Whether the driver of a GPU is installed: NVIDIA's, or AMD's."""
+    if sys.platform not in DRIVERS:
+        return False
+    try:
+        return bool(ctypes.CDLL(DRIVERS[sys.platform]))
+    except OSError:
+        return Path("/dev/kfd").exists()
