@@ -283,7 +283,7 @@ def start(out: Path, *sources: Path) -> subprocess.Popen:
                             stderr=subprocess.PIPE, text=True, cwd=HERE.parent)
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL])                    # test_signals.py has the others, of all commands
+@pytest.mark.parametrize("number", [signal.SIGKILL])    # test_signals.py has the others
 def test_a_command_that_was_killed_goes_on_and_ends_with_the_same_bytes(tmp_path, number):
     video = film(tmp_path / "a.mp4", moving(400, still(20, 60), lambda number: (200 - number / 4, 90, 50)))
     process, parts = start(tmp_path / "out", video), tmp_path / "out" / "parts"
