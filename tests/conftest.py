@@ -1,6 +1,7 @@
 """What several tests share: the golden vectors and a rendered tiny world."""
 
 import os
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,6 +25,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """Tests are about the CPU, also where there are GPUs; those marked gpu are run by themselves."""
     if config.option.markexpr != "gpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:    # a shell's background job; the tests' processes inherit it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

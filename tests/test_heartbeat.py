@@ -259,7 +259,10 @@ def test_ctrl_c_during_the_imports_is_one_line(words, module, tmp_path):
             if line.rpartition("|")[2].strip() == module:
                 break
         program.send_signal(signal.SIGINT)
+        late = threading.Timer(60, program.kill)                       # one that goes on would train
+        late.start()
         rest = [line for line in program.stderr if not line.startswith("import time:")]
+        late.cancel()
         assert program.wait(60) == 130 and len(rest) == 1 and "stopped by SIGINT" in rest[0], rest
 
 

@@ -62,13 +62,13 @@ class Writer:
         written += self._export(videos, table, looks, people)
         written += self._draw(videos, table, looks)
         written += self._page(videos, table, looks, people)
-        if config.dataset is not None:
-            write_dataset(config.dataset, videos, table, origin=self._origin(scorers[0]), own_boxes=own is not None,
-                          small=config.small, notify=self._say)
         earlier = self.results.finish(written, [each.value.folder for each in passes.values() if each.value],
                                       **self._facts(videos, passes, problems))
         if earlier:
             self._say(f"of an earlier run, not written again: {', '.join(earlier)}")
+        if config.dataset is not None:
+            write_dataset(config.dataset, videos, table, origin=self._origin(scorers[0]), own_boxes=own is not None,
+                          small=config.small, notify=self._say)
         self._say(f"{len(videos)} videos, {len(people)} people, {len(table)} faces, {len(looks)} looks -> {out}")
         return problems
 
