@@ -12,7 +12,7 @@ import pytest
 from test_flags import hidden
 
 from gazepose import __main__ as program
-from gazepose import verbs
+from gazepose import prior_verbs, verbs
 from gazepose.compat.flags import RULES, translate
 from gazepose.config import InferConfig, TrainConfig, parse, parse_train
 from gazepose.data.annotations import policy_named
@@ -22,6 +22,7 @@ from gazepose.experiments.results import read_records
 from gazepose.experiments.sweep import share
 from gazepose.models import ModelConfig, build_model
 from gazepose.models.backbone import create_backbone
+from gazepose.programs import PROGRAMS
 from gazepose.synthetic.presets import PRESETS
 from gazepose.training.distributed import start_accelerator
 
@@ -196,7 +197,8 @@ def messages() -> list[tuple[str, str]]:
 
 
 KINDS = (TrainConfig, InferConfig)
-VERBS = [getattr(verbs, function) for function, _ in program.VERBS.values()]
+VERBS = [getattr(prior_verbs if verb.startswith("priors ") else verbs, function)
+         for verb, (function, _) in program.VERBS.items() if verb not in PROGRAMS]
 
 
 def flags_of(*kinds: Any) -> set[str]:

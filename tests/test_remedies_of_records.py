@@ -37,7 +37,7 @@ from gazepose.report import _replacing, make_comparison
 from gazepose.report.records import read_records
 from gazepose.source import find_source, prepared_indexes
 from gazepose.synthetic.stills import render_stills
-from gazepose.tensor_files import read_tensors, read_torch_file
+from gazepose.tensor_files import read_tensors, read_torch_file, save_tensors
 from gazepose.text import read_text
 from gazepose.training import checkpoint
 
@@ -108,7 +108,7 @@ def unknown_file(tmp: Path) -> State:
 def cut_weights(tmp: Path) -> State:
     path = [tmp / "a.safetensors"]
     for name in "ab":
-        checkpoint.save_file({"a": torch.zeros(9)}, tmp / f"{name}.safetensors")
+        save_tensors({"a": torch.zeros(9)}, tmp / f"{name}.safetensors")
     os.truncate(path[0], 80)
     return lambda: read_tensors(path[0]), "use another checkpoint", lambda: path.__setitem__(0, tmp / "b.safetensors")
 

@@ -29,6 +29,7 @@ from gazepose.io import lock
 from gazepose.manifest import MANIFEST, write_manifest
 from gazepose.models import ModelConfig, build_model
 from gazepose.processes import Processes
+from gazepose.tensor_files import save_tensors
 from gazepose.training import checkpoint, feature_cache
 from gazepose.training.checkpoint import CHECKPOINTS, CONFIG, OPTIMIZER, Progress
 from gazepose.training.distributed import check_alike
@@ -119,7 +120,7 @@ def test_a_checkpoint_with_anothers_optimiser_is_deleted_and_the_one_before_is_r
         save_once(tmp_path, step)
     newest = checkpoint.steps_in(tmp_path / CHECKPOINTS)[-1]
     state = checkpoint.read_tensors(newest / OPTIMIZER)
-    checkpoint.save_file({**state, "theirs.exp_avg": torch.zeros(1)}, newest / OPTIMIZER)
+    save_tensors({**state, "theirs.exp_avg": torch.zeros(1)}, newest / OPTIMIZER)
     listed(newest)
 
     def resumed() -> Progress | None:
