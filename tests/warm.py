@@ -82,6 +82,8 @@ def _server() -> subprocess.Popen[str]:
 
 def serve() -> None:
     """The warm process: imports, then forks what it is asked for."""
+    import gc
+
     import torch._dynamo
 
     import gazepose.doctor
@@ -94,6 +96,8 @@ def serve() -> None:
     import gazepose.train
     import gazepose.verbs
     assert torch and gazepose
+    gc.collect()
+    gc.freeze()                                           # the garbage collector of a fork leaves shared pages alone
     for line in sys.stdin:
         what, *how = json.loads(line)
         print(json.dumps({"start": _start, "wait": _wait}[what](*how)), flush=True)
