@@ -1,14 +1,13 @@
 """A data set made of watched videos: labels where the score is sure, small copies, and what train.py reads of it."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pandas as pd
 import pytest
+import warm
 
 from gazepose.data.index import Index
 from gazepose.data.prepare import PrepareConfig, prepare
@@ -142,10 +141,9 @@ def test_the_labels_origin_is_in_the_index_and_follows_a_change(tmp_path: Path, 
 def test_a_run_says_who_made_its_labels(tmp_path: Path, watched):
     videos, table = watched
     dataset.write_dataset(tmp_path / "out", videos, table, origin=ORIGIN)
-    subprocess.run([sys.executable, "train.py", "--data", tmp_path / "out", "--exp_path", tmp_path / "run", "--epochs",
-                    "1", "--from_scratch", "--crop_size", "32", "--model", "GazeLSTM", "--num_workers", "0",
-                    "--decoder", "pyav", "--train_stride", "1", "--val_stride", "1"],
-                   check=True, cwd=Path(__file__).parents[1], timeout=200)
+    warm.ran(str(Path(__file__).parents[1] / "train.py"), "--data", str(tmp_path / "out"), "--exp_path", "run",
+             "--epochs", "1", "--from_scratch", "--crop_size", "32", "--model", "GazeLSTM", "--num_workers", "0",
+             "--decoder", "pyav", "--train_stride", "1", "--val_stride", "1", cwd=tmp_path)
     learnt = json.loads((tmp_path / "run" / "config.json").read_text())["learnt_from"]
     assert learnt["labels"] == [f"{ORIGIN}; 1 from 0.9 on, 0 up to 0.1"] and learnt["real"] == [str(tmp_path / "out")]
 
