@@ -23,6 +23,7 @@ from gazepose.progress import Progress
 from gazepose.synthetic.world import run_tasks
 
 ROOT = Path(__file__).resolve().parents[1]
+NARROW = True                              # no test here reads a model of these runs
 COMMAND = """
 import sys
 from gazepose import __main__, heartbeat

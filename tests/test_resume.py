@@ -17,6 +17,7 @@ from gazepose.io import read_object
 from gazepose.training.checkpoint import newest_whole, weights_folder
 
 STOP = signal.SIGTERM
+NARROW = True                              # no test here reads a model of these runs
 TWICE = ("--gradient_accumulation_steps", "2")
 
 

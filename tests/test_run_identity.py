@@ -198,7 +198,7 @@ def test_class_weights_that_teach_nothing_are_refused(flags, capsys):
     (1, "all 36 labelled rows are looking"), (-1, "no labelled rows (36 of unknown label)")])
 def test_without_a_map_the_newest_weights_are_the_best_and_the_log_says_why(index_of, tmp_path, label, reason):
     index = index_of([range(12)] * 3, noise=True, label=[label] * 36)
-    rig = Rig(index.folder, tmp_path)
+    rig = Rig(index.folder, tmp_path, narrow=True)
     labelled = [] if label >= 0 else ["--task", "gaze"]
     run = rig.run("one", *SHORT, "--limit", "36", "--weights", "1", "1", "--epochs", "2", *labelled,
                   fault=("with_gaze",) if labelled else ("nothing",))
