@@ -33,7 +33,7 @@ SMALL: dict[str, Any] = {"num_encoder_layers": 1, "num_decoder_layers": 1, "dmod
 
 def remedy_of(attempt: Callable[[], Any], capsys: Any = None) -> str:
     """What the message of a failing attempt says behind its arrow, in one line."""
-    with pytest.raises((ValueError, OSError, ImportError, EOFError, SystemExit)) as caught:
+    with pytest.raises((ValueError, OSError, ImportError, EOFError, RuntimeError, SystemExit)) as caught:
         attempt()
     text = str(caught.value) + ("" if capsys is None else "".join(capsys.readouterr()))
     text = " ".join(re.sub("[╭╮╰╯│─]", " ", text).split()).split(" For full helptext")[0]     # in a frame, with a foot
