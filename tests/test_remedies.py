@@ -105,6 +105,7 @@ LINES: list[tuple[Callable[[list[str]], None], str, list[str]]] = [    # refused
     (train, "--cache_features --freeze_backbone --flip",
      ["leave --flip and --random_crop out: --cache_features --freeze_backbone"]),
     (infer, "--limit -1", ["give 1 or more: --limit 1"]), (infer, "--val_stride 0", ["give 1 or more: --val_stride 1"]),
+    (infer, "--max_bad_fraction 2", ["give 0 to 1: --max_bad_fraction 0", "give 0 to 1: --max_bad_fraction 1"]),
     (infer, "--split train", ["give val or test: --split val", "give val or test: --split test"]),
     (infer, "--cache_features --flip_average",
      ["leave one of the flags out: --cache_features", "leave one of the flags out: --flip_average"]),
