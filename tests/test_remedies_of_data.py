@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import sys
+import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -184,6 +185,22 @@ def flip_at_end(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-9] + b"012345678")
 
 
+def no_jpeg(tmp: Path) -> State:
+    """Crops that are none, under the right checksums."""
+    root = data_set(tmp, {"c": [("t", [1, 2])]}, frames=5)
+    opened = [prepared_index(root)]
+    shard = opened[0].shards.paths[0]
+    shard.write_bytes(bytes(shard.stat().st_size))
+    checksums = [zlib.crc32(bytes(length)) for length in opened[0].length.tolist()]
+    other_column("checksum", np.array(checksums, np.uint32))(opened[0].folder)
+    opened[0] = Index.open(opened[0].folder)
+
+    def cut_again() -> None:
+        shard.unlink()
+        opened[0] = prepared_index(root)
+    return lambda: opened[0].crop(1), "delete that clip's file in clips/; the clip is cut again", cut_again
+
+
 def other_rows(tmp: Path) -> State:
     index, model = small_index(tmp / "index", [("c", "t", range(30))]), network()
     store = [computed(model, index, np.array([0, 1]))]
@@ -267,7 +284,7 @@ FILES: list[Callable[[Path], State]] = [
     spoilt(forged(lambda contents: contents.update(rows="2"))),
     spoilt(other_column("track_start", np.array([0, 5]))), spoilt(other_column("frame", np.zeros(9, np.int32))),
     spoilt(other_column("frame", b"no column")), damaged_after_opening(lambda shard: os.truncate(shard, 50)),
-    damaged_after_opening(flip_at_end), other_rows, flipped_feature, frames_from_one, infinite, used_loader,
+    damaged_after_opening(flip_at_end), no_jpeg, other_rows, flipped_feature, frames_from_one, infinite, used_loader,
     streamed_crops, all_clips_damaged, ends_before_its_faces,
     lambda tmp: given(lambda size: BatchOrder(small_index(tmp / "i"), WindowRule(), np.arange(5), size),
                       "give 1 or more", (0,), (1,))(tmp),

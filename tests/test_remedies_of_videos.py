@@ -1,14 +1,16 @@
 """Remedies for videos and pictures; what a message says helps. States as in test_remedies_of_inputs."""
 
+import re
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
+import av.error
 import cv2
-import numpy as np
 import pytest
 from av.filter import Graph
 from making import HEIGHT, WIDTH, write_video
@@ -19,12 +21,9 @@ from test_streaming import hide_first
 from test_video_files import changing, picture
 
 from gazepose.data import video
-from gazepose.data.video import DECODERS, frames_in_order, open_pyav
+from gazepose.data.conventions import of_rate
+from gazepose.data.video import DECODERS, frames_in_order, look_at, open_pyav
 from gazepose.data.video_times import pictures_with_times
-
-
-def decoded(path: Path, **how: Any) -> list[tuple[int, np.ndarray]]:
-    return list(frames_in_order(path, [0], **how))
 
 
 def other_decoder(make: Callable[[Path], Any], least: int = 1) -> Callable[[Path], State]:
@@ -110,9 +109,10 @@ def marked(source: Path, target: Path, filters: str) -> None:
                          graph.add("buffersink")).configure()
         for frame in old.decode(video=0):
             graph.push(frame)
-            passed: Any = graph.pull()
-            passed.pict_type, passed.time_base = 0, Fraction(1, 30)
-            new.mux(stream.encode(passed))
+            with suppress(av.error.BlockingIOError):     # a filter may keep a picture until it has the next
+                passed: Any = graph.pull()
+                passed.pict_type, passed.time_base = 0, Fraction(1, 30)
+                new.mux(stream.encode(passed))
         new.mux(stream.encode())
 
 
@@ -133,6 +133,14 @@ HUGE = HUGE[:16] + (40_000).to_bytes(4, "big") * 2 + HUGE[24:]           # pixel
 VIDEOS: list[Callable[[Path], State]] = [
     other_decoder(hidden_first), other_decoder(mirrored_or_several), decodes_ahead, other_shape, without_pyav,
     all_pictures_damaged, colours_unknown, still(b"no picture"), still(b""), still(HUGE)]
+
+
+def test_a_video_of_another_rate_has_that_of_the_models_after_the_command_of_the_line(tmp_path):
+    command = re.search(r"ffmpeg -i IN.mp4 -r (\d+) OUT.mp4", of_rate(look_at(film(tmp_path / "in.mp4", [picture()] * 8,
+                                                                                    rate=25))[0].fps))
+    assert command
+    marked(tmp_path / "in.mp4", tmp_path / "out.mp4", f"fps={command[1]}")                # which -r stands for
+    assert of_rate(look_at(tmp_path / "out.mp4")[0].fps) == ""
 
 
 @pytest.mark.parametrize("state", VIDEOS)
