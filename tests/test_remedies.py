@@ -173,7 +173,9 @@ def test_the_commands_and_files_of_other_messages_are_those_of_this_version(tmp_
     assert verb in program.VERBS and read_experiment(PACKAGE.parent / experiment).row
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     configuration = re.search(r"accelerate_configs/\S+", remedy_of(start_accelerator))
-    assert configuration and (PACKAGE.parent / configuration[0]).is_file()
+    assert configuration and "fsdp" not in (PACKAGE.parent / configuration[0]).read_text().lower()
+    monkeypatch.delenv("ACCELERATE_USE_FSDP")
+    start_accelerator()
 
 
 # Every message

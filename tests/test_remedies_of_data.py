@@ -137,6 +137,9 @@ def test_priors_of_another_convention_are_plausible_after_the_arithmetic_of_the_
     degrees = np.random.default_rng(0).uniform(-40, 40, (30, 2))
     assert of_prior("gaze", degrees).endswith("multiply by pi / 180")
     assert of_prior("gaze", degrees * np.pi / 180) == ""
+    poses = np.random.default_rng(0).uniform(-1, 1, (30, 3))
+    assert of_prior("head_pose", poses).endswith("multiply by 180 / pi")
+    assert of_prior("head_pose", poses * 180 / np.pi) == ""
     corner, side = np.array([0.4, 0.5, 0]), 0.1
     inside = np.random.default_rng(0).uniform(0.2, 0.8, (30, 5, 3))
     whole = corner + side * inside
