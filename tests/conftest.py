@@ -1,6 +1,7 @@
 """What several tests share: the golden vectors and a rendered tiny world."""
 
 import os
+import shutil
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 from making import write_tracks
+from rig import SHORT, Rig
 
 from gazepose.data.index import Index
 
@@ -77,6 +79,28 @@ def index_of(tmp_path_factory):
         return indices[key]
 
     return make
+
+
+@pytest.fixture(scope="session")
+def small_index(index_of) -> Index:
+    """36 rows of noise in three tracks, the second half of each looking: what the small trainings learn from."""
+    return index_of([range(12)] * 3, noise=True, label=[*[0] * 6, *[1] * 6] * 3)
+
+
+@pytest.fixture(scope="module")
+def rig(small_index, tmp_path_factory) -> Rig:
+    return Rig(small_index.folder, tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="session")
+def run(small_index, tmp_path_factory) -> Path:
+    """A finished run whose flags are not the defaults; trained once a session, to be read only."""
+    return Rig(small_index.folder, tmp_path_factory.mktemp("run")).run("first", *SHORT, "--clip", "0.5").folder
+
+
+@pytest.fixture
+def copy(run, tmp_path) -> Path:
+    return shutil.copytree(run, tmp_path / "copy")
 
 
 @pytest.fixture(scope="session")

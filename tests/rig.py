@@ -22,8 +22,7 @@ SMALL = ["--preset", "tiny", "--crop_size", "32", "--num_encoder_layers", "1", "
          "--batch_size", "4", "--epochs", "2", "--train_stride", "1", "--val_stride", "1", "--windows_per_segment", "2",
          "--limit", "23", "--save_every", "0min", "--num_workers", "0", "--prior_head", "--lr", "1e-3",
          "--allow_unknown_priors"]
-
-
+SHORT = ("--epochs", "1", "--limit", "8")               # two steps
 STOP_AFTER_ONE = ("after_step", 1, "hit", int(signal.SIGTERM))
 
 
@@ -77,6 +76,18 @@ class Rig:
         """A process that calls a function of this module, in a world without training; its pid."""
         code = f"import rig; rig.{what}(*{json.dumps(how)})"
         return warm.start("-c", code, cwd=self.folder, logs=[self.folder / f"{what}.log"])[0]
+
+
+def resumed(rig: Rig, folder: Path, *flags: str, ends: int = 0) -> str:
+    """The output of a run that is resumed with --resume --exp_path RUN and nothing else."""
+    code = f"import rig; rig.train({json.dumps([str(rig.index), ['nothing']])})"
+    ended, text = warm.python("-c", code, "--resume", "--exp_path", str(folder), *flags, cwd=rig.folder)
+    assert ended == ends, text
+    return text
+
+
+def config_of(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "config.json").read_text())
 
 
 def train(settings: list[Any]) -> None:

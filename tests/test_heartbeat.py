@@ -15,7 +15,6 @@ import psutil
 import pytest
 import warm
 from making import data_set
-from rig import Rig
 
 from gazepose import heartbeat, processes, startup
 from gazepose.heartbeat import ENDED, RankWatch, Watch
@@ -144,12 +143,6 @@ def test_a_process_that_works_is_not_stopped(tmp_path):
 
 
 # ---- ranks
-
-@pytest.fixture(scope="module")
-def rig(index_of, tmp_path_factory) -> Rig:
-    index = index_of([range(12)] * 3, noise=True, label=[*[0] * 6, *[1] * 6] * 3)
-    return Rig(index.folder, tmp_path_factory.mktemp("runs"))
-
 
 def state(pid: int) -> str:
     return psutil.Process(pid).status()

@@ -39,18 +39,6 @@ from gazepose.training.optim import OptimConfig
 from gazepose.training.run_config import files_read
 from gazepose.training.runlog import LOCK, MAX_SKIPPED, RunLog
 
-
-@pytest.fixture(scope="module")
-def run(index_of, tmp_path_factory) -> Path:
-    index = index_of([range(12)] * 3, noise=True, label=[*[0] * 6, *[1] * 6] * 3)
-    return Rig(index.folder, tmp_path_factory.mktemp("runs")).run("first", *SHORT).folder
-
-
-@pytest.fixture
-def copy(run, tmp_path) -> Path:
-    return shutil.copytree(run, tmp_path / "copy")
-
-
 # Checkpoints and configurations
 
 def listed(folder: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import warm
-from rig import Rig, Run, save_once
+from rig import Run, save_once
 from safetensors.torch import load_file
 
 from gazepose.io import read_object
@@ -18,12 +18,6 @@ from gazepose.training.checkpoint import newest_whole, weights_folder
 
 STOP = signal.SIGTERM
 TWICE = ("--gradient_accumulation_steps", "2")
-
-
-@pytest.fixture(scope="module")
-def rig(index_of, tmp_path_factory) -> Rig:
-    index = index_of([range(12)] * 3, noise=True, label=[*[0] * 6, *[1] * 6] * 3)
-    return Rig(index.folder, tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """A run knows itself: its flags, its data, what its weights have learnt from, and which predictions are its own."""
 
-import json
 import re
 import shutil
 from pathlib import Path
@@ -9,8 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import warm
-from rig import Rig
+from rig import SHORT, Rig, config_of, resumed
 from test_models import small
 
 from gazepose import train
@@ -30,38 +28,9 @@ from gazepose.training.learnt_from import LearntFrom, learnt_from
 from gazepose.training.provenance import origin_of, usual_stride
 from gazepose.training.run_config import check_learning, differing, fingerprints_of
 
-SHORT = ("--epochs", "1", "--limit", "8")
-
-
-@pytest.fixture(scope="module")
-def rig(index_of, tmp_path_factory) -> Rig:
-    index = index_of([range(12)] * 3, noise=True, label=[*[0] * 6, *[1] * 6] * 3)
-    return Rig(index.folder, tmp_path_factory.mktemp("runs"))
-
-
-@pytest.fixture(scope="module")
-def run(rig) -> Path:
-    """A finished run whose flags are not the defaults."""
-    return rig.run("first", *SHORT, "--clip", "0.5").folder
-
-
-def config_of(folder: Path) -> dict[str, Any]:
-    return read_object(folder / "config.json")
-
-
-def resumed(rig: Rig, folder: Path, *flags: str, ends: int = 0) -> str:
-    """What the README's words print: --resume --exp_path RUN, and nothing else."""
-    code = f"import rig; rig.train({json.dumps([str(rig.index), ['nothing']])})"
-    ended, text = warm.python("-c", code, "--resume", "--exp_path", str(folder), *flags, cwd=rig.folder)
-    assert ended == ends, text
-    return text
-
-
 # ---- its flags
 
-def test_a_run_is_resumed_with_its_own_flags(rig, run):
-    copy = run.with_name("again")
-    shutil.copytree(run, copy)
+def test_a_run_is_resumed_with_its_own_flags(rig, copy):
     before = config_of(copy)
     text = resumed(rig, copy, "--epochs", "2", "--num_workers", "0")
     after = config_of(copy)
@@ -148,9 +117,7 @@ def test_resume_takes_the_run_as_its_value_too(run):
     assert parse_train(["--epochs", "3", "--resume", str(run), "--no_compile"])[0].run.exp_path == run
 
 
-def test_a_run_whose_config_is_gone_says_where_a_copy_is(rig, run):
-    copy = run.with_name("without")
-    shutil.copytree(run, copy)
+def test_a_run_whose_config_is_gone_says_where_a_copy_is(rig, copy):
     (copy / "config.json").unlink()
     assert "config.json: missing -> copy it from a checkpoint in" in resumed(rig, copy, ends=1)
     shutil.copy(checkpoint.steps_in(copy / "checkpoints")[-1] / "config.json", copy)
@@ -159,9 +126,7 @@ def test_a_run_whose_config_is_gone_says_where_a_copy_is(rig, run):
 
 # ---- its data
 
-def test_a_run_is_not_resumed_on_other_data(rig, run, index_of):
-    copy = run.with_name("other data")
-    shutil.copytree(run, copy)
+def test_a_run_is_not_resumed_on_other_data(rig, copy, index_of):
     other = Rig(index_of([range(12)] * 3, noise=True, label=[*[1] * 6, *[0] * 6] * 3).folder, rig.folder)
     before = (copy / "config.json").read_bytes()
     text = resumed(other, copy, "--epochs", "2", ends=1)

@@ -76,7 +76,7 @@ def _server() -> subprocess.Popen[str]:
     started = subprocess.Popen([sys.executable, "-c", "import warm; warm.serve()"], stdin=subprocess.PIPE, text=True,
                                stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": _path(),
                                                             "OMP_WAIT_POLICY": "PASSIVE"})
-    atexit.register(started.kill)
+    atexit.register(lambda: (started.kill(), started.wait()))
     return started
 
 
