@@ -152,7 +152,7 @@ def other_rows(tmp: Path) -> State:
                 rows.append(value)
                 return rows
             Source(root).split("train", settings_of(decoder="pyav"), Processes(notify=quiet, gather=gather))
-    return (start, "give every machine the same annotations, split lists and videos; what is prepared follows",
+    return (start, "give every machine the same annotations, split lists, videos and flags; what is prepared follows",
             lambda: shutil.copy(mine / "split" / "train.list", theirs / "split"))
 
 
