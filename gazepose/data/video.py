@@ -122,7 +122,7 @@ def times_of(path: str | Path) -> np.ndarray:
     except av.error.FFmpegError as error:
         raise UnusableFile(f"{name}: cannot be read by pyav: {error}") from error
     if not times:
-        raise UnusableFile(f"{name}: states no times of its pictures -> give frames in place of times")
+        raise UnusableFile(f"{name}: holds no picture")
     return np.array(times) - times[0]
 
 
