@@ -167,11 +167,9 @@ def _by_decord(name: str, numbers: np.ndarray) -> Iterator[tuple[int, np.ndarray
 
 
 def _memory() -> int:
-    """Resident bytes of this process; 0 where the system does not say."""
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except FileNotFoundError:
-        return 0
+    """Resident bytes of this process."""
+    import psutil
+    return psutil.Process().memory_info().rss
 
 
 def _next(reader: Any, name: str, position: int) -> Any:
