@@ -148,12 +148,14 @@ def child(path: str, copy: str) -> None:
 
 def _limit_memory(more: int) -> None:
     """Limit this process to so many bytes more than it has; Windows and macOS know no such limit."""
+    if sys.platform != "linux":
+        return
+    import resource
     try:
-        import resource
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
         limit = pages * resource.getpagesize() + more
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    except (ImportError, OSError, ValueError):
+    except (OSError, ValueError):
         return
 
 

@@ -27,6 +27,7 @@ from gazepose.models.backbone import create_backbone
 from gazepose.programs import PROGRAMS
 from gazepose.synthetic.presets import PRESETS
 from gazepose.training.distributed import start_accelerator
+from gazepose.training.launcher import with_paths
 
 PACKAGE = Path(program.__file__).parent
 SMALL: dict[str, Any] = {"num_encoder_layers": 1, "num_decoder_layers": 1, "dmodel": 32, "dim_feedforward": 32,
@@ -172,10 +173,12 @@ def test_the_commands_and_files_of_other_messages_are_those_of_this_version(tmp_
     assert command
     infer(shlex.split(command[1].replace("a run", "run")))
     _, _, _, verb, experiment, *_ = remedy_of(lambda: read_records(tmp_path)).split()
-    assert verb in program.VERBS and read_experiment(PACKAGE.parent / experiment).row
+    assert verb in program.VERBS and read_experiment(Path(experiment)).row
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    configuration = re.search(r"accelerate_configs/\S+", remedy_of(start_accelerator))
-    assert configuration and "fsdp" not in (PACKAGE.parent / configuration[0]).read_text().lower()
+    options = re.search(r"`gazepose launch (.*) train`", remedy_of(start_accelerator))
+    assert options
+    configuration = Path(with_paths(shlex.split(options[1]))[1])
+    assert "fsdp" not in configuration.read_text().lower()
     monkeypatch.delenv("ACCELERATE_USE_FSDP")
     start_accelerator()
 
@@ -204,7 +207,7 @@ def messages() -> list[tuple[str, str]]:
 
 KINDS = (TrainConfig, InferConfig)
 VERBS = [getattr(prior_verbs if verb.startswith("priors ") else verbs, function)
-         for verb, (function, _) in program.VERBS.items() if verb not in PROGRAMS]
+         for verb, (function, _) in program.VERBS.items() if verb not in (*PROGRAMS, "launch")]
 
 
 def flags_of(*kinds: Any) -> set[str]:
