@@ -18,6 +18,7 @@ from gazepose.models import Priors
 from gazepose.models.gazepose import ModelConfig
 from gazepose.training.augment import normalise
 from gazepose.training.checkpoint import from_json, read_model
+from gazepose.watch.codable import LEAST_HEIGHT
 from gazepose.watch.table import as_cut
 
 APART = 1 / 30               # seconds between two frames of a window, as in all training data
@@ -63,6 +64,7 @@ class TrainedScorer:
         self.quality_scale, self.fit = data.get("quality_scale", "variance"), None
         if data.get("gaussian_drop") and self.quality_scale != "given":
             self.fit = trained.get("quality_fit")
+        self.least = (trained.get("face_heights") or (np.inf,))[0]
         self.size, self.scale, reach = prepared.crop_size, prepared.rules.box_scale, network.reach
         self.offsets = APART * np.arange(-reach, reach + 1)
         self.causal, self.own_boxes, self.ended = causal, own_boxes, False
@@ -78,6 +80,8 @@ class TrainedScorer:
             points: nose, eyes, mouth corners in pixels, [5, 2]; NaN unknown.
         """
         x, y, width, height = box if self.own_boxes else as_cut(box)
+        # a small face that it was not trained on gets no score, but its neighbours see it
+        too_small = box[3] < LEAST_HEIGHT and height < self.least
         corners = grown(np.array([x, y, x + width, y + height]), self.scale)
         face = cut_face(timed.picture, corners)
         if face is None:
@@ -89,7 +93,8 @@ class TrainedScorer:
             p = float(quality_p(scaled(np.array([laplacian_variance(published)]), self.quality_scale), *self.fit)[0])
         size = np.maximum(corners[2:] - corners[:2], 1e-6)
         landmarks = np.column_stack([(points - corners[:2]) / size, np.where(np.isnan(points[:, 0]), np.nan, 1.0)])
-        self.faces.append(_Face(row, track, timed.seconds, timed.duration, crop, pose, landmarks, p))
+        self.faces.append(_Face(row, track, timed.seconds, timed.duration, crop, pose, landmarks, p,
+                                scored=too_small))
 
     def end_all(self) -> None:
         """A new shot begins: windows that lack later frames will get none."""
