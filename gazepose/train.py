@@ -310,12 +310,23 @@ def config_record(config: TrainConfig, source: Source, data: Splits, weights: tu
         learnt += LearntFrom(labels=(origin,))
     return {**asdict(config), "quality_fit": data.quality_fit, "class_weights": weights, "root": str(source.root),
             "head_pose_fit": None if pose_fit is None else pose_fit.tolist(),
+            "face_heights": face_heights(data.train_index.box[data.train_rows]),
             "fingerprint": {split: fingerprints_of(index)[0] for split, index in data.indexes.items()},
             "priors_read": {split: priors_read(index, config.model, config.data, config.run)
                             for split, index in data.indexes.items()},
             "learnt_from": fields(learnt), "changes": earlier.get("changes", []),
             "versions": versions(), "command": " ".join(sys.argv), **launched(accelerator),
             "device": accelerator.device.type, "device_name": device_name(accelerator)}
+
+
+def face_heights(box: np.ndarray) -> tuple[float, float] | None:
+    """The heights in pixels that nine of ten boxes [n, 4] have: their 5th and 95th percentile; None: unknown."""
+    heights = np.asarray(box[:, 3] - box[:, 1], np.float64)
+    known = heights[np.isfinite(heights) & (heights > 0)]
+    if not len(known):
+        return None
+    low, high = np.percentile(known, (5, 95)).tolist()
+    return low, high
 
 
 class RunState:

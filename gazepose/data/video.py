@@ -188,9 +188,12 @@ def _memory() -> int:
 def _next(reader: Any, name: str, position: int) -> Any:
     from decord import DECORDError
     try:
-        return reader.next()
+        picture = reader.next()
     except (DECORDError, RuntimeError, StopIteration) as error:
         raise UnusableFile(f"{name}: frame {position}: cannot be decoded by decord: {_reason(error)}") from error
+    if picture.shape[2] != 3:            # it takes bytes that fill up the lines of a narrow picture for channels
+        raise UnusableFile(f"{name}: is {picture.shape[1]} pixels wide, which decord misreads -> use `--decoder pyav`")
+    return picture
 
 
 class _Planes:

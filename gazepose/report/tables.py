@@ -12,8 +12,8 @@ from gazepose.report.records import Records, clip_name
 
 CLIPS = 6  # the weakest, and as many of the strongest
 FEW = 10  # faces of a class; a clip with fewer is no evidence
-NOT_COMPARED = ("exp_path", "command", "root", "head_pose_fit", "versions", "fingerprint", "priors_read",
-                "learnt_from", "changes")
+NOT_COMPARED = ("exp_path", "command", "root", "head_pose_fit", "face_heights", "versions", "fingerprint",
+                "priors_read", "learnt_from", "changes")
 Part = tuple[str, np.ndarray]
 
 
