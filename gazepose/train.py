@@ -77,7 +77,8 @@ def main(flags: tuple[TrainConfig, Source] | None = None) -> None:
         run = config.run
         check_tracker(run.log_with)
         if not run.resume:
-            find_start(run.checkpoint, config.model.backbone if run.pretrained else None)    # before data are prepared
+            backbone = config.model.backbone if run.pretrained == "yes" else None
+            find_start(run.checkpoint, backbone)                         # before data are prepared
         folder = run.exp_path or Path("runs") / f"{config.model.model}-{datetime.now():%Y%m%d-%H%M%S}"
         accelerator = start_accelerator(
             mixed_precision=run.mixed_precision, gradient_accumulation_steps=run.gradient_accumulation_steps,
@@ -271,28 +272,28 @@ def find_checkpoint(folder: Path, accelerator: Accelerator) -> Path | None:
 
 def initial_weights(model: nn.Module, config: TrainConfig, source: Source, folder: Path, accelerator: Accelerator
                     ) -> LearntFrom:
-    """Start from --checkpoint, or from ImageNet's weights: on real data if this machine has them, with --pretrained
+    """Start from --checkpoint, or from ImageNet's weights: on real data if this machine has them, with --pretrained yes
     always; say which, and warn of random weights on real data. Returns what they have learnt from.
     """
     run, start = config.run, None
     if run.checkpoint:
         start = start_from(model, run.checkpoint)
-    elif run.pretrained or (source.preset is None and not run.from_scratch):
-        start = start_from_imagenet(model, config.model.backbone, fetch=run.pretrained)
+    elif run.pretrained == "yes" or (source.preset is None and run.pretrained is None):
+        start = start_from_imagenet(model, config.model.backbone, fetch=run.pretrained == "yes")
     if start is not None:
         if accelerator.is_main_process:
             write_json(folder / "start.json", fields(start))
         accelerator.print(f"start: {start}")
         return start.learnt_from
-    if run.from_scratch:
-        accelerator.print("start: random weights (--from_scratch)")
+    if run.pretrained == "no":
+        accelerator.print("start: random weights (--pretrained no)")
     elif source.preset is not None:
         accelerator.print("start: random weights; launch/demo.sh trains the backbone first")
     else:
         accelerator.print(f"start: WARNING: random weights, because this machine has no ImageNet weights of "
-                          f"{config.model.backbone}. Such a model learns slowly -> add --pretrained to download them; "
-                          "or --checkpoint FILE, such as Gaze360's file or a run of yours; or --from_scratch if you "
-                          "mean it")
+                          f"{config.model.backbone}. Such a model learns slowly -> add --pretrained yes to download "
+                          "them; or --checkpoint FILE, such as Gaze360's file or a run of yours; or --pretrained no if "
+                          "you mean it")
     return LearntFrom()
 
 
