@@ -14,7 +14,7 @@ from rig import Rig, Run, save_once
 from safetensors.torch import load_file
 
 from gazepose.io import read_object
-from gazepose.training.checkpoint import newest_whole, weights_folder
+from gazepose.training.checkpoint import newest_whole, read_model, weights_folder
 
 STOP = signal.SIGTERM
 EMA = ("--ema", "0.9")
@@ -69,6 +69,19 @@ def test_a_stopped_run_ends_as_one_that_was_not(rig, whole, world, stops, flags)
     run = rig.run(name, "--resume", *flags, world=world)
     assert "resume: " in run.log() and run.status()["state"] == "finished"
     ends_alike(run, alike)
+
+
+def test_with_ema_the_average_is_saved_beside_and_is_what_a_run_makes(whole):
+    run = whole(1, *EMA)
+    best = weights_folder(run.folder)
+    step = run.folder / "checkpoints" / best.name
+    average, plain = (load_file(step / name) for name in ("ema.safetensors", "model.safetensors"))
+    made, read = load_file(best / "model.safetensors"), read_model(step)[0].state_dict()
+    assert all(made[key].equal(average[key]) and read[key].equal(average[key]) for key in average)
+    assert not all(average[key].equal(plain[key]) for key in average) and not (best / "ema.safetensors").exists()
+    lines = [entry for entry in records(run) if entry["kind"] == "val"]
+    assert run.status()["best_mAP"] == max(entry["mAP"] for entry in lines)
+    assert run.log().count("  without --ema mAP ") == len(lines) == 2
 
 
 def test_augmentation_without_keys_would_not_resume(rig):
