@@ -101,7 +101,7 @@ LINES: list[tuple[Callable[[list[str]], None], str, list[str]]] = [    # refused
     (parsed, "--resume --exp_path run --config other", [
         "leave --config out: --resume --exp_path run",
         "or --resume to start a new run: --exp_path run --config other"]),
-    (parsed, "--checkpoint w --pretrained", ["give one of them: --checkpoint w", "give one of them: --pretrained"]),
+    (parsed, "--checkpoint w --pretrained", ["give one of them: --checkpoint w", "give one of them: --pretrained yes"]),
     (parsed, "--weights 0 0", ["give two weights of 0 or more, at least one of them above 0: --weights 0 1"]),
     (parsed, "--gaze_loss nan", ["give finite numbers: --gaze_loss 1"]), (parsed, "--clip -1", ["0 or more: --clip 0"]),
     (parsed, "--label_loss 0", ["give one a weight above 0: --label_loss 0 --gaze_loss 1"]),

@@ -59,6 +59,8 @@ def facts(records: Records) -> list[tuple[str, str]]:
     if isinstance(model, dict):
         on = [name for name in ("prior_head", "prior_landmark", "gaze_head") if model.get(name)]
         values["model"] = ", ".join([str(model.get("model", "?")), str(model.get("backbone", "?")), *on])
+    if decay := find(records.config, "ema"):
+        values["weights"] = f"running average (--ema {decay:g}), which is validated, saved in best/ and scored"
     learnt = records.config.get("learnt_from")
     if isinstance(learnt, dict):
         values["learnt from"] = "; ".join(f"{kind}: {_flat(names)}" for kind, names in learnt.items() if names)
