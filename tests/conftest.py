@@ -106,9 +106,9 @@ def rig(small_index, tmp_path_factory, request) -> Iterator[Rig]:
         shutil.rmtree(rig.folder)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def run(small_index, tmp_path_factory) -> Path:
-    """A finished run whose flags are not the defaults; trained once a session, to be read only."""
+    """A finished run whose flags are not the defaults."""
     return Rig(small_index.folder, tmp_path_factory.mktemp("run")).run("first", *SHORT, "--clip", "0.5").folder
 
 

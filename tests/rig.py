@@ -22,6 +22,7 @@ SMALL = ["--preset", "tiny", "--crop_size", "32", "--num_encoder_layers", "1", "
          "--batch_size", "4", "--epochs", "2", "--train_stride", "1", "--val_stride", "1", "--windows_per_segment", "2",
          "--limit", "23", "--save_every", "0min", "--num_workers", "0", "--prior_head", "--lr", "1e-3",
          "--allow_unknown_priors"]
+NARROW = 32                                             # instead of VECTOR
 SHORT = ("--epochs", "1", "--limit", "8")               # two steps
 STOP_AFTER_ONE = ("after_step", 1, "hit", int(signal.SIGTERM))
 
@@ -53,7 +54,7 @@ class Run:
 class Rig:
     """`index`: the rows to train on; `folder`: where runs go.
 
-    `narrow`: with an LSTM of 32, so that a run has 9 MB and not 58. Only runs of narrow rigs read its checkpoints.
+    `narrow`: with an LSTM of that width: a run has 9 MB and not 58. Only runs of narrow rigs read its checkpoints.
     """
 
     index: Path
@@ -107,7 +108,7 @@ def train(index: str, fault: Sequence[Any], narrow: bool) -> None:
     from gazepose.source import Source
     from gazepose.startup import end_with_launcher
     if narrow:
-        gazepose.VECTOR = 32
+        gazepose.VECTOR = NARROW
     end_with_launcher()
     Source.ready = lambda self, processes: self
     Source.split = lambda self, name, config, processes: Index.open(Path(index))

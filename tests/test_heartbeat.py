@@ -156,12 +156,14 @@ def test_a_rank_that_is_stopped_in_preparation_ends_the_one_that_waits(rig, rank
     began = until(lambda: state(frozen) == psutil.STATUS_STOPPED and time.monotonic())
     until(lambda: state(other) == psutil.STATUS_ZOMBIE, 20)
     assert time.monotonic() - began < 10
-    os.kill(frozen, signal.SIGKILL)
+    os.kill(frozen, signal.SIGCONT if rank == 1 else signal.SIGKILL)
     codes, output = run.wait(), run.log(1 - rank)
     assert codes[1 - rank] == 1 and f"rank {rank} (process {frozen} on " in output, output
     assert "no sign of life for" in output and "-> look at it there (kill -CONT" in output
     if rank == 1:                                # else the one that writes it is stopped
         assert run.status()["state"] == "failed" and f"rank 1 (process {frozen}" in run.status()["reason"]
+        # the same command starts again; here it fails on purpose, as soon as it has its folder
+        assert "on purpose" in rig.run("stopped-1", "--epochs", "1", ends=1, fault=("fail_at_once",)).log()
 
 
 def test_a_job_that_is_suspended_as_a_whole_goes_on(rig):

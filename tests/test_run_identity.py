@@ -274,12 +274,12 @@ def test_random_weights_on_real_data_are_warned_of_with_three_remedies(monkeypat
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "empty"))
     lines, learnt = started(monkeypatch, tmp_path)
     assert "WARNING" in lines[0] and learnt == LearntFrom()
-    assert all(flag in lines[0] for flag in ("--pretrained", "--checkpoint", "--from_scratch"))
+    assert all(flag in lines[0] for flag in ("--pretrained yes", "--checkpoint", "--pretrained no"))
     assert "WARNING" not in started(monkeypatch, tmp_path, "--from_scratch")[0][0]
     assert "WARNING" not in started(monkeypatch, tmp_path, preset="tiny")[0][0]
-    for pair in (["--pretrained", "--from_scratch"], ["--checkpoint", "a", "--pretrained"]):
+    for start in (["--pretrained"], ["--pretrained", "no"], ["--from_scratch"]):
         with pytest.raises(SystemExit):
-            parse_train(pair)
+            parse_train(["--checkpoint", "a", *start])
 
 
 def test_imagenet_weights_are_fetched_with_the_flag_alone(monkeypatch, tmp_path):
@@ -302,7 +302,7 @@ def test_imagenet_weights_are_fetched_with_the_flag_alone(monkeypatch, tmp_path)
     assert asked == ["timm/resnet18.tv_in1k"] * 2
     started(monkeypatch, tmp_path)
     assert len(asked) == 2
-    assert started(monkeypatch, tmp_path, "--from_scratch")[0] == ["start: random weights (--from_scratch)"]
+    assert started(monkeypatch, tmp_path, "--from_scratch")[0] == ["start: random weights (--pretrained no)"]
 
 
 # ---- its priors

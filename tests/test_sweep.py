@@ -21,7 +21,7 @@ from gazepose.experiments.sweep import forecast, run_all, share, tasks_of
 from gazepose.io import lock
 
 ROOT = Path(__file__).resolve().parents[1]
-SHIPPED = sorted((ROOT / "launch" / "experiments").glob("*.toml"))
+SHIPPED = sorted((ROOT / "gazepose" / "experiments" / "files").glob("*.toml"))
 TINY = Setting(worlds=("tiny",), seeds=(0, 1), split="test", start=("--task gaze",), flags="--epochs 1")
 
 

@@ -81,11 +81,12 @@ def test_the_boxes_are_a_table_that_prepare_takes(tmp_path):
     assert lay_out(boxes, video, tmp_path / "data", "val") == []
 
 
-def test_a_data_set_has_the_sure_scores_as_labels(tmp_path):
+def test_a_data_set_has_the_sure_scores_as_labels(tmp_path, monkeypatch):
+    monkeypatch.setattr(faces, "_landmark_score", lambda known: 1 - known["yaw"] / 5)
     sources = [one_video(tmp_path / f"{name}.mp4") for name in "ab"]
     said = lines_of(sources, tmp_path / "out", dataset=tmp_path / "data")
     tracks = read_table(tmp_path / "data" / "boxes" / "val.csv")["b"]
-    assert [set(track.labels.tolist()) for track in tracks] == [{1}, {-1}]                 # scores .95 and .78
+    assert [set(track.labels.tolist()) for track in tracks] == [{1}, {-1}]                 # scores .90 and .56
     assert any("with a label" in line for line in said)
     with pytest.raises(ValueError, match="--small is for a data set -> give --dataset FOLDER"):
         WatchConfig(small=True)
