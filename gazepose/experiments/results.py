@@ -8,6 +8,7 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -183,7 +184,7 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
     files = sorted(folder.glob("*.json"))
     if not files:
         raise FileNotFoundError(f"{folder}: no record -> python -m gazepose sweep launch/experiments/modules.toml "
-                                f"--out {folder}")
+                                f"--out {quote(str(folder))}")
     return [read_object(file) for file in files]
 
 
