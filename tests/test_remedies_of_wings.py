@@ -5,6 +5,7 @@ import re
 import shlex
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,18 +17,20 @@ from test_ensemble import held_looks
 from test_ensemble import written as scored
 from test_face_landmarker import UPRIGHT
 from test_model_files import DETECTOR, NETWORK, small, wheel
-from test_remedies import command_in, infer, remedy_of, typed
+from test_remedies import WINGS, command_in, infer, messages, remedy_of, typed
 from test_remedies_of_files import index
 from test_remedies_of_inputs import State, given, written
-from test_sweep import A, experiment, scored_rows
+from test_sweep import A, experiment
+from test_sweep_results import scored_rows
 
 from gazepose.data.index import Index
 from gazepose.experiments import ensemble
-from gazepose.experiments.plan import Row, plan
+from gazepose.experiments.plan import FILES, Row, plan, read_experiment
 from gazepose.experiments.results import record_of
 from gazepose.priors import commands, face_landmarker, model_files
 from gazepose.priors.face_landmarker import FaceLandmarker, square_of_box
 from gazepose.priors.model_files import MODELS, find, get_models
+from gazepose.programs import launch
 from gazepose.report.records import read_records
 from gazepose.synthetic import stills, world
 from gazepose.synthetic.plan import plan_clip
@@ -240,7 +243,16 @@ def other_world(words: str, folder: str) -> Callable[[Path], State]:
     return state
 
 
+def experiment_of_a_name(tmp: Path) -> State:
+    names = [Path("none")]
+    listed = remedy_of(lambda: read_experiment(names[0])).partition("or one of ")[2].split(", ")
+    assert all(read_experiment(Path(name)).row for name in listed)
+    shutil.copy(FILES / f"{listed[0]}.toml", tmp / "own.toml")
+    return lambda: read_experiment(names[0]), "give its path", lambda: names.__setitem__(0, tmp / "own.toml")
+
+
 STATES: list[Callable[[Path], State]] = [
+    experiment_of_a_name,
     given(lambda *box: square_of_box(np.array(box, float)), "leave boxes without width and height out", (1, 2, 0, 0),
           (1, 2, 3, 4)),
     runs_of_other_faces(count=90), runs_of_other_faces(track_length=7), predictions_of_other_faces,
@@ -275,3 +287,33 @@ def test_clips_have_both_labels_once_the_preset_is_as_the_message_says():
         plan_clip(nobody, 0, "train", 0)
     for better in (replace(nobody, p_camera=0.5), replace(nobody, p_camera=0.2, shots=9)):
         assert len(np.unique(plan_clip(better, 0, "train", 0).truth["label"])) == 2
+
+
+@pytest.mark.parametrize("verb", ["train", "infer", "prepare"])
+def test_the_launcher_starts_each_verb_that_its_message_names(monkeypatch, verb):
+    from accelerate.commands import launch as launcher
+    started: list[Any] = []
+    monkeypatch.setattr(launcher, "launch_command", started.append)
+    assert verb in remedy_of(lambda: launch(["--num_processes", "2"]))
+    launch(["--num_processes", "2", verb])
+    assert started[0].num_processes == 2 and started[0].module
+
+
+# Every message
+
+TRIED = {
+    "doctor/__init__": 1, "doctor/media": 1, "experiments/ensemble": 7, "experiments/plan": 10,
+    "experiments/postprocessing": 2, "experiments/results": 2, "experiments/sweep": 6, "priors/commands": 2,
+    "priors/face_landmarker": 3, "priors/head_pose": 2, "priors/import_files": 6, "priors/model_files": 6,
+    "report/__init__": 3, "report/records": 3, "synthetic/plan": 1, "synthetic/presets": 1, "synthetic/stills": 2,
+    "synthetic/world": 4, "verbs": 15, "watch/agree": 4, "watch/bouts": 2, "watch/coding": 1,
+    "watch/coding_files": 12, "watch/config": 5, "watch/corrections": 1, "watch/dataset": 2, "watch/faces": 1,
+    "watch/live": 2, "watch/many": 1, "watch/outputs": 3, "watch/readout": 2, "watch/results": 4, "watch/sources": 5,
+    "watch/tables": 6, "watch/video_pass": 1}
+"""How many messages with an arrow each file of the wings has: remedies, which are all tried here, in the other
+test_remedies_of_*.py, in test_heartbeat.py (rendering) and in test_sweep.py (logs); and lines that name a result."""
+
+
+def test_a_new_message_of_the_wings_is_noticed_until_a_test_has_tried_it():
+    counts = Counter(place.partition(":")[0].removesuffix(".py") for place, _ in messages() if place.startswith(WINGS))
+    assert counts == TRIED, "try the remedy on the state that prints it, in tests/test_remedies_of_*.py, and count it"

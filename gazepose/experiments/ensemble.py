@@ -93,7 +93,7 @@ def names_of_test(folder: Path, faces: Faces) -> list[Face]:
     table = read_test_csv(path)
     if [row[3] for row in table] != faces["test"]["score"].tolist():
         raise ValueError(f"{path}: {len(table)} faces with other scores than {record_of(folder, 'test')} has -> "
-                         + _scoring(folder, "test"))
+                         f"{_scoring(folder, 'test')}")
     return [row[:3] for row in table]
 
 
