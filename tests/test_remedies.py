@@ -171,9 +171,7 @@ def test_a_part_and_a_preset_that_a_message_offers_are_taken():
 
 
 def test_the_commands_and_files_of_other_messages_are_those_of_this_version(tmp_path, monkeypatch):
-    command = re.search(r"`python infer.py ([^`]+)`", remedy_of(lambda: read_run(tmp_path / "a run")))
-    assert command
-    infer(shlex.split(command[1].replace("a run", "run")))
+    infer(shlex.split(command_in(remedy_of(lambda: read_run(tmp_path / "a run"))))[4:])
     _, _, _, verb, experiment, *_ = remedy_of(lambda: read_records(tmp_path)).split()
     assert verb in program.VERBS and read_experiment(Path(experiment)).row
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")

@@ -8,7 +8,7 @@ One thread decodes and detects, another follows and reads the faces, so one vide
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -90,7 +90,7 @@ def watch_video(path: Path, folder: Path, tools: Tools, report: Callable[[float]
         As data.video_times.pictures_with_times. Parts that are finished stay.
     """
     parts = finished_parts(folder)
-    part = _read_part(parts[-1]) if parts else {}
+    part = read_part(parts[-1]) if parts else {}
     if part and part["last"]:
         return
     builder = _Builder(tools, part)
@@ -281,14 +281,15 @@ def finished_parts(folder: Path) -> list[Path]:
 def is_finished(folder: Path) -> bool:
     """Whether all parts are there."""
     parts = finished_parts(folder)
-    return bool(parts) and bool(read_arrays(parts[-1], ["last"])["last"])
+    return bool(parts) and bool(read_part(parts[-1], ["last"])["last"])
 
 
-def _read_part(path: Path) -> dict[str, np.ndarray]:
+def read_part(path: Path, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
+    """As io.read_arrays; the error says what to do about a damaged part."""
     try:
-        return read_arrays(path)
+        return read_arrays(path, names)
     except ValueError as error:
-        raise ValueError(f"{error} -> delete this part; it is made again") from None
+        raise ValueError(f"{error} -> delete this file and run the command again") from None
 
 
 def _prefixed(part: dict[str, np.ndarray], start: str) -> dict[str, np.ndarray]:
