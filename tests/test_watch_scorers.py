@@ -160,3 +160,10 @@ def test_a_run_scores_faces_as_small_as_those_it_was_trained_on(tmp_path, monkey
     assert set(table[table["person"] == "P2"]["reason"]) == {"" if scored else "too small"}
     assert table[table["person"] == "P2"]["looking_landmarks"].isna().all()
     assert faces_of("v", done, [LANDMARKS, "run"])["codable"].sum() == 20      # is said of the first scorer
+
+
+def test_a_run_records_the_heights_of_nine_of_ten_of_its_faces():
+    box = np.zeros((101, 4), np.float32)
+    box[:, 3] = np.r_[np.arange(100), np.nan] + 1
+    low, high = face_heights(box) or (0, 0)
+    assert (low, high) == pytest.approx((5.95, 95.05)) and face_heights(box[-1:]) is None
