@@ -12,6 +12,7 @@ from gazepose.data.video_times import TimedPicture, pictures_with_times
 from gazepose.models import ModelConfig, build_model
 from gazepose.priors.face_landmarker import five_points
 from gazepose.training import scoring
+from gazepose.training.run_config import face_heights
 from gazepose.watch.config import LANDMARKS
 from gazepose.watch.faces import faces_of, read_pass
 from gazepose.watch.scorers import TrainedScorer
