@@ -61,6 +61,7 @@ from gazepose.training.optim import make_optimizer
 from gazepose.training.run_config import (
     check_learning,
     check_same_data,
+    face_heights,
     files_read,
     fingerprints_of,
     priors_read,
@@ -308,16 +309,6 @@ def config_record(config: TrainConfig, source: Source, data: Splits, weights: tu
             "learnt_from": fields(learnt), "changes": earlier.get("changes", []),
             "versions": versions(), "command": " ".join(sys.argv), **launched(accelerator),
             "device": accelerator.device.type, "device_name": device_name(accelerator)}
-
-
-def face_heights(box: np.ndarray) -> tuple[float, float] | None:
-    """The heights in pixels that nine of ten boxes [n, 4] have: their 5th and 95th percentile; None: unknown."""
-    heights = np.asarray(box[:, 3] - box[:, 1], np.float64)
-    known = heights[np.isfinite(heights) & (heights > 0)]
-    if not len(known):
-        return None
-    low, high = np.percentile(known, (5, 95)).tolist()
-    return low, high
 
 
 class RunState:

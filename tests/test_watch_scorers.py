@@ -12,6 +12,7 @@ from gazepose.data.video_times import TimedPicture, pictures_with_times
 from gazepose.models import ModelConfig, build_model
 from gazepose.priors.face_landmarker import five_points
 from gazepose.training import scoring
+from gazepose.training.run_config import face_heights
 from gazepose.watch.config import LANDMARKS
 from gazepose.watch.faces import faces_of, read_pass
 from gazepose.watch.scorers import TrainedScorer
@@ -160,3 +161,10 @@ def test_a_run_scores_faces_as_small_as_those_it_was_trained_on(tmp_path, monkey
     assert set(table[table["person"] == "P2"]["reason"]) == {"" if scored else "too small"}
     assert table[table["person"] == "P2"]["looking_landmarks"].isna().all()
     assert faces_of("v", done, [LANDMARKS, "run"])["codable"].sum() == 20      # is said of the first scorer
+
+
+def test_a_run_records_the_heights_of_nine_of_ten_of_its_faces():
+    box = np.zeros((101, 4), np.float32)
+    box[:, 3] = np.r_[np.arange(100), np.nan] + 1
+    low, high = face_heights(box) or (0, 0)
+    assert (low, high) == pytest.approx((5.95, 95.05)) and face_heights(box[-1:]) is None
