@@ -131,7 +131,8 @@ class _Pictures:
 
     def add(self, drawn: _Drawn) -> None:
         at, values = 0, drawn.planes.reshape(-1)
-        for plane in self.frame.planes:                                # x264 copies them before it returns
+        planes: Any = self.frame.planes
+        for plane in planes:                                           # x264 copies them before it returns
             rows = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)
             size = plane.height * plane.width
             rows[:, :plane.width], at = values[at:at + size].reshape(plane.height, plane.width), at + size
