@@ -12,6 +12,7 @@ import torch
 from gazepose.data.crops import cut_face, grown, published_crop, stored_crop
 from gazepose.data.prepare import PrepareConfig
 from gazepose.data.quality import drop_in_evaluation, laplacian_variance, quality_p, scaled
+from gazepose.data.shards import decode, encode
 from gazepose.data.video_times import TimedPicture
 from gazepose.data.windows import close_up
 from gazepose.models import Priors
@@ -83,7 +84,7 @@ class TrainedScorer:
         if face is None:
             return
         published = published_crop(face)
-        crop = stored_crop(face, self.size, published)
+        crop = decode(encode(stored_crop(face, self.size, published)))     # the pixels that preparation stores
         p = np.nan
         if self.fit is not None:
             p = float(quality_p(scaled(np.array([laplacian_variance(published)]), self.quality_scale), *self.fit)[0])

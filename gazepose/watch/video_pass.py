@@ -23,7 +23,7 @@ from gazepose.priors.face_landmarker import five_points
 from gazepose.watch.detect import BOX, COLUMNS, POINTS, SCORE_AT, CutFinder
 from gazepose.watch.tracker import Tracker
 
-VERSION = 1                  # of what a part holds; a new one makes all parts anew
+VERSION = 2                  # of what a part holds; a new one makes all parts anew
 PART_SECONDS = 60.0          # of video in a part
 MOST_SKIPPED = 3             # pictures in a row that the detector may skip; they are held in memory
 AHEAD = 2                    # pictures that are decoded before they are needed
@@ -200,7 +200,7 @@ class _Builder:
         if seen.faces is None:
             self._skipped.append(timed)
             return
-        if seen.cut:
+        if seen.cut and seen.tracks is None:                           # the user's tracks end where the user says
             self.tracker.end_all()
             self._before = timed.seconds, np.zeros(0, np.int64), np.zeros((0, COLUMNS))
             for scorer in self.tools.scorers.values():
