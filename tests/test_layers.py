@@ -13,7 +13,8 @@ CORE = ["models", "data", "evaluation", "training"]
 DRAWING = "report.style"                      # the wings' one shared room
 WINGS = ["compat", "synthetic", "priors", "doctor", "report", "experiments"]
 LAST_WING = "watch"                           # may use priors, where the landmark network is
-TOP = ["source", "config", "programs", "train", "infer", "prior_verbs", "verbs", "__main__", "flags_page"]
+TOP = ["source", "config", "programs", "train", "infer", "api", "live", "prior_verbs", "verbs", "__main__",
+       "flags_page"]
 LAZY = {("source", "synthetic"), ("training.checkpoint", "compat"), ("experiments.plan", "config"),
         ("verbs", "flags_page"), ("data.annotations", "compat")}
 """imports of a wing by a room before it: inside a function only"""

@@ -62,7 +62,8 @@ class RunModel:
         data = trained.get("data") or {}
         scale = data.get("quality_scale", "variance")
         fit = trained.get("quality_fit") if data.get("gaussian_drop") and scale != "given" else None
-        return cls(model.eval(), from_json(ModelConfig, trained["model"], path), prepared.crop_size,
+        model = model.eval().to(memory_format=torch.channels_last)     # half the time on a CPU
+        return cls(model, from_json(ModelConfig, trained["model"], path), prepared.crop_size,
                    prepared.rules.box_scale, scale, None if fit is None else (float(fit[0]), float(fit[1])))
 
     def cut(self, picture: np.ndarray, corners: np.ndarray) -> tuple[np.ndarray, float] | None:
