@@ -21,9 +21,9 @@ from gazepose.data.index import Index
 from gazepose.data.quality import drop_in_evaluation, quality_p, scaled
 from gazepose.data.windows import centre_rows, close_up, neighbours
 from gazepose.evaluation.metrics import evaluate
-from gazepose.priors.face_landmarker import FaceLandmarker
 from gazepose.training.scoring import RunModel, Window
-from gazepose.watch.detect import BOX, COLUMNS, POINTS, SCORE_AT, Detector
+from gazepose.watch.detect import BOX, COLUMNS, POINTS, SCORE_AT
+from gazepose.watch.jobs import load_networks
 from gazepose.watch.live import Watcher
 from gazepose.watch.scorers import TrainedScorer
 
@@ -119,9 +119,8 @@ def steps_of(run: RunModel | None, steps: int) -> dict[str, Any]:
     """CPU-milliseconds and wall milliseconds of a step by part: median, and below what 95 of 100 stay."""
     if not (REAL / "clips").is_dir():
         raise FileNotFoundError(f"{REAL}: not there")
-    from gazepose.priors.model_files import find
     scorer = None if run is None else TrainedScorer(run, "closed")
-    watcher = Watcher(Detector(find("yunet")), FaceLandmarker(find("face_landmarker")), scorer)
+    watcher = Watcher(*load_networks(), scorer)
     pictures = list(islice(wide(REAL / "clips" / CLIP, (1280, 720), 1), 30))
     spent: dict[str, list[float]] = {}
     for name, owner, method in (("cuts", watcher._cuts, "add"), ("find", watcher.detector, "find"),
@@ -187,6 +186,7 @@ def long_run(steps: int) -> dict[str, Any]:
     """Memory of so many steps of the watcher; finding and reading are stood in for."""
     drawn = Drawn()
     watcher, events = Watcher(drawn, drawn), 0
+    watcher.warm_up()
     pictures = [np.full((240, 320, 3), level, np.uint8) for level in (90, 91, 92)]
     with MemoryWatch() as memory:
         for number in range(steps):

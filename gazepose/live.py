@@ -31,6 +31,7 @@ def live(source: str, config: LiveConfig = LiveConfig()) -> None:               
         As LiveSource and api.load; FileNotFoundError: a model file is missing.
     """
     watcher = load(config.scorer).stream(config.window, config.smooth, config.looks, config.detector_size)
+    watcher.warm_up()                            # else people are lost in the first second
     delays: deque[float] = deque(maxlen=DELAYS)
     count, last, number, begun = 0, -math.inf, -1, output()
     with LiveSource(source, config.give_up, lambda line: say(printable(line))) as camera:

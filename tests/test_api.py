@@ -22,6 +22,7 @@ from gazepose.data.video_times import pictures_with_times
 from gazepose.data.windows import WindowRule, window_rows
 from gazepose.training.checkpoint import read_model
 from gazepose.training.engine import predict
+from gazepose.watch import faces
 from gazepose.watch.tables import read_faces, read_looks, read_people
 
 PAGES = [Path(__file__).resolve().parents[1] / "docs" / name for name in ("python.md", "live.md")]
@@ -30,7 +31,9 @@ PAGES = [Path(__file__).resolve().parents[1] / "docs" / name for name in ("pytho
 @pytest.fixture
 def squares(monkeypatch: pytest.MonkeyPatch) -> None:
     """Faces are white squares, for the package and for `watch`; no model file is needed."""
+    score = faces._landmark_score
     use_squares(monkeypatch.setattr)
+    monkeypatch.setattr(faces, "_landmark_score", score)
     monkeypatch.setattr(api, "load_networks", lambda size=None: (Squares(), Reader()))
 
 
