@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from gazepose.api import load
-from gazepose.data.live_source import LiveSource
 from gazepose.processes import Preempted
 from gazepose.startup import say
 from gazepose.text import printable
 from gazepose.watch.config import LiveConfig
 from gazepose.watch.live import Face
 from gazepose.watch.live_looks import Event
+from gazepose.watch.live_source import LiveSource
 
 DELAYS = 10_000              # of the last pictures, for the line at the end
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from squares import Reader, Squares, film, moving, picture, still
+from test_models import published_file
 from test_watch_command import lines_of, use_squares
 
 import gazepose
@@ -20,6 +21,7 @@ from gazepose.data.index import Index
 from gazepose.data.loader import make_loader
 from gazepose.data.video_times import pictures_with_times
 from gazepose.data.windows import WindowRule, window_rows
+from gazepose.models import ModelConfig, build_model
 from gazepose.training.checkpoint import read_model
 from gazepose.training.engine import predict
 from gazepose.watch import faces
@@ -103,6 +105,16 @@ def test_a_source_that_is_not_there_is_named(tmp_path):
     for source in (tmp_path / "run", str(tmp_path / "a.pth")):
         with pytest.raises(FileNotFoundError, match=f"{source}: neither .* -> name a run"):
             gazepose.load(source)
+
+
+def test_a_published_file_and_the_weights_of_a_checkpoint_are_sources(tmp_path, run, scorer):
+    torch.manual_seed(0)
+    model = build_model(ModelConfig(model="BaselineLSTM"))
+    loaded = gazepose.load(published_file(tmp_path / "w.pth", "BaselineLSTM", model))
+    assert loaded.run is not None and (loaded.run.network.model, loaded.run.crop_size) == ("BaselineLSTM", 224)
+    weights = next((run / "best").glob("step-*/model.safetensors"))
+    crops, pose = [np.full((40, 30, 3), 90, np.uint8)], np.zeros((1, 3))
+    assert gazepose.load(weights).crops(crops, pose) == pytest.approx(scorer.crops(crops, pose), abs=1e-9)
 
 
 # ---- videos and pictures

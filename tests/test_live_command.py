@@ -17,10 +17,10 @@ import warm
 from squares import Reader, Squares, film, moving, still
 
 from gazepose import api
-from gazepose.data import live_source
-from gazepose.data.live_source import LiveSource
 from gazepose.live import live
+from gazepose.watch import live_source
 from gazepose.watch.config import LiveConfig
+from gazepose.watch.live_source import LiveSource
 
 HERE = Path(__file__).parent
 

@@ -18,7 +18,8 @@ from gazepose.data.quality import laplacian_variance, quality_p, scaled
 from gazepose.models import Priors
 from gazepose.models.config import ModelConfig
 from gazepose.training.augment import normalise
-from gazepose.training.checkpoint import from_json, read_model
+from gazepose.training.checkpoint import WEIGHTS, from_json, read_model
+from gazepose.training.run_config import CONFIG
 
 BATCH = 32                   # windows that are scored at a time
 APART = 1 / 30               # seconds between two frames of a window, as in all training data
@@ -56,7 +57,10 @@ class RunModel:
 
     @classmethod
     def read(cls, path: Path) -> "RunModel":
-        """Read a run's folder, a checkpoint's, or a published file. Raises as training.checkpoint.read_model."""
+        """Read a run's folder, a checkpoint's, or its weights, or a published file. Raises as
+        training.checkpoint.read_model."""
+        if path.name == WEIGHTS and path.with_name(CONFIG).is_file():
+            path = path.parent
         model, trained = read_model(path)
         prepared = from_json(PrepareConfig, trained.get("prepare"), path)
         data = trained.get("data") or {}
