@@ -1,8 +1,10 @@
 """What several tests share: the golden vectors and a rendered tiny world."""
 
+import gc
 import os
 import shutil
 import signal
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,6 +29,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """Tests are about the CPU, also where there are GPUs; those marked gpu are run by themselves."""
     if config.option.markexpr != "gpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)          # each of a hundred processes would compile every module
+    sys.dont_write_bytecode = False
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:    # a shell's background job; the tests' processes inherit it
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -34,6 +38,12 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     place = {name: number for number, name in enumerate(SLOW)}
     items.sort(key=lambda item: place.get(item.path.stem, len(SLOW)))
+
+
+def pytest_collection_finish() -> None:
+    """The garbage collector leaves modules and collected tests alone; looking through them takes it a tenth second."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="module")

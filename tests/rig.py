@@ -96,9 +96,11 @@ def train(settings: list[Any]) -> None:
 
     from gazepose import train
     from gazepose.data.index import Index
+    from gazepose.models import gazepose
     from gazepose.source import Source
     from gazepose.startup import end_with_launcher
     index, fault = settings
+    gazepose.VECTOR = 32                              # an LSTM of 256 makes each checkpoint of these runs 58 MB
     end_with_launcher()
     Source.ready = lambda self, processes: self
     Source.split = lambda self, name, config, processes: Index.open(Path(index))

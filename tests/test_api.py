@@ -159,6 +159,14 @@ def test_pictures_have_the_faces_of_watch(tmp_path):
         assert [face.probability for face in found] == pytest.approx(table["looking"].tolist(), abs=5.1e-5, nan_ok=True)
 
 
+@pytest.mark.usefixtures("squares")
+def test_a_video_is_no_picture_and_may_be_watched(tmp_path):
+    path = film(tmp_path / "a.mp4", moving(9, still(20, 60)))
+    with pytest.raises(ValueError, match="a.mp4: not a picture by its name -> give videos to `video`"):
+        gazepose.load().pictures([path])
+    assert len(gazepose.load().video(path).faces) == 9
+
+
 def test_a_window_with_later_frames_is_no_stream(scorer):
     with pytest.raises(ValueError, match="window 'centred' needs frames that have not come yet"):
         scorer.stream(window="centred")                                # type: ignore[arg-type]

@@ -20,13 +20,13 @@ from gazepose.io import read_object
 from gazepose.training.checkpoint import weights_folder
 
 ROOT = Path(__file__).resolve().parents[1]
-SMALL = ["--crop_size", "32", "--num_encoder_layers", "1", "--num_decoder_layers", "1", "--dmodel", "64",
-         "--dim_feedforward", "64", "--output_stride", "32"]
+SMALL = ["--backbone", "test_resnet", "--crop_size", "32", "--num_encoder_layers", "1", "--num_decoder_layers", "1",
+         "--dmodel", "64", "--dim_feedforward", "64", "--output_stride", "32"]
 
 
 def launched(*flags: str, cwd: Path) -> str:
     """Two processes on the CPU, started as the documented configuration file does."""
-    config = str(ROOT / "accelerate_configs" / "cpu2.yaml")
+    config = str(ROOT / "gazepose" / "accelerate_configs" / "cpu2.yaml")
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", config, *flags]
     done = subprocess.run(command, cwd=cwd, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
                           timeout=240)

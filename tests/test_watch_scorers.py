@@ -12,6 +12,7 @@ from gazepose.data.video_times import TimedPicture, pictures_with_times
 from gazepose.models import ModelConfig, build_model
 from gazepose.priors.face_landmarker import five_points
 from gazepose.training import scoring
+from gazepose.watch.config import LANDMARKS
 from gazepose.watch.faces import faces_of, read_pass
 from gazepose.watch.scorers import TrainedScorer
 from gazepose.watch.video_pass import watch_video
@@ -145,9 +146,17 @@ def test_a_score_is_what_the_model_says_of_that_window(tmp_path):
     assert rows.tolist() == list(range(20)) and found.tolist() == pytest.approx(values.tolist(), abs=1e-5)
 
 
-def test_a_run_scores_codable_faces_only(tmp_path):
+@pytest.mark.parametrize(("smallest", "scored"), [(None, 0), (20.0, 0), (16.0, 20), (60.0, 0)])
+def test_a_run_scores_faces_as_small_as_those_it_was_trained_on(tmp_path, monkeypatch, smallest, scored):
+    model, trained = scoring.read_model(Path("run"))
+    heights = None if smallest is None else [smallest, 200.0]
+    monkeypatch.setattr(scoring, "read_model", lambda path: (model, {**trained, "face_heights": heights}))
     path = film(tmp_path / "a.mp4", moving(20, lambda number: (60, 60, 60), lambda number: (200, 60, 20)))
-    watch_video(path, tmp_path / "parts", tools(scorers={"run": scorer()}))
-    table = faces_of("v", read_pass(tmp_path / "parts", ["run"]), ["run"])
+    watch_video(path, tmp_path / "parts", tools(scorers={"run": scorer()}))    # crops: 16.6 pixels of a box of 20
+    done = read_pass(tmp_path / "parts", ["run"])
+    table = faces_of("v", done, ["run", LANDMARKS])
     of_person = table.groupby("person")["looking"].agg(["count", "size"]).to_numpy().tolist()
-    assert of_person == [[20, 20], [0, 20]] and set(table[table["person"] == "P2"]["reason"]) == {"too small"}
+    assert of_person == [[20, 20], [scored, 20]]
+    assert set(table[table["person"] == "P2"]["reason"]) == {"" if scored else "too small"}
+    assert table[table["person"] == "P2"]["looking_landmarks"].isna().all()
+    assert faces_of("v", done, [LANDMARKS, "run"])["codable"].sum() == 20      # is said of the first scorer

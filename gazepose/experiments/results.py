@@ -182,8 +182,7 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
     """The records of a folder, by name. Raises FileNotFoundError if there is none."""
     files = sorted(folder.glob("*.json"))
     if not files:
-        raise FileNotFoundError(f"{folder}: no record -> python -m gazepose sweep launch/experiments/modules.toml "
-                                f"--out {folder}")
+        raise FileNotFoundError(f"{folder}: no record -> python -m gazepose sweep modules --out {folder}")
     return [read_object(file) for file in files]
 
 

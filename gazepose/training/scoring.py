@@ -54,6 +54,8 @@ class RunModel:
     quality_scale: str
     quality_fit: tuple[float, float] | None
     """of Gaussian Temporal Dropout; None where the run does not use it"""
+    least_height: float = np.inf
+    """height of the smallest boxes that it was trained on, pixels; infinite if unknown"""
 
     @classmethod
     def read(cls, path: Path) -> "RunModel":
@@ -68,7 +70,8 @@ class RunModel:
         fit = trained.get("quality_fit") if data.get("gaussian_drop") and scale != "given" else None
         model = model.eval().to(memory_format=torch.channels_last)     # half the time on a CPU
         return cls(model, from_json(ModelConfig, trained["model"], path), prepared.crop_size,
-                   prepared.rules.box_scale, scale, None if fit is None else (float(fit[0]), float(fit[1])))
+                   prepared.rules.box_scale, scale, None if fit is None else (float(fit[0]), float(fit[1])),
+                   float((trained.get("face_heights") or (np.inf,))[0]))
 
     def cut(self, picture: np.ndarray, corners: np.ndarray) -> tuple[np.ndarray, float] | None:
         """The crop of a face, uint8 [S, S, 3], and p of its quality, NaN without dropout; None outside the picture.

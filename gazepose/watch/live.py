@@ -147,13 +147,14 @@ class Watcher:
             if self.scorer is not None:
                 self.scorer.add(place, number, timed, face[BOX], readings[place, POSE], points)
         known = {name: readings[:, place] for place, name in enumerate(READING)}
-        codable, reason = judge(faces[:, 3], **{name: known[name] for name in JUDGED})
         if self.scorer is None:
-            score = self._readout.probability(*(known[name] for name in READ))
+            score, scored = self._readout.probability(*(known[name] for name in READ)), None
         else:
             score = np.full(len(faces), np.nan)
             rows, scores = self.scorer.take_now(timed.seconds)
             score[rows] = scores
+            scored = np.isfinite(score)
+        codable, reason = judge(faces[:, 3], **{name: known[name] for name in JUDGED}, scored=scored)
         return codable, reason, score
 
     def _smoothed(self, number: int, seconds: float, value: float) -> float:

@@ -14,6 +14,7 @@ from gazepose.data.quality import drop_in_evaluation
 from gazepose.data.video_times import TimedPicture
 from gazepose.data.windows import close_up
 from gazepose.training.scoring import APART, BATCH, RunModel, Window, seconds_around
+from gazepose.watch.codable import LEAST_HEIGHT
 from gazepose.watch.table import as_cut
 
 
@@ -69,13 +70,16 @@ class TrainedScorer:
             points: nose, eyes, mouth corners in pixels, [5, 2]; NaN unknown.
         """
         x, y, width, height = box if self.own_boxes else as_cut(box)
+        # a small face that it was not trained on gets no score, but its neighbours see it
+        too_small = box[3] < LEAST_HEIGHT and height < self.run.least_height
         corners = grown(np.array([x, y, x + width, y + height]), self.run.box_scale)
         cut = self.run.cut(timed.picture, corners)
         if cut is None:
             return
         size = np.maximum(corners[2:] - corners[:2], 1e-6)
         landmarks = np.column_stack([(points - corners[:2]) / size, np.where(np.isnan(points[:, 0]), np.nan, 1.0)])
-        self.faces.append(_Face(row, track, timed.seconds, timed.duration, cut[0], pose, landmarks, cut[1]))
+        self.faces.append(_Face(row, track, timed.seconds, timed.duration, cut[0], pose, landmarks, cut[1],
+                                scored=bool(too_small)))
 
     def end_all(self) -> None:
         """A new shot begins: windows that lack later frames will get none."""
