@@ -10,11 +10,13 @@ import types
 from typing import Any
 
 POSIX = {
-    "os": ("sched_getaffinity", "sched_setaffinity", "fork", "forkpty", "mkfifo", "pread", "pwrite", "sysconf", "uname",
-           "killpg", "getpgid", "setsid", "setpgid", "getuid", "geteuid", "chown", "fchmod", "wait", "WNOHANG", "nice",
-           "statvfs", "posix_fadvise", "O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_DIRECTORY", "register_at_fork"),
-    "signal": ("SIGHUP", "SIGUSR1", "SIGUSR2", "SIGKILL", "SIGSTOP", "SIGCONT", "SIGALRM", "SIGCHLD", "SIGPIPE", "alarm",
-               "setitimer", "pause", "pthread_kill", "pthread_sigmask", "SIG_BLOCK", "SIG_UNBLOCK", "SIG_SETMASK"),
+    "os": ("sched_getaffinity", "sched_setaffinity", "fork", "forkpty", "mkfifo", "pread", "pwrite", "sysconf",
+           "killpg", "getpgid", "setsid", "setpgid", "getuid", "geteuid", "chown", "fchmod", "wait", "WNOHANG",
+           "nice", "uname", "statvfs", "posix_fadvise", "O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_DIRECTORY",
+           "register_at_fork"),
+    "signal": ("SIGHUP", "SIGUSR1", "SIGUSR2", "SIGKILL", "SIGSTOP", "SIGCONT", "SIGALRM", "SIGCHLD", "SIGPIPE",
+               "alarm", "setitimer", "pause", "pthread_kill", "pthread_sigmask", "SIG_BLOCK", "SIG_UNBLOCK",
+               "SIG_SETMASK"),
     "multiprocessing.context": ("ForkServerContext", "ForkServerProcess", "ForkContext", "ForkProcess"),
     "socket": ("AF_UNIX",)}
 LINUX = {"os": ("sched_getaffinity", "sched_setaffinity", "posix_fadvise"), "resource": ("prlimit",)}

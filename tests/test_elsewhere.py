@@ -1,7 +1,6 @@
 """Windows and macOS, as far as they can be seen from here: no module and no command needs what they lack."""
 
 import os
-import sys
 from pathlib import Path
 
 import pytest
