@@ -221,4 +221,4 @@ def _check_archive(path: Path, size: int) -> None:
 
 def _too_much(size: int) -> str:
     return (f"not a checkpoint of tensors: a file of {size} bytes that takes more than "
-            f"{COPIES * size + ROOM >> 20} MiB of memory -> save only its state_dict")
+            f"{COPIES * size + ROOM >> 20} MiB of memory -> save only its state_dict, with a .clone() of each tensor")

@@ -1,7 +1,10 @@
 """What several tests share: the golden vectors and a rendered tiny world."""
 
+import gc
 import os
+import shutil
 import signal
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 from making import write_tracks
+from rig import SHORT, Rig
 
 from gazepose.data.index import Index
 
@@ -25,6 +29,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """Tests are about the CPU, also where there are GPUs; those marked gpu are run by themselves."""
     if config.option.markexpr != "gpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)          # each of a hundred processes would compile every module
+    sys.dont_write_bytecode = False
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:    # a shell's background job; the tests' processes inherit it
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -32,6 +38,12 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     place = {name: number for number, name in enumerate(SLOW)}
     items.sort(key=lambda item: place.get(item.path.stem, len(SLOW)))
+
+
+def pytest_collection_finish() -> None:
+    """The garbage collector leaves modules and collected tests alone; looking through them takes it a tenth second."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +89,28 @@ def index_of(tmp_path_factory):
         return indices[key]
 
     return make
+
+
+@pytest.fixture(scope="session")
+def small_index(index_of) -> Index:
+    """36 rows of noise in three tracks, the second half of each looking: what the small trainings learn from."""
+    return index_of([range(12)] * 3, noise=True, label=[*[0] * 6, *[1] * 6] * 3)
+
+
+@pytest.fixture(scope="module")
+def rig(small_index, tmp_path_factory) -> Rig:
+    return Rig(small_index.folder, tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="session")
+def run(small_index, tmp_path_factory) -> Path:
+    """A finished run whose flags are not the defaults; trained once a session, to be read only."""
+    return Rig(small_index.folder, tmp_path_factory.mktemp("run")).run("first", *SHORT, "--clip", "0.5").folder
+
+
+@pytest.fixture
+def copy(run, tmp_path) -> Path:
+    return shutil.copytree(run, tmp_path / "copy")
 
 
 @pytest.fixture(scope="session")

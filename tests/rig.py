@@ -22,8 +22,7 @@ SMALL = ["--preset", "tiny", "--crop_size", "32", "--num_encoder_layers", "1", "
          "--batch_size", "4", "--epochs", "2", "--train_stride", "1", "--val_stride", "1", "--windows_per_segment", "2",
          "--limit", "23", "--save_every", "0min", "--num_workers", "0", "--prior_head", "--lr", "1e-3",
          "--allow_unknown_priors"]
-
-
+SHORT = ("--epochs", "1", "--limit", "8")               # two steps
 STOP_AFTER_ONE = ("after_step", 1, "hit", int(signal.SIGTERM))
 
 
@@ -79,15 +78,29 @@ class Rig:
         return warm.start("-c", code, cwd=self.folder, logs=[self.folder / f"{what}.log"])[0]
 
 
+def resumed(rig: Rig, folder: Path, *flags: str, ends: int = 0) -> str:
+    """The output of a run that is resumed with --resume --exp_path RUN and nothing else."""
+    code = f"import rig; rig.train({json.dumps([str(rig.index), ['nothing']])})"
+    ended, text = warm.python("-c", code, "--resume", "--exp_path", str(folder), *flags, cwd=rig.folder)
+    assert ended == ends, text
+    return text
+
+
+def config_of(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "config.json").read_text())
+
+
 def train(settings: list[Any]) -> None:
     """What each process of a run does: train.main on the rows of an index, with its fault."""
     import torch
 
     from gazepose import train
     from gazepose.data.index import Index
+    from gazepose.models import gazepose
     from gazepose.source import Source
     from gazepose.startup import end_with_launcher
     index, fault = settings
+    gazepose.VECTOR = 32                              # an LSTM of 256 makes each checkpoint of these runs 58 MB
     end_with_launcher()
     Source.ready = lambda self, processes: self
     Source.split = lambda self, name, config, processes: Index.open(Path(index))

@@ -20,8 +20,8 @@ from gazepose.io import read_object
 from gazepose.training.checkpoint import weights_folder
 
 ROOT = Path(__file__).resolve().parents[1]
-SMALL = ["--crop_size", "32", "--num_encoder_layers", "1", "--num_decoder_layers", "1", "--dmodel", "64",
-         "--dim_feedforward", "64", "--output_stride", "32"]
+SMALL = ["--backbone", "test_resnet", "--crop_size", "32", "--num_encoder_layers", "1", "--num_decoder_layers", "1",
+         "--dmodel", "64", "--dim_feedforward", "64", "--output_stride", "32"]
 
 
 def launched(*flags: str, cwd: Path) -> str:

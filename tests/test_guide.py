@@ -19,6 +19,7 @@ from accelerate.commands.launch import launch_command_parser
 from gazepose.compat.checkpoints import KINDS
 from gazepose.compat.flags import INSTEAD, LEFT_OUT, ONLY_TRAINING, GuideInference, bins_of, translate
 from gazepose.config import InferConfig, TrainConfig, asdict, parse, parse_train, read_config
+from gazepose.experiments.plan import fingerprint
 from gazepose.io import write_json
 from gazepose.models import ModelConfig, build_model
 from gazepose.training import checkpoint
@@ -100,7 +101,8 @@ def test_what_the_published_code_never_read_is_left_out_with_a_line(name: str, p
     ("--train_on stills", "--task lam_stills"), ("--task gaze --train_on=train", "--task gaze --task gaze_clips"),
     ("--save_minutes 5 --limit 3", "--limit 3 --save_every 5min"), ("--elastic", "--processes any"),
     ("--save_minutes 0 --save_every 7", "--save_every 7 --save_every 7,0min"), ("--no_elastic", ""),
-    ("--elastic --expect-world 2", "--processes 2")])
+    ("--elastic --expect-world 2", "--processes 2"), ("--from_scratch --limit 3", "--limit 3 --pretrained no"),
+    ("--no-pretrained", "--pretrained no")])
 def test_flags_that_have_become_one_go_on_working_with_a_line(before: str, now: str):
     arguments, notes = translate(before.split(), "train")
     assert arguments == now.split()
@@ -125,6 +127,17 @@ def test_the_record_of_an_older_run_is_read(before, now, tmp_path):
     write_json(tmp_path / "config.json", record)
     run = read_config(tmp_path / "config.json")[0].run
     assert (run.task, run.save_every) == now and run.processes is None
+
+
+@pytest.mark.parametrize("pretrained, from_scratch, now", [(True, False, "yes"), (False, True, "no"),
+                                                           (False, False, None)])
+def test_the_start_of_an_older_run_is_read(pretrained: bool, from_scratch: bool, now: str | None, tmp_path):
+    record = asdict(TrainConfig())
+    record["run"] |= {"pretrained": pretrained, "from_scratch": from_scratch}
+    write_json(tmp_path / "config.json", record)
+    assert read_config(tmp_path / "config.json")[0].run.pretrained == now
+    if now is None:
+        assert fingerprint(record, None) == fingerprint(asdict(TrainConfig()), None)
 
 
 def test_help_is_no_value_of_what_is_left_out():

@@ -134,7 +134,7 @@ def times_of(path: str | Path) -> np.ndarray:
     except av.error.FFmpegError as error:
         raise UnusableFile(f"{name}: cannot be read by pyav: {error}") from error
     if not times:
-        raise UnusableFile(f"{name}: states no times of its pictures -> give frames in place of times")
+        raise UnusableFile(f"{name}: holds no picture")
     return np.array(times) - times[0]
 
 
@@ -188,9 +188,12 @@ def _memory() -> int:
 def _next(reader: Any, name: str, position: int) -> Any:
     from decord import DECORDError
     try:
-        return reader.next()
+        picture = reader.next()
     except (DECORDError, RuntimeError, StopIteration) as error:
         raise UnusableFile(f"{name}: frame {position}: cannot be decoded by decord: {_reason(error)}") from error
+    if picture.shape[2] != 3:            # it takes bytes that fill up the lines of a narrow picture for channels
+        raise UnusableFile(f"{name}: is {picture.shape[1]} pixels wide, which decord misreads -> use `--decoder pyav`")
+    return picture
 
 
 class _Planes:

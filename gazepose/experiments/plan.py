@@ -226,6 +226,8 @@ def fingerprint(config: Mapping[str, Any], start: str | None) -> str:
     for section, default in asdict(TrainConfig()).items():
         content = config.get(section)
         recorded = content if isinstance(content, dict) else {}          # a damaged record has another fingerprint
+        if recorded.get("pretrained") is False:                          # how older runs wrote its default
+            recorded = {**recorded, "pretrained": None}
         differing[section] = {name: value for name, value in recorded.items()
                               if name in default and name not in NOT_COUNTED.get(section, ())
                               and json.dumps(value) != json.dumps(default[name])}

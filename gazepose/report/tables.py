@@ -12,8 +12,8 @@ from gazepose.report.records import Records, clip_name
 
 CLIPS = 6  # the weakest, and as many of the strongest
 FEW = 10  # faces of a class; a clip with fewer is no evidence
-NOT_COMPARED = ("exp_path", "command", "root", "head_pose_fit", "versions", "fingerprint", "priors_read",
-                "learnt_from", "changes")
+NOT_COMPARED = ("exp_path", "command", "root", "head_pose_fit", "face_heights", "versions", "fingerprint",
+                "priors_read", "learnt_from", "changes")
 Part = tuple[str, np.ndarray]
 
 
@@ -59,6 +59,8 @@ def facts(records: Records) -> list[tuple[str, str]]:
     if isinstance(model, dict):
         on = [name for name in ("prior_head", "prior_landmark", "gaze_head") if model.get(name)]
         values["model"] = ", ".join([str(model.get("model", "?")), str(model.get("backbone", "?")), *on])
+    if decay := find(records.config, "ema"):
+        values["weights"] = f"running average (--ema {decay:g}), which is validated, saved in best/ and scored"
     learnt = records.config.get("learnt_from")
     if isinstance(learnt, dict):
         values["learnt from"] = "; ".join(f"{kind}: {_flat(names)}" for kind, names in learnt.items() if names)

@@ -41,10 +41,9 @@ class RunConfig(LossConfig):
     """batches per optimiser step"""
     checkpoint: Path | None = None
     """start from these weights: one of our runs or checkpoint folders, or a published file"""
-    pretrained: bool = False
-    """start the backbone from timm's ImageNet weights; they are downloaded if needed, unless HF_HUB_OFFLINE is set"""
-    from_scratch: bool = False
-    """start from random weights, also if this machine has ImageNet weights"""
+    pretrained: Literal["yes", "no"] | None = None
+    """yes: start the backbone from timm's ImageNet weights; they are downloaded if needed, unless HF_HUB_OFFLINE is
+    set; no: start from random weights; default: on real data from ImageNet's, if this machine has them"""
     config: Path | None = None
     """start a new run with the flags of another as defaults: its folder or its config.json"""
     exp_path: Path | None = None
@@ -85,8 +84,8 @@ class RunConfig(LossConfig):
         if self.resume and self.config is not None:
             raise ValueError("--resume uses the flags of its own run -> leave --config out, or --resume to start a new "
                              "run")
-        if (self.checkpoint is not None) + self.pretrained + self.from_scratch > 1:
-            raise ValueError("--checkpoint, --pretrained and --from_scratch: a run has one start -> give one of them")
+        if self.checkpoint is not None and self.pretrained is not None:
+            raise ValueError("--checkpoint and --pretrained: a run has one start -> give one of them")
 
     @property
     def save_steps(self) -> int | None:

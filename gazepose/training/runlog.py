@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from tqdm import tqdm
 
 from gazepose.evaluation.metrics import metrics_line
@@ -23,10 +24,10 @@ from gazepose.machine import cores
 from gazepose.manifest import mark_folder
 from gazepose.processes import EXIT_PREEMPTED, Preempted, StopRequest
 from gazepose.text import printable, read_text
-from gazepose.training.checkpoint import BEST, CHECKPOINTS, CONFIG, WEIGHTS, Progress
-from gazepose.training.distributed import from_main
+from gazepose.training.checkpoint import BEST, CHECKPOINTS, CONFIG, WEIGHTS, Progress, newest_whole
+from gazepose.training.distributed import check_alike, from_main
 from gazepose.training.engine import Step
-from gazepose.training.run_config import differing
+from gazepose.training.run_config import differing, flags_of
 
 PACKAGES = ("torch", "torchvision", "accelerate", "timm", "decord", "numpy", "safetensors")
 PLAIN_LINE_SECONDS = 10.0
@@ -76,6 +77,31 @@ def world_line(accelerator: Accelerator, batch_size: int) -> str:
 def launched(accelerator: Accelerator) -> dict[str, Any]:
     """What the launcher decides, for config.json."""
     return {"world_size": accelerator.num_processes, "precision": accelerator.mixed_precision}
+
+
+def check_same_program(config: Mapping[str, Any], accelerator: Accelerator) -> None:
+    """Compare flags and code of all processes. The data set may lie elsewhere on each machine; its content is compared
+    when it is open.
+
+    Args:
+        config: as config.json has it.
+
+    Raises:
+        ValueError: naming what differs.
+    """
+    flags = {f"--{name}": value for name, value in flags_of(config).items() if name != "data"}
+    check_alike(lambda value: gather_object([value]), "flags or code", {**flags, **launched(accelerator), **versions()},
+                "start the same command with the same code on every machine; to resume, all must see the run's folder")
+
+
+def find_checkpoint(folder: Path, accelerator: Accelerator) -> Path | None:
+    """The newest whole checkpoint of a run, or None; prints a line about each that was skipped."""
+    newest, damaged = from_main(accelerator, lambda: newest_whole(folder))
+    for reason in damaged:
+        accelerator.print(f"resume: skipped a damaged checkpoint: {reason}")
+    if newest is None:
+        accelerator.print(f"resume: {folder} has no checkpoint yet, so the run starts anew")
+    return newest
 
 
 def device_name(accelerator: Accelerator) -> str:
@@ -238,7 +264,8 @@ class RunLog:
                             if entry and entry.get("mAP") is not None)
         reason = f"  no mAP: {result['reason']}; best/ keeps the newest weights" if result["mAP"] is None else ""
         gaze = f"  gaze {result['gaze_degrees']:.1f} deg off" if "gaze_degrees" in result else ""
-        self.notify(f"epoch {epoch}  val {metrics_line(result)}{gaze}{reason}  ({seconds:.0f} s)")
+        beside = f"  without --ema mAP {result['mAP_without_ema']:.3f}" if result.get("mAP_without_ema") else ""
+        self.notify(f"epoch {epoch}  val {metrics_line(result)}{beside}{gaze}{reason}  ({seconds:.0f} s)")
         if trivial and not self.compared:
             self.compared = True
             self.notify(f"         without a model: mAP {trivial}")

@@ -74,7 +74,8 @@ def video_of(name: str, path: Path, done: Pass) -> Video:
 
 
 def faces_of(name: str, done: Pass, scorers: Sequence[str], persons: Sequence[str] | None = None) -> Table:
-    """The table of faces of a video, not smoothed. The first scorer gives `looking`, each other `looking_<name>`.
+    """The table of faces of a video, not smoothed. The first scorer gives `looking`, each other `looking_<name>`. What
+    is codable is said of the first; another may score smaller faces or fewer.
 
     Args:
         scorers: LANDMARKS, or a name in `done.looking`; at least one.
@@ -87,12 +88,13 @@ def faces_of(name: str, done: Pass, scorers: Sequence[str], persons: Sequence[st
     known = {column: done.reading[rows, place] for place, column in enumerate(READING)}
     for column in ("yaw", "pitch", "eye_x", "eye_y", "blink"):
         table[column] = known[column]
-    codable, reason = _judge(done.box[rows, 3], known)
     columns = ["looking", *(f"looking_{other}" for other in scorers[1:])]
     for column, scorer in zip(columns, scorers, strict=True):
         score = _landmark_score(known) if scorer == LANDMARKS else done.looking[scorer][rows]
+        codable, reason = _judge(done.box[rows, 3], known, None if scorer == LANDMARKS else np.isfinite(score))
         table[column] = np.where(codable, score, np.nan)
-    table["codable"], table["reason"] = codable.astype(np.int64), np.where(codable, "", reason)
+        if column == "looking":
+            table["codable"], table["reason"] = codable.astype(np.int64), np.where(codable, "", reason)
     track = done.track[rows]
     if persons is None:
         table, track = _filled(table, track, done)
@@ -107,9 +109,11 @@ def _landmark_score(known: dict[str, np.ndarray]) -> np.ndarray:
     return Readout.shipped().probability(*(known[name] for name in READ))
 
 
-def _judge(height: np.ndarray, known: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def _judge(height: np.ndarray, known: dict[str, np.ndarray], scored: np.ndarray | None
+           ) -> tuple[np.ndarray, np.ndarray]:
     from gazepose.watch.codable import judge
-    return judge(height, **{name: known[name] for name in ("light", "presence", "yaw", "pitch", "fit", "eye")})
+    named = {name: known[name] for name in ("light", "presence", "yaw", "pitch", "fit", "eye")}
+    return judge(height, **named, scored=scored)
 
 
 def _short(done: Pass) -> np.ndarray:

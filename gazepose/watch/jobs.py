@@ -114,8 +114,12 @@ def make_tools(job: Pass) -> Tools:
     """Load what a pass works with."""
     scorers: dict[str, Any] = {}
     if job.runs:
-        from gazepose.watch.scorers import TrainedScorer  # torch takes seconds to import
-        scorers = {name: TrainedScorer(path, causal=job.causal, own_boxes=job.boxes is not None)
+        import torch  # takes seconds to import
+
+        from gazepose.watch.scorers import TrainedScorer
+        torch.set_num_threads(1)                 # each process watches a video of its own
+        window = "closed" if job.causal else "centred"
+        scorers = {name: TrainedScorer(path, window, own_boxes=job.boxes is not None)
                    for name, path in job.runs.items()}
     with _silent():
         detector = None if job.boxes is not None else Detector(job.models["yunet"], job.detector_size)

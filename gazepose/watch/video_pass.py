@@ -217,21 +217,11 @@ class _Builder:
     def _read(self, timed: TimedPicture, numbers: np.ndarray, faces: np.ndarray) -> None:
         for place in np.argsort(numbers, kind="stable").tolist():
             face, track = faces[place], int(numbers[place])
-            reading, points = self._reading(timed.picture, face)
+            reading, points = read_face(self.tools.reader, timed.picture, face)
             self._faces.append(np.concatenate([[timed.number, track], face[BOX], face[SCORE_AT:], reading]))
             for scorer in self.tools.scorers.values():
                 scorer.add(self.rows, track, timed, face[BOX], reading[POSE], points)
             self.rows += 1
-
-    def _reading(self, picture: np.ndarray, face: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """READING of a face and five points of it, [5, 2]. NaN where there is nothing to read, as of a given box
-        without a size."""
-        points = face[POINTS].reshape(5, 2)[list(FROM_YUNET)]
-        try:
-            read = self.tools.reader.read(picture, face[BOX], points if np.isfinite(points).all() else None)
-        except ValueError:
-            return np.full(len(READING), np.nan), np.full((5, 2), np.nan)
-        return np.array([getattr(read, name) for name in READING], np.float64), five_points(read.points)
 
     def part(self, look: dict[str, np.ndarray], last: bool = False) -> dict[str, np.ndarray]:
         """The arrays of a part, which ends here."""
@@ -257,6 +247,21 @@ class _Builder:
             part |= {f"{start}{name}": value for start, state in states for name, value in state.items()}
         self._clear()
         return part
+
+
+def read_face(reader: Any, picture: np.ndarray, face: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """READING of a face and five points of it, [5, 2]. NaN where there is nothing to read, as of a given box without a
+    size.
+
+    Args:
+        reader: as Tools has it. face: a row of what a Finder finds.
+    """
+    points = face[POINTS].reshape(5, 2)[list(FROM_YUNET)]
+    try:
+        read = reader.read(picture, face[BOX], points if np.isfinite(points).all() else None)
+    except ValueError:
+        return np.full(len(READING), np.nan), np.full((5, 2), np.nan)
+    return np.array([getattr(read, name) for name in READING], np.float64), five_points(read.points)
 
 
 # ---- parts
