@@ -264,7 +264,7 @@ def typed(tmp_path):
         for lines in started.read_text().split("\n\n")[:-1]:
             launch, *rest = lines.splitlines()
             arguments = launch_command_parser().parse_args(rest)
-            assert launch == "launch" and arguments.config_file == "gazepose/accelerate_configs/gpu1.yaml"
+            assert launch == "launch" and arguments.config_file == "accelerate_configs/gpu1.yaml"
             everything += warm.ran(arguments.training_script, *arguments.training_script_args, cwd=ROOT)
         return everything
 
