@@ -69,13 +69,13 @@ from gazepose.training.run_config import (
 from gazepose.training.runlog import (
     RunLog,
     check_same_program,
-    check_tracker,
     device_name,
     find_checkpoint,
     launched,
     versions,
     world_line,
 )
+from gazepose.training.trackers import check_tracker, start_tracker
 
 
 @record                                                 # the launcher shows the traceback
@@ -159,7 +159,7 @@ def train(config: TrainConfig, source: Source, accelerator: Accelerator, log: Ru
     per_step = data.order.after(run.gradient_accumulation_steps)                       # windows
     per_epoch = math.ceil(len(data.train_loader) / run.gradient_accumulation_steps)    # steps
     log.start(progress, per_epoch * run.epochs, state.record)
-    accelerator.init_trackers("gazepose")
+    start_tracker(accelerator, log.folder, state.record, progress.step)
     stop.at_once = False
     try:
         if run.checkpoint and progress.step == 0:

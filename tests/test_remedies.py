@@ -24,10 +24,11 @@ from gazepose.experiments.results import read_records
 from gazepose.experiments.sweep import share
 from gazepose.models import ModelConfig, build_model
 from gazepose.models.backbone import create_backbone
-from gazepose.programs import PROGRAMS
+from gazepose.programs import PROGRAMS, launch
 from gazepose.synthetic.presets import PRESETS
 from gazepose.training.distributed import start_accelerator
 from gazepose.training.launcher import with_paths
+from gazepose.training.scoring import seconds_around
 
 PACKAGE = Path(program.__file__).parent
 SMALL: dict[str, Any] = {"num_encoder_layers": 1, "num_decoder_layers": 1, "dmodel": 32, "dim_feedforward": 32,
@@ -79,6 +80,7 @@ LINES: list[tuple[Callable[[list[str]], None], str, list[str]]] = [    # refused
     (parsed, "--epochs 0", ["give 1 or more: --epochs 1"]), (parsed, "--limit 0", ["give 1 or more rows: --limit 1"]),
     (parsed, "--seed -1", ["give 0 to 2**63 - 1: --seed 0 --seed 9223372036854775807"]),
     (parsed, "--lr 0", ["give a learning rate above 0 and below 10: --lr 9.9"]),
+    (parsed, "--ema 1", ["give a decay below 1, such as 0.999: --ema 0.999", "or 0 for none: --ema 0"]),
     (parsed, "--save_every 5m", ["give minutes such as 15min or 0min: --save_every 0min",
                                  "1 or more steps such as 500: --save_every 500", "or both: --save_every 500,15min"]),
     (parsed, "--processes 0", ["give a number of 1 or more: --processes 1", "or any: --processes any"]),
@@ -169,9 +171,7 @@ def test_a_part_and_a_preset_that_a_message_offers_are_taken():
 
 
 def test_the_commands_and_files_of_other_messages_are_those_of_this_version(tmp_path, monkeypatch):
-    command = re.search(r"`python infer.py ([^`]+)`", remedy_of(lambda: read_run(tmp_path / "a run")))
-    assert command
-    infer(shlex.split(command[1].replace("a run", "run")))
+    infer(shlex.split(command_in(remedy_of(lambda: read_run(tmp_path / "a run"))))[4:])
     _, _, _, verb, experiment, *_ = remedy_of(lambda: read_records(tmp_path)).split()
     assert verb in program.VERBS and read_experiment(Path(experiment)).row
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
@@ -181,6 +181,26 @@ def test_the_commands_and_files_of_other_messages_are_those_of_this_version(tmp_
     assert "fsdp" not in configuration.read_text().lower()
     monkeypatch.delenv("ACCELERATE_USE_FSDP")
     start_accelerator()
+
+
+def test_a_launch_has_the_verb_and_the_configuration_that_the_messages_offer(monkeypatch):
+    started: list[str] = []
+    monkeypatch.setattr("accelerate.commands.launch.launch_command",
+                        lambda given: started.append(given.training_script))
+    remedy = remedy_of(lambda: launch(["--num_processes=1"]))
+    verb = re.fullmatch(r"add (\w+), (\w+) or (\w+) after the options", remedy)
+    assert verb
+    for name in verb.groups():
+        launch(["--num_processes=1", name])
+    assert started == ["gazepose.train", "gazepose.infer", "gazepose"]
+    remedy = remedy_of(lambda: with_paths(["--config_file", "mine"]))
+    for name in [str(PACKAGE / "accelerate_configs" / "cpu.yaml"), *remedy.partition("or one of ")[2].split(", ")]:
+        assert Path(with_paths(["--config_file", name])[1]).is_file()
+
+
+def test_a_window_that_a_message_offers_is_taken():
+    for name in remedy_of(lambda: seconds_around("wide", 3)).removeprefix("give ").split(", "):   # type: ignore[arg-type]
+        assert seconds_around(name, 3)[0] > 0                                                   # type: ignore[arg-type]
 
 
 # Every message
@@ -226,20 +246,21 @@ def flags_of(*kinds: Any) -> set[str]:
 
 WINGS = ("doctor", "experiments", "priors", "report", "synthetic", "verbs", "watch")
 TRIED = {
-    "compat/checkpoints": 4, "compat/flags": 9, "compat/folders": 4, "compat/start": 2, "config": 12,
+    "api": 6, "compat/checkpoints": 4, "compat/flags": 9, "compat/folders": 4, "compat/start": 2, "config": 12,
     "data/annotations": 9, "data/box_formats": 14, "data/box_table": 18, "data/challenge": 5, "data/chunks": 1,
     "data/clip_crops": 1, "data/config": 4, "data/containers": 1, "data/conventions": 12, "data/features": 4,
     "data/images": 2, "data/index": 15, "data/index_writer": 1, "data/join": 1, "data/loader": 5, "data/merge": 1,
-    "data/order": 1, "data/outcome": 3, "data/own_videos": 6, "data/prepare": 8, "data/streaming": 2,
-    "data/tracks": 3, "data/video": 8, "data/video_times": 3, "data/windows": 4, "evaluation/comparison": 2,
+    "data/order": 1, "data/outcome": 3, "data/own_videos": 6, "data/prepare": 10, "data/streaming": 2,
+    "data/tracks": 3, "data/video": 9, "data/video_times": 3, "data/windows": 4, "evaluation/comparison": 2,
     "evaluation/examples": 1, "evaluation/metrics": 5, "evaluation/predictions": 7, "evaluation/submission": 8,
     "heartbeat": 1, "infer": 3, "io": 9, "manifest": 1, "models/backbone": 6, "models/config": 4, "processes": 2,
-    "records": 1, "source": 5, "tensor_files": 11, "text": 1, "train": 4, "training/checkpoint": 11,
-    "training/config": 7, "training/distributed": 8, "training/engine": 2, "training/feature_cache": 4,
-    "training/provenance": 7, "training/run_config": 9, "training/runlog": 8}
+    "programs": 1, "records": 1, "source": 5, "tensor_files": 11, "text": 1, "train": 4, "training/checkpoint": 11,
+    "training/config": 8, "training/distributed": 8, "training/engine": 2, "training/feature_cache": 4,
+    "training/launcher": 1, "training/provenance": 7, "training/run_config": 9, "training/runlog": 8,
+    "training/scoring": 1}
 """How many messages with an arrow each file outside WINGS has; those of infer name files. All remedies are tried: most
-in test_remedies_of_*.py; those of copied runs, other data, stopped ranks and dead decoders in test_copied_runs.py,
-test_run_identity.py, test_heartbeat.py and test_media.py."""
+in test_remedies_of_*.py; those of copied runs, other data, stopped ranks, dead decoders and narrow videos in
+test_copied_runs.py, test_run_identity.py, test_heartbeat.py, test_media.py and test_video_files.py."""
 
 
 def test_a_new_message_with_a_remedy_is_noticed_until_a_test_has_tried_it():

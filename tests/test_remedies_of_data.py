@@ -30,6 +30,7 @@ from gazepose.data.index_writer import add_columns
 from gazepose.data.loader import make_loader, use_features
 from gazepose.data.order import BatchOrder
 from gazepose.data.own_videos import lay_out
+from gazepose.data.prepare import decoders_of
 from gazepose.data.streaming import open_index
 from gazepose.data.tracks import POLICIES
 from gazepose.data.windows import WindowRule, make_batch
@@ -292,6 +293,23 @@ FILES: list[Callable[[Path], State]] = [
     lambda tmp: given(lambda size: BatchOrder(small_index(tmp / "i"), WindowRule(), np.arange(5), size),
                       "give 1 or more", (0,), (1,))(tmp),
     given(lambda number: replace(CLEAN, first_number=number), "give 0 or 1", (2,), (1,))]
+
+
+@pytest.mark.parametrize("more", [{}, {"d": [("t", [1])]}], ids=["used as it is", "one clip more"])
+def test_faces_that_another_decoder_read_are_read_by_one_after_their_folder_is_deleted(tmp_path, more):
+    clips: dict[str, list[tuple[str, list[int]]]] = {"c": [("t", [1])]}
+    lines: list[str] = []
+
+    def prepared() -> list[str]:
+        lines.clear()
+        return decoders_of(prepared_index(root, decoder="pyav", notify=lines.append).facts)
+    root = data_set(tmp_path, clips, frames=3)
+    folder = prepared_index(root, decoder="decord").folder
+    if more:
+        data_set(root, {**clips, **more}, frames=3)
+    assert "decord" in prepared() and any(f"{folder}: " in line and "-> delete the folder, " in line for line in lines)
+    shutil.rmtree(folder)
+    assert prepared() == ["pyav"] and not any("delete" in line for line in lines)
 
 
 def test_a_prior_that_is_unknown_for_new_faces_is_imported_again(tmp_path):

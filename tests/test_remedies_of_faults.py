@@ -114,9 +114,9 @@ def without_network(tmp: Path) -> State:
 
 def test_a_network_without_weights_is_trained_from_a_checkpoint_or_from_random_weights():
     remedy = remedy_of(lambda: checkpoints.fetch_imagenet("test_nothing"))
-    assert remedy == "give --checkpoint, or --from_scratch to train from random weights"
-    for flags in (["--checkpoint", "w"], ["--from_scratch"]):
-        assert not parse_train(["--preset", "tiny", "--backbone", "test_resnet", *flags])[0].run.pretrained
+    assert remedy == "give --checkpoint, or --pretrained no to train from random weights"
+    for flags in (["--checkpoint", "w"], ["--pretrained", "no"]):
+        assert parse_train(["--preset", "tiny", "--backbone", "test_resnet", *flags])[0].run.pretrained != "yes"
 
 
 def taken_port(tmp: Path) -> State:
