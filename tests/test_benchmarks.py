@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from benchmarks.measure import Aim, Timing, main, times_faster
+from benchmarks.measure import Aim, Timing, main, times_faster, without_places
 from benchmarks.run import NAMES, between, table
 
 
@@ -82,3 +82,7 @@ def test_kappa_of_a_table_that_can_be_checked_by_hand():
     from benchmarks.real_faces import kappa
     # 20 of 50 both, 15 neither: observed .7, by chance .5 * .6 + .5 * .4 = .5
     assert kappa({"tp": 20, "fp": 5, "fn": 10, "tn": 15}) == pytest.approx(0.4)
+
+
+def test_a_recorded_command_names_no_folder_of_one_machine():
+    assert without_places(["--work", "/a", "--repeats", "3", "--out=/b", "--quick"]) == ["--repeats", "3", "--quick"]
