@@ -27,7 +27,6 @@ from gazepose.watch.faces import faces_of, read_pass, video_of
 from gazepose.watch.jobs import Pass, make_tools
 from gazepose.watch.overlay import Overlay
 from gazepose.watch.table import Table, Video
-from gazepose.watch.tracker import overlaps
 from gazepose.watch.video_pass import finished_parts, part_path, watch_video
 
 SPEED = "720p with 2 to 3 faces: watched and drawn, pictures a second on two cores"
@@ -36,17 +35,15 @@ SIX, SIX_CPU = "1080p with six faces: pictures a second", "1080p with six faces:
 GROWTH = "growth of memory from the second to the last fifth of a long video, watched"
 GROWTH_DRAWN = "growth of memory from the second to the last fifth of a long video, drawn"
 KILLED = "faces read twice, and parts of other bytes, after kill -9 in the middle"
-SKIPPED = "AUROC that searching every second picture costs"
 GOAL = Goal(11, "watching a video", (
     Aim(SPEED, least=25, unit="a second"), Aim(SPEED_CPU, most=80, unit="ms"), Aim(SIX, unit="a second"),
     Aim(SIX_CPU, unit="ms"), Aim(GROWTH, most=20, unit="MB"), Aim(GROWTH_DRAWN, most=20, unit="MB"),
-    Aim(KILLED, most=0, unit=""), Aim(SKIPPED, most=0.005, unit="")))
+    Aim(KILLED, most=0, unit="")))
 REAL = ROOT.parent / "shared" / "real"
 CLIPS = {"720p": ("hysts_video01.mp4", (1280, 720), 1), "1080p": ("hysts_video02.mp4", (1920, 1080), 3)}
 """size -> clip, width and height, and how many of it side by side: 2.6 and 6 faces a picture"""
 UNIT_S = 8                   # seconds of video that are looped to make a long one
 FLAGS = parser(GOAL)
-FLAGS.add_argument("--no_labels", action="store_true", help="leave the labelled clips out, which take minutes")
 FLAGS.add_argument("--minutes", type=float, default=5, help="length of the long video; default %(default)s")
 
 
@@ -81,13 +78,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     long = Pass("long", looped(unit, work / "long.mp4", count), work / "parts", models, {}, part_seconds=10)
     memory = in_child(memory_of, long, work / "long")
     measured[GROWTH], measured[GROWTH_DRAWN] = (memory[step]["growth_mb"] for step in ("watched", "drawn"))
-    searching = {}
-    if not (options.quick or options.no_labels):
-        searching = {name: auroc(models, every, work / "skipped") for name, every in (("every", 0.0),
-                                                                                      ("second", 1 / 15))}
-        measured[SKIPPED] = searching["every"]["auroc"] - searching["second"]["auroc"]
-    return {"measured": measured, "per_picture": parts, "kill": kill, "memory": memory, "searching": searching,
-            "pictures": frames}
+    return {"measured": measured, "per_picture": parts, "kill": kill, "memory": memory, "pictures": frames}
 
 
 def wide(clip: Path, size: tuple[int, int], copies: int) -> Iterator[np.ndarray]:
@@ -261,27 +252,6 @@ def memory_of(job: Pass, folder: Path) -> dict[str, dict[str, float]]:
         found[name] = {"peak_mb": memory.peak / 1e6, "growth_mb": memory.growth() / 1e6, "minutes": video.seconds / 60,
                        "seconds": memory.seconds[-1]}
     return found
-
-
-def auroc(models: dict[str, Path], every: float, folder: Path) -> dict[str, float]:
-    """AUROC of the landmark score on the labelled clips, with a search every so many seconds."""
-    import pandas as pd
-    from sklearn.metrics import roc_auc_score
-    labels, known, scores, missing = pd.read_csv(REAL / "labels.csv"), [], [], 0
-    for clip in sorted((REAL / "clips").iterdir()):
-        shutil.rmtree(folder, ignore_errors=True)
-        watch_video(clip, folder, make_tools(Pass("clip", clip, folder, models, {}, detect_seconds=every)))
-        table = faces_of("clip", read_pass(folder), ["landmarks"])
-        for label in labels[labels["source"] == clip.name].itertuples():
-            faces = table[table["frame"] == label.frame]
-            boxes = faces[["x", "y", "width", "height"]].to_numpy()
-            overlap = overlaps(np.array([[label.x, label.y, label.width, label.height]]), boxes)[0]
-            if not len(overlap) or overlap.max() < 0.3:
-                missing += 1
-            elif label.label >= 0 and faces["codable"].iloc[overlap.argmax()]:
-                known.append(label.label)
-                scores.append(faces["looking"].iloc[overlap.argmax()])
-    return {"auroc": float(roc_auc_score(known, scores)), "labels": len(known), "not_found": missing}
 
 
 if __name__ == "__main__":

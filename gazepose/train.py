@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
+from accelerate.utils import broadcast
 from torch import nn
 from torch.distributed.elastic.multiprocessing.errors import record
 from torch.utils.data import DataLoader
@@ -42,6 +42,7 @@ from gazepose.evaluation.metrics import (
 )
 from gazepose.io import write_json
 from gazepose.models import build_model, sync_batchnorm
+from gazepose.models.average import RunningAverage, running_average
 from gazepose.processes import Overdue, Preempted, Processes, StopRequest, command, shield_workers
 from gazepose.source import Source, chosen_rows
 from gazepose.training import checkpoint
@@ -60,12 +61,21 @@ from gazepose.training.optim import make_optimizer
 from gazepose.training.run_config import (
     check_learning,
     check_same_data,
+    face_heights,
     files_read,
     fingerprints_of,
-    flags_of,
     priors_read,
 )
-from gazepose.training.runlog import RunLog, check_tracker, device_name, launched, versions, world_line
+from gazepose.training.runlog import (
+    RunLog,
+    check_same_program,
+    device_name,
+    find_checkpoint,
+    launched,
+    versions,
+    world_line,
+)
+from gazepose.training.trackers import check_tracker, start_tracker
 
 
 @record                                                 # the launcher shows the traceback
@@ -77,14 +87,15 @@ def main(flags: tuple[TrainConfig, Source] | None = None) -> None:
         run = config.run
         check_tracker(run.log_with)
         if not run.resume:
-            find_start(run.checkpoint, config.model.backbone if run.pretrained else None)    # before data are prepared
+            backbone = config.model.backbone if run.pretrained == "yes" else None
+            find_start(run.checkpoint, backbone)                         # before data are prepared
         folder = run.exp_path or Path("runs") / f"{config.model.model}-{datetime.now():%Y%m%d-%H%M%S}"
         accelerator = start_accelerator(
             mixed_precision=run.mixed_precision, gradient_accumulation_steps=run.gradient_accumulation_steps,
             log_with=run.log_with, project_dir=folder)
         accelerator.print(world_line(accelerator, run.batch_size))
         check_processes(accelerator, run.processes, run.sync_batchnorm, run.gradient_accumulation_steps)
-        check_same_program(config, accelerator)
+        check_same_program(asdict(config), accelerator)
         log = RunLog(from_main(accelerator, lambda: folder), accelerator)     # one clock names it for all processes
         record = {**asdict(config), "root": str(source.root), **launched(accelerator)}
         with log.running(run.resume, record, stop):
@@ -118,10 +129,13 @@ def train(config: TrainConfig, source: Source, accelerator: Accelerator, log: Ru
     if config.optim.freeze_backbone:
         frames.backbone.requires_grad_(False)
     optimizer = make_optimizer(model, config.optim)
+    average = running_average(model, config.optim.ema) if config.optim.ema else None
     if run.compile:
         model.compile()
     wrapped, optimizer, data.train_loader, data.val_loader = accelerator.prepare(
         model, optimizer, data.train_loader, data.val_loader)
+    if average is not None:
+        average.to(accelerator.device)
 
     # ---- resume, also mid-epoch
     progress = Progress(world_size=accelerator.num_processes)
@@ -129,7 +143,7 @@ def train(config: TrainConfig, source: Source, accelerator: Accelerator, log: Ru
     if resumed is not None:
         check_same_data(log.folder, log.earlier, record, data.indexes, resumed)
         progress = checkpoint.resume(resumed, model, optimizer, accelerator.scaler, accelerator.num_processes,
-                                     run.processes is not None)
+                                     run.processes is not None, average and average.module)
         data.order.epoch = progress.epoch
         if progress.consumed and progress.order != data.order.fingerprint():
             raise ValueError(f"{resumed}: it stopped in an epoch with other windows or another order -> "
@@ -139,13 +153,13 @@ def train(config: TrainConfig, source: Source, accelerator: Accelerator, log: Ru
     if config.data.cache_features:
         accelerator.print("features: of whole, unmirrored crops, so --flip and --random_crop are off")
         cache_features(frames, (data.train_loader, data.val_loader), processes)
-    state = RunState(config, accelerator, log, stop, model, wrapped, optimizer, data, progress, record)
+    state = RunState(config, accelerator, log, stop, model, average, wrapped, optimizer, data, progress, record)
 
     # ---- loop
     per_step = data.order.after(run.gradient_accumulation_steps)                       # windows
     per_epoch = math.ceil(len(data.train_loader) / run.gradient_accumulation_steps)    # steps
     log.start(progress, per_epoch * run.epochs, state.record)
-    accelerator.init_trackers("gazepose")
+    start_tracker(accelerator, log.folder, state.record, progress.step)
     stop.at_once = False
     try:
         if run.checkpoint and progress.step == 0:
@@ -158,7 +172,7 @@ def train(config: TrainConfig, source: Source, accelerator: Accelerator, log: Ru
             for steps in train_steps(accelerator, wrapped, optimizer, data.train_loader, step=progress.step,
                                      ahead=ahead, total=log.total, seed=run.seed, loss=loss, optim=config.optim,
                                      epoch=epoch, mirror_priors=BEHAVIOURS[config.model.behaviour].mirror_priors,
-                                     save_every=run.save_steps, stop=stop):
+                                     save_every=run.save_steps, stop=stop, moved=state.moved):
                 progress.step, progress.consumed = steps[-1].step + 1, data.order.after(steps[-1].batches)
                 for step in steps:
                     log.step(step, epoch)
@@ -179,18 +193,6 @@ def train(config: TrainConfig, source: Source, accelerator: Accelerator, log: Ru
         accelerator.print(line)
     reached = f"{progress.best_mAP:.3f}" if progress.best_mAP >= 0 else "none, the newest"
     accelerator.print(f"best val_mAP={reached}, weights in {log.folder / checkpoint.BEST}")
-
-
-def check_same_program(config: TrainConfig, accelerator: Accelerator) -> None:
-    """Compare flags and code of all processes. The data set may lie elsewhere on each machine; `open_splits` compares
-    its content.
-
-    Raises:
-        ValueError: naming what differs.
-    """
-    flags = {f"--{name}": value for name, value in flags_of(asdict(config)).items() if name != "data"}
-    check_alike(lambda value: gather_object([value]), "flags or code", {**flags, **launched(accelerator), **versions()},
-                "start the same command with the same code on every machine; to resume, all must see the run's folder")
 
 
 @dataclass
@@ -259,40 +261,30 @@ def open_splits(config: TrainConfig, source: Source, accelerator: Accelerator, p
     return Splits(train_index, val_index, train_rows, val_rows, train_loader, val_loader, order_of(train_loader), fit)
 
 
-def find_checkpoint(folder: Path, accelerator: Accelerator) -> Path | None:
-    """The newest whole checkpoint of a run, or None; prints a line about each that was skipped."""
-    newest, damaged = from_main(accelerator, lambda: checkpoint.newest_whole(folder))
-    for reason in damaged:
-        accelerator.print(f"resume: skipped a damaged checkpoint: {reason}")
-    if newest is None:
-        accelerator.print(f"resume: {folder} has no checkpoint yet, so the run starts anew")
-    return newest
-
-
 def initial_weights(model: nn.Module, config: TrainConfig, source: Source, folder: Path, accelerator: Accelerator
                     ) -> LearntFrom:
-    """Start from --checkpoint, or from ImageNet's weights: on real data if this machine has them, with --pretrained
+    """Start from --checkpoint, or from ImageNet's weights: on real data if this machine has them, with --pretrained yes
     always; say which, and warn of random weights on real data. Returns what they have learnt from.
     """
     run, start = config.run, None
     if run.checkpoint:
         start = start_from(model, run.checkpoint)
-    elif run.pretrained or (source.preset is None and not run.from_scratch):
-        start = start_from_imagenet(model, config.model.backbone, fetch=run.pretrained)
+    elif run.pretrained == "yes" or (source.preset is None and run.pretrained is None):
+        start = start_from_imagenet(model, config.model.backbone, fetch=run.pretrained == "yes")
     if start is not None:
         if accelerator.is_main_process:
             write_json(folder / "start.json", fields(start))
         accelerator.print(f"start: {start}")
         return start.learnt_from
-    if run.from_scratch:
-        accelerator.print("start: random weights (--from_scratch)")
+    if run.pretrained == "no":
+        accelerator.print("start: random weights (--pretrained no)")
     elif source.preset is not None:
         accelerator.print("start: random weights; launch/demo.sh trains the backbone first")
     else:
         accelerator.print(f"start: WARNING: random weights, because this machine has no ImageNet weights of "
-                          f"{config.model.backbone}. Such a model learns slowly -> add --pretrained to download them; "
-                          "or --checkpoint FILE, such as Gaze360's file or a run of yours; or --from_scratch if you "
-                          "mean it")
+                          f"{config.model.backbone}. Such a model learns slowly -> add --pretrained yes to download "
+                          "them; or --checkpoint FILE, such as Gaze360's file or a run of yours; or --pretrained no if "
+                          "you mean it")
     return LearntFrom()
 
 
@@ -310,6 +302,7 @@ def config_record(config: TrainConfig, source: Source, data: Splits, weights: tu
         learnt += LearntFrom(labels=(origin,))
     return {**asdict(config), "quality_fit": data.quality_fit, "class_weights": weights, "root": str(source.root),
             "head_pose_fit": None if pose_fit is None else pose_fit.tolist(),
+            "face_heights": face_heights(data.train_index.box[data.train_rows]),
             "fingerprint": {split: fingerprints_of(index)[0] for split, index in data.indexes.items()},
             "priors_read": {split: priors_read(index, config.model, config.data, config.run)
                             for split, index in data.indexes.items()},
@@ -319,13 +312,19 @@ def config_record(config: TrainConfig, source: Source, data: Splits, weights: tu
 
 
 class RunState:
-    """Where a run stands; validates it and saves it."""
+    """Where a run stands; validates it and saves it.
+
+    With --ema, the running average is what the run makes: it is validated, its mAP says which step is the best, and
+    best/ holds it. The mAP of the weights themselves is recorded beside.
+    """
 
     def __init__(self, config: TrainConfig, accelerator: Accelerator, log: RunLog, stop: StopRequest, model: nn.Module,
-                 wrapped: nn.Module, optimizer: torch.optim.Optimizer, data: Splits, progress: Progress,
-                 record: dict[str, Any]) -> None:
+                 average: RunningAverage | None, wrapped: nn.Module, optimizer: torch.optim.Optimizer, data: Splits,
+                 progress: Progress, record: dict[str, Any]) -> None:
         self.run, self.accelerator, self.log, self.stop = config.run, accelerator, log, stop
         self.model, self.wrapped, self.optimizer, self.data = model, wrapped, optimizer, data
+        self.average = average and average.module
+        self.moved = average and (lambda step: average.update(model, step))
         self.progress, self.record = progress, record
         self.saved, self.saved_at = replace(progress), time.monotonic()
         rows, index = data.val_rows, data.val_index
@@ -335,8 +334,18 @@ class RunState:
 
     def validate(self, epochs: int) -> float | None:
         """Score val after so many epochs, record the result, and return its mAP; None where it is not defined."""
+        result = self.score(self.wrapped)
+        if self.average is not None:
+            for buffer in self.average.buffers():        # each process saw other windows; the first one's are saved
+                buffer.copy_(broadcast(buffer))
+            result = {**self.score(self.average), "mAP_without_ema": result["mAP"]}
+        self.log.validation(self.progress.step, epochs, result, self.baselines)
+        return result["mAP"]
+
+    def score(self, model: nn.Module) -> dict[str, Any]:
+        """The measures of a model on val."""
         rows, index = self.data.val_rows, self.data.val_index
-        scores = predict(self.accelerator, self.wrapped, self.data.val_loader, rows, self.stop)
+        scores = predict(self.accelerator, model, self.data.val_loader, rows, self.stop)
         score = scores.score
         if self.run.label_weight <= 0:
             assert scores.gaze is not None               # a run without a loss on labels has one on the gaze
@@ -344,18 +353,17 @@ class RunState:
         result = evaluate(index.label[rows], score)
         if scores.gaze is not None:
             result["gaze_degrees"] = float(np.nanmedian(gaze_degrees(scores.gaze, index.gaze[rows])))
-        self.log.validation(self.progress.step, epochs, result, self.baselines)
-        return result["mAP"]
+        return result
 
     def save(self, reached: float | None = -1.0) -> None:
         """Save a checkpoint unless nothing has changed since the last; before it the weights as best/, if the mAP that
         they reached is a record, or not defined: then the newest are kept."""
         if (reached is None or reached > self.progress.best_mAP) and self.accelerator.is_main_process:
-            checkpoint.save_best(self.log.folder, self.model, self.record, self.progress.step)
+            checkpoint.save_best(self.log.folder, self.average or self.model, self.record, self.progress.step)
         self.progress.best_mAP = max(self.progress.best_mAP, -1.0 if reached is None else reached)
         if self.accelerator.is_main_process and self.progress != self.saved:
             checkpoint.save_training(self.log.folder, self.model, self.optimizer, self.accelerator.scaler,
-                                     self.progress, self.record)
+                                     self.progress, self.record, self.average)
         self.saved, self.saved_at = replace(self.progress), time.monotonic()
 
     def save_if_due(self) -> None:

@@ -37,6 +37,7 @@ NEEDS = {"resume": ["--exp_path", "run"],
          "cache_features": ["--freeze_backbone", "--no_flip", "--no_random_crop"]}
 VALUES: dict[str, tuple[list[str], Any]] = {
     "rule": (["max_gap=3"], ("max_gap=3",)), "weights": (["0.2", "0.8"], (0.2, 0.8)), "data": (["."], Path(".")),
+    "ema": (["0.9"], 0.9),
     "backbone": (["resnet34"], "resnet34"), "dmodel": (["128"], 128), "nheads": (["4"], 4),
     "output_stride": (["8"], 8), "csplit": (["0.5"], 0.5), "max_bad_fraction": (["0.5"], 0.5),
     "processes": (["3"], "3"), "save_every": (["500,5min"], "500,5min")}

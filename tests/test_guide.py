@@ -19,9 +19,11 @@ from accelerate.commands.launch import launch_command_parser
 from gazepose.compat.checkpoints import KINDS
 from gazepose.compat.flags import INSTEAD, LEFT_OUT, ONLY_TRAINING, GuideInference, bins_of, translate
 from gazepose.config import InferConfig, TrainConfig, asdict, parse, parse_train, read_config
+from gazepose.experiments.plan import fingerprint
 from gazepose.io import write_json
 from gazepose.models import ModelConfig, build_model
 from gazepose.training import checkpoint
+from gazepose.training.launcher import CONFIGURATIONS
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = ["--crop_size", "32", "--num_encoder_layers", "1", "--num_decoder_layers", "1", "--dmodel", "64",
@@ -99,7 +101,8 @@ def test_what_the_published_code_never_read_is_left_out_with_a_line(name: str, p
     ("--train_on stills", "--task lam_stills"), ("--task gaze --train_on=train", "--task gaze --task gaze_clips"),
     ("--save_minutes 5 --limit 3", "--limit 3 --save_every 5min"), ("--elastic", "--processes any"),
     ("--save_minutes 0 --save_every 7", "--save_every 7 --save_every 7,0min"), ("--no_elastic", ""),
-    ("--elastic --expect-world 2", "--processes 2")])
+    ("--elastic --expect-world 2", "--processes 2"), ("--from_scratch --limit 3", "--limit 3 --pretrained no"),
+    ("--no-pretrained", "--pretrained no")])
 def test_flags_that_have_become_one_go_on_working_with_a_line(before: str, now: str):
     arguments, notes = translate(before.split(), "train")
     assert arguments == now.split()
@@ -124,6 +127,17 @@ def test_the_record_of_an_older_run_is_read(before, now, tmp_path):
     write_json(tmp_path / "config.json", record)
     run = read_config(tmp_path / "config.json")[0].run
     assert (run.task, run.save_every) == now and run.processes is None
+
+
+@pytest.mark.parametrize("pretrained, from_scratch, now", [(True, False, "yes"), (False, True, "no"),
+                                                           (False, False, None)])
+def test_the_start_of_an_older_run_is_read(pretrained: bool, from_scratch: bool, now: str | None, tmp_path):
+    record = asdict(TrainConfig())
+    record["run"] |= {"pretrained": pretrained, "from_scratch": from_scratch}
+    write_json(tmp_path / "config.json", record)
+    assert read_config(tmp_path / "config.json")[0].run.pretrained == now
+    if now is None:
+        assert fingerprint(record, None) == fingerprint(asdict(TrainConfig()), None)
 
 
 def test_help_is_no_value_of_what_is_left_out():
@@ -203,7 +217,7 @@ def test_splits_that_contradict_each_other_are_named(flags, message):
     assert message in str(raised.value)
 
 
-@pytest.mark.parametrize("file", sorted((ROOT / "accelerate_configs").glob("*.yaml")), ids=lambda file: file.name)
+@pytest.mark.parametrize("file", sorted(CONFIGURATIONS.glob("*.yaml")), ids=lambda file: file.name)
 def test_accelerate_knows_every_key_of_a_configuration(file: Path):
     config: Any = load_config_from_file(str(file))                       # an unknown key raises
     assert config.mixed_precision == {"bf16": "bf16", "fp16": "fp16", "machines2": "bf16"}.get(
@@ -214,7 +228,7 @@ def test_accelerate_knows_every_key_of_a_configuration(file: Path):
 
 
 def test_a_key_that_accelerate_does_not_know_fails(tmp_path):
-    (tmp_path / "bad.yaml").write_text((ROOT / "accelerate_configs" / "gpu4.yaml").read_text() + "batch_size: 3\n")
+    (tmp_path / "bad.yaml").write_text((CONFIGURATIONS / "gpu4.yaml").read_text() + "batch_size: 3\n")
     with pytest.raises(ValueError, match="batch_size"):
         load_config_from_file(str(tmp_path / "bad.yaml"))
 
@@ -250,7 +264,7 @@ def typed(tmp_path):
         for lines in started.read_text().split("\n\n")[:-1]:
             launch, *rest = lines.splitlines()
             arguments = launch_command_parser().parse_args(rest)
-            assert launch == "launch" and arguments.config_file == "accelerate_configs/gpu1.yaml"
+            assert launch == "launch" and arguments.config_file == "gazepose/accelerate_configs/gpu1.yaml"
             everything += warm.ran(arguments.training_script, *arguments.training_script_args, cwd=ROOT)
         return everything
 

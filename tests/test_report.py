@@ -14,8 +14,9 @@ import pytest
 from gazepose.evaluation.examples import faces_to_show, tracks_to_show, worst_mistakes
 from gazepose.evaluation.metrics import evaluate, fit_head_pose, head_pose_scores, trivial_baselines
 from gazepose.report import make_report
+from gazepose.report.figures import draw_learning
 from gazepose.report.records import read_records
-from gazepose.report.tables import parts_of
+from gazepose.report.tables import facts, parts_of
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = {"learning", "precision-recall", "calibration", "track-1", "track-2", "track-3", "track-4"}
@@ -203,6 +204,16 @@ def test_scores_with_flip_averaging_are_shown_where_there_are_no_others(tmp_path
 def test_a_run_trained_on_few_rows_says_so(tmp_path):
     (tmp_path / "config.json").write_text('{"data": {"limit": 2048}}')
     assert "at most 2,048 rows of each split (--limit)" in make_report(tmp_path).read_text()
+
+
+def test_the_report_shows_the_running_average_and_the_weights_without_it(tmp_path):
+    (tmp_path / "config.json").write_text('{"optim": {"ema": 0.99}}')
+    line = {"kind": "val", "step": 8, "epoch": 1, "mAP": 0.8, "mAP_without_ema": 0.7}
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(line))
+    records = read_records(tmp_path)
+    assert dict(facts(records))["weights"].startswith("running average (--ema 0.99)")
+    drawn = draw_learning([records], [""]).axes[1].lines
+    assert [70.0] in [list(one.get_ydata()) for one in drawn if one.get_label() == "without --ema"]
 
 
 def test_matplotlib_is_loaded_only_when_a_report_is_made():

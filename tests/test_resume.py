@@ -9,21 +9,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rig as rig_module
 import warm
-from rig import Rig, Run, save_once
+from rig import Run, save_once
 from safetensors.torch import load_file
 
 from gazepose.io import read_object
-from gazepose.training.checkpoint import newest_whole, weights_folder
+from gazepose.training.checkpoint import newest_whole, read_model, weights_folder
 
 STOP = signal.SIGTERM
+NARROW = True
+EMA = ("--ema", "0.9")
 TWICE = ("--gradient_accumulation_steps", "2")
-
-
-@pytest.fixture(scope="module")
-def rig(index_of, tmp_path_factory) -> Rig:
-    index = index_of([range(12)] * 3, noise=True, label=[*[0] * 6, *[1] * 6] * 3)
-    return Rig(index.folder, tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture(scope="module")
@@ -44,17 +41,19 @@ def ends_alike(one: Run, other: Run) -> None:
     assert last.name == expected.name
     # compared before they are asserted: pytest would show where megabytes differ, which takes it an hour
     same = {name: (last / name).read_bytes() == (expected / name).read_bytes()
-            for name in ("model.safetensors", "optimizer.safetensors", "progress.json")}
+            for name in ("model.safetensors", "optimizer.safetensors", "progress.json", "ema.safetensors")
+            if (expected / name).exists()}
     best, wanted_best = (load_file(weights_folder(run.folder) / "model.safetensors") for run in (one, other))
     same["best"] = all(best[key].equal(wanted_best[key]) for key in wanted_best)
-    mine, theirs = ([{key: entry[key] for key in ("kind", "step", "epoch", "loss", "lr", "mAP") if key in entry}
+    keys = ("kind", "step", "epoch", "loss", "lr", "mAP", "mAP_without_ema")
+    mine, theirs = ([{key: entry[key] for key in keys if key in entry}
                      for entry in records(run)] for run in (one, other))
     same["records"] = mine == theirs
     assert all(same.values()), same
 
 
 @pytest.mark.parametrize("world, stops, flags", [
-    (1, [2, 6, 8], ()), (1, [1], TWICE), (1, [4], ("--num_workers", "2")), (2, [1, 4], ())], ids=str)
+    (1, [2, 6, 8], EMA), (1, [1], TWICE), (1, [4], ("--num_workers", "2")), (2, [1, 4], EMA)], ids=str)
 def test_a_stopped_run_ends_as_one_that_was_not(rig, whole, world, stops, flags):
     # 23 rows in batches of 4: 6 steps an epoch, 3 with two processes or two batches a step; after 6 comes validation
     alike = whole(world, *(() if "--num_workers" in flags else flags))
@@ -66,6 +65,20 @@ def test_a_stopped_run_ends_as_one_that_was_not(rig, whole, world, stops, flags)
     run = rig.run(name, "--resume", *flags, world=world)
     assert "resume: " in run.log() and run.status()["state"] == "finished"
     ends_alike(run, alike)
+
+
+def test_with_ema_the_average_is_saved_beside_and_is_what_a_run_makes(whole, monkeypatch):
+    monkeypatch.setattr("gazepose.models.gazepose.VECTOR", rig_module.NARROW)
+    run = whole(1, *EMA)
+    best = weights_folder(run.folder)
+    step = run.folder / "checkpoints" / best.name
+    average, plain = (load_file(step / name) for name in ("ema.safetensors", "model.safetensors"))
+    made, read = load_file(best / "model.safetensors"), read_model(step)[0].state_dict()
+    assert all(made[key].equal(average[key]) and read[key].equal(average[key]) for key in average)
+    assert not all(average[key].equal(plain[key]) for key in average) and not (best / "ema.safetensors").exists()
+    lines = [entry for entry in records(run) if entry["kind"] == "val"]
+    assert run.status()["best_mAP"] == max(entry["mAP"] for entry in lines)
+    assert run.log().count("  without --ema mAP ") == len(lines) == 2
 
 
 def test_augmentation_without_keys_would_not_resume(rig):

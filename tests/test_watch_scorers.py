@@ -15,8 +15,10 @@ from gazepose.data.video_times import TimedPicture, pictures_with_times
 from gazepose.data.windows import WindowRule, make_batch
 from gazepose.models import ModelConfig, Priors, build_model
 from gazepose.priors.face_landmarker import five_points
+from gazepose.training import scoring
 from gazepose.training.augment import to_model
-from gazepose.watch import scorers
+from gazepose.training.run_config import face_heights
+from gazepose.watch.config import LANDMARKS
 from gazepose.watch.faces import faces_of, read_pass
 from gazepose.watch.scorers import TrainedScorer
 from gazepose.watch.sources import read_own_boxes
@@ -33,7 +35,7 @@ def small_model(monkeypatch: pytest.MonkeyPatch) -> None:
     config = ModelConfig(model="GazePose", **SMALL)
     model = build_model(config).eval()
     trained = {"model": vars(config), "prepare": {"crop_size": 32}}
-    monkeypatch.setattr(scorers, "read_model", lambda path: (model, trained))
+    monkeypatch.setattr(scoring, "read_model", lambda path: (model, trained))
 
 
 def scorer(**how: Any) -> TrainedScorer:
@@ -62,13 +64,25 @@ def test_frames_of_a_window_are_a_thirtieth_of_a_second_apart_at_any_rate(rate, 
 
 def test_at_the_end_of_a_track_the_outermost_frame_is_repeated_and_a_causal_window_has_nothing_later():
     assert window_at(30, 59) == [56, 57, 58, 59, 59, 59, 59]
-    assert window_at(30, 30, causal=True) == [27, 28, 29, 30, 30, 30, 30]
+    assert window_at(30, 30, window="closed") == [27, 28, 29, 30, 30, 30, 30]
+    assert window_at(30, 30, window="causal") == [24, 25, 26, 27, 28, 29, 30]
+    assert window_at(30, 2, window="causal") == [0, 0, 0, 0, 1, 2, 2]
+
+
+def test_a_crop_is_read_by_the_backbone_once(monkeypatch):
+    made, read = scorer(window="closed"), []
+    maps = scoring.RunModel.maps
+    monkeypatch.setattr(scoring.RunModel, "maps", lambda run, crops: read.append(len(crops)) or maps(run, crops))
+    for number in range(20):
+        made.add(number, 0, shown(number, 30), np.array([100.0, 60, 80, 80]), *UNKNOWN)
+        assert made.take_now(number / 30)[0].tolist() == [number]
+    assert read == [1] * 20 and len(made.faces) <= 5
 
 
 def test_blurred_neighbours_are_left_out_where_the_run_was_trained_so_and_the_centre_never_is(monkeypatch):
     trained = {"model": vars(ModelConfig(model="GazePose", **SMALL)), "prepare": {"crop_size": 32},
                "data": {"gaussian_drop": True}, "quality_fit": [1e9, 1.0]}                # every crop is far less sharp
-    monkeypatch.setattr(scorers, "read_model", lambda path: (torch.nn.Identity(), trained))
+    monkeypatch.setattr(scoring, "read_model", lambda path: (torch.nn.Identity(), trained))
     assert window_at(30, 10) == [10] * 7
     trained["quality_fit"] = [0.0, 1.0]
     assert window_at(30, 10) == [7, 8, 9, 10, 11, 12, 13]
@@ -140,19 +154,32 @@ def test_a_score_is_what_the_model_says_of_that_window(tmp_path):
     assert rows.tolist() == list(range(20)) and found.tolist() == pytest.approx(values.tolist(), abs=1e-5)
 
 
-def test_a_run_scores_codable_faces_only(tmp_path):
+@pytest.mark.parametrize(("smallest", "scored"), [(None, 0), (20.0, 0), (16.0, 20), (60.0, 0)])
+def test_a_run_scores_faces_as_small_as_those_it_was_trained_on(tmp_path, monkeypatch, smallest, scored):
+    model, trained = scoring.read_model(Path("run"))
+    heights = None if smallest is None else [smallest, 200.0]
+    monkeypatch.setattr(scoring, "read_model", lambda path: (model, {**trained, "face_heights": heights}))
     path = film(tmp_path / "a.mp4", moving(20, lambda number: (60, 60, 60), lambda number: (200, 60, 20)))
-    watch_video(path, tmp_path / "parts", tools(scorers={"run": scorer()}))
-    table = faces_of("v", read_pass(tmp_path / "parts", ["run"]), ["run"])
+    watch_video(path, tmp_path / "parts", tools(scorers={"run": scorer()}))    # crops: 16.6 pixels of a box of 20
+    done = read_pass(tmp_path / "parts", ["run"])
+    table = faces_of("v", done, ["run", LANDMARKS])
     of_person = table.groupby("person")["looking"].agg(["count", "size"]).to_numpy().tolist()
-    assert of_person == [[20, 20], [0, 20]] and set(table[table["person"] == "P2"]["reason"]) == {"too small"}
+    assert of_person == [[20, 20], [scored, 20]]
+    assert set(table[table["person"] == "P2"]["reason"]) == {"" if scored else "too small"}
+    assert table[table["person"] == "P2"]["looking_landmarks"].isna().all()
+    assert faces_of("v", done, [LANDMARKS, "run"])["codable"].sum() == 20      # is said of the first scorer
 
 
+def test_a_run_records_the_heights_of_nine_of_ten_of_its_faces():
+    box = np.zeros((101, 4), np.float32)
+    box[:, 3] = np.r_[np.arange(100), np.nan] + 1
+    low, high = face_heights(box) or (0, 0)
+    assert (low, high) == pytest.approx((5.95, 95.05)) and face_heights(box[-1:]) is None
 def test_the_users_boxes_get_the_same_scores_as_by_inference(tmp_path, monkeypatch):
     """At the rate of the training data: the same pixels, JPEG and windows. The changes of light look like cuts."""
     plain = ModelConfig(model="GazePose", **{**SMALL, "prior_head": False, "prior_landmark": False})
     model = build_model(plain).eval()
-    monkeypatch.setattr(scorers, "read_model", lambda path: (model, {"model": vars(plain), "prepare": {
+    monkeypatch.setattr(scoring, "read_model", lambda path: (model, {"model": vars(plain), "prepare": {
         "crop_size": 32}}))
     path = film(tmp_path / "a.mp4", moving(20, lambda number: (60 + 3 * number, 60, 60), lambda number: (200, 60, 60),
                                            ground=lambda number: 40 + 5 * number))

@@ -135,7 +135,7 @@ def fetch_imagenet(backbone: str) -> None:
     Raises:
         ValueError: timm has none, or they cannot be fetched: no network, or HF_HUB_OFFLINE.
     """
-    remedy = "give --checkpoint, or --from_scratch to train from random weights"
+    remedy = "give --checkpoint, or --pretrained no to train from random weights"
     config = next(_imagenet_files(backbone), None)
     if config is None:
         raise ValueError(f"--pretrained: timm has no weights of {backbone} -> {remedy}")

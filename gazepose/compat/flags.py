@@ -12,7 +12,7 @@ from typing import Any, Literal
 from gazepose.data.tracks import Policy
 from gazepose.models.config import ModelName
 
-_LAUNCHER = "accelerate launch starts the processes (accelerate_configs/)"
+_LAUNCHER = "gazepose launch starts the processes"
 _ONE_FOLDER = "the data set is one folder with json/, split/ and videos/ -> --data DIR"
 _UNREAD = "the published code does not use it"
 _TRAINING = "inference does not use it"
@@ -42,8 +42,10 @@ RENAMED = {"Gaussiandrop": "gaussian_drop", "no_Gaussiandrop": "no_gaussian_drop
 TASKS = {"lam train": "lam", "lam stills": "lam_stills", "gaze train": "gaze_clips", "gaze stills": "gaze"}
 """--task and --train_on of older versions -> --task"""
 MERGED = {"train_on": "task", "save_minutes": "save_every", "expect_world": "processes", "elastic": "processes",
-          "no_elastic": "processes"}
+          "no_elastic": "processes", "from_scratch": "pretrained", "no_pretrained": "pretrained"}
 """flags of older versions -> the flag that says it now"""
+ALONE = {"elastic": "any", "no_elastic": "any", "from_scratch": "no", "no_pretrained": "no"}
+"""those without a value -> the value now"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,13 +182,15 @@ def translate(args: Sequence[str], program: Literal["train", "infer"]) -> tuple[
 
 
 def _spelt_out(args: Sequence[str]) -> Iterator[str]:
-    """The same arguments, with --max_gap 30, --end_inclusive and --no_drop_outside as --rule NAME=VALUE, and --resume
-    RUN as --resume --exp_path RUN."""
+    """The same arguments, with --max_gap 30, --end_inclusive and --no_drop_outside as --rule NAME=VALUE, --resume RUN
+    as --resume --exp_path RUN, and --pretrained alone as --pretrained yes."""
     arguments = iter(args)
     before = ""
     for arg in arguments:
         if before == "--resume" and not arg.startswith("-"):
             yield "--exp_path"
+        if before == "--pretrained" and arg.startswith("-"):
+            yield "yes"
         before = arg
         name = _name(arg) or ""
         rule = name.removeprefix("no_")
@@ -196,6 +200,8 @@ def _spelt_out(args: Sequence[str]) -> Iterator[str]:
             yield from ("--rule", f"{rule}={name == rule}")
         else:
             yield from ("--rule", f"{rule}={arg.partition('=')[2] or next(arguments, '')}")
+    if before == "--pretrained":
+        yield "yes"
 
 
 def _merged(args: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -205,8 +211,8 @@ def _merged(args: Sequence[str]) -> tuple[list[str], list[str]]:
         name = _name(arg) or ""
         if name not in MERGED:
             rest.append(arg)
-        elif name.endswith("elastic"):
-            old[name] = "any"
+        elif name in ALONE:
+            old[name] = ALONE[name]
         else:
             old[name] = arg.partition("=")[2] or next(arguments, "")
     notes: list[str] = []
@@ -226,6 +232,8 @@ def older_values(old: Mapping[str, str], task: str | None, save_every: str | Non
         values["save_every"] = ",".join(filter(None, (save_every, f"{old['save_minutes']}min")))
     if "expect_world" in old or "elastic" in old:                        # a number that is named may be resumed on
         values["processes"] = old.get("expect_world", "any")
+    if "from_scratch" in old or "no_pretrained" in old:
+        values["pretrained"] = "no"
     return values
 
 
@@ -233,6 +241,9 @@ def older_record(run: Any) -> Any:
     """The flags of a run, as config.json has them, with those of MERGED as the ones that say it now."""
     if not isinstance(run, dict) or run.keys().isdisjoint(MERGED):
         return run
+    if type(run.get("pretrained")) is bool:
+        from_scratch = "no" if run.get("from_scratch") else None
+        run = {**run, "pretrained": "yes" if run["pretrained"] else from_scratch}
     old = {name: f"{run[name]}".removesuffix(".0") for name in ("train_on", "save_minutes")
            if run.get(name) is not None}
     steps = run.get("save_every")

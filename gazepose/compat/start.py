@@ -21,7 +21,7 @@ from gazepose.compat.checkpoints import (
 from gazepose.io import read_object, sha256_of
 from gazepose.models import build_model
 from gazepose.tensor_files import read_tensors
-from gazepose.training.checkpoint import CONFIG, WEIGHTS, save_weights, verify, weights_folder
+from gazepose.training.checkpoint import CONFIG, WEIGHTS, file_to_score, save_weights, verify, weights_folder
 from gazepose.training.learnt_from import LearntFrom, learnt_from
 
 IMPORTED = "imported.json"
@@ -124,7 +124,7 @@ def start_from(model: nn.Module, path: Path) -> Start:
         theirs, learnt = {ours: name for name, ours in published.taken.items()}, of_published(path, published)
     else:
         folder = verify(weights_folder(path))
-        kind, state, unknown, theirs = "one of ours", read_tensors(folder / WEIGHTS), [], {}
+        kind, state, unknown, theirs = "one of ours", read_tensors(folder / file_to_score(folder)), [], {}
         learnt = LearntFrom(start=(str(path),)) + learnt_from(read_object(folder / CONFIG), folder)
     try:
         taken, left = load_into(model, state)

@@ -5,6 +5,7 @@ would have with shards, as far as the headers of the videos say. In place of byt
 what order clips are read is data/loader.py.
 """
 
+import os
 import sys
 import threading
 from io import BytesIO
@@ -16,9 +17,10 @@ import numpy as np
 from gazepose.data.clip_crops import CropWriter, alive, by_either_decoder, faces_in_order
 from gazepose.data.clip_files import bad_clips, mark_bad
 from gazepose.data.index import SHARDS, Index
+from gazepose.data.merge import name_in
 from gazepose.data.outcome import check_bad_clips
-from gazepose.data.prepare import FOLDERS
-from gazepose.data.video import find_video
+from gazepose.data.prepare import pictures_folder
+from gazepose.data.video import find_video, usable_decoder
 from gazepose.io import UnusableFile, stamp
 from gazepose.text import printable
 
@@ -42,7 +44,7 @@ class VideoIndex(Index):
         """clip -> row -> JPEG bytes"""
         self.bad: set[int] = set()
         """clips that turned out to be damaged"""
-        self._videos = folder.resolve().parents[2] / FOLDERS["videos"]
+        self._videos = pictures_folder(folder.resolve().parents[2], "videos")
         self._lock = threading.Lock()                                  # several threads may ask for single crops
 
     def jpeg(self, row: int) -> bytes:
@@ -98,7 +100,8 @@ class VideoIndex(Index):
             return crops.columns, file.getvalue()
 
         try:
-            columns, jpegs = by_either_decoder(self.facts["decoder"], {}, cut)
+            decoder = self.facts["decoder"] if usable_decoder()[0] == "decord" else "pyav"
+            columns, jpegs = by_either_decoder(decoder, {}, cut)
         finally:
             alive(reads=False)
         offset, length = columns["offset"], columns["length"]
@@ -112,7 +115,7 @@ class VideoIndex(Index):
 
     def _has_changed(self, video: Path) -> bool:
         """Whether a video is another one than its faces were listed from."""
-        return stamp(video) not in (self.facts["sources"][f"{FOLDERS['videos']}/{video.name}"][0], None)
+        return stamp(video) not in (self.facts["sources"][name_in(self.folder.resolve().parents[2], video)][0], None)
 
     def give_up(self, clip: int, error: Exception, goes_on: bool) -> None:
         """Note that a clip is damaged, so that the next run leaves it out as preparation does. One that has changed is
@@ -144,4 +147,10 @@ class VideoIndex(Index):
 def open_index(folder: Path) -> Index:
     """An index folder with or without shards."""
     index = Index.open(folder)
-    return index if index.corners is None else VideoIndex(index.folder, index.contents)
+    if index.corners is None:
+        return index
+    decoder, reason = usable_decoder()
+    if index.facts["decoder"] != decoder == "pyav" and os.environ.get("RANK", "0") == "0":
+        print(printable(f"warning: {folder}: decord was to read these videos, and cannot be loaded here ({reason}), so "
+                        "pyav reads them"), file=sys.stderr, flush=True)
+    return VideoIndex(index.folder, index.contents)

@@ -45,7 +45,7 @@ def thinned(values: np.ndarray, limit: int = 1500) -> np.ndarray:
     return np.unique(np.linspace(0, len(values) - 1, min(len(values), limit)).astype(int))
 
 
-def _legend(axes: Axes, place: Literal["upper right", "lower left"]) -> None:
+def _legend(axes: Axes, place: Literal["upper right", "lower left", "lower right"]) -> None:
     axes.legend(loc=place, facecolor=PAPER, edgecolor="none", framealpha=0.9, fontsize=7.5, handlelength=1.6,
                 labelcolor="linecolor", borderaxespad=0.1)
 
@@ -110,6 +110,13 @@ def _draw_validations(axes: Axes, runs: Sequence[Records]) -> float:
                       textcoords="offset points", color=MUTED, fontsize=7.5)
     for k, records in enumerate(runs):
         points = [(line["step"], 100 * line["mAP"]) for line in records.val if line.get("mAP") is not None]
+        plain = [(line["step"], 100 * line["mAP_without_ema"]) for line in records.val
+                 if line.get("mAP_without_ema") is not None]
+        if plain and len(runs) == 1:             # of several runs, only what they make is compared
+            x, y = map(np.array, zip(*plain, strict=True))
+            axes.plot(x, y, color=MUTED, linewidth=1, label="without --ema")
+            _legend(axes, "lower right")
+            values += y.tolist()
         if points:
             x, y = map(np.array, zip(*points, strict=True))
             axes.plot(x, y, marker="o", markersize=3.5, clip_on=False, **style_of(k))

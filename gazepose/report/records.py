@@ -13,7 +13,7 @@ from gazepose.io import read_object
 from gazepose.text import read_json_lines
 
 NAMED = ("frame", "score", "label", "head_pose_score")
-NUMBERS = ("seconds", "world_size", "limit", "step", "epoch")
+NUMBERS = ("seconds", "world_size", "limit", "step", "epoch", "ema")
 OBJECTS = ("model", "prepare", "data", "optim", "run", "fingerprint", "versions")
 DAMAGED = "the file is damaged; remove it and report again"
 

@@ -35,6 +35,7 @@ from gazepose.training.provenance import for_scoring
 from gazepose.training.run_config import CONFIG
 
 WEIGHTS, OPTIMIZER, PROGRESS = "model.safetensors", "optimizer.safetensors", "progress.json"
+AVERAGE = "ema.safetensors"      # of the weights, in the checkpoints of a run with --ema
 CHECKPOINTS, BEST = "checkpoints", "best"
 KEEP = 2                         # checkpoints of a run, so that one remains if the newest is damaged
 STEP = re.compile(r"step-(\d{8})(?:-(\d+))?")       # -2, -3, ...: the same step, saved again
@@ -107,19 +108,22 @@ def save_best(run: Path, model: nn.Module, config: Mapping[str, Any], step: int)
 
 
 def save_training(run: Path, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: Any,
-                  progress: Progress, config: Mapping[str, Any]) -> Path:
+                  progress: Progress, config: Mapping[str, Any], average: nn.Module | None = None) -> Path:
     """Write what `resume` needs, under a new name in RUN/checkpoints; then remove all but the last KEEP whole ones.
 
-    The optimiser's state goes by position: `3.exp_avg` belongs to parameter 3.
+    The optimiser's state goes by position: `3.exp_avg` belongs to parameter 3. `average` is the model with the running
+    average of its weights, if the run has one.
 
     Raises:
         ValueError: a weight is not finite; such a model is never saved.
         OSError: the disk is full; earlier checkpoints stay.
     """
     folder = _new_name(run / CHECKPOINTS, progress.step)
-    weights, state = _finite_state(model), optimizer.state_dict()["state"]
+    states = {WEIGHTS: model} if average is None else {WEIGHTS: model, AVERAGE: average}
+    weights, state = {name: _finite_state(one) for name, one in states.items()}, optimizer.state_dict()["state"]
     with checkpoint_folder(folder) as part:
-        save_tensors(weights, part / WEIGHTS)
+        for name, tensors in weights.items():
+            save_tensors(tensors, part / name)
         save_tensors({f"{number}.{key}": value.detach().cpu().contiguous()
                    for number, entry in state.items() for key, value in entry.items()}, part / OPTIMIZER)
         write_json(part / PROGRESS, {**asdict(progress), "scaler": scaler.state_dict() if scaler else None})
@@ -167,7 +171,7 @@ def _remove_others(parent: Path, keep: set[Path]) -> None:
         shutil.rmtree(folder, ignore_errors=True)
     for folder in {*steps_in(parent)} - keep:
         if is_written_here(folder):
-            remove_written(folder, (WEIGHTS, OPTIMIZER, PROGRESS, CONFIG))
+            remove_written(folder, (WEIGHTS, AVERAGE, OPTIMIZER, PROGRESS, CONFIG))
 
 
 # ---- reading
@@ -218,12 +222,13 @@ def newest_whole(run: Path) -> tuple[Path | None, list[str]]:
 
 
 def resume(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: Any, world_size: int,
-           elastic: bool = False) -> Progress:
+           elastic: bool = False, average: nn.Module | None = None) -> Progress:
     """Load what `save_training` wrote into a model and an optimiser of the same configuration.
 
     Args:
         folder: a checkpoint that `verify` has accepted.
         elastic: accept another world size.
+        average: as of `save_training`.
 
     Raises:
         ValueError: another world size or another model.
@@ -238,6 +243,8 @@ def resume(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, sca
                          "differ slightly, and every window is still used once per epoch")
     progress.world_size = world_size
     load_weights(folder, model)
+    if average is not None:
+        load_weights(folder, average, AVERAGE)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     entries: dict[int, dict[str, torch.Tensor]] = {}
     for name, value in read_tensors(folder / OPTIMIZER).items():
@@ -255,27 +262,33 @@ def resume(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, sca
     return progress
 
 
-def load_weights(folder: Path, model: nn.Module) -> None:
-    """Weights of one of our checkpoints into the model they belong to.
+def load_weights(folder: Path, model: nn.Module, name: str = WEIGHTS) -> None:
+    """One of a checkpoint's files of weights into the model they belong to.
 
     Raises:
         ValueError: a checkpoint of another model, naming the first keys that differ.
     """
-    check_entries(folder, model, f"give the --model and priors it was trained with (see {folder / CONFIG})")
-    model.load_state_dict(read_tensors(folder / WEIGHTS))
+    check_entries(folder / name, model, f"give the --model and priors it was trained with (see {folder / CONFIG})")
+    model.load_state_dict(read_tensors(folder / name))
 
 
-def check_entries(folder: Path, model: nn.Module, remedy: str) -> None:
+def file_to_score(folder: Path) -> str:
+    """Which of a checkpoint's files is scored with, exported or started from: the average of the weights if there is
+    one. In best/ it is model.safetensors, which holds the average there."""
+    return AVERAGE if (folder / AVERAGE).exists() else WEIGHTS
+
+
+def check_entries(file: Path, model: nn.Module, remedy: str) -> None:
     """Compare a model, which may be on the meta device, with the header of the weights; none of them is read.
 
     Raises:
         ValueError: a checkpoint of another model, naming the first keys that differ.
     """
-    state = tensor_entries(folder / WEIGHTS)
+    state = tensor_entries(file)
     own: Entries = {key: (value.dtype, tuple(value.shape)) for key, value in model.state_dict().items()}
     differing = sorted(key for key in own.keys() | state.keys() if own.get(key) != state.get(key))
     if differing:
-        raise ValueError(f"{folder / WEIGHTS}: a checkpoint of another model; {len(differing)} entries differ, the "
+        raise ValueError(f"{file}: a checkpoint of another model; {len(differing)} entries differ, the "
                          f"first is {differing[0]:.140} -> {remedy}")
 
 
@@ -294,7 +307,7 @@ def check_size(folder: Path, network: ModelConfig, run: Path | None = None) -> N
     except ValueError as error:
         raise ValueError(f"{(run or folder) / CONFIG}: {error}") from None
     cure = "use another checkpoint" if run is None else own_flags(folder, run)
-    check_entries(folder, sketch, f"{(run or folder) / CONFIG} does not describe these weights; {cure}")
+    check_entries(folder / WEIGHTS, sketch, f"{(run or folder) / CONFIG} does not describe these weights; {cure}")
 
 
 def own_flags(folder: Path, run: Path | str = "the run's folder") -> str:
@@ -339,5 +352,5 @@ def read_model(path: Path) -> tuple[nn.Module, dict[str, Any]]:
     network = from_json(ModelConfig, config.get("model"), folder / CONFIG)
     check_size(folder, network)
     model = build_model(network)
-    load_weights(folder, model)
+    load_weights(folder, model, file_to_score(folder))
     return model, config

@@ -61,7 +61,8 @@ def read_interval(accelerator: Accelerator) -> int:
 def train_steps(accelerator: Accelerator, model: nn.Module, optimizer: torch.optim.Optimizer, loader: DataLoader, *,
                 step: int, total: int, seed: int, loss: LossRule, optim: OptimConfig, epoch: int = 0,
                 mirror_priors: bool = True, ahead: int = 0, save_every: int | None = None,
-                stop: Callable[[], bool] = lambda: False) -> Iterator[list[Step]]:
+                stop: Callable[[], bool] = lambda: False, moved: Callable[[int], None] | None = None
+                ) -> Iterator[list[Step]]:
     """Run the loader once, yielding the optimiser steps: each by itself on a CPU, up to READ_EVERY together on a GPU.
 
     Args:
@@ -72,6 +73,7 @@ def train_steps(accelerator: Accelerator, model: nn.Module, optimizer: torch.opt
         ahead: how much further than its number a step is on the way to `total`, for the learning rate.
         save_every: also yield after every such step, so that the caller can save the weights of that step.
         stop: whether this process was asked to stop; each Step says whether any was.
+        moved: called with the number of each step, when its weights have moved.
 
     A step whose global gradient norm is not finite is skipped on all processes alike and says so.
     """
@@ -114,6 +116,8 @@ def train_steps(accelerator: Accelerator, model: nn.Module, optimizer: torch.opt
                 skip_unless_finite(optimizer, norm)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+            if moved is not None:
+                moved(step)
         value, samples, stopping = sums
         unread.append((partial(Step, step=step, lr=rate, waited=waited, batches=count),
                        torch.stack([value / micro, norm, samples, stopping])))

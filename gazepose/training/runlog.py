@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from tqdm import tqdm
 
 from gazepose.evaluation.metrics import metrics_line
@@ -23,10 +23,11 @@ from gazepose.machine import cores
 from gazepose.manifest import mark_folder
 from gazepose.processes import EXIT_PREEMPTED, Preempted, StopRequest
 from gazepose.text import printable, read_text
-from gazepose.training.checkpoint import BEST, CHECKPOINTS, CONFIG, WEIGHTS, Progress
-from gazepose.training.distributed import from_main
+from gazepose.training.checkpoint import BEST, CHECKPOINTS, CONFIG, WEIGHTS, Progress, newest_whole
+from gazepose.training.distributed import check_alike, from_main
 from gazepose.training.engine import Step
-from gazepose.training.run_config import differing
+from gazepose.training.run_config import differing, flags_of
+from gazepose.training.trackers import TRACKER
 
 PACKAGES = ("torch", "torchvision", "accelerate", "timm", "decord", "numpy", "safetensors")
 PLAIN_LINE_SECONDS = 10.0
@@ -54,18 +55,6 @@ def versions() -> dict[str, str | None]:
     return numbers
 
 
-def check_tracker(name: str | None) -> None:
-    """Refuse a tracker of --log_with whose package is not installed.
-
-    Raises:
-        ValueError: naming the package.
-    """
-    packages = ("tensorboard", "tensorboardX") if name == "tensorboard" else (name,)
-    if name is not None and not any(find_spec(str(package)) for package in packages):
-        raise ValueError(f"--log_with {name}: this package is not installed -> pip install {name}, or leave --log_with "
-                         "out: metrics.jsonl is always written")
-
-
 def world_line(accelerator: Accelerator, batch_size: int) -> str:
     """The number of processes that really run, and their device; printed before anything else."""
     count = accelerator.num_processes
@@ -76,6 +65,31 @@ def world_line(accelerator: Accelerator, batch_size: int) -> str:
 def launched(accelerator: Accelerator) -> dict[str, Any]:
     """What the launcher decides, for config.json."""
     return {"world_size": accelerator.num_processes, "precision": accelerator.mixed_precision}
+
+
+def check_same_program(config: Mapping[str, Any], accelerator: Accelerator) -> None:
+    """Compare flags and code of all processes. The data set may lie elsewhere on each machine; its content is compared
+    when it is open.
+
+    Args:
+        config: as config.json has it.
+
+    Raises:
+        ValueError: naming what differs.
+    """
+    flags = {f"--{name}": value for name, value in flags_of(config).items() if name != "data"}
+    check_alike(lambda value: gather_object([value]), "flags or code", {**flags, **launched(accelerator), **versions()},
+                "start the same command with the same code on every machine; to resume, all must see the run's folder")
+
+
+def find_checkpoint(folder: Path, accelerator: Accelerator) -> Path | None:
+    """The newest whole checkpoint of a run, or None; prints a line about each that was skipped."""
+    newest, damaged = from_main(accelerator, lambda: newest_whole(folder))
+    for reason in damaged:
+        accelerator.print(f"resume: skipped a damaged checkpoint: {reason}")
+    if newest is None:
+        accelerator.print(f"resume: {folder} has no checkpoint yet, so the run starts anew")
+    return newest
 
 
 def device_name(accelerator: Accelerator) -> str:
@@ -150,7 +164,7 @@ class RunLog:
         except BlockingIOError as error:
             raise ValueError(f"{self.folder}: {error} trains in it -> wait until it has ended, or give another "
                              "--exp_path") from None
-        records = [self.folder / name for name in ("status.json", "metrics.jsonl", "start.json")]
+        records = [self.folder / name for name in ("status.json", "metrics.jsonl", "start.json", TRACKER)]
         if resume and not records[0].exists():
             raise ValueError(f"{self.folder}: there is no run to resume -> check --exp_path, or leave --resume out")
         if not resume:
@@ -238,7 +252,8 @@ class RunLog:
                             if entry and entry.get("mAP") is not None)
         reason = f"  no mAP: {result['reason']}; best/ keeps the newest weights" if result["mAP"] is None else ""
         gaze = f"  gaze {result['gaze_degrees']:.1f} deg off" if "gaze_degrees" in result else ""
-        self.notify(f"epoch {epoch}  val {metrics_line(result)}{gaze}{reason}  ({seconds:.0f} s)")
+        beside = f"  without --ema mAP {result['mAP_without_ema']:.3f}" if result.get("mAP_without_ema") else ""
+        self.notify(f"epoch {epoch}  val {metrics_line(result)}{beside}{gaze}{reason}  ({seconds:.0f} s)")
         if trivial and not self.compared:
             self.compared = True
             self.notify(f"         without a model: mAP {trivial}")

@@ -185,7 +185,7 @@ class _Sound:
                 self._write(packet)
         except av.error.FFmpegError as error:
             self.times, self.waiting = iter(()), None
-            self.notify(f"the sound cannot be read to its end: {error} -> the drawn video is silent from there")
+            self.notify(f"the sound cannot be read to its end: {error}; the drawn video is silent from there")
 
     def end(self) -> None:
         if self.resampler:

@@ -8,7 +8,7 @@ One thread decodes and detects, another follows the faces, and READERS read them
 
 import queue
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -96,7 +96,7 @@ def watch_video(path: Path, folder: Path, tools: Tools, report: Callable[[float]
         As data.video_times.pictures_with_times. Parts that are finished stay.
     """
     parts = finished_parts(folder)
-    part = _read_part(parts[-1]) if parts else {}
+    part = read_part(parts[-1]) if parts else {}
     if part and part["last"]:
         return
     start = int(part["next_frame"]) if part else 0
@@ -223,22 +223,12 @@ class _Builder:
     def _read(self, shown: list[_Faces]) -> None:
         each = [(timed, int(numbers[place]), faces[place]) for timed, numbers, faces in shown
                 for place in np.argsort(numbers, kind="stable").tolist()]
-        readings = self.readers.map(lambda one: self._reading(one[0].picture, one[2]), each)
+        readings = self.readers.map(lambda one: read_face(self.tools.reader, one[0].picture, one[2]), each)
         for (timed, track, face), (reading, points) in zip(each, readings, strict=True):
             self._faces.append(np.concatenate([[timed.number, track], face[BOX], face[SCORE_AT:], reading]))
             for scorer in self.tools.scorers.values():
                 scorer.add(self.rows, track, timed, face[BOX], reading[POSE], points)
             self.rows += 1
-
-    def _reading(self, picture: np.ndarray, face: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """READING of a face and five points of it, [5, 2]. NaN where there is nothing to read, as of a given box
-        without a size."""
-        points = face[POINTS].reshape(5, 2)[list(FROM_YUNET)]
-        try:
-            read = self.tools.reader.read(picture, face[BOX], points if np.isfinite(points).all() else None)
-        except ValueError:
-            return np.full(len(READING), np.nan), np.full((5, 2), np.nan)
-        return np.array([getattr(read, name) for name in READING], np.float64), five_points(read.points)
 
     def part(self, look: dict[str, np.ndarray], last: bool = False) -> dict[str, np.ndarray]:
         """The arrays of a part, which ends here."""
@@ -266,6 +256,21 @@ class _Builder:
         return part
 
 
+def read_face(reader: Any, picture: np.ndarray, face: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """READING of a face and five points of it, [5, 2]. NaN where there is nothing to read, as of a given box without a
+    size.
+
+    Args:
+        reader: as Tools has it. face: a row of what a Finder finds.
+    """
+    points = face[POINTS].reshape(5, 2)[list(FROM_YUNET)]
+    try:
+        read = reader.read(picture, face[BOX], points if np.isfinite(points).all() else None)
+    except ValueError:
+        return np.full(len(READING), np.nan), np.full((5, 2), np.nan)
+    return np.array([getattr(read, name) for name in READING], np.float64), five_points(read.points)
+
+
 # ---- parts
 
 def part_path(folder: Path, number: int) -> Path:
@@ -283,14 +288,15 @@ def finished_parts(folder: Path) -> list[Path]:
 def is_finished(folder: Path) -> bool:
     """Whether all parts are there."""
     parts = finished_parts(folder)
-    return bool(parts) and bool(read_arrays(parts[-1], ["last"])["last"])
+    return bool(parts) and bool(read_part(parts[-1], ["last"])["last"])
 
 
-def _read_part(path: Path) -> dict[str, np.ndarray]:
+def read_part(path: Path, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
+    """As io.read_arrays; the error says what to do about a damaged part."""
     try:
-        return read_arrays(path)
+        return read_arrays(path, names)
     except ValueError as error:
-        raise ValueError(f"{error} -> delete this part; it is made again") from None
+        raise ValueError(f"{error} -> delete this file and run the command again") from None
 
 
 def _prefixed(part: dict[str, np.ndarray], start: str) -> dict[str, np.ndarray]:
