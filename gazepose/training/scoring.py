@@ -15,6 +15,7 @@ from torch import Tensor
 from gazepose.data.crops import cut_face, published_crop, stored_crop
 from gazepose.data.prepare import PrepareConfig
 from gazepose.data.quality import laplacian_variance, quality_p, scaled
+from gazepose.data.shards import decode, encode
 from gazepose.models import Priors
 from gazepose.models.config import ModelConfig
 from gazepose.training.augment import normalise
@@ -86,7 +87,7 @@ class RunModel:
         if self.quality_fit is not None:
             variance = np.array([laplacian_variance(published)])
             p = float(quality_p(scaled(variance, self.quality_scale), *self.quality_fit)[0])   # type: ignore[arg-type]
-        return stored_crop(face, self.crop_size, published), p
+        return decode(encode(stored_crop(face, self.crop_size, published))), p     # the pixels that preparation stores
 
     def resized(self, crop: np.ndarray) -> np.ndarray:
         """A crop of any size, uint8 [h, w, 3], at the model's size."""
