@@ -2,11 +2,14 @@
 
 The faces lie beside the checkout, in ../shared/real: labels.csv (source, frame, face, x, y, width, height, label),
 images/ and clips/. Intervals draw whole sources. Nothing here is tuned on these labels.
+
+A student is a run that was trained on the landmark scores of some of the sources (`watch --dataset --small`). It is
+scored on the other sources only; two students, each of one half, together score all.
 """
 
 import argparse
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +19,31 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.measure import ROOT, Aim, Goal, main, parser
+from gazepose.evaluation.comparison import draws_of_clips
 from gazepose.evaluation.metrics import evaluate, score_of_gaze
+from gazepose.io import read_object
 from gazepose.priors.face_landmarker import FaceLandmarker, FaceReading, five_points
 from gazepose.priors.model_files import find
 from gazepose.watch.codable import judge
+from gazepose.watch.dataset import clip_name
 from gazepose.watch.readout import READ, Readout
 from gazepose.watch.table import as_cut
 
-LANDMARKS, POSE, AS_IT_IS, MOVED = "landmarks", "head pose alone", "{} as the box is", "{} with the box moved"
+LANDMARKS, POSE, STUDENT = "landmarks", "head pose alone", "student"
+AS_IT_IS, MOVED = "GazePose as the box is", "GazePose with the box moved"
 SIZES = (96, 64, 48, 36, 28)
-SIZE = "AUROC of landmarks, faces of {} px"
+WHOLE = 0                    # stands for the size that a face has
+SIZE, SIZE_OF_STUDENT = "AUROC of landmarks, faces of {} px", "AUROC of students, faces of {} px"
 AUROC, COVERAGE, TIME = "AUROC of {}", "share codable", "milliseconds a face, one thread, CPU"
 GOAL = Goal(12, "who looks, on real faces", (
     Aim(AUROC.format(LANDMARKS), least=0.95, unit=""), Aim(AUROC.format(POSE)), Aim(AUROC.format("GazePose")),
-    Aim(AUROC.format("GazePose, box moved")), Aim(COVERAGE), Aim(TIME), *(Aim(SIZE.format(size)) for size in SIZES)))
+    Aim(AUROC.format("GazePose, box moved")), Aim(COVERAGE), Aim(TIME),
+    *(Aim(what.format(size)) for what in (SIZE, SIZE_OF_STUDENT) for size in SIZES)))
 FLAGS = parser(GOAL)
 FLAGS.add_argument("--real", type=Path, default=ROOT.parent / "shared" / "real", help="default %(default)s")
 FLAGS.add_argument("--run", type=Path, help="a trained run or a checkpoint, scored too; its window repeats the face")
+FLAGS.add_argument("--students", type=Path, nargs="+", default=[], help="runs that were trained on data sets of "
+                   "`watch`; each is scored on the sources that its data set lacks")
 DRAWS = 200
 BOX = ["x", "y", "width", "height"]
 
@@ -84,6 +95,7 @@ class Trained:
         prepared = from_json(PrepareConfig, facts.get("prepare"), path)
         self.size, self.scale = prepared.crop_size, prepared.rules.box_scale
         self.model.eval()
+        self.root = Path(str(facts.get("root")))
         torch.set_num_threads(1)
 
     def score(self, picture: np.ndarray, box: np.ndarray, reading: FaceReading) -> float:
@@ -105,6 +117,19 @@ class Trained:
         return float(torch.softmax(logits.double(), dim=1)[0, 1])
 
 
+def lacks(student: Trained, sources: np.ndarray) -> np.ndarray:
+    """Whether the data set that a student learnt from was made without each source, bool [n].
+
+    Raises:
+        FileNotFoundError: its data set is not there, or was not made by `watch`.
+    """
+    facts = student.root / "boxes" / "train.json"
+    if not facts.is_file():
+        raise FileNotFoundError(f"{facts}: not there, so nobody knows which sources the student has seen")
+    watched = set(read_object(facts)["watched"])
+    return np.array([clip_name(Path(source).stem) not in watched for source in sources])
+
+
 def kappa(confusion: dict[str, int]) -> float:
     """Cohen's kappa."""
     tp, fp, fn, tn = (confusion[name] for name in ("tp", "fp", "fn", "tn"))
@@ -124,72 +149,133 @@ def with_intervals(label: np.ndarray, score: np.ndarray, source: np.ndarray, dra
     """Each figure as [value, low, high]: 95 % over draws of whole sources with replacement; and the faces."""
     known = np.isfinite(score)
     label, score, source = label[known], score[known], source[known]
-    rows_of = [np.flatnonzero(source == name) for name in np.unique(source)]
-    random, drawn = np.random.default_rng(0), []
-    for _ in range(draws):
-        rows = np.concatenate([rows_of[number] for number in random.integers(len(rows_of), size=len(rows_of))])
-        if 0 < label[rows].sum() < len(rows):
-            drawn.append(list(figures(label[rows], score[rows]).values()))
-    low, high = np.percentile(drawn, (2.5, 97.5), axis=0)
-    values = figures(label, score)
-    return {"faces": len(label), **{name: [round(float(number), 4) for number in (value, low[place], high[place])]
-                                    for place, (name, value) in enumerate(values.items())}}
+    found = drawn(lambda rows: list(figures(label[rows], score[rows]).values()), label, source, draws)
+    return {"faces": len(label), **dict(zip(figures(label, score), found, strict=True))}
+
+
+def drawn(figures_of: Callable[[Any], list[float]], label: np.ndarray, source: np.ndarray, draws: int
+          ) -> list[list[float]]:
+    """[value, low, high] of each figure: of all rows, and the bounds of 95 % of the draws of whole sources. Of fewer
+    than five sources only the value."""
+    values = figures_of(slice(None))
+    several = [figures_of(rows) for rows in draws_of_clips(source, draws) if 0 < label[rows].sum() < len(rows)]
+    bounds = np.percentile(several, (2.5, 97.5), axis=0).tolist() if several else []
+    return [[round(float(number), 4) for number in each] for each in zip(values, *bounds, strict=True)]
+
+
+def gain(label: np.ndarray, new: np.ndarray, old: np.ndarray, source: np.ndarray, draws: int) -> list[float]:
+    """How much AUROC one score has above another on the faces that both score: [value, low, high], as above."""
+    both = np.isfinite(new) & np.isfinite(old)
+    label, new, old, source = label[both], new[both], old[both], source[both]
+
+    def more(rows: Any) -> list[float]:
+        return [evaluate(label[rows], new[rows])["auroc"] - evaluate(label[rows], old[rows])["auroc"]]
+    return drawn(more, label, source, draws)[0]
+
+
+class Faces:
+    """The labelled faces, whole and shrunk: their readings, and the scores of trained models.
+
+    Attributes:
+        readings: size -> FaceReading of each row, None where the face is smaller. scores: name -> size -> float [n].
+        seconds: CPU-seconds of each reading of a whole face.
+    """
+
+    def __init__(self, labels: pd.DataFrame, network: FaceLandmarker, run: Trained | None,
+                 students: list[Trained]) -> None:
+        self.labels, self.network, self.run, self.students = labels, network, run, students
+        self.readings: dict[int, list[Any]] = {size: [None] * len(labels) for size in (WHOLE, *SIZES)}
+        names = (*((AS_IT_IS, MOVED) if run else ()), *((STUDENT,) if students else ()))
+        self.scores = {name: {size: np.full(len(labels), np.nan) for size in self.readings} for name in names}
+        self.seconds: list[float] = []
+        unseen = np.array([lacks(student, labels["source"].to_numpy()) for student in students])
+        self.student = np.where(unseen.any(axis=0), unseen.argmax(axis=0), -1) if students else np.full(len(labels), -1)
+
+    def read(self, folder: Path) -> None:
+        for picture, rows in pictures(folder, self.labels):
+            for row, box in zip(rows.index.tolist(), rows[BOX].to_numpy(np.float64), strict=True):
+                for size in self.readings:
+                    if (made := (picture, box) if size == WHOLE else shrunk(picture, box, size)) is not None:
+                        self._read(row, size, *made)
+
+    def _read(self, row: int, size: int, picture: np.ndarray, box: np.ndarray) -> None:
+        began = time.process_time()
+        reading = self.readings[size][row] = self.network.read(picture, box)
+        if size == WHOLE:
+            self.seconds.append(time.process_time() - began)
+        if self.run:
+            self.scores[AS_IT_IS][size][row] = self.run.score(picture, box, reading)
+            self.scores[MOVED][size][row] = self.run.score(picture, as_cut(box), reading)
+        if self.student[row] >= 0:
+            student = self.students[self.student[row]]
+            self.scores[STUDENT][size][row] = student.score(picture, as_cut(box), reading)
+
+    def of_landmarks(self, readout: Readout) -> None:
+        """Add the scores that are made of readings: of the readout, and of the head pose alone."""
+        self.scores |= {name: {size: np.full(len(self.labels), np.nan) for size in self.readings}
+                        for name in (LANDMARKS, POSE)}
+        for size, readings in self.readings.items():
+            there = np.array([one is not None for one in readings])
+            columns = columns_of([one for one in readings if one is not None])
+            self.scores[LANDMARKS][size][there] = readout.probability(*(columns[name] for name in READ))
+            pose = np.radians(np.column_stack([columns["yaw"], columns["pitch"]]))
+            self.scores[POSE][size][there] = score_of_gaze(pose)
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     if not (options.real / "labels.csv").is_file():
         return {"measured": {}, "skipped": f"{options.real / 'labels.csv'} is not there"}
-    try:
-        network = FaceLandmarker(find("face_landmarker"))
-    except (FileNotFoundError, ImportError) as error:
-        return {"measured": {}, "skipped": str(error)}
     labels = pd.read_csv(options.real / "labels.csv").query("label >= 0").reset_index(drop=True)
     if options.quick:
         labels = labels.groupby("label").head(8).reset_index(drop=True)
+    try:
+        faces = Faces(labels, FaceLandmarker(find("face_landmarker")), Trained(options.run) if options.run else None,
+                      [Trained(run) for run in options.students])
+    except (FileNotFoundError, ImportError) as error:
+        return {"measured": {}, "skipped": str(error)}
+    faces.read(options.real)
+    readout = Readout.shipped()
+    faces.of_landmarks(readout)
     label, source = labels["label"].to_numpy(), labels["source"].to_numpy()
-    trained = Trained(options.run) if options.run else None
-    names = [LANDMARKS, POSE, *((AS_IT_IS.format("GazePose"), MOVED.format("GazePose")) if trained else ())]
-    scores = {name: np.full(len(labels), np.nan) for name in names}
-    readings: list[Any] = [None] * len(labels)
-    small: dict[int, list[Any]] = {size: [None] * len(labels) for size in SIZES}
-    seconds = []
-    for picture, rows in pictures(options.real, labels):
-        for row, box in zip(rows.index.tolist(), rows[BOX].to_numpy(np.float64), strict=True):
-            began = time.process_time()
-            readings[row] = network.read(picture, box)
-            seconds.append(time.process_time() - began)
-            for size in SIZES:
-                if (made := shrunk(picture, box, size)) is not None:
-                    small[size][row] = network.read(*made)
-            if trained:
-                scores[names[2]][row] = trained.score(picture, box, readings[row])
-                scores[names[3]][row] = trained.score(picture, as_cut(box), readings[row])
-    readout, read_columns = Readout.shipped(), columns_of(readings)
-    height = labels["height"].to_numpy(np.float64)
-    scores[LANDMARKS] = readout.probability(*(read_columns[name] for name in READ))
-    scores[POSE] = score_of_gaze(np.radians(np.column_stack([read_columns["yaw"], read_columns["pitch"]])))
-    codable, reason = judge(height, **{name: read_columns[name]
-                                       for name in ("light", "presence", "yaw", "pitch", "fit", "eye")})
+    read = columns_of(faces.readings[WHOLE])
+    codable, reason = judge(labels["height"].to_numpy(np.float64), **{
+        name: read[name] for name in ("light", "presence", "yaw", "pitch", "fit", "eye")})
     draws = 50 if options.quick else DRAWS
-    found = {name: with_intervals(label, score, source, draws) for name, score in scores.items()}
+    found = {name: with_intervals(label, score[WHOLE], source, draws) for name, score in faces.scores.items()}
     found[f"{LANDMARKS}, codable faces"] = with_intervals(
-        label, np.where(codable, scores[LANDMARKS], np.nan), source, draws)
-    by_size = {}
-    for size, those in small.items():
-        there = np.array([one is not None for one in those])
-        columns = columns_of([one for one in those if one is not None])
-        score = readout.probability(*(columns[name] for name in READ))
-        by_size[size] = with_intervals(label[there], score, source[there], draws)
+        label, np.where(codable, faces.scores[LANDMARKS][WHOLE], np.nan), source, draws)
+    by_size = {size: by_scorer(faces, size, label, source, draws) for size in SIZES}
     auroc = {name: value["AUROC"][0] for name, value in found.items()}
+    sized = {what.format(size): value[name]["AUROC"][0]
+             for what, name in ((SIZE, LANDMARKS), (SIZE_OF_STUDENT, STUDENT))
+             for size, value in by_size.items() if name in value}
     return {"measured": {
         AUROC.format(LANDMARKS): auroc[LANDMARKS], AUROC.format(POSE): auroc[POSE],
-        AUROC.format("GazePose"): auroc.get(AS_IT_IS.format("GazePose")),
-        AUROC.format("GazePose, box moved"): auroc.get(MOVED.format("GazePose")),
-        COVERAGE: float(codable.mean()), TIME: 1000 * float(np.median(seconds)),
-        **{SIZE.format(size): value["AUROC"][0] for size, value in by_size.items()}},
+        AUROC.format("GazePose"): auroc.get(AS_IT_IS), AUROC.format("GazePose, box moved"): auroc.get(MOVED),
+        COVERAGE: float(codable.mean()), TIME: 1000 * float(np.median(faces.seconds)), **sized},
         "faces": len(labels), "sources": len(np.unique(source)), "looking": int(label.sum()), "scorers": found,
         "by size": by_size, "not codable": {name: int((reason == name).sum()) for name in np.unique(reason) if name},
         "looking among the faces that cannot be coded": int(label[~codable].sum()), "readout": readout.made}
+
+
+def by_scorer(faces: Faces, size: int, label: np.ndarray, source: np.ndarray, draws: int) -> dict[str, Any]:
+    """The figures of each scorer on faces of a size; of students also what they are above their teacher, the landmarks,
+    on the same faces, of all students and of each."""
+    found: dict[str, Any] = {name: with_intervals(label, score[size], source, draws)
+                             for name, score in faces.scores.items()}
+    if not faces.students:
+        return found
+    new, old = faces.scores[STUDENT][size], faces.scores[LANDMARKS][size]
+    found["AUROC of students above landmarks"] = gain(label, new, old, source, draws)
+    found["each student"] = []
+    for number in range(len(faces.students)):
+        own = faces.student == number
+        found["each student"].append({
+            "looking": int(label[own & np.isfinite(new)].sum()),
+            **{name: with_intervals(label[own], score[own], source[own], draws)
+               for name, score in ((STUDENT, new), (LANDMARKS, old))},
+            "AUROC above landmarks": gain(label[own], new[own], old[own], source[own], draws)})
+    return found
 
 
 if __name__ == "__main__":

@@ -20,21 +20,18 @@ from gazepose.data.video_times import pictures_with_times
 from gazepose.watch.detect import CutFinder, Detector
 from gazepose.watch.faces import faces_of, read_pass, video_of
 from gazepose.watch.jobs import Pass, make_tools
-from gazepose.watch.tracker import overlaps
 from gazepose.watch.video_pass import Tools, watch_video
 
 SPEED = "720p with 2 to 3 faces: watched and drawn, pictures a second on two cores"
 SPEED_CPU = "720p with 2 to 3 faces: the same by CPU-seconds, two cores at work"
 GROWTH = "growth of memory from the second to the last fifth of a long video"
-SKIPPED = "AUROC that searching every second picture costs"
 GOAL = Goal(11, "watching a video", (
     Aim(SPEED, least=25, unit="a second"), Aim(SPEED_CPU, least=25, unit="a second"),
-    Aim(GROWTH, most=20, unit="MB"), Aim(SKIPPED, most=0.005, unit="")))
+    Aim(GROWTH, most=20, unit="MB")))
 REAL = ROOT.parent / "shared" / "real"
 CLIPS = {"720p": ("hysts_video01.mp4", (1280, 720), 1), "1080p": ("hysts_video02.mp4", (1920, 1080), 3)}
 """size -> clip, width and height, and how many of it side by side: 2.6 and 6 faces a picture"""
 FLAGS = parser(GOAL)
-FLAGS.add_argument("--no_labels", action="store_true", help="leave the labelled clips out, which take minutes")
 FLAGS.add_argument("--minutes", type=float, default=20, help="length of the long video; default %(default)s")
 
 
@@ -61,10 +58,6 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     long = encode(work / "long.mp4", wide(REAL / "clips" / CLIPS["720p"][0], (640, 360), 1), round(minutes * 60 * 30))
     memory = in_child(long_pass, Pass("long", long, work / "parts", models, {}), work / "long")
     measured[GROWTH] = memory["growth_mb"]
-    if not (options.quick or options.no_labels):
-        found = {name: auroc(models, every, work / "skipped") for name, every in (("every", 0.0), ("second", 1 / 15))}
-        parts["searching"] = found
-        measured[SKIPPED] = found["every"]["auroc"] - found["second"]["auroc"]
     return {"measured": measured, "per_picture": parts, "memory": memory, "pictures": frames}
 
 
@@ -156,27 +149,6 @@ def long_pass(job: Pass, folder: Path) -> dict[str, float]:
         watch_video(job.path, folder, tools)
     return {"peak_mb": memory.peak / 1e6, "growth_mb": memory.growth() / 1e6,
             "minutes": read_pass(folder).end / 60, "seconds": memory.seconds[-1]}
-
-
-def auroc(models: dict[str, Path], every: float, folder: Path) -> dict[str, float]:
-    """AUROC of the landmark score on the labelled clips, with a search every so many seconds."""
-    import pandas as pd
-    from sklearn.metrics import roc_auc_score
-    labels, known, scores, missing = pd.read_csv(REAL / "labels.csv"), [], [], 0
-    for clip in sorted((REAL / "clips").iterdir()):
-        shutil.rmtree(folder, ignore_errors=True)
-        watch_video(clip, folder, make_tools(Pass("clip", clip, folder, models, {}, detect_seconds=every)))
-        table = faces_of("clip", read_pass(folder), ["landmarks"])
-        for label in labels[labels["source"] == clip.name].itertuples():
-            faces = table[table["frame"] == label.frame]
-            boxes = faces[["x", "y", "width", "height"]].to_numpy()
-            overlap = overlaps(np.array([[label.x, label.y, label.width, label.height]]), boxes)[0]
-            if not len(overlap) or overlap.max() < 0.3:
-                missing += 1
-            elif label.label >= 0 and faces["codable"].iloc[overlap.argmax()]:
-                known.append(label.label)
-                scores.append(faces["looking"].iloc[overlap.argmax()])
-    return {"auroc": float(roc_auc_score(known, scores)), "labels": len(known), "not_found": missing}
 
 
 if __name__ == "__main__":

@@ -13,11 +13,12 @@ import importlib
 
 from gazepose.output import lasting_output
 from gazepose.processes import command
-from gazepose.programs import PROGRAMS, program
+from gazepose.programs import PROGRAMS, launch, program
 
 VERBS = {
     "train": ("train", "train GazePose or a baseline (also: accelerate launch -m gazepose.train)"),
     "infer": ("infer", "score every face of a split with a trained model"),
+    "launch": ("launch", "start train, infer or prepare in several processes"),
     "prepare": ("prepare", "cut the faces of a split out of its videos"),
     "synthetic": ("synthetic", "render an embedded world"),
     "import": ("import_checkpoint", "convert a published checkpoint"),
@@ -29,9 +30,11 @@ VERBS = {
     "doctor": ("doctor", "list what is wrong with a data set, and what to do"),
     "models": ("models", "get the model files of the face detector and the landmark network"),
     "watch": ("watch", "find the faces in any video, and tell when each looks at the camera"),
+    "live": ("live", "tell who looks at a camera now, as JSON lines"),
     "fit_readout": ("fit_readout", "fit the landmark score on an embedded world"),
     "agree": ("agree", "compare two codings of the same videos, such as yours and that of watch"),
     "flags": ("write_flags", "write docs/flags.md, the page of all flags"),
+    "completion": ("completion", "print the completion of verbs and flags for bash, zsh or fish"),
     "priors import": ("import_priors", "import head pose, landmarks or quality from files"),
     "priors quality": ("quality", "show the quality of each split"),
     "priors head_pose": ("head_pose", "estimate the head pose with the landmark network, or with Hopenet"),
@@ -64,6 +67,13 @@ def main() -> None:
     run(verb, args[count:])
 
 
+def file_of(verb: str) -> str:
+    """The module with the function of a verb."""
+    if verb == "launch":
+        return "gazepose.programs"
+    return "gazepose.prior_verbs" if verb.startswith("priors ") else "gazepose.verbs"
+
+
 def joined(flags: list[str]) -> list[str]:
     """The arguments with each of QUOTED and the value that follows it as one."""
     arguments = iter(flags)
@@ -77,8 +87,10 @@ def run(verb: str, flags: list[str]) -> None:
     import tyro
 
     from gazepose.config import PLAIN_FLAGS, readable_errors
-    file = "gazepose.prior_verbs" if verb.startswith("priors ") else "gazepose.verbs"
-    function = getattr(importlib.import_module(file), VERBS[verb][0])
+    if verb == "launch":
+        with readable_errors():
+            return launch(flags)
+    function = getattr(importlib.import_module(file_of(verb)), VERBS[verb][0])
     # --rule of prepare may be given several times; elsewhere one flag takes several values
     config = PLAIN_FLAGS if verb == "prepare" else (tyro.conf.OmitArgPrefixes,)
     with command(verb), readable_errors():

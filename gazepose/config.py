@@ -18,7 +18,7 @@ import tyro
 
 from gazepose.compat.flags import GuideInference, GuideTraining, older_record, translate
 from gazepose.data.clip_files import CropsFrom
-from gazepose.data.config import Disk, PrepareConfig, Scale, WindowConfig
+from gazepose.data.config import Decoder, Disk, PrepareConfig, Scale, WindowConfig
 from gazepose.data.index import Index
 from gazepose.io import read_object
 from gazepose.machine import has_gpu
@@ -143,8 +143,8 @@ class InferConfig:
     """videos/, video_imgs/ or face_imgs/; default: as in training, or with --data the first of them that exists"""
     crops: Literal["shards", "video"] | None = None
     """shards: prepared crops; video: cut out of the clips while they are scored; default: as in training"""
-    decoder: Literal["decord", "pyav"] | None = None
-    """library that reads the videos; default: as in training"""
+    decoder: Decoder | None = None
+    """library that reads the videos; default: as in training, but pyav where decord cannot be loaded"""
     gaussian_drop: bool = False
     """Gaussian Temporal Dropout (--Gaussiandrop), also if the checkpoint was trained without it"""
     allow_unknown_priors: bool = False
@@ -195,6 +195,8 @@ class InferConfig:
         """
         names = ("policy", "crops", "decoder", "data_disk", "max_bad_fraction")
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        if self.decoder is None and trained.decoder == "decord":         # the default of earlier versions
+            given["decoder"] = "auto"
         rules = () if self.policy else trained.rule
         crops_from = self.crops_from or (None if self.data else trained.crops_from)
         return replace(trained, **given, rule=(*rules, *self.rule), crops_from=crops_from)

@@ -11,7 +11,7 @@ Ctrl-Z or a laptop's lid, goes on when it is continued.
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Self
 
 SILENT = 120.0                   # seconds without a sign of life after which a process counts as lost
@@ -53,6 +53,13 @@ def is_stopped(pid: int) -> bool:
         return psutil.Process(pid).status() == psutil.STATUS_STOPPED
     except psutil.Error:
         return False
+
+
+def kill(pid: int) -> None:
+    """Kill a process of this machine, also one that is stopped."""
+    import psutil  # as above
+    with suppress(psutil.Error):
+        psutil.Process(pid).kill()
 
 
 def family(pid: int) -> list[int]:

@@ -11,9 +11,8 @@ DRIVERS = {"linux": "libcuda.so.1", "win32": "nvcuda.dll"}
 
 def core_numbers() -> list[int]:
     """Numbers of the cores that this process may use, ascending; all of the machine where the system does not say."""
-    if hasattr(os, "sched_getaffinity"):         # Linux
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
+    affinity = getattr(os, "sched_getaffinity", None)                  # Linux
+    return sorted(affinity(0)) if affinity else list(range(os.cpu_count() or 1))
 
 
 def cores() -> int:

@@ -1,6 +1,5 @@
 """How a process stops when it is asked to, starts workers, and shares work with others."""
 
-import _thread
 import atexit
 import faulthandler
 import functools
@@ -14,8 +13,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from multiprocessing import forkserver, resource_tracker
-from multiprocessing.context import ForkServerContext, ForkServerProcess
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import FrameType
@@ -24,11 +21,10 @@ from typing import Any, Self
 from gazepose import heartbeat
 from gazepose.heartbeat import Watch
 from gazepose.output import lasting_output
+from gazepose.signals import STOP_SIGNALS, stop_signals_blocked, unblock_sigterm, wake_main_thread
 from gazepose.startup import say, tell_launcher
 
 EXIT_PREEMPTED = 75              # EX_TEMPFAIL of sysexits.h: the same command with --resume goes on
-STOP_SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1")
-                     if hasattr(signal, name))                       # Windows has two of them
 OUTSIDE = 3.0                    # seconds after a stop signal in which its handler runs, if there is nothing to save
 OVERDUE = 10.0                   # seconds after a stop signal in which a process leaves a wait for a batch
 LATEST = 110.0                   # seconds after a stop signal in which a process ends; SLURM gives 120
@@ -115,7 +111,7 @@ class Watchdog(Watch):
                 say(f"process {pid} on {socket.gethostname()} ({heartbeat.work or 'at work'}) has been stopped "
                      f"for {now - since:.0f} s, as by SIGSTOP -> it is killed; what it had not finished is done again, "
                      "now or when the same command is started again")
-                os.kill(pid, signal.SIGKILL)
+                heartbeat.kill(pid)
 
 
 programs: list[Any] = []         # Popen of programs, such as trainings of a sweep, to watch like workers
@@ -203,7 +199,7 @@ class StopRequest:
                 end_now("failed", f"{name}: it had not ended {elapsed:.0f} s later, so nothing was saved", 1)
             if elapsed > OVERDUE and _waiting and not self._overdue:
                 self._overdue = True
-                _wake_main_thread()
+                wake_main_thread()
 
 
 _current: StopRequest | None = None
@@ -225,19 +221,11 @@ def end_now(state: str, reason: str, code: int) -> None:
     os._exit(code)
 
 
-def _wake_main_thread() -> None:
-    if hasattr(signal, "pthread_kill"):
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)      # also interrupts a system call
-    else:
-        _thread.interrupt_main(signal.SIGTERM)
-
-
 @contextmanager
 def command(name: str) -> Iterator[StopRequest]:
     """Run a command that ends as users expect: a stop signal gives one line and exit code EXIT_PREEMPTED; output whose
     reader has gone (`| head`, a closed terminal) is dropped."""
-    with stop_signals_blocked():
-        resource_tracker.ensure_running()        # a closed terminal would end it before its processes
+    _start_tracker()
     with lasting_output(), StopRequest() as stop, Watchdog():
         try:
             yield stop
@@ -264,19 +252,6 @@ def without_main_script() -> Iterator[None]:
         main.__dict__.update({name: value for name, value in before.items() if name == "__spec__" or value})
 
 
-@contextmanager
-def stop_signals_blocked() -> Iterator[None]:
-    """Processes started in this block hear no stop signal until `begin_worker`; this one hears them after the block."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 _starting = False                # whether a worker is being started: it could not be killed yet
 _pending: Preempted | None = None
 _started: list[Any] = []         # Popen of workers that multiprocessing may not have noted yet
@@ -291,7 +266,11 @@ def _raise_pending() -> None:
         raise error
 
 
-class _Worker(ForkServerProcess):
+START = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"     # Windows only spawns
+_Context: Any = type(multiprocessing.get_context(START))
+
+
+class _Worker(_Context.Process):
     @staticmethod
     def _Popen(process_obj: BaseProcess) -> Any:
         global _starting
@@ -300,14 +279,14 @@ class _Worker(ForkServerProcess):
         _starting = True
         try:
             with without_main_script():
-                _started.append(ForkServerProcess._Popen(process_obj))     # type: ignore[attr-defined]
+                _started.append(_Context.Process._Popen(process_obj))
         finally:
             _starting = False
         _raise_pending()
         return _started[-1]
 
 
-class _WorkerContext(ForkServerContext):
+class _WorkerContext(_Context):
     Process = _Worker
 
 
@@ -321,6 +300,15 @@ def shield_workers() -> None:
     _start_server()
 
 
+def _start_tracker() -> None:
+    """Start multiprocessing's process that frees what ended processes left. A closed terminal, or a scheduler, would
+    end it before these."""
+    if sys.platform != "win32":
+        from multiprocessing import resource_tracker
+        with stop_signals_blocked():
+            resource_tracker.ensure_running()
+
+
 @functools.cache
 def _start_server() -> None:
     """It and its workers block the stop signals.
@@ -328,10 +316,11 @@ def _start_server() -> None:
     A scheduler signals all processes of a job, but the batch that a worker loads is needed for the step that is saved.
     A worker that blocks SIGTERM is killed at the end of the program, where multiprocessing would wait for it.
     """
-    with stop_signals_blocked():
-        resource_tracker.ensure_running()                            # lifts the block of SIGTERM when it starts
-        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-        forkserver.ensure_running()
+    _start_tracker()
+    if START == "forkserver":
+        from multiprocessing import forkserver
+        with stop_signals_blocked():
+            forkserver.ensure_running()
     atexit.register(kill_workers)
 
 
@@ -341,7 +330,7 @@ def kill_workers() -> None:
         child.kill()
     for worker in _started:
         if worker.poll() is None:
-            os.kill(worker.pid, signal.SIGKILL)
+            worker.kill()
 
 
 _begun = False
@@ -360,8 +349,8 @@ def begin_worker(hears_stop: bool = True) -> None:
     _begun = True
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.SIG_IGN)
-    if hears_stop and hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    if hears_stop:
+        unblock_sigterm()
     threading.Thread(target=_end_after, args=(main,), daemon=True).start()
 
 

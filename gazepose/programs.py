@@ -1,12 +1,15 @@
-"""Training and inference as programs: train.py, infer.py, and the verbs train and infer of `gazepose`."""
+"""Training and inference as programs: train.py, infer.py, and the verbs train, infer and launch of `gazepose`."""
 
 import importlib
 import os
+import signal
 
 from gazepose.output import lasting_output
-from gazepose.startup import end_at_interrupt, end_with_launcher
+from gazepose.startup import called, end_at_interrupt, end_with_launcher
 
 PROGRAMS = ("train", "infer")
+LAUNCHED = {"train": ["gazepose.train"], "infer": ["gazepose.infer"], "prepare": ["gazepose", "prepare"]}
+"""verbs that several processes share -> the module that Accelerate's launcher starts, and its first argument"""
 
 
 @lasting_output()
@@ -22,3 +25,27 @@ def program(name: str, flags: list[str] | None = None) -> None:
     from gazepose.config import InferConfig, parse, parse_train
     given = parse_train(flags) if name == "train" else parse(InferConfig, flags)
     importlib.import_module(f"gazepose.{name}").main(given)
+
+
+def launch(words: list[str], /) -> None:
+    """Start train, infer or prepare with `accelerate launch`, in this process, whose options come before the verb.
+
+    Raises:
+        ValueError: no such configuration. SystemExit: words without a verb, or the launcher's own.
+    """
+    from gazepose.training.launcher import configurations, with_paths
+    place = next((number for number, word in enumerate(words) if word in LAUNCHED), None)
+    if place is None or words[0] in ("-h", "--help"):
+        lines = [f"  {name:14}  {text}" for name, text in configurations().items()]
+        print("\n".join([
+            f"usage: {called()} launch [--config_file NAME_OR_FILE] [OPTION ...] train|infer|prepare FLAG ...", "",
+            "Start one of these verbs in several processes. Options are those of `accelerate launch`.", "",
+            "names of --config_file:", *lines]))
+        raise SystemExit(0 if not words or words[0] in ("-h", "--help") else
+                         "error: no verb -> add train, infer or prepare after the options")
+    module = LAUNCHED[words[place]]
+    options = [*with_paths(words[:place]), "-m", *module, *words[place + 1:]]
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)        # the launcher waits for its processes
+    from accelerate.commands.launch import launch_command, launch_command_parser
+    launch_command(launch_command_parser().parse_args(options))

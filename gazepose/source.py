@@ -53,7 +53,8 @@ class Source:
         differing = [rank for rank, other in enumerate(processes.gather(rows)) if other != rows]
         if differing:                                # each would take a row's number for another face
             raise ValueError(f"{index.folder}: rank {differing[0]} prepared other rows than this rank. Their disks "
-                             "hold different data or settings -> delete the folder on every machine, or copy it")
+                             "hold different data, or their flags differ -> give every machine the same annotations, "
+                             "split lists, videos and flags; what is prepared follows")
         return index
 
     def _split(self, name: str, config: PrepareConfig, processes: "Processes") -> Index:

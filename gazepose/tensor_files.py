@@ -148,12 +148,14 @@ def child(path: str, copy: str) -> None:
 
 def _limit_memory(more: int) -> None:
     """Limit this process to so many bytes more than it has; Windows and macOS know no such limit."""
+    if sys.platform != "linux":
+        return
+    import resource
     try:
-        import resource
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
         limit = pages * resource.getpagesize() + more
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    except (ImportError, OSError, ValueError):
+    except (OSError, ValueError):
         return
 
 
@@ -219,4 +221,4 @@ def _check_archive(path: Path, size: int) -> None:
 
 def _too_much(size: int) -> str:
     return (f"not a checkpoint of tensors: a file of {size} bytes that takes more than "
-            f"{COPIES * size + ROOM >> 20} MiB of memory -> save only its state_dict")
+            f"{COPIES * size + ROOM >> 20} MiB of memory -> save only its state_dict, with a .clone() of each tensor")

@@ -61,6 +61,7 @@ from gazepose.training.optim import make_optimizer
 from gazepose.training.run_config import (
     check_learning,
     check_same_data,
+    face_heights,
     files_read,
     fingerprints_of,
     priors_read,
@@ -302,6 +303,7 @@ def config_record(config: TrainConfig, source: Source, data: Splits, weights: tu
         learnt += LearntFrom(labels=(origin,))
     return {**asdict(config), "quality_fit": data.quality_fit, "class_weights": weights, "root": str(source.root),
             "head_pose_fit": None if pose_fit is None else pose_fit.tolist(),
+            "face_heights": face_heights(data.train_index.box[data.train_rows]),
             "fingerprint": {split: fingerprints_of(index)[0] for split, index in data.indexes.items()},
             "priors_read": {split: priors_read(index, config.model, config.data, config.run)
                             for split, index in data.indexes.items()},

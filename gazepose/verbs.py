@@ -17,7 +17,7 @@ from gazepose.data.config import PrepareConfig
 from gazepose.data.index import Index
 from gazepose.source import EMBEDDED, Source, find_source
 from gazepose.text import printable
-from gazepose.watch.config import WatchConfig
+from gazepose.watch.config import LiveConfig, WatchConfig
 
 ONE_PROCESS = "--num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no"
 
@@ -160,13 +160,13 @@ def sweep(file: Path, /, *, data: Path | None = None, worlds: tuple[Preset, ...]
     if another experiment trained it. A run that was stopped is resumed.
 
     Args:
-        file: the experiment, such as launch/experiments/modules.toml.
+        file: a file of your own, or an experiment of the package: backbones, granularity, methods, modules or priors.
         data: data set; default: data/ if Ego4D is there, else the embedded worlds of the experiment.
         worlds: presets of the embedded world; default: the experiment's.
         seeds: seeds of the runs; default: the experiment's.
         start: weights that all rows start from, such as a Gaze360 file; default: the experiment's pre-training.
         flags: flags of train.py for all runs, in one string: "--limit 64 --epochs 1".
-        launch: options of accelerate launch for each training, in one string: "--config_file FILE".
+        launch: options of accelerate launch for each training, in one string: "--config_file gpu4".
         jobs: how many runs train at a time, each on its share of the cores and GPUs; default: one per GPU, or one.
         part: run only this part of the predictions, such as 3/8, as one of several jobs on a shared disk. The part that
             ends last writes the table.
@@ -273,6 +273,17 @@ def watch(sources: tuple[Path, ...], /, out: Path, config: WatchConfig = WatchCo
         raise SystemExit(1)
 
 
+def live(source: str, /, config: LiveConfig = LiveConfig()) -> None:                                  # noqa: B008
+    """Tell who looks at a camera now: one line of JSON for each picture on standard output, see docs/live.md. Late
+    pictures are dropped and counted. Ctrl-C ends it.
+
+    Args:
+        source: number of a camera, such as 0; an address (rtsp://, http://); or a video file, played at its own pace.
+    """
+    from gazepose.live import live
+    live(source, config)
+
+
 def fit_readout(data: Path | None = None, preset: Preset = "default", seed: int = 0,
                 out: Path = Path("gazepose/watch/readout.json")) -> None:
     """Fit the landmark score of `watch`, which is part of the project, on an embedded world, or on another one.
@@ -301,3 +312,13 @@ def write_flags(page: Path = Path("docs/flags.md")) -> None:
     from gazepose.flags_page import flags_page
     page.write_text(flags_page(), encoding="utf-8")
     print(f"flags -> {page}")
+
+
+def completion(shell: Literal["bash", "zsh", "fish"], /) -> None:
+    """Print the completion of verbs and flags for a shell. docs/install.md says where it goes.
+
+    Args:
+        shell: the shell that is to read it.
+    """
+    from gazepose.completion import script
+    print(script(shell))

@@ -1,20 +1,24 @@
 """What several tests share: the golden vectors and a rendered tiny world."""
 
+import gc
 import os
+import shutil
 import signal
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import settings
 from making import write_tracks
+from rig import SHORT, Rig
 
 from gazepose.data.index import Index
 
 # files that take longest come first, so that the processes of pytest end together
-SLOW = ["test_resume", "test_parity", "test_cli", "test_guide", "test_models", "test_published",
-        "test_doctor", "test_world", "test_streaming", "test_media"]
+SLOW = ["test_resume", "test_parity", "test_cli", "test_heartbeat", "test_models", "test_published", "test_guide",
+        "test_run_identity", "test_streaming", "test_features", "test_doctor", "test_world", "test_media"]
 PARITY = Path(__file__).resolve().parents[2] / "shared" / "parity"
 
 settings.register_profile("gazepose", deadline=None)     # how long an example takes says nothing on a shared machine
@@ -25,6 +29,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """Tests are about the CPU, also where there are GPUs; those marked gpu are run by themselves."""
     if config.option.markexpr != "gpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)          # each of a hundred processes would compile every module
+    sys.dont_write_bytecode = False
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:    # a shell's background job; the tests' processes inherit it
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -32,6 +38,16 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     place = {name: number for number, name in enumerate(SLOW)}
     items.sort(key=lambda item: place.get(item.path.stem, len(SLOW)))
+
+
+def pytest_collection_finish() -> None:
+    """The garbage collector leaves modules and collected tests alone; looking through them takes it a tenth second."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    gc.unfreeze()                            # or libraries report what they hold at the end of Python as leaks
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +96,35 @@ def index_of(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def small_index(index_of) -> Index:
+    """36 rows of noise in three tracks, the second half of each looking: what the small trainings learn from."""
+    return index_of([range(12)] * 3, noise=True, label=[*[0] * 6, *[1] * 6] * 3)
+
+
+@pytest.fixture(scope="module")
+def rig(small_index, tmp_path_factory, request) -> Iterator[Rig]:
+    """Small trainings; narrow ones in a module with `NARROW`. Their checkpoints go with the module's last test."""
+    rig = Rig(small_index.folder, tmp_path_factory.mktemp("runs"), getattr(request.module, "NARROW", False))
+    yield rig
+    if not request.session.testsfailed:
+        shutil.rmtree(rig.folder)
+
+
+@pytest.fixture(scope="module")
+def run(small_index, tmp_path_factory) -> Path:
+    """A finished run whose flags are not the defaults."""
+    return Rig(small_index.folder, tmp_path_factory.mktemp("run")).run("first", *SHORT, "--clip", "0.5").folder
+
+
+@pytest.fixture
+def copy(run, tmp_path) -> Path:
+    return shutil.copytree(run, tmp_path / "copy")
+
+
+@pytest.fixture(scope="session")
 def tiny_world(tmp_path_factory) -> Path:
-    """The folder of a rendered world of preset tiny, seed 0; rendered once a session, to be read only."""
+    """The folder of a rendered world of preset tiny, seed 0; rendered once for all workers, to be read only."""
     from gazepose.synthetic.world import render_world
-    return render_world(tmp_path_factory.mktemp("tiny_world") / "data", "tiny", 0, jobs=1, notify=lambda line: None)
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    return render_world(base / "tiny_world" / "data", "tiny", 0, jobs=1, notify=lambda line: None)

@@ -3,11 +3,14 @@
 import importlib
 import json
 import sys
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from benchmarks.measure import Aim, Timing, main, times_faster
 from benchmarks.run import NAMES, between, table
+from gazepose.watch.dataset import clip_name
 
 
 @pytest.fixture
@@ -23,7 +26,7 @@ def ran(tmp_path, monkeypatch):
 
 def test_every_goal_has_its_script():
     goals = [importlib.import_module(f"benchmarks.{name}").GOAL for name in NAMES]
-    assert [goal.number for goal in goals] == list(range(1, 12))
+    assert [goal.number for goal in goals] == list(range(1, 13))
     for goal in goals:
         names = [aim.what for aim in goal.aims]
         assert len(set(names)) == len(names) and all(aim.wanted for aim in goal.aims)
@@ -82,3 +85,25 @@ def test_kappa_of_a_table_that_can_be_checked_by_hand():
     from benchmarks.real_faces import kappa
     # 20 of 50 both, 15 neither: observed .7, by chance .5 * .6 + .5 * .4 = .5
     assert kappa({"tp": 20, "fp": 5, "fn": 10, "tn": 15}) == pytest.approx(0.4)
+
+
+def test_a_student_is_scored_on_the_sources_that_its_data_set_lacks(tmp_path):
+    from benchmarks.real_faces import lacks
+    (tmp_path / "boxes").mkdir()
+    student, sources = SimpleNamespace(root=tmp_path), np.array(["a.mp4", "b c.jpg", "d.gif"])
+    with pytest.raises(FileNotFoundError, match="train.json: not there, so nobody knows which sources"):
+        lacks(student, sources)
+    (tmp_path / "boxes" / "train.json").write_text(json.dumps({"watched": ["a", clip_name("b c")]}))
+    assert lacks(student, sources).tolist() == [False, False, True]
+
+
+def test_a_gain_counts_the_faces_that_both_score_and_draws_whole_sources():
+    from benchmarks.real_faces import gain
+    label, source = np.array([0, 1] * 6), np.repeat(np.arange(6), 2)
+    right, wrong = label + 0.0, 1.0 - label
+    assert gain(label, right, wrong, source, 20) == [1, 1, 1]
+    right[:2] = np.nan
+    wrong[2:8] = label[2:8]
+    value, low, high = gain(label, right, wrong, source, 200)          # two of five sources gain everything
+    assert (value, low) == (0.4, 0) and high > 0.7
+    assert gain(label[:6], right[:6], wrong[:6], source[:6], 20) == [0]       # of too few sources no interval

@@ -24,6 +24,7 @@ from gazepose.experiments.plan import fingerprint
 from gazepose.io import write_json
 from gazepose.models import ModelConfig, build_model
 from gazepose.training import checkpoint
+from gazepose.training.launcher import CONFIGURATIONS
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = ["--crop_size", "32", "--num_encoder_layers", "1", "--num_decoder_layers", "1", "--dmodel", "64",
@@ -235,7 +236,7 @@ def test_splits_that_contradict_each_other_are_named(flags, message):
     assert message in str(raised.value)
 
 
-@pytest.mark.parametrize("file", sorted((ROOT / "accelerate_configs").glob("*.yaml")), ids=lambda file: file.name)
+@pytest.mark.parametrize("file", sorted(CONFIGURATIONS.glob("*.yaml")), ids=lambda file: file.name)
 def test_accelerate_knows_every_key_of_a_configuration(file: Path):
     config: Any = load_config_from_file(str(file))                       # an unknown key raises
     assert config.mixed_precision == {"bf16": "bf16", "fp16": "fp16", "machines2": "bf16"}.get(
@@ -246,7 +247,7 @@ def test_accelerate_knows_every_key_of_a_configuration(file: Path):
 
 
 def test_a_key_that_accelerate_does_not_know_fails(tmp_path):
-    (tmp_path / "bad.yaml").write_text((ROOT / "accelerate_configs" / "gpu4.yaml").read_text() + "batch_size: 3\n")
+    (tmp_path / "bad.yaml").write_text((CONFIGURATIONS / "gpu4.yaml").read_text() + "batch_size: 3\n")
     with pytest.raises(ValueError, match="batch_size"):
         load_config_from_file(str(tmp_path / "bad.yaml"))
 
@@ -282,7 +283,7 @@ def typed(tmp_path):
         for lines in started.read_text().split("\n\n")[:-1]:
             launch, *rest = lines.splitlines()
             arguments = launch_command_parser().parse_args(rest)
-            assert launch == "launch" and arguments.config_file == "accelerate_configs/gpu1.yaml"
+            assert launch == "launch" and arguments.config_file == "gazepose/accelerate_configs/gpu1.yaml"
             everything += warm.ran(arguments.training_script, *arguments.training_script_args, cwd=ROOT)
         return everything
 

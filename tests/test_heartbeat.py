@@ -15,7 +15,6 @@ import psutil
 import pytest
 import warm
 from making import data_set
-from rig import Rig
 
 from gazepose import heartbeat, processes, startup
 from gazepose.heartbeat import ENDED, RankWatch, Watch
@@ -24,6 +23,7 @@ from gazepose.progress import Progress
 from gazepose.synthetic.world import run_tasks
 
 ROOT = Path(__file__).resolve().parents[1]
+NARROW = True                              # no test here reads a model of these runs
 COMMAND = """
 import sys
 from gazepose import __main__, heartbeat
@@ -90,6 +90,9 @@ def test_a_stopped_training_of_a_sweep_is_killed(monkeypatch):
 def test_a_worker_that_dies_of_itself_is_an_error_with_a_remedy():
     with pytest.raises(ChildProcessError, match="a rendering process died -> free memory"):
         run_tasks(os._exit, [(3,), (3,)], 2, Progress("rendering", 2, "clips"))
+    with Progress("rendering", 2, "clips") as progress:
+        run_tasks(time.sleep, [(0,), (0,)], 1, progress)               # the same command with a lower --jobs
+    assert progress.done == 2
 
 
 READER = """
@@ -145,12 +148,6 @@ def test_a_process_that_works_is_not_stopped(tmp_path):
 
 # ---- ranks
 
-@pytest.fixture(scope="module")
-def rig(index_of, tmp_path_factory) -> Rig:
-    index = index_of([range(12)] * 3, noise=True, label=[*[0] * 6, *[1] * 6] * 3)
-    return Rig(index.folder, tmp_path_factory.mktemp("runs"))
-
-
 def state(pid: int) -> str:
     return psutil.Process(pid).status()
 
@@ -162,12 +159,14 @@ def test_a_rank_that_is_stopped_in_preparation_ends_the_one_that_waits(rig, rank
     began = until(lambda: state(frozen) == psutil.STATUS_STOPPED and time.monotonic())
     until(lambda: state(other) == psutil.STATUS_ZOMBIE, 20)
     assert time.monotonic() - began < 10
-    os.kill(frozen, signal.SIGKILL)
+    os.kill(frozen, signal.SIGCONT if rank == 1 else signal.SIGKILL)
     codes, output = run.wait(), run.log(1 - rank)
     assert codes[1 - rank] == 1 and f"rank {rank} (process {frozen} on " in output, output
     assert "no sign of life for" in output and "-> look at it there (kill -CONT" in output
     if rank == 1:                                # else the one that writes it is stopped
         assert run.status()["state"] == "failed" and f"rank 1 (process {frozen}" in run.status()["reason"]
+        # the same command starts again; here it fails on purpose, as soon as it has its folder
+        assert "on purpose" in rig.run("stopped-1", "--epochs", "1", ends=1, fault=("fail_at_once",)).log()
 
 
 def test_a_job_that_is_suspended_as_a_whole_goes_on(rig):
@@ -175,14 +174,14 @@ def test_a_job_that_is_suspended_as_a_whole_goes_on(rig):
     until(lambda: run.folder.with_name("suspended.0.log").exists() and "world: 2" in run.log())
     time.sleep(0.5)
     os.killpg(run.pids[0], signal.SIGSTOP)
-    time.sleep(5)
+    time.sleep(3.5)                              # longer than a rank may be silent
     os.killpg(run.pids[0], signal.SIGCONT)
     assert run.wait() == [0, 0], run.log() + run.log(1)
     assert run.status()["state"] == "finished"
 
 
 def test_a_rank_that_prepares_for_long_is_waited_for(rig):
-    run = rig.start("slow", "--epochs", "1", world=2, fault=("preparing", 1, "sleep", 5))
+    run = rig.start("slow", "--epochs", "1", world=2, fault=("preparing", 1, "sleep", 3.5))
     assert run.wait() == [0, 0], run.log()
     assert "sign of life" not in run.log()
 

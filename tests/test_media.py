@@ -197,7 +197,20 @@ def test_a_clip_that_takes_its_process_along_is_bad_and_the_others_are_cut(tmp_p
     deadly.path.with_name(f".{deadly.shard_name}.part-1").touch()      # it had begun
     assert {clip.uid for clip in prepare_module._in_processes([good[0], deadly, good[1]], 2)} == {"a", "b", "deadly"}
     assert all(clip.is_finished() for clip in good) and not deadly.unfinished()
-    assert "deadly.mp4: the decoder's process died" in reason(deadly)
+    assert "deadly.mp4: the decoder's process died" in reason(deadly) and reason(deadly).endswith(
+        "-> download the video again")
+    again = clip_of(write_video(tmp_path / "deadly.mp4", 5), tmp_path, [1])
+    assert [clip.is_finished() for clip in prepare_module._in_this_process([again])] == [True]
+
+
+def test_after_a_process_that_died_before_it_cut_anything_the_next_run_cuts_the_rest(tmp_path):
+    clips = [clip_of(write_video(tmp_path / f"{name}.mp4", 5), tmp_path, [1, 2]) for name in "ab"]
+    deadly = Deadly(**vars(clips[1]))
+    with pytest.raises(RuntimeError, match=r"died before it cut anything of b -> run again, .*finished clips are kept"):
+        for clip in prepare_module._in_processes([clips[0], deadly], 1):
+            assert clip is clips[0] and clip.is_finished()
+    assert [clip.is_finished() for clip in clips] == [True, False]
+    assert [clip.is_finished() for clip in prepare_module._in_this_process(clips[1:])] == [True]
 
 
 def test_what_could_open_something_else_is_refused_without_a_connection(tmp_path, monkeypatch):

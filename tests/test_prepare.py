@@ -3,6 +3,7 @@
 import csv
 import itertools
 import json
+import re
 import sys
 import threading
 from functools import partial
@@ -56,7 +57,53 @@ def test_parts_of_a_picture_are_those_of_the_whole_to_the_bit(tmp_path, decoder,
 def test_a_missing_decord_names_the_platform_and_the_way_out(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "decord", None)
     with pytest.raises(ImportError, match=r"decord 0\.6\.0 has wheels for Linux x86-64 only.*--decoder pyav"):
-        list(frames_in_order(write_video(tmp_path / "v.mp4", 3), [0]))
+        list(frames_in_order(write_video(tmp_path / "v.mp4", 3), [0], "decord"))
+
+
+@pytest.fixture
+def without_decord(monkeypatch, tmp_path):
+    """decord is installed, but its library does not fit the system."""
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "decord.py").write_text("raise OSError('libc.so.6: version GLIBC_2.99 not found')")
+    monkeypatch.syspath_prepend(tmp_path / "broken")
+    for name in [name for name in sys.modules if name.split(".")[0] == "decord"]:
+        monkeypatch.delitem(sys.modules, name)
+    video.usable_decoder.cache_clear()
+    yield
+    video.usable_decoder.cache_clear()
+
+
+def test_auto_is_decord_where_it_can_be_loaded_and_the_index_says_which(tmp_path):
+    lines, root = [], data_set(tmp_path, {"c": [("t", [1, 2])]})
+    index = Index.open(prepare(root, "train", notify=lines.append))
+    assert len(lines) == 1 and ", read by decord, " in lines[0] and index.facts["decoder"] == "decord"
+    prepare(root, "train", decoder="pyav", notify=lines.append)
+    assert re.search(r"train: was read by decord, and is used as it is, not read again by pyav -> delete", lines[-1])
+
+
+def test_a_decord_that_cannot_be_loaded_is_replaced_and_the_reason_printed(tmp_path, without_decord):
+    lines, root = [], data_set(tmp_path, {"c": [("t", [1, 2])]})
+    index = Index.open(prepare(root, "train", notify=lines.append))
+    assert lines[0] == ("videos: read by pyav, because decord cannot be loaded (OSError: libc.so.6: version GLIBC_2.99 "
+                        "not found)")
+    assert index.facts["decoder"] == "pyav" and number_in(index.crop(1)) == 2
+
+
+def test_clips_that_another_decoder_reads_later_are_named(tmp_path, monkeypatch):
+    lines, root = [], data_set(tmp_path, {"a": [("t", [1])], "b": [("t", [2])]})
+    index = Index.open(prepare(root, "train"))
+    write_video(root / "videos" / "b.mp4", 41)                               # another file, of the same clip
+    monkeypatch.setattr(prepare_module, "usable_decoder", lambda: ("pyav", "gone"))
+    index = Index.open(prepare(root, "train", notify=lines.append))
+    assert any("its clips were read by decord; those that are cut now are read by pyav ->" in line for line in lines)
+    assert index.facts["decoders"] == ["decord", "pyav"]
+    write_video(root / "videos" / "a.mp4", 41)
+    prepare(root, "train")
+    lines.clear()
+    write_video(root / "videos" / "a.mp4", 42)
+    monkeypatch.undo()                                                       # one decoder read it: it goes on
+    index = Index.open(prepare(root, "train", notify=lines.append))
+    assert index.facts["decoders"] == ["pyav"] and ", read by pyav, " in lines[-1] and len(lines) == 2
 
 
 @pytest.mark.parametrize("decoder", DECODERS)

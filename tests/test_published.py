@@ -17,7 +17,7 @@ from making import prepared_index
 from test_hostile_files import Bomb
 from warm import ran
 
-from gazepose import prior_verbs, verbs
+from gazepose import prior_verbs, tensor_files, verbs
 from gazepose.compat.checkpoints import KINDS, read_published
 from gazepose.compat.start import IMPORTED, import_published, start_from
 from gazepose.data.index import Index
@@ -25,6 +25,7 @@ from gazepose.data.windows import BEHAVIOURS, WindowRule, make_batch
 from gazepose.evaluation.predictions import names
 from gazepose.models import ModelConfig, Priors, build_model
 from gazepose.source import chosen_rows
+from gazepose.tensor_files import in_child
 from gazepose.training import checkpoint
 from gazepose.training.augment import to_model
 
@@ -64,7 +65,7 @@ def scores(path: Path) -> np.ndarray:
         return np.array([float(row["score"]) for row in csv.DictReader(file)])
 
 
-def test_a_published_gazepose_scores_the_same_imported_direct_and_built_by_hand(golden, work, capsys):
+def test_a_published_gazepose_scores_the_same_imported_direct_and_built_by_hand(golden, work, capsys, monkeypatch):
     """The whole road: file -> import -> infer.py, file -> infer.py, and the model on the same windows."""
     file = file_of(golden, "gazepose_head1lm1", work / "best.pth", prefix="module.")
     world = work / "world"
@@ -91,6 +92,7 @@ def test_a_published_gazepose_scores_the_same_imported_direct_and_built_by_hand(
     assert json.loads((work / "imported" / "config.json").read_text())["learnt_from"]["real"] == ["Ego4D"]
     guide = ["--val", "--split", "1", "--Gaussiandrop", "--prior_head", "--prior_landmark", "--limit", str(LIMIT)]
     for start, out in (("imported", "one"), ("best.pth", "two")):
+        monkeypatch.setattr(tensor_files, "in_child", in_child)           # the file is read as at a user's
         ran(str(ROOT / "infer.py"), "--checkpoint", start, "--data", "world", *guide, "--exp_path", out, cwd=work)
         got = scores(work / out / "pred" / "val" / "pred.partial.csv")
         assert len(got) == len(rows) == LIMIT and abs(got - expected).max() <= 2e-5
@@ -100,6 +102,7 @@ def test_a_published_gazepose_scores_the_same_imported_direct_and_built_by_hand(
     # with the published p of each face instead of a fit
     given = {":".join([*name, str(frame)]): 0.05 + 0.9 * (frame % 2) for name, frame in
              zip(names(index, np.arange(len(index))), index.frame.tolist(), strict=True)}
+    monkeypatch.setattr(tensor_files, "in_child", tensor_files.convert)
     (work / "val_p.json").write_text(json.dumps(given))
     prior_verbs.import_priors("quality_p", (work / "val_p.json",), prior_verbs.Where(data=index.folder))
     index, rule = Index.open(index.folder), replace(rule, quality_scale="given", quality_fit=None)

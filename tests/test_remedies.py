@@ -4,7 +4,9 @@ import ast
 import re
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -22,9 +24,11 @@ from gazepose.experiments.results import read_records
 from gazepose.experiments.sweep import share
 from gazepose.models import ModelConfig, build_model
 from gazepose.models.backbone import create_backbone
-from gazepose.programs import PROGRAMS
+from gazepose.programs import PROGRAMS, launch
 from gazepose.synthetic.presets import PRESETS
 from gazepose.training.distributed import start_accelerator
+from gazepose.training.launcher import with_paths
+from gazepose.training.scoring import seconds_around
 
 PACKAGE = Path(program.__file__).parent
 SMALL: dict[str, Any] = {"num_encoder_layers": 1, "num_decoder_layers": 1, "dmodel": 32, "dim_feedforward": 32,
@@ -33,7 +37,7 @@ SMALL: dict[str, Any] = {"num_encoder_layers": 1, "num_decoder_layers": 1, "dmod
 
 def remedy_of(attempt: Callable[[], Any], capsys: Any = None) -> str:
     """What the message of a failing attempt says behind its arrow, in one line."""
-    with pytest.raises((ValueError, OSError, ImportError, EOFError, SystemExit)) as caught:
+    with pytest.raises((ValueError, OSError, ImportError, EOFError, RuntimeError, SystemExit)) as caught:
         attempt()
     text = str(caught.value) + ("" if capsys is None else "".join(capsys.readouterr()))
     text = " ".join(re.sub("[╭╮╰╯│─]", " ", text).split()).split(" For full helptext")[0]     # in a frame, with a foot
@@ -76,6 +80,7 @@ LINES: list[tuple[Callable[[list[str]], None], str, list[str]]] = [    # refused
     (parsed, "--epochs 0", ["give 1 or more: --epochs 1"]), (parsed, "--limit 0", ["give 1 or more rows: --limit 1"]),
     (parsed, "--seed -1", ["give 0 to 2**63 - 1: --seed 0 --seed 9223372036854775807"]),
     (parsed, "--lr 0", ["give a learning rate above 0 and below 10: --lr 9.9"]),
+    (parsed, "--ema 1", ["give a decay below 1, such as 0.999: --ema 0.999", "or 0 for none: --ema 0"]),
     (parsed, "--save_every 5m", ["give minutes such as 15min or 0min: --save_every 0min",
                                  "1 or more steps such as 500: --save_every 500", "or both: --save_every 500,15min"]),
     (parsed, "--processes 0", ["give a number of 1 or more: --processes 1", "or any: --processes any"]),
@@ -105,6 +110,7 @@ LINES: list[tuple[Callable[[list[str]], None], str, list[str]]] = [    # refused
     (train, "--cache_features --freeze_backbone --flip",
      ["leave --flip and --random_crop out: --cache_features --freeze_backbone"]),
     (infer, "--limit -1", ["give 1 or more: --limit 1"]), (infer, "--val_stride 0", ["give 1 or more: --val_stride 1"]),
+    (infer, "--max_bad_fraction 2", ["give 0 to 1: --max_bad_fraction 0", "give 0 to 1: --max_bad_fraction 1"]),
     (infer, "--split train", ["give val or test: --split val", "give val or test: --split test"]),
     (infer, "--cache_features --flip_average",
      ["leave one of the flags out: --cache_features", "leave one of the flags out: --flip_average"]),
@@ -165,32 +171,55 @@ def test_a_part_and_a_preset_that_a_message_offers_are_taken():
 
 
 def test_the_commands_and_files_of_other_messages_are_those_of_this_version(tmp_path, monkeypatch):
-    command = re.search(r"`python infer.py ([^`]+)`", remedy_of(lambda: read_run(tmp_path / "a run")))
-    assert command
-    infer(shlex.split(command[1].replace("a run", "run")))
+    infer(shlex.split(command_in(remedy_of(lambda: read_run(tmp_path / "a run"))))[4:])
     _, _, _, verb, experiment, *_ = remedy_of(lambda: read_records(tmp_path)).split()
-    assert verb in program.VERBS and read_experiment(PACKAGE.parent / experiment).row
+    assert verb in program.VERBS and read_experiment(Path(experiment)).row
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    configuration = re.search(r"accelerate_configs/\S+", remedy_of(start_accelerator))
-    assert configuration and (PACKAGE.parent / configuration[0]).is_file()
+    options = re.search(r"`gazepose launch (.*) train`", remedy_of(start_accelerator))
+    assert options
+    configuration = Path(with_paths(shlex.split(options[1]))[1])
+    assert "fsdp" not in configuration.read_text().lower()
+    monkeypatch.delenv("ACCELERATE_USE_FSDP")
+    start_accelerator()
+
+
+def test_a_launch_has_the_verb_and_the_configuration_that_the_messages_offer(monkeypatch):
+    started: list[str] = []
+    monkeypatch.setattr("accelerate.commands.launch.launch_command",
+                        lambda given: started.append(given.training_script))
+    remedy = remedy_of(lambda: launch(["--num_processes=1"]))
+    verb = re.fullmatch(r"add (\w+), (\w+) or (\w+) after the options", remedy)
+    assert verb
+    for name in verb.groups():
+        launch(["--num_processes=1", name])
+    assert started == ["gazepose.train", "gazepose.infer", "gazepose"]
+    remedy = remedy_of(lambda: with_paths(["--config_file", "mine"]))
+    for name in [str(PACKAGE / "accelerate_configs" / "cpu.yaml"), *remedy.partition("or one of ")[2].split(", ")]:
+        assert Path(with_paths(["--config_file", name])[1]).is_file()
+
+
+def test_a_window_that_a_message_offers_is_taken():
+    for name in remedy_of(lambda: seconds_around("wide", 3)).removeprefix("give ").split(", "):   # type: ignore[arg-type]
+        assert seconds_around(name, 3)[0] > 0                                                   # type: ignore[arg-type]
 
 
 # Every message
 
+@cache
 def messages() -> list[tuple[str, str]]:
     """(place, text) of every text of the package with an arrow; {} where a value stands."""
     found = []
     for path in sorted(PACKAGE.rglob("*.py")):
-        tree = ast.parse(path.read_text())
-        parts = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
-        documents = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
-        for node in ast.walk(tree):
+        nodes = [*ast.walk(ast.parse(path.read_text()))]
+        parts = {id(part) for node in nodes if isinstance(node, ast.JoinedStr) for part in node.values}
+        documents = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+        for node in nodes:
             if not isinstance(node, ast.JoinedStr | ast.Constant):
                 continue
             values = node.values if isinstance(node, ast.JoinedStr) else [node]
             text = "".join(value.value if isinstance(value, ast.Constant) and isinstance(value.value, str) else "{}"
                            for value in values)
-            text = " ".join(text.split())
+            text = " ".join(["", *text.split()])                         # an arrow may begin a line
             if " -> " in text and id(node) not in parts | documents:
                 found.append((f"{path.relative_to(PACKAGE)}:{node.lineno}", text))
     return found
@@ -198,7 +227,7 @@ def messages() -> list[tuple[str, str]]:
 
 KINDS = (TrainConfig, InferConfig)
 VERBS = [getattr(prior_verbs if verb.startswith("priors ") else verbs, function)
-         for verb, (function, _) in program.VERBS.items() if verb not in PROGRAMS]
+         for verb, (function, _) in program.VERBS.items() if verb not in (*PROGRAMS, "launch")]
 
 
 def flags_of(*kinds: Any) -> set[str]:
@@ -215,12 +244,37 @@ def flags_of(*kinds: Any) -> set[str]:
     return names
 
 
+WINGS = ("doctor", "experiments", "priors", "report", "synthetic", "verbs", "watch")
+TRIED = {
+    "api": 6, "compat/checkpoints": 4, "compat/flags": 9, "compat/folders": 4, "compat/start": 2, "config": 12,
+    "data/annotations": 9, "data/box_formats": 14, "data/box_table": 18, "data/challenge": 5, "data/chunks": 1,
+    "data/clip_crops": 1, "data/config": 4, "data/containers": 1, "data/conventions": 12, "data/features": 4,
+    "data/images": 2, "data/index": 15, "data/index_writer": 1, "data/join": 1, "data/loader": 5, "data/merge": 1,
+    "data/order": 1, "data/outcome": 3, "data/own_videos": 6, "data/prepare": 10, "data/streaming": 2,
+    "data/tracks": 3, "data/video": 9, "data/video_times": 3, "data/windows": 4, "evaluation/comparison": 2,
+    "evaluation/examples": 1, "evaluation/metrics": 5, "evaluation/predictions": 7, "evaluation/submission": 8,
+    "heartbeat": 1, "infer": 3, "io": 9, "manifest": 1, "models/backbone": 6, "models/config": 4, "processes": 2,
+    "programs": 1, "records": 1, "source": 5, "tensor_files": 11, "text": 1, "train": 4, "training/checkpoint": 11,
+    "training/config": 8, "training/distributed": 8, "training/engine": 2, "training/feature_cache": 4,
+    "training/launcher": 1, "training/provenance": 7, "training/run_config": 9, "training/runlog": 7,
+    "training/scoring": 1, "training/trackers": 1}
+"""How many messages with an arrow each file outside WINGS has; those of infer name files. All remedies are tried: most
+in test_remedies_of_*.py; those of copied runs, other data, stopped ranks, dead decoders and narrow videos in
+test_copied_runs.py, test_run_identity.py, test_heartbeat.py, test_media.py and test_video_files.py."""
+
+
+def test_a_new_message_with_a_remedy_is_noticed_until_a_test_has_tried_it():
+    counts = Counter(place.partition(":")[0].removesuffix(".py") for place, _ in messages()
+                     if not place.startswith(WINGS))
+    assert counts == TRIED, "try the remedy on the state that prints it, in tests/test_remedies_of_*.py, and count it"
+
+
 def test_every_flag_and_verb_that_a_remedy_names_exists():
     every, core = flags_of(*KINDS, *VERBS), flags_of(*KINDS, verbs.prepare)
     tried = 0
     for place, text in messages():
         remedy = text.split(" -> ", 1)[1]
-        wing = place.startswith(("doctor", "experiments", "priors", "report", "synthetic", "verbs", "watch"))
+        wing = place.startswith(WINGS)
         for flag in re.findall(r"--([A-Za-z]\w*)", re.sub(r"docker with.*|srun --.*|launch --\w+", "", remedy)):
             tried += 1
             assert flag.removeprefix("no_") in (every if wing else core), f"{place}: --{flag} in {text!r}"

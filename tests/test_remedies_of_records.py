@@ -26,6 +26,7 @@ from gazepose.data.windows import WindowConfig, WindowRule, _probability, centre
 from gazepose.doctor import examine
 from gazepose.evaluation.metrics import head_pose_scores
 from gazepose.evaluation.submission import check, csv_to_json
+from gazepose.experiments.plan import FILES as EXPERIMENTS
 from gazepose.experiments.plan import read_experiment
 from gazepose.io import UnusableFile, open_regular, plain_file, plain_folder, read_json, read_object, writing_folder
 from gazepose.models import ModelConfig
@@ -272,12 +273,12 @@ def not_prepared(tmp: Path) -> State:
 
 FILES: list[Callable[[Path], State]] = [
     two_runs, taken_folder, hopenet, other_world, not_prepared,
-    experiment("title=", "see launch/experiments/ for examples"),
+    experiment("title=", f"see {EXPERIMENTS} for examples"),
     experiment(EXPERIMENT.format("=b", "=b"), "begin with a letter or a digit"),
     experiment(EXPERIMENT.format("b", "b") + 'flags="--data there"\n', "give it to sweep: --data, --start or --flags"),
     experiment(EXPERIMENT.format("b", "b") + 'flags="--lr \'1"\n', "close the quotation"),
-    experiment(EXPERIMENT.format("b", "b") + 'other=3\n', "see launch/experiments/ for examples"),
-    experiment('row=["a"]\n', "see launch/experiments/"),
+    experiment(EXPERIMENT.format("b", "b") + 'other=3\n', f"see {EXPERIMENTS} for examples"),
+    experiment('row=["a"]\n', f"see {EXPERIMENTS}"),
     experiment('name="../x"\n' + EXPERIMENT.format("b", "b"), "give letters, digits, _ . - only"),
     pipe(open_regular, "put the file itself there"), pipe(read_object, "put the JSON file itself there"),
     link(lambda path: plain_file(path, "image", 99), "or put the file there", folder=False),

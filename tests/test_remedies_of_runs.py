@@ -26,18 +26,6 @@ from gazepose.synthetic import world
 from gazepose.training import checkpoint, runlog, trackers
 from gazepose.training.distributed import check_processes, start_accelerator
 
-
-@pytest.fixture(scope="module")
-def rig(index_of, tmp_path_factory) -> Rig:
-    index = index_of([range(12)] * 3, noise=True, label=[*[0] * 6, *[1] * 6] * 3)
-    return Rig(index.folder, tmp_path_factory.mktemp("runs"))
-
-
-@pytest.fixture(scope="module")
-def run(rig) -> Path:
-    return rig.run("first", *SHORT).folder
-
-
 # Resume
 
 @pytest.fixture(scope="module")

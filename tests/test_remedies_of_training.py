@@ -25,6 +25,7 @@ from gazepose import processes
 from gazepose.config import TrainConfig, parse, parse_train, read_config
 from gazepose.data.chunks import Chunks
 from gazepose.data.index import Index
+from gazepose.evaluation.metrics import evaluate
 from gazepose.io import lock
 from gazepose.manifest import MANIFEST, write_manifest
 from gazepose.models import ModelConfig, build_model
@@ -37,18 +38,6 @@ from gazepose.training.engine import batches_of, predict
 from gazepose.training.optim import OptimConfig
 from gazepose.training.run_config import files_read
 from gazepose.training.runlog import LOCK, MAX_SKIPPED, RunLog
-
-
-@pytest.fixture(scope="module")
-def run(index_of, tmp_path_factory) -> Path:
-    index = index_of([range(12)] * 3, noise=True, label=[*[0] * 6, *[1] * 6] * 3)
-    return Rig(index.folder, tmp_path_factory.mktemp("runs")).run("first", *SHORT).folder
-
-
-@pytest.fixture
-def copy(run, tmp_path) -> Path:
-    return shutil.copytree(run, tmp_path / "copy")
-
 
 # Checkpoints and configurations
 
@@ -182,6 +171,20 @@ def test_scores_that_are_not_finite_are_so_with_other_weights_or_precision(index
     predict(accelerator, model, loader, np.arange(20))
     train(["--mixed_precision", "no"])
     infer(["--mixed_precision", "no"])
+
+
+def test_scores_that_collapsed_differ_after_a_longer_training(index_of):
+    index, accelerator, labels = index_of([range(100)], label=[0] * 50 + [1] * 50), Accelerator(cpu=True), np.repeat(
+        [0, 1], 50)
+
+    def collapsed(model: torch.nn.Module) -> str | None:
+        return evaluate(labels, predict(accelerator, model, loader_of(accelerator, index, 100), np.arange(100)).score
+                        )["collapsed"]
+    model = Grey()
+    torch.nn.init.zeros_(model.head.weight)              # as at the start, when no face tells the model anything yet
+    text = collapsed(model)
+    assert text and text.endswith("-> lower --lr, or train longer")
+    assert collapsed(trained(index, epochs=4)[0]) is None
 
 
 def test_after_a_reader_that_hung_the_same_command_is_started_again(run, monkeypatch):

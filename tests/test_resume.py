@@ -9,22 +9,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rig as rig_module
 import warm
-from rig import Rig, Run, save_once
+from rig import Run, save_once
 from safetensors.torch import load_file
 
 from gazepose.io import read_object
 from gazepose.training.checkpoint import newest_whole, read_model, weights_folder
 
 STOP = signal.SIGTERM
+NARROW = True
 EMA = ("--ema", "0.9")
 TWICE = ("--gradient_accumulation_steps", "2")
-
-
-@pytest.fixture(scope="module")
-def rig(index_of, tmp_path_factory) -> Rig:
-    index = index_of([range(12)] * 3, noise=True, label=[*[0] * 6, *[1] * 6] * 3)
-    return Rig(index.folder, tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +67,8 @@ def test_a_stopped_run_ends_as_one_that_was_not(rig, whole, world, stops, flags)
     ends_alike(run, alike)
 
 
-def test_with_ema_the_average_is_saved_beside_and_is_what_a_run_makes(whole):
+def test_with_ema_the_average_is_saved_beside_and_is_what_a_run_makes(whole, monkeypatch):
+    monkeypatch.setattr("gazepose.models.gazepose.VECTOR", rig_module.NARROW)
     run = whole(1, *EMA)
     best = weights_folder(run.folder)
     step = run.folder / "checkpoints" / best.name

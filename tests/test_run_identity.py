@@ -1,6 +1,5 @@
 """A run knows itself: its flags, its data, what its weights have learnt from, and which predictions are its own."""
 
-import json
 import re
 import shutil
 from pathlib import Path
@@ -9,8 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import warm
-from rig import Rig
+from rig import SHORT, Rig, config_of, resumed
 from test_models import small
 
 from gazepose import train
@@ -18,7 +16,6 @@ from gazepose.compat import checkpoints
 from gazepose.config import TrainConfig, parse, parse_train, read_config, source_of, train_defaults
 from gazepose.data.index import Index
 from gazepose.data.index_writer import add_columns
-from gazepose.evaluation.predictions import predictions_folder, write_about
 from gazepose.io import read_object, write_json
 from gazepose.manifest import mark_folder
 from gazepose.report import tables
@@ -27,41 +24,11 @@ from gazepose.source import Source
 from gazepose.training import checkpoint, runlog, trackers
 from gazepose.training.distributed import check_alike
 from gazepose.training.learnt_from import LearntFrom, learnt_from
-from gazepose.training.provenance import origin_of, usual_stride
-from gazepose.training.run_config import check_learning, differing, fingerprints_of
-
-SHORT = ("--epochs", "1", "--limit", "8")
-
-
-@pytest.fixture(scope="module")
-def rig(index_of, tmp_path_factory) -> Rig:
-    index = index_of([range(12)] * 3, noise=True, label=[*[0] * 6, *[1] * 6] * 3)
-    return Rig(index.folder, tmp_path_factory.mktemp("runs"))
-
-
-@pytest.fixture(scope="module")
-def run(rig) -> Path:
-    """A finished run whose flags are not the defaults."""
-    return rig.run("first", *SHORT, "--clip", "0.5").folder
-
-
-def config_of(folder: Path) -> dict[str, Any]:
-    return read_object(folder / "config.json")
-
-
-def resumed(rig: Rig, folder: Path, *flags: str, ends: int = 0) -> str:
-    """What the README's words print: --resume --exp_path RUN, and nothing else."""
-    code = f"import rig; rig.train({json.dumps([str(rig.index), ['nothing']])})"
-    ended, text = warm.python("-c", code, "--resume", "--exp_path", str(folder), *flags, cwd=rig.folder)
-    assert ended == ends, text
-    return text
-
+from gazepose.training.run_config import check_learning, differing
 
 # ---- its flags
 
-def test_a_run_is_resumed_with_its_own_flags(rig, run):
-    copy = run.with_name("again")
-    shutil.copytree(run, copy)
+def test_a_run_is_resumed_with_its_own_flags(rig, copy):
     before = config_of(copy)
     text = resumed(rig, copy, "--epochs", "2", "--num_workers", "0")
     after = config_of(copy)
@@ -148,9 +115,7 @@ def test_resume_takes_the_run_as_its_value_too(run):
     assert parse_train(["--epochs", "3", "--resume", str(run), "--no_compile"])[0].run.exp_path == run
 
 
-def test_a_run_whose_config_is_gone_says_where_a_copy_is(rig, run):
-    copy = run.with_name("without")
-    shutil.copytree(run, copy)
+def test_a_run_whose_config_is_gone_says_where_a_copy_is(rig, copy):
     (copy / "config.json").unlink()
     assert "config.json: missing -> copy it from a checkpoint in" in resumed(rig, copy, ends=1)
     shutil.copy(checkpoint.steps_in(copy / "checkpoints")[-1] / "config.json", copy)
@@ -159,9 +124,7 @@ def test_a_run_whose_config_is_gone_says_where_a_copy_is(rig, run):
 
 # ---- its data
 
-def test_a_run_is_not_resumed_on_other_data(rig, run, index_of):
-    copy = run.with_name("other data")
-    shutil.copytree(run, copy)
+def test_a_run_is_not_resumed_on_other_data(rig, copy, index_of):
     other = Rig(index_of([range(12)] * 3, noise=True, label=[*[1] * 6, *[0] * 6] * 3).folder, rig.folder)
     before = (copy / "config.json").read_bytes()
     text = resumed(other, copy, "--epochs", "2", ends=1)
@@ -235,7 +198,7 @@ def test_class_weights_that_teach_nothing_are_refused(flags, capsys):
     (1, "all 36 labelled rows are looking"), (-1, "no labelled rows (36 of unknown label)")])
 def test_without_a_map_the_newest_weights_are_the_best_and_the_log_says_why(index_of, tmp_path, label, reason):
     index = index_of([range(12)] * 3, noise=True, label=[label] * 36)
-    rig = Rig(index.folder, tmp_path)
+    rig = Rig(index.folder, tmp_path, narrow=True)
     labelled = [] if label >= 0 else ["--task", "gaze"]
     run = rig.run("one", *SHORT, "--limit", "36", "--weights", "1", "1", "--epochs", "2", *labelled,
                   fault=("with_gaze",) if labelled else ("nothing",))
@@ -340,61 +303,6 @@ def test_imagenet_weights_are_fetched_with_the_flag_alone(monkeypatch, tmp_path)
     started(monkeypatch, tmp_path)
     assert len(asked) == 2
     assert started(monkeypatch, tmp_path, "--from_scratch")[0] == ["start: random weights (--pretrained no)"]
-
-
-# ---- its predictions
-
-def test_a_runs_own_predictions_are_in_pred_and_others_beside_it(tmp_path, index_of):
-    index, run = index_of([range(5)]), tmp_path / "run"
-    run.mkdir()
-    usual = {"stride": 3, "gaussian_drop": False}
-
-    def folder(flip_average: bool = False, own_data: bool = True, weights: str | None = None, **settings: Any) -> str:
-        path = predictions_folder(run, index, {**usual, **settings}, usual, own_data=own_data, weights=weights,
-                                  flip_average=flip_average)
-        assert path.parent == run
-        return path.name
-
-    assert folder() == folder(own_data=False) == "pred"                    # not a run: the user chose the folder
-    assert folder(True) == "pred-flip"
-    write_json(run / "status.json", {})
-    others = [folder(own_data=False), folder(weights="step-00000012"), folder(stride=1), folder(gaussian_drop=True),
-              folder(True, stride=1)]
-    assert (folder(), folder(True)) == ("pred", "pred-flip") and len(set(others)) == 5
-    assert folder(stride=1) == others[2]
-    data = index.folder.resolve().parents[2].name
-    assert others[1].startswith(f"pred-{data}-step-00000012-") and others[4].startswith(f"pred-flip-{data}-")
-
-
-def test_predictions_say_what_they_replace(tmp_path):
-    assert write_about(tmp_path / "about.json", {"checkpoint": "a", "stride": 3}) == {}
-    assert write_about(tmp_path / "about.json", {"checkpoint": "a", "stride": 3}) == {}
-    assert write_about(tmp_path / "about.json", {"checkpoint": "b", "stride": 3}) == {"checkpoint": ["a", "b"]}
-
-
-def test_data_are_the_runs_own_by_content_or_by_place(index_of, tmp_path, monkeypatch):
-    index = index_of([range(5)])
-    for fingerprint in fingerprints_of(index):                               # this version's and an older one's
-        trained = {"root": str(tmp_path), "fingerprint": {"train": fingerprint}}
-        assert origin_of(index, tmp_path / "moved", trained, same_rules=False) == "own"
-    other = index_of([range(6)])
-    assert origin_of(other, tmp_path, trained, same_rules=True) == "own"
-    assert origin_of(other, tmp_path, trained, same_rules=False) == "rules"
-    assert origin_of(other, tmp_path / "else", trained, same_rules=True) == "other"
-    assert origin_of(index, tmp_path, {"root": 3, "fingerprint": "damaged"}, same_rules=True) == "other"
-    monkeypatch.chdir(tmp_path)                                              # a published file says nothing: Ego4D
-    assert origin_of(index, Path("data"), {}, same_rules=True) == "rules"
-    assert origin_of(index, tmp_path / "mine", {}, same_rules=True) == "other"
-
-
-def test_own_videos_are_scored_at_every_face_and_the_reason_is_said():
-    data = parse(TrainConfig, ["--val_stride", "13", "--test_stride", "2"]).data
-    for origin, embedded, stride, reason in (
-            ("own", False, 13, "its data set"), ("rules", False, 13, "its data set"),
-            ("other", True, 13, "an embedded world"), ("other", False, 1, "was not trained on this data set")):
-        got = usual_stride("val", data, origin, embedded)
-        assert got[0] == stride and reason in got[1]
-    assert usual_stride("test", data, "other", False)[0] == 2
 
 
 # ---- its priors

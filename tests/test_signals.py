@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 import torch
 from making import data_set
-from rig import Rig
 
 from gazepose import __main__ as door
 from gazepose import heartbeat, processes, startup
@@ -33,6 +32,7 @@ from gazepose.training.distributed import check_processes, start_accelerator, wa
 from gazepose.training.engine import batches_of
 
 ROOT = Path(__file__).resolve().parents[1]
+NARROW = True                              # no test here reads a model of these runs
 
 
 # ---- a process and its signals
@@ -177,12 +177,6 @@ def test_a_verb_whose_reader_has_gone_ends_without_a_traceback(words, code, tmp_
 
 
 # ---- trainings
-
-@pytest.fixture(scope="module")
-def rig(index_of, tmp_path_factory) -> Rig:
-    index = index_of([range(12)] * 3, noise=True, label=[*[0] * 6, *[1] * 6] * 3)
-    return Rig(index.folder, tmp_path_factory.mktemp("runs"))
-
 
 @pytest.mark.parametrize("fault, step", [
     (("after_step", 2, "hit", signal.SIGHUP), 3), (("in_validation", signal.SIGINT), 6)],

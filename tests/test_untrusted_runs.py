@@ -113,7 +113,8 @@ def test_a_configuration_larger_than_its_weights_is_refused_before_a_model_is_bu
     ({"model": {**SMALL, "reach": None}}, "reach"), ({"model": {**SMALL, "reach": "3"}}, "reach"),
     ({"model": "x"}, "str"), ({"model": None}, "NoneType"),
     ({"model": {**SMALL, "backbone": "resnet18.nobody"}}, "timm has no weights"),
-    ({"quality_fit": ["a", 1.0]}, "quality_fit"), ({"head_pose_fit": "text"}, "head_pose_fit")])
+    ({"quality_fit": ["a", 1.0]}, "quality_fit"), ({"head_pose_fit": "text"}, "head_pose_fit"), ({"face_heights": [9]},
+                                                                                         "face_heights")])
 def test_what_is_not_of_its_kind_in_a_configuration_is_named(tmp_path, config, fault):
     weights = changed(saved(tmp_path / "weights"), **config)
     with pytest.raises(ValueError, match=fault) as error:

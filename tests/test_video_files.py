@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 from making import HEIGHT, WIDTH, data_set, prepare, write_video
 
+from gazepose.data.clip_crops import by_either_decoder
 from gazepose.data.images import read_image, size_by_header
 from gazepose.data.index import Index
 from gazepose.data.own_videos import lay_out
 from gazepose.data.video import DECODERS, OTHER_SHAPE, find_video, frames_in_order, look_at, shape_change, video_facts
 from gazepose.doctor import examine
+from gazepose.io import UnusableFile
 
 
 def first_picture(path: Path, decoder: str = "pyav", **options: Any) -> np.ndarray:
@@ -147,6 +149,17 @@ def test_pictures_of_a_size_that_changes_are_scaled_to_the_first_by_both_decoder
             pictures = [shown[0:HEIGHT, 0:WIDTH] for _, shown in frames_in_order(path, range(4), decoder, whole)]
             assert [shown.shape for shown in pictures] == [(HEIGHT, WIDTH, 3)] * 4
             assert [corners(shown) for shown in pictures] == [[2, 1, 0, 0]] * 4
+
+
+@pytest.mark.parametrize("width", [16, 24, 48, 72])
+def test_a_width_that_decord_misreads_is_refused_by_it_and_prepared_by_the_other(tmp_path, width):
+    path = film(tmp_path / "a.mp4", [picture(60, width)] * 2)
+    for read in (video_facts, first_picture):
+        with pytest.raises(UnusableFile, match=f"a.mp4: is {width} pixels wide, which decord misreads -> use"):
+            read(path, "decord")
+    notes: dict[str, str] = {}
+    shown = by_either_decoder("decord", notes, lambda decoder: first_picture(path, decoder))
+    assert shown.shape == (60, width, 3) and corners(shown) == [2, 1, 0, 0] and "misreads" in notes["decoder"]
 
 
 def test_parts_of_a_picture_of_odd_size_are_parts_of_the_whole(tmp_path):

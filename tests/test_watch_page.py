@@ -2,6 +2,8 @@
 
 import json
 import re
+import shlex
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -65,15 +67,27 @@ def folder(tmp_path_factory) -> Path:
     return root
 
 
+def ends_with_parent(program: str, path: Path) -> Path:
+    """A script that runs a program so that the kernel ends it with its parent, also one that is killed."""
+    path.write_text(f'#!/bin/sh\nexec setpriv --pdeathsig KILL {shlex.quote(program)} "$@"\n')
+    path.chmod(0o755)
+    return path
+
+
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
+def browser(tmp_path_factory) -> Iterator[Any]:
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is missing: pip install playwright")
-    if not CHROMIUM.exists():
-        pytest.skip(f"no browser to test with: {CHROMIUM} is not there")
-    with playwright.sync_playwright() as started:
-        yield started.chromium.launch(executable_path=str(CHROMIUM), args=[
-            "--no-sandbox", "--disable-gpu", "--disable-background-networking",
-            "--autoplay-policy=no-user-gesture-required"])
+    if not CHROMIUM.exists() or not shutil.which("setpriv"):
+        pytest.skip(f"no browser to test with: {CHROMIUM} or setpriv is not there")
+    from playwright._impl._driver import compute_driver_executable
+    folder = tmp_path_factory.mktemp("browser")
+    chromium = ends_with_parent(str(CHROMIUM), folder / "chromium")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PLAYWRIGHT_NODEJS_PATH", str(ends_with_parent(compute_driver_executable()[0], folder / "node")))
+        with playwright.sync_playwright() as started:
+            yield started.chromium.launch(executable_path=str(chromium), args=[
+                "--no-sandbox", "--disable-gpu", "--disable-background-networking",
+                "--autoplay-policy=no-user-gesture-required"])
 
 
 @pytest.fixture

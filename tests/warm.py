@@ -21,6 +21,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from gazepose import tensor_files
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -50,7 +52,9 @@ def start(*command: str, cwd: Path, logs: Sequence[Path], launcher: bool = False
                                    if len(logs) > 1 else {} for rank in range(len(logs))]
     if launcher:
         env["TORCHELASTIC_RUN_ID"] = "warm"
-    return _ask("start", launcher, [{"argv": command, "cwd": str(cwd), "log": str(log), "env": {
+    in_process = tensor_files.in_child is tensor_files.convert
+    return _ask("start", launcher, [{"argv": command, "cwd": str(cwd), "log": str(log),
+                                     "in_process": in_process, "env": {
         **env, **{name: str(value) for name, value in names.items()}}} for log, names in zip(logs, world, strict=True)])
 
 
@@ -76,12 +80,14 @@ def _server() -> subprocess.Popen[str]:
     started = subprocess.Popen([sys.executable, "-c", "import warm; warm.serve()"], stdin=subprocess.PIPE, text=True,
                                stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": _path(),
                                                             "OMP_WAIT_POLICY": "PASSIVE"})
-    atexit.register(started.kill)
+    atexit.register(lambda: (started.kill(), started.wait()))
     return started
 
 
 def serve() -> None:
     """The warm process: imports, then forks what it is asked for."""
+    import gc
+
     import torch._dynamo
 
     import gazepose.doctor
@@ -93,7 +99,11 @@ def serve() -> None:
     import gazepose.synthetic.world
     import gazepose.train
     import gazepose.verbs
+    from gazepose.models.backbone import create_backbone
     assert torch and gazepose
+    create_backbone("test_resnet")                        # traced once here, instead of in each training
+    gc.collect()
+    gc.freeze()                                           # the garbage collector of a fork leaves shared pages alone
     for line in sys.stdin:
         what, *how = json.loads(line)
         print(json.dumps({"start": _start, "wait": _wait}[what](*how)), flush=True)
@@ -152,6 +162,8 @@ def _run(request: dict[str, Any]) -> int:
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["env"])
+    if request["in_process"]:
+        tensor_files.in_child = tensor_files.convert
     first, *rest = request["argv"]
     for name in (rest[0] if rest else "", f"{rest[0] if rest else ''}.__main__"):   # what is imported, but not run
         sys.modules.pop(name, None)

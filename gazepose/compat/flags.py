@@ -12,7 +12,7 @@ from typing import Any, Literal
 from gazepose.data.tracks import Policy
 from gazepose.models.config import ModelName
 
-_LAUNCHER = "accelerate launch starts the processes (accelerate_configs/)"
+_LAUNCHER = "gazepose launch starts the processes"
 _ONE_FOLDER = "the data set is one folder with json/, split/ and videos/ -> --data DIR"
 _UNREAD = "the published code does not use it"
 _TRAINING = "inference does not use it"

@@ -182,7 +182,7 @@ def _read(path: Path, lines: list[str]) -> tuple[Table, list[str]]:
     rows = box_table.rows_of(path, text, separator, skipinitialspace=True)
     rows = rows[(rows != "").any(axis=1)].map(str.strip)
     if not len(rows):
-        raise ValueError(f"{path}: holds no box -> give one face per line: {box_table.SCHEMA}")
+        return rows, []
     header, shown = rows.iloc[0].tolist(), text.lstrip("\r\n").splitlines()[:4]
     if all(re.fullmatch(rf"{NUMBER}|{DECIMAL_COMMA}", cell) for cell in header if cell):
         lines.append("has no header: read as frame, track and the four numbers of a box")

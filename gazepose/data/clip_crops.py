@@ -101,7 +101,8 @@ def cut_clip(clip: ClipCrops) -> None:
         rows.counts[BY_PYAV] += "decoder" in notes
         alive()
         digest = None if clip.crops_from == "streamed" else digest_of(clip.source)
-        clip.write_table(rows, notes, shard, [seen, digest])
+        setting = "decord" if "decoder" in notes else clip.decoder
+        clip.write_table(rows, {**notes, "setting": setting}, shard, [seen, digest])
 
     try:
         alive()

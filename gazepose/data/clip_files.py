@@ -42,7 +42,8 @@ class ClipRows(CutRows):
     """The rows of a finished clip with their labels, and what they were made from."""
 
     notes: dict[str, str]
-    """decoder: why decord could not read the video; short: the video ends before its faces do"""
+    """decoder: why decord could not read the video; short: the video ends before its faces do; setting: the decoder
+    that was to read it"""
     shard: dict[str, Any]
     """the file of its crops, as io.writing_by_checksum gives it"""
     source: list[str | None]

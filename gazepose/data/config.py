@@ -7,6 +7,7 @@ from gazepose.data.annotations import policy_named
 from gazepose.data.clip_files import CropsFrom
 from gazepose.data.tracks import Policy
 
+Decoder = Literal["auto", "decord", "pyav"]
 Disk = Literal["shared", "local"]
 Scale = Literal["variance", "log", "given"]
 """the values that p is the CDF of: the Laplacian variance (published) or its logarithm; given: p came with the data"""
@@ -26,8 +27,9 @@ class PrepareConfig:
     """shards: cut crops once and store them; video: cut them again in every epoch, for a first look or a small disk"""
     crop_size: int = 224
     """pixels per side of a face crop"""
-    decoder: Literal["decord", "pyav"] = "decord"
-    """library that reads the videos; if decord cannot read a clip, pyav reads it, and it is counted"""
+    decoder: Decoder = "auto"
+    """library that reads the videos; auto: decord where it can be loaded, else pyav. If decord cannot read a clip, pyav
+    reads it, and it is counted"""
     data_disk: Disk = "shared"
     """shared: all machines see one disk; local: each machine has the data set on its own disk and prepares it itself"""
     max_bad_fraction: float = 0.01

@@ -174,7 +174,8 @@ class Index:
         try:
             return decode(jpeg, out)
         except ValueError as error:
-            raise ValueError(f"{self.folder}: row {row} ({self.name_of(row)}): {error} -> {REMEDY}") from error
+            raise ValueError(f"{self.folder}: row {row} ({self.name_of(row)}): {error} -> delete that clip's file in "
+                             f"{SHARDS}/; the clip is cut again when the data set is used") from error
 
     def verify(self) -> None:
         """Read everything once.

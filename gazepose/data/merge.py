@@ -46,6 +46,8 @@ def merge(folder: Path, root: Path, clips: Sequence[ClipCrops], sources: Sources
     filled = sizes > 0
     kept = dict(before.facts.get("priors", {})) if before else {}
     split, lines = facts["split"], []
+    if facts["decoder"]:                         # clips that were cut earlier may have been read by another
+        facts = {**facts, "decoders": sorted({rows.notes.get("setting", str(facts["decoder"])) for rows in used})}
     if "quality" not in columns:                                       # streamed: measured when the crops are cut
         facts = {**facts, "quality_fit": None}
     else:

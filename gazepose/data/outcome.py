@@ -95,6 +95,8 @@ def summary(index: Index, before: Index | None, seconds: float) -> str:
     where = f"{size / 1e6:.1f} MB" if index.corners is None else "cut while they are used"
     counts = "; ".join(f"{rule}: {count}" for rule, count in facts["counts"].items())
     left_out = skipped(index)
+    decoders = facts.get("decoders") or []
+    where += f", read by {' and '.join(decoders)}" if decoders else ""
     again = ""
     if before is not None:
         old = {shard["file"] for shard in before.contents["shards"]}

@@ -29,7 +29,7 @@ from gazepose.data.merge import merge, name_in, source_of
 from gazepose.data.outcome import REPORT, Outcome, some, summary
 from gazepose.data.stamps import Sources, changed_in, stamp_of_files
 from gazepose.data.tracks import Policy
-from gazepose.data.video import find_video
+from gazepose.data.video import find_video, usable_decoder
 from gazepose.machine import cores
 from gazepose.processes import WORKERS, Processes
 from gazepose.processes import killed as processes_killed
@@ -69,6 +69,9 @@ def prepare(data: str | Path, split: str, config: PrepareConfig, processes: Proc
     folder = _folder(root, split, config, source)
     facts = {**_made_from(split, config, source), **label_origin(root, split)}
     if all(processes.gather(_is_fresh(folder, root, facts))):
+        if facts["decoder"] not in (None, "auto", *(decoders := decoders_of(read_contents(folder)["facts"]))):
+            processes.notify(f"{folder}: was read by {' and '.join(decoders)}, and is used as it is, not read again by "
+                             f"{config.decoder} -> delete the folder, if you want that")
         return folder
     try:
         (folder / SHARDS).mkdir(parents=True, exist_ok=True)
@@ -102,6 +105,12 @@ def _prepare(root: Path, split: str, config: PrepareConfig, source: str, folder:
     clips = _list_clips(root, split, folder / SHARDS, config, source)
     ours = sorted(clips, key=lambda clip: (-clip.faces, clip.uid))[processes.rank::processes.world_size]
     ours = [clip for clip in ours if not (clip.is_finished() or source == "streamed" and clip.known_bad())]
+    if source in ("videos", "streamed"):
+        decoder, lines = _decoder(config.decoder, folder, before, processes)
+        facts = {**facts, "decoder": decoder}
+        for line in lines if any(processes.gather(len(ours))) else ():
+            processes.notify(line)
+        ours = [replace(clip, decoder=decoder) for clip in ours]
     for clip in ours:
         clip.bad.unlink(missing_ok=True)                               # the video may have come since
     _cut(ours, split, jobs, processes)
@@ -171,6 +180,28 @@ def _made_from(split: str, config: PrepareConfig, source: str) -> dict[str, Any]
             "rules": {key: value for key, value in vars(policy).items() if key != "name"},
             "crop_size": config.crop_size, "crops_from": source,
             "decoder": config.decoder if source == "videos" else None}
+
+
+def decoders_of(facts: Mapping[str, Any]) -> list[str]:
+    """The decoders that read the clips of an index; several, where later clips were read by another."""
+    return facts.get("decoders") or [facts["decoder"]]
+
+
+def _decoder(wanted: str, folder: Path, before: Index | None, processes: Processes) -> tuple[str, list[str]]:
+    """One decoder for all ranks, in place of auto: PyAV, where it read the index before, so that crops are alike, or
+    where a rank cannot load decord; else decord. And lines that say which."""
+    earlier = decoders_of(before.facts) if before else []
+    decoder, lines = wanted, []
+    if wanted == "auto" and earlier == ["pyav"]:
+        decoder = "pyav"
+    elif wanted == "auto":
+        decoder, reason = max(processes.gather(usable_decoder()))          # pyav comes after decord
+        if reason:
+            lines = [f"videos: read by pyav, because decord cannot be loaded ({reason})"]
+    if others := [other for other in earlier if other != decoder]:
+        lines.append(f"{folder}: its clips were read by {' and '.join(others)}; those that are cut now are read by "
+                     f"{decoder} -> delete the folder, to have all read by one")
+    return decoder, lines
 
 
 def _is_fresh(folder: Path, root: Path, facts: Mapping[str, Any]) -> bool:

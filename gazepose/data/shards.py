@@ -6,8 +6,10 @@ The encoder's setting (quality 90, chroma halved both ways) was chosen by measur
 """
 
 import os
+import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import simplejpeg
@@ -53,6 +55,18 @@ def jpeg_size(jpeg: bytes | memoryview) -> tuple[int, int]:
     return height, width
 
 
+_pread: Any = getattr(os, "pread", None)         # Windows has none
+_position = threading.Lock()
+
+
+def _read_at(descriptor: int, length: int, offset: int) -> bytes:
+    if _pread:
+        return _pread(descriptor, length, offset)
+    with _position:                              # one thread at a time moves it
+        os.lseek(descriptor, offset, os.SEEK_SET)
+        return os.read(descriptor, length)
+
+
 class Shards:
     """Read side: opens each file on its first read, in the process that reads.
 
@@ -72,13 +86,13 @@ class Shards:
         """
         descriptor = self._descriptors.get(shard)
         if descriptor is not None:
-            return os.pread(descriptor, length, offset)
-        descriptor = os.open(self.paths[shard], os.O_RDONLY | os.O_CLOEXEC)
+            return _read_at(descriptor, length, offset)
+        descriptor = os.open(self.paths[shard], os.O_RDONLY | getattr(os, "O_BINARY", 0))
         if len(self._descriptors) < MAX_OPEN:
             self._descriptors[shard] = descriptor
-            return os.pread(descriptor, length, offset)
+            return _read_at(descriptor, length, offset)
         try:                                                           # opening takes a hundredth of decoding
-            return os.pread(descriptor, length, offset)
+            return _read_at(descriptor, length, offset)
         finally:
             os.close(descriptor)
 

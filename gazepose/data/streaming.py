@@ -5,6 +5,7 @@ would have with shards, as far as the headers of the videos say. In place of byt
 what order clips are read is data/loader.py.
 """
 
+import os
 import sys
 import threading
 from io import BytesIO
@@ -19,7 +20,7 @@ from gazepose.data.index import SHARDS, Index
 from gazepose.data.merge import name_in
 from gazepose.data.outcome import check_bad_clips
 from gazepose.data.prepare import pictures_folder
-from gazepose.data.video import find_video
+from gazepose.data.video import find_video, usable_decoder
 from gazepose.io import UnusableFile, stamp
 from gazepose.text import printable
 
@@ -99,7 +100,8 @@ class VideoIndex(Index):
             return crops.columns, file.getvalue()
 
         try:
-            columns, jpegs = by_either_decoder(self.facts["decoder"], {}, cut)
+            decoder = self.facts["decoder"] if usable_decoder()[0] == "decord" else "pyav"
+            columns, jpegs = by_either_decoder(decoder, {}, cut)
         finally:
             alive(reads=False)
         offset, length = columns["offset"], columns["length"]
@@ -145,4 +147,10 @@ class VideoIndex(Index):
 def open_index(folder: Path) -> Index:
     """An index folder with or without shards."""
     index = Index.open(folder)
-    return index if index.corners is None else VideoIndex(index.folder, index.contents)
+    if index.corners is None:
+        return index
+    decoder, reason = usable_decoder()
+    if index.facts["decoder"] != decoder == "pyav" and os.environ.get("RANK", "0") == "0":
+        print(printable(f"warning: {folder}: decord was to read these videos, and cannot be loaded here ({reason}), so "
+                        "pyav reads them"), file=sys.stderr, flush=True)
+    return VideoIndex(index.folder, index.contents)

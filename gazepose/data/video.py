@@ -55,8 +55,20 @@ def find_video(folder: Path, clip: str) -> Path:
     return found[0] if found else paths[0]
 
 
-def video_facts(path: str | Path, decoder: str = "decord") -> VideoFacts:
+@lru_cache
+def usable_decoder() -> tuple[str, str]:
+    """(decord, ""), or (pyav, the reason) where decord cannot be loaded; it may be installed and not fit the system."""
+    try:
+        import decord
+        assert decord
+    except Exception as error:                   # a library that does not fit may raise anything
+        return "pyav", f"{type(error).__name__}: {_reason(error)}"
+    return "decord", ""
+
+
+def video_facts(path: str | Path, decoder: str = "auto") -> VideoFacts:
     """Facts as the decoder will give them. Raises as frames_in_order."""
+    decoder = usable_decoder()[0] if decoder == "auto" else decoder
     name = _checked(path, decoder)
     if decoder == "decord":
         reader = _decord(name)
@@ -122,16 +134,16 @@ def times_of(path: str | Path) -> np.ndarray:
     except av.error.FFmpegError as error:
         raise UnusableFile(f"{name}: cannot be read by pyav: {error}") from error
     if not times:
-        raise UnusableFile(f"{name}: states no times of its pictures -> give frames in place of times")
+        raise UnusableFile(f"{name}: holds no picture")
     return np.array(times) - times[0]
 
 
-def frames_in_order(path: str | Path, numbers: Sequence[int], decoder: str = "decord", whole: bool = True
+def frames_in_order(path: str | Path, numbers: Sequence[int], decoder: str = "auto", whole: bool = True
                     ) -> Iterator[tuple[int, np.ndarray]]:
     """Yields (number, uint8 [H, W, 3] RGB) for these frames, ascending, each once.
 
     Args:
-        numbers: ascending from 0, each once.
+        numbers: ascending from 0, each once. decoder: one of DECODERS, or auto: that of `usable_decoder`.
         whole: False where only parts of each picture are needed: then a picture may be an object with `shape`, whose
             parts `picture[y1:y2, x1:x2]` are the same arrays. PyAV converts only these to RGB, a third less work.
 
@@ -148,6 +160,7 @@ def frames_in_order(path: str | Path, numbers: Sequence[int], decoder: str = "de
     ascending = np.asarray(numbers, np.int64)
     if len(ascending) and (ascending[0] < 0 or (np.diff(ascending) <= 0).any()):
         raise ValueError(f"{path}: frame numbers must ascend from 0, each once")
+    decoder = usable_decoder()[0] if decoder == "auto" else decoder
     name = _checked(path, decoder)
     if not len(ascending):
         return iter(())
@@ -167,19 +180,20 @@ def _by_decord(name: str, numbers: np.ndarray) -> Iterator[tuple[int, np.ndarray
 
 
 def _memory() -> int:
-    """Resident bytes of this process; 0 where the system does not say."""
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except FileNotFoundError:
-        return 0
+    """Resident bytes of this process."""
+    import psutil
+    return psutil.Process().memory_info().rss
 
 
 def _next(reader: Any, name: str, position: int) -> Any:
     from decord import DECORDError
     try:
-        return reader.next()
+        picture = reader.next()
     except (DECORDError, RuntimeError, StopIteration) as error:
         raise UnusableFile(f"{name}: frame {position}: cannot be decoded by decord: {_reason(error)}") from error
+    if picture.shape[2] != 3:            # it takes bytes that fill up the lines of a narrow picture for channels
+        raise UnusableFile(f"{name}: is {picture.shape[1]} pixels wide, which decord misreads -> use `--decoder pyav`")
+    return picture
 
 
 class _Planes:

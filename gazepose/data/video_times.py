@@ -26,6 +26,7 @@ VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".gif", ".mts
 FIRST_BYTES = ((0, b"GIF8", "gif"), (0, b"\x00\x00\x01\xba", "mpeg"), (0, b"FLV", "flv"),
                (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "asf"), (4, b"G", "mpegts"), (0, b"G", "mpegts"))
 """(place, bytes, container), beside those that data/video.py knows"""
+MARK = "mark its colours as BT.709: ffmpeg -i IN.mp4 -vf setparams=colorspace=bt709 OUT.mp4"
 MOST_DAMAGED = 1000          # pictures that cannot be decoded, one after another
 PQ = 16                      # a transfer function (SMPTE ST 2084) of HDR: shown as it is, a picture is grey and dim
 PQ_WHITE = 203.0             # candela per square metre of a white page in HDR (ITU-R BT.2408)
@@ -50,17 +51,14 @@ def is_still(path: Path) -> bool:
 def stated_seconds(path: Path) -> float:
     """Length of a video as its headers state it; 0 for a still picture, or where they do not say. Raises as
     `pictures_with_times`."""
-    import av.error
+    import av
     if is_still(path):
         return 0.0
-    try:
-        with _opened(path) as container:
-            stream = picture_stream(container, str(path))
-            if stream.duration and stream.time_base:
-                return float(stream.duration * stream.time_base)
-            return float((container.duration or 0) / av.time_base)
-    except av.error.FFmpegError as error:
-        raise ValueError(f"{path}: cannot be read: {error} -> give another copy") from error
+    with _opened(path) as container:
+        stream = picture_stream(container, str(path))
+        if stream.duration and stream.time_base:
+            return float(stream.duration * stream.time_base)
+        return float((container.duration or 0) / av.time_base)
 
 
 def pictures_with_times(path: Path, start: int = 0, notify: Callable[[str], None] = print) -> Iterator[TimedPicture]:
@@ -101,8 +99,9 @@ def pictures_with_times(path: Path, start: int = 0, notify: Callable[[str], None
                 try:
                     picture = _rgb(frame, size, reformatter, turn)
                 except av.error.FFmpegError as error:
-                    raise ValueError(f"{path}: picture {number}: cannot be shown in colours: {error} -> convert the "
-                                     "video to H.264") from error
+                    # a rare colour space: its own colours would not survive a conversion either
+                    raise ValueError(f"{path}: picture {number}: cannot be shown in colours: {error} -> {MARK}"
+                                     ) from error
                 yield TimedPicture(number, seconds, length, picture)
             number += 1
     if number == 0:
@@ -188,12 +187,14 @@ def _shown_of_pq() -> np.ndarray:
 def _still(path: Path) -> np.ndarray:
     """A picture of any usual kind, turned as its EXIF data say."""
     plain_file(path, "picture", MAX_PICTURE_BYTES)
+    picture, reason = None, ""
     try:
         picture = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error as error:
-        raise ValueError(f"{path}: not a picture that can be read: {error.err} -> save it as JPEG or PNG") from error
+    except cv2.error as error:                                         # empty, or more pixels than OpenCV reads
+        reason = f" ({error.err})"
     if picture is None:
-        raise ValueError(f"{path}: not a picture that can be read -> save it as JPEG or PNG")
+        raise ValueError(f"{path}: not a picture that can be read{reason} -> save it as JPEG or PNG, smaller if it has "
+                         "over 2**30 pixels")
     return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
 
 

@@ -21,6 +21,8 @@ from gazepose.training.provenance import NOT_RESUMED
 from gazepose.training.run_config import ONE_START
 
 POOL = Path("runs/sweep")
+FILES = Path(__file__).parent / "files"
+"""the experiments of the package"""
 MAX_EXPERIMENT = 4 << 20      # bytes of an experiment file
 NOT_IN_A_FILE = {*ONE_START, "train_path", *(name for names in NOT_RESUMED.values() for name in names)} - {"pretrained"}
 """flags of places, workers, machines and trackers: who runs a file of others gives them; no text of it is a command"""
@@ -109,12 +111,21 @@ class Prediction:
 
 
 def read_experiment(path: Path) -> Experiment:
-    """Raises ValueError for a file that is not an experiment, or has flags in NOT_IN_A_FILE, naming the fault."""
+    """An experiment, by its file or by the name of one of FILES.
+
+    Raises:
+        FileNotFoundError: neither. ValueError: not an experiment, or with flags in NOT_IN_A_FILE, naming the fault.
+    """
+    if not path.exists():
+        names = sorted(file.stem for file in FILES.glob("*.toml"))
+        if str(path) not in names:
+            raise FileNotFoundError(f"{path}: no such experiment file -> give its path, or one of {', '.join(names)}")
+        path = FILES / f"{path}.toml"
     try:
         facts = tomllib.loads(read_text(path, "experiment file", MAX_EXPERIMENT))
         experiment = _built(Experiment, {"name": path.stem, **facts}, path)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ValueError(f"{path}: not TOML ({error}) -> see launch/experiments/ for examples") from None
+        raise ValueError(f"{path}: not TOML ({error}) -> see {FILES} for examples") from None
     if not is_id(experiment.name):
         raise ValueError(f"{path}: name = {experiment.name!r:.140} becomes the name of files -> give letters, digits, "
                          "_ . - only")
@@ -142,13 +153,13 @@ def read_experiment(path: Path) -> Experiment:
 def _built(kind: type, facts: Any, path: Path) -> Any:
     """A dataclass from a table of the file; lists become tuples, tables become dataclasses."""
     if not isinstance(facts, dict):
-        raise ValueError(f"{path}: {kind.__name__} is {facts!r:.80}, not a table -> see launch/experiments/")
+        raise ValueError(f"{path}: {kind.__name__} is {facts!r:.80}, not a table -> see {FILES}")
     values = {key: tuple(value) if isinstance(value, list) else value for key, value in facts.items()}
     if kind is Experiment:
         rows = facts.get("row", [])
         values["row"] = tuple(_built(Row, row, path) for row in (rows if isinstance(rows, list) else [rows]))
         values |= {key: _built(Setting, facts.get(key, {}), path) for key in ("embedded", "ego4d")}
-    return from_json(kind, values, path, "see launch/experiments/ for examples")
+    return from_json(kind, values, path, f"see {FILES} for examples")
 
 
 def plan(experiment: Experiment, setting: Setting, world: str | None, extra: Sequence[str] = (),

@@ -25,6 +25,7 @@ from gazepose.io import lock, read_object
 from gazepose.machine import core_numbers
 from gazepose.text import printable
 from gazepose.training.checkpoint import WEIGHTS, weights_folder
+from gazepose.training.launcher import with_paths
 from gazepose.training.runlog import LOCK
 
 ONE_PROCESS = "--num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no"
@@ -93,7 +94,7 @@ def command(task: Task, launch: str) -> list[str]:
         return [sys.executable, "-m", "gazepose.infer", "--checkpoint", str(task.run.folder), "--split", task.split,
                 *data, *task.infer, "--exp_path", str(task.folder)]
     start = task.start.folder if isinstance(task.start, Run) else task.start
-    return [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", *shlex.split(launch),
+    return [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", *with_paths(shlex.split(launch)),
             "-m", "gazepose.train",
             *task.flags, *(("--checkpoint", str(start)) if start else ()), "--exp_path", str(task.folder),
             *(("--resume",) if (task.folder / "status.json").exists() else ())]

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 UNSUPPORTED = (TypeError, AssertionError, NotImplementedError)            # what timm raises for an option it lacks
+_TRACES: dict[tuple[Any, ...], tuple[Any, list[str]]] = {}
 
 
 def create_backbone(name: str, output_stride: int = 32, image_size: int | None = None
@@ -71,6 +72,14 @@ def trace(network: Any, size: Sequence[int]) -> tuple[Any, list[str]]:
     return features, [child for child in dict.fromkeys(name.split(".")[0] for name in names) if child not in used]
 
 
+def _remembered(network: Any, key: tuple[Any, ...], size: Sequence[int]) -> tuple[Any, list[str]]:
+    """`trace` of a network with that key; it takes longer than making the network, so the answer is kept."""
+    if key not in _TRACES:
+        features, unused = trace(network, size)
+        _TRACES[key] = features.detach() if isinstance(features, Tensor) else features, unused
+    return _TRACES[key]
+
+
 def channels_first(maps: Tensor) -> Tensor:
     """[F, h, w, C] -> [F, C, h, w]"""
     return maps.permute(0, 3, 1, 2)
@@ -113,7 +122,8 @@ def _any_size(name: str, output_stride: int) -> tuple[Any, Any, list[str]]:
     except UNSUPPORTED as error:
         raise ValueError(f"backbone: {name} cannot do output_stride {output_stride} ({error}) "
                          "-> use output_stride 32 or a network such as resnet18") from error
-    return network, *trace(network, network.pretrained_cfg.get("input_size", (3, 224, 224)))
+    size = tuple(network.pretrained_cfg.get("input_size", (3, 224, 224)))
+    return network, *_remembered(network, (name, output_stride, size), size)
 
 
 def _fixed_size(name: str, side: int) -> tuple[Any, Any, list[str]]:
@@ -124,7 +134,7 @@ def _fixed_size(name: str, side: int) -> tuple[Any, Any, list[str]]:
         patch = patch if isinstance(patch, int) else patch[0]
         if side % patch:
             raise ValueError(f"its patches are {patch} pixels")
-        return network, *trace(network, (3, side, side))
+        return network, *_remembered(network, (name, side), (3, side, side))
     except (*UNSUPPORTED, RuntimeError, ValueError) as error:
         raise ValueError(f"backbone: {name} cannot be made for crops of {side} pixels ({error}) -> use a --crop_size "
                          "that is a multiple of its patches, or a network such as resnet18") from error

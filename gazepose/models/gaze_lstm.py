@@ -6,6 +6,7 @@ They have GazePose's call and ignore the priors. Gaze360's own network is GazeLS
 from torch import Tensor, nn
 
 from gazepose.models.gazepose import VECTOR, FrameEncoder, GazeHead, ModelConfig, Prediction
+from gazepose.models.low_precision import weights_cast_once
 from gazepose.models.queries import Priors
 
 
@@ -19,6 +20,7 @@ class GazeLSTM(nn.Module):
         self.last_layer: nn.Module = nn.Linear(2 * VECTOR, 2)
         self.gaze_head = GazeHead(2 * VECTOR) if config.gaze_head else None
 
+    @weights_cast_once
     def forward(self, frames: Tensor, window: Tensor, priors: Priors) -> Prediction:
         """As GazePose.forward; the priors are not read."""
         _, vectors = self.frames(frames)                                  # [F, 256]

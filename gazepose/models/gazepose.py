@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from gazepose.models.backbone import create_backbone
 from gazepose.models.config import ModelConfig
+from gazepose.models.low_precision import weights_cast_once
 from gazepose.models.queries import HeadPoseQueries, LandmarkQueries, LearnedQueries, Priors
 from gazepose.models.transformer import Transformer
 
@@ -118,6 +119,7 @@ class GazePose(nn.Module):
         self.reader = FaceReader(self.frames.width) if config.gaze_head else None
         self.gaze_head = GazeHead(VECTOR) if config.gaze_head else None
 
+    @weights_cast_once
     def forward(self, frames: Tensor, window: Tensor, priors: Priors) -> Prediction:
         """Is the face at the centre of each window looking at the camera?
 
@@ -153,6 +155,7 @@ class FaceGaze(nn.Module):
         self.gaze_head = GazeHead(VECTOR)
         self.label_layer = nn.Linear(VECTOR, 2)
 
+    @weights_cast_once
     def forward(self, frames: Tensor, window: Tensor, priors: Priors) -> Prediction:
         """As GazePose.forward; only the centre frames are used."""
         centre = frames[window[:, window.shape[1] // 2]]                  # [B, 3, H, W]

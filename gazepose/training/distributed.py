@@ -44,7 +44,7 @@ def start_accelerator(**options: Any) -> Accelerator:
     """
     if os.environ.get("ACCELERATE_USE_FSDP") == "true":
         raise ValueError("FSDP is not supported, because a model has only 45 MB -> use a configuration without FSDP, "
-                         "such as accelerate_configs/gpu4.yaml")
+                         "such as `gazepose launch --config_file gpu4 train`")
     with waiting_for_processes():
         accelerator = Accelerator(cpu=not torch.accelerator.is_available(),
                                   dataloader_config=DataLoaderConfiguration(non_blocking=True),

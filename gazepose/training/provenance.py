@@ -26,7 +26,7 @@ NOT_RESUMED = {"prepare": ("decoder", "data_disk", "max_bad_fraction"), "data": 
 """what a training does not take from a copied run, by section"""
 MAX_RECORD = 16 << 20            # bytes of a JSON file of a copied run
 DATA = Path("data")              # the default data, relative to the current directory
-FITS = {"quality_fit": 2, "head_pose_fit": None}
+FITS = {"quality_fit": 2, "head_pose_fit": None, "face_heights": 2}
 """lists of finite numbers, and how many"""
 
 

@@ -25,12 +25,14 @@ MOST_MISFIT = 0.2
 
 
 def judge(height: np.ndarray, light: np.ndarray, presence: np.ndarray, yaw: np.ndarray, pitch: np.ndarray,
-          fit: np.ndarray, eye: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+          fit: np.ndarray, eye: np.ndarray, scored: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Judge faces by their box and their reading.
 
     Args:
         height: of the detector's box in pixels. The others are fields of FaceReading. All [n]; NaN where a face was
             filled in between two others.
+        scored: of a trained run, whether it scores each face, bool [n]: it takes faces as small as those it was trained
+            on. Of those below LEAST_HEIGHT no landmarks are asked for. None: the landmark score.
 
     Returns:
         codable, bool [n]; reason, str [n], one of table.REASONS or empty.
@@ -38,8 +40,10 @@ def judge(height: np.ndarray, light: np.ndarray, presence: np.ndarray, yaw: np.n
     values = [np.asarray(value, np.float64) for value in (height, light, presence, yaw, pitch, fit, eye)]
     height, light, presence, yaw, pitch, fit, eye = values
     # the first that applies; a small or dark face is not said to have uncertain landmarks, though it mostly does
-    rules = [(np.isnan(values).any(axis=0), FILLED), (height < LEAST_HEIGHT, SMALL), (light < LEAST_LIGHT, DARK),
-             ((presence < LEAST_PRESENCE) | (fit > MOST_MISFIT), UNCERTAIN),
-             ((eye < LEAST_EYE) | (np.abs(yaw) > MOST_YAW) | (np.abs(pitch) > MOST_PITCH), HIDDEN)]
+    low = height < LEAST_HEIGHT
+    too_small = low if scored is None else low & ~scored
+    rules = [(np.isnan(values).any(axis=0), FILLED), (too_small, SMALL), (light < LEAST_LIGHT, DARK),
+             (~low & ((presence < LEAST_PRESENCE) | (fit > MOST_MISFIT)), UNCERTAIN),
+             (~low & ((eye < LEAST_EYE) | (np.abs(yaw) > MOST_YAW) | (np.abs(pitch) > MOST_PITCH)), HIDDEN)]
     reason = np.select([rule for rule, _ in rules], [name for _, name in rules], "")
     return reason == "", reason

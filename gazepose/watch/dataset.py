@@ -22,8 +22,10 @@ from gazepose.data.video_writer import write_mp4
 from gazepose.io import read_object, write_json, writing, writing_path
 from gazepose.watch.table import SIDES, Table, Video, as_cut
 
-SURE = (0.1, 0.9)
-"""a score up to the first is the label 0, from the second on 1; between them the label is unknown"""
+SURE = (0.1, 0.6)
+"""A score up to the first is the label 0, from the second on 1; between them the label is unknown. A face that looks
+straight ahead has .61, and hardly any has .75. Of 3,500 rendered faces, 11 % up to .1 look and 82 % from .6 on, 84 %
+from .65 on"""
 SMALL = (36, 28, 20)
 """median height of the detector's boxes in the small copies, pixels"""
 MIN_HEIGHT = 12              # pixels; a smaller face shows nothing to learn from

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from gazepose.io import read_arrays
 from gazepose.watch.config import LANDMARKS
 from gazepose.watch.table import FACES, Table, Video
-from gazepose.watch.video_pass import READING, finished_parts
+from gazepose.watch.video_pass import READING, finished_parts, read_part
 
 SHORTEST = 0.25              # seconds of a track
 WHOLE_SHOT = 0.9             # part of its shot that a shorter track must fill to stay
@@ -49,7 +48,7 @@ def read_pass(folder: Path, scorers: Sequence[str] = ()) -> Pass:
     paths = finished_parts(folder)
     wanted = ("frame", "track", "box", "reading", "seconds", "cuts", "size", "end", "last", "notes",
               *(f"{name}.{column}" for name in scorers for column in ("row", "looking")))
-    parts = [read_arrays(path, wanted) for path in paths]
+    parts = [read_part(path, wanted) for path in paths]
     if not parts or not parts[-1]["last"]:
         raise ValueError(f"{folder}: its last part is missing -> run the command again")
 
@@ -74,7 +73,8 @@ def video_of(name: str, path: Path, done: Pass) -> Video:
 
 
 def faces_of(name: str, done: Pass, scorers: Sequence[str], persons: Sequence[str] | None = None) -> Table:
-    """The table of faces of a video, not smoothed. The first scorer gives `looking`, each other `looking_<name>`.
+    """The table of faces of a video, not smoothed. The first scorer gives `looking`, each other `looking_<name>`. What
+    is codable is said of the first; another may score smaller faces or fewer.
 
     Args:
         scorers: LANDMARKS, or a name in `done.looking`; at least one.
@@ -87,12 +87,13 @@ def faces_of(name: str, done: Pass, scorers: Sequence[str], persons: Sequence[st
     known = {column: done.reading[rows, place] for place, column in enumerate(READING)}
     for column in ("yaw", "pitch", "eye_x", "eye_y", "blink"):
         table[column] = known[column]
-    codable, reason = _judge(done.box[rows, 3], known)
     columns = ["looking", *(f"looking_{other}" for other in scorers[1:])]
     for column, scorer in zip(columns, scorers, strict=True):
         score = _landmark_score(known) if scorer == LANDMARKS else done.looking[scorer][rows]
+        codable, reason = _judge(done.box[rows, 3], known, None if scorer == LANDMARKS else np.isfinite(score))
         table[column] = np.where(codable, score, np.nan)
-    table["codable"], table["reason"] = codable.astype(np.int64), np.where(codable, "", reason)
+        if column == "looking":
+            table["codable"], table["reason"] = codable.astype(np.int64), np.where(codable, "", reason)
     track = done.track[rows]
     if persons is None:
         table, track = _filled(table, track, done)
@@ -107,9 +108,11 @@ def _landmark_score(known: dict[str, np.ndarray]) -> np.ndarray:
     return Readout.shipped().probability(*(known[name] for name in READ))
 
 
-def _judge(height: np.ndarray, known: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def _judge(height: np.ndarray, known: dict[str, np.ndarray], scored: np.ndarray | None
+           ) -> tuple[np.ndarray, np.ndarray]:
     from gazepose.watch.codable import judge
-    return judge(height, **{name: known[name] for name in ("light", "presence", "yaw", "pitch", "fit", "eye")})
+    named = {name: known[name] for name in ("light", "presence", "yaw", "pitch", "fit", "eye")}
+    return judge(height, **named, scored=scored)
 
 
 def _short(done: Pass) -> np.ndarray:

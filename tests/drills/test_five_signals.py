@@ -20,6 +20,7 @@ from making import data_set
 
 from gazepose.processes import EXIT_PREEMPTED
 from gazepose.training.checkpoint import newest_whole
+from gazepose.training.launcher import CONFIGURATIONS
 
 pytestmark = pytest.mark.drill
 ROOT = Path(__file__).resolve().parents[2]
@@ -132,7 +133,7 @@ def train(place: Path, folder: Path) -> tuple[Command, Callable[[], object]]:
 
 def launched(place: Path, folder: Path) -> tuple[Command, Callable[[], object]]:
     return (Command(folder, "-m", "accelerate.commands.launch", "--config_file",
-                    str(ROOT / "accelerate_configs" / "cpu2.yaml"), "--main_process_port", "0", str(ROOT / "train.py"),
+                    str(CONFIGURATIONS / "cpu2.yaml"), "--main_process_port", "0", str(ROOT / "train.py"),
                     "--data", str(place / "world"), "--exp_path", "run", *SMALL), lambda: has_steps(folder / "run", 5))
 
 
