@@ -1,3 +1,3 @@
 """Is a person in an egocentric video looking at the camera wearer? GazePose and its baselines."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
