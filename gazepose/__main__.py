@@ -30,6 +30,7 @@ VERBS = {
     "doctor": ("doctor", "list what is wrong with a data set, and what to do"),
     "models": ("models", "get the model files of the face detector and the landmark network"),
     "watch": ("watch", "find the faces in any video, and tell when each looks at the camera"),
+    "live": ("live", "tell who looks at a camera now, as JSON lines"),
     "fit_readout": ("fit_readout", "fit the landmark score on an embedded world"),
     "agree": ("agree", "compare two codings of the same videos, such as yours and that of watch"),
     "flags": ("write_flags", "write docs/flags.md, the page of all flags"),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gazepose.data.annotations import official_json
 from gazepose.data.config import PrepareConfig
 from gazepose.data.index import Index
 from gazepose.io import read_object
@@ -80,7 +81,7 @@ def find_source(data: Path | None, preset: str = "default") -> Source:
         FileNotFoundError: `data` does not exist. ValueError: it is an embedded world of another version.
     """
     if data is None:
-        if (EGO4D / "json" / "av_train.json").exists():
+        if official_json(EGO4D, "train").exists():
             return Source(EGO4D)
         return Source(EMBEDDED / f"{preset}-0", preset)
     if (data / "world.json").exists():
@@ -92,7 +93,7 @@ def find_source(data: Path | None, preset: str = "default") -> Source:
         return Source(data, facts["preset"], facts["seed"])
     if not data.is_dir():
         raise FileNotFoundError(f"{data}: no such folder -> give a data set in the Ego4D layout (json/, split/, "
-                                "videos/), or leave --data out for the embedded world")
+                                "videos/), or Ego4D's download folder, or leave --data out for the embedded world")
     return Source(data)
 
 

@@ -61,6 +61,7 @@ from gazepose.training.optim import make_optimizer
 from gazepose.training.run_config import (
     check_learning,
     check_same_data,
+    face_heights,
     files_read,
     fingerprints_of,
     priors_read,
@@ -68,13 +69,13 @@ from gazepose.training.run_config import (
 from gazepose.training.runlog import (
     RunLog,
     check_same_program,
-    check_tracker,
     device_name,
     find_checkpoint,
     launched,
     versions,
     world_line,
 )
+from gazepose.training.trackers import check_tracker, start_tracker
 
 
 @record                                                 # the launcher shows the traceback
@@ -158,7 +159,7 @@ def train(config: TrainConfig, source: Source, accelerator: Accelerator, log: Ru
     per_step = data.order.after(run.gradient_accumulation_steps)                       # windows
     per_epoch = math.ceil(len(data.train_loader) / run.gradient_accumulation_steps)    # steps
     log.start(progress, per_epoch * run.epochs, state.record)
-    accelerator.init_trackers("gazepose")
+    start_tracker(accelerator, log.folder, state.record, progress.step)
     stop.at_once = False
     try:
         if run.checkpoint and progress.step == 0:
@@ -308,16 +309,6 @@ def config_record(config: TrainConfig, source: Source, data: Splits, weights: tu
             "learnt_from": fields(learnt), "changes": earlier.get("changes", []),
             "versions": versions(), "command": " ".join(sys.argv), **launched(accelerator),
             "device": accelerator.device.type, "device_name": device_name(accelerator)}
-
-
-def face_heights(box: np.ndarray) -> tuple[float, float] | None:
-    """The heights in pixels that nine of ten boxes [n, 4] have: their 5th and 95th percentile; None: unknown."""
-    heights = np.asarray(box[:, 3] - box[:, 1], np.float64)
-    known = heights[np.isfinite(heights) & (heights > 0)]
-    if not len(known):
-        return None
-    low, high = np.percentile(known, (5, 95)).tolist()
-    return low, high
 
 
 class RunState:

@@ -17,7 +17,7 @@ from gazepose.data.config import PrepareConfig
 from gazepose.data.index import Index
 from gazepose.source import EMBEDDED, Source, find_source
 from gazepose.text import printable
-from gazepose.watch.config import WatchConfig
+from gazepose.watch.config import LiveConfig, WatchConfig
 
 ONE_PROCESS = "--num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no"
 
@@ -271,6 +271,17 @@ def watch(sources: tuple[Path, ...], /, out: Path, config: WatchConfig = WatchCo
     from gazepose.watch.command import watch
     if watch(sources, out, config):
         raise SystemExit(1)
+
+
+def live(source: str, /, config: LiveConfig = LiveConfig()) -> None:                                  # noqa: B008
+    """Tell who looks at a camera now: one line of JSON for each picture on standard output, see docs/live.md. Late
+    pictures are dropped and counted. Ctrl-C ends it.
+
+    Args:
+        source: number of a camera, such as 0; an address (rtsp://, http://); or a video file, played at its own pace.
+    """
+    from gazepose.live import live
+    live(source, config)
 
 
 def fit_readout(data: Path | None = None, preset: Preset = "default", seed: int = 0,

@@ -1,6 +1,7 @@
 # Sourced by the other scripts: makes .venv with the exact versions of constraints.txt and puts it first on the PATH.
 # Needs Python >= 3.11 and git. Uses uv if it is available (a minute), else pip (a few minutes). Does nothing if it is done.
 # With VENV=none it creates nothing and uses the active Python (of a cluster or conda), which must have the packages.
+# With CPU=1, in a new .venv, it takes PyTorch's builds without CUDA: under 2 GB in place of 6.
 # Usage: . launch/environment.sh [extra of pyproject.toml, such as test]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -15,7 +16,7 @@ for candidate in "${PYTHON:-}" python3 python3.13 python3.12 python3.11 python; 
 done
 [ -n "$python" ] || { echo "error: no Python of version 3.11 or newer found -> install one, or name it: PYTHON=/path/to/python3.12 bash $0" >&2; exit 1; }
 
-stamp=".venv/installed-${extra:-run}-$(cat requirements.txt constraints.txt pyproject.toml | cksum | cut -d' ' -f1)"
+stamp=".venv/installed-${extra:-run}${CPU:+-cpu}-$(cat requirements.txt constraints.txt pyproject.toml | cksum | cut -d' ' -f1)"
 if [ ! -e "$stamp" ]; then
   echo "environment: .venv with $("$python" --version), versions of constraints.txt"
   [ -x .venv/bin/python ] || "$python" -m venv .venv || { echo "error: $python cannot make a virtual environment -> install its venv package (Debian: apt install python3-venv)" >&2; exit 1; }
@@ -23,6 +24,9 @@ if [ ! -e "$stamp" ]; then
   if [ -z "$uv" ] && .venv/bin/python -m pip install --quiet uv 2>/dev/null; then uv=.venv/bin/uv; fi
   if [ -n "$uv" ]; then install=("$uv" pip install --quiet --compile-bytecode --python .venv/bin/python); else install=(.venv/bin/python -m pip install --quiet); fi
   if [ -n "$extra" ]; then what=(-e ".[$extra]"); else what=(-r requirements.txt); fi
+  if [ -n "${CPU:-}" ]; then
+    if [ -n "$uv" ]; then install+=(--torch-backend cpu); else install+=(--extra-index-url https://download.pytorch.org/whl/cpu); fi
+  fi
   # one resolution for torch and torchvision: builds from two places do not fit together
   "${install[@]}" -c constraints.txt "${what[@]}"
   touch "$stamp"

@@ -5,7 +5,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +17,8 @@ from rig import SHORT, Rig
 from gazepose.data.index import Index
 
 # files that take longest come first, so that the processes of pytest end together
-SLOW = ["test_resume", "test_parity", "test_cli", "test_guide", "test_models", "test_published",
-        "test_doctor", "test_world", "test_streaming", "test_media"]
+SLOW = ["test_resume", "test_parity", "test_cli", "test_heartbeat", "test_models", "test_published", "test_guide",
+        "test_run_identity", "test_streaming", "test_features", "test_doctor", "test_world", "test_media"]
 PARITY = Path(__file__).resolve().parents[2] / "shared" / "parity"
 
 settings.register_profile("gazepose", deadline=None)     # how long an example takes says nothing on a shared machine
@@ -98,13 +98,17 @@ def small_index(index_of) -> Index:
 
 
 @pytest.fixture(scope="module")
-def rig(small_index, tmp_path_factory) -> Rig:
-    return Rig(small_index.folder, tmp_path_factory.mktemp("runs"))
+def rig(small_index, tmp_path_factory, request) -> Iterator[Rig]:
+    """Small trainings; narrow ones in a module with `NARROW`. Their checkpoints go with the module's last test."""
+    rig = Rig(small_index.folder, tmp_path_factory.mktemp("runs"), getattr(request.module, "NARROW", False))
+    yield rig
+    if not request.session.testsfailed:
+        shutil.rmtree(rig.folder)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def run(small_index, tmp_path_factory) -> Path:
-    """A finished run whose flags are not the defaults; trained once a session, to be read only."""
+    """A finished run whose flags are not the defaults."""
     return Rig(small_index.folder, tmp_path_factory.mktemp("run")).run("first", *SHORT, "--clip", "0.5").folder
 
 
@@ -115,6 +119,8 @@ def copy(run, tmp_path) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_world(tmp_path_factory) -> Path:
-    """The folder of a rendered world of preset tiny, seed 0; rendered once a session, to be read only."""
+    """The folder of a rendered world of preset tiny, seed 0; rendered once for all workers, to be read only."""
     from gazepose.synthetic.world import render_world
-    return render_world(tmp_path_factory.mktemp("tiny_world") / "data", "tiny", 0, jobs=1, notify=lambda line: None)
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    return render_world(base / "tiny_world" / "data", "tiny", 0, jobs=1, notify=lambda line: None)

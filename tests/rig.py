@@ -10,7 +10,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ SMALL = ["--preset", "tiny", "--crop_size", "32", "--num_encoder_layers", "1", "
          "--batch_size", "4", "--epochs", "2", "--train_stride", "1", "--val_stride", "1", "--windows_per_segment", "2",
          "--limit", "23", "--save_every", "0min", "--num_workers", "0", "--prior_head", "--lr", "1e-3",
          "--allow_unknown_priors"]
+NARROW = 32                                             # instead of VECTOR
 SHORT = ("--epochs", "1", "--limit", "8")               # two steps
 STOP_AFTER_ONE = ("after_step", 1, "hit", int(signal.SIGTERM))
 
@@ -51,19 +52,27 @@ class Run:
 
 @dataclass
 class Rig:
-    """`index`: the rows to train on; `folder`: where runs go."""
+    """`index`: the rows to train on; `folder`: where runs go.
+
+    `narrow`: with an LSTM of that width: a run has 9 MB and not 58. Only runs of narrow rigs read its checkpoints.
+    """
 
     index: Path
     folder: Path
+    narrow: bool = False
 
     def start(self, name: str, *flags: str, world: int = 1, fault: tuple[Any, ...] = ("nothing",),
               launcher: bool = False) -> Run:
         """A run of so many processes into the folder of that name; with a launcher, its pid comes first."""
         folder = self.folder / name
-        code = f"import rig; rig.train({json.dumps([str(self.index), fault])})"
-        pids = warm.start("-c", code, "--exp_path", str(folder), *SMALL, *flags, cwd=self.folder, launcher=launcher,
-                          logs=[Path(f"{folder}.{rank}.log") for rank in range(world)])
+        pids = warm.start("-c", self.code(*fault), "--exp_path", str(folder), *SMALL, *flags, cwd=self.folder,
+                          launcher=launcher, logs=[Path(f"{folder}.{rank}.log") for rank in range(world)])
         return Run(folder, pids)
+
+    def code(self, *fault: Any) -> str:
+        """What each process of a run does."""
+        settings = json.dumps([str(self.index), fault, self.narrow])
+        return f"import json, rig; rig.train(*json.loads({settings!r}))"
 
     def run(self, name: str, *flags: str, ends: int = 0, **how: Any) -> Run:
         """The same, to its end with that exit code."""
@@ -80,8 +89,7 @@ class Rig:
 
 def resumed(rig: Rig, folder: Path, *flags: str, ends: int = 0) -> str:
     """The output of a run that is resumed with --resume --exp_path RUN and nothing else."""
-    code = f"import rig; rig.train({json.dumps([str(rig.index), ['nothing']])})"
-    ended, text = warm.python("-c", code, "--resume", "--exp_path", str(folder), *flags, cwd=rig.folder)
+    ended, text = warm.python("-c", rig.code("nothing"), "--resume", "--exp_path", str(folder), *flags, cwd=rig.folder)
     assert ended == ends, text
     return text
 
@@ -90,7 +98,7 @@ def config_of(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "config.json").read_text())
 
 
-def train(settings: list[Any]) -> None:
+def train(index: str, fault: Sequence[Any], narrow: bool) -> None:
     """What each process of a run does: train.main on the rows of an index, with its fault."""
     import torch
 
@@ -99,8 +107,8 @@ def train(settings: list[Any]) -> None:
     from gazepose.models import gazepose
     from gazepose.source import Source
     from gazepose.startup import end_with_launcher
-    index, fault = settings
-    gazepose.VECTOR = 32                              # an LSTM of 256 makes each checkpoint of these runs 58 MB
+    if narrow:
+        gazepose.VECTOR = NARROW
     end_with_launcher()
     Source.ready = lambda self, processes: self
     Source.split = lambda self, name, config, processes: Index.open(Path(index))

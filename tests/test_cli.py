@@ -25,9 +25,8 @@ SMALL = ["--backbone", "test_resnet", "--crop_size", "32", "--num_encoder_layers
 
 
 def launched(*flags: str, cwd: Path) -> str:
-    """Two processes on the CPU, started as the documented configuration file does."""
-    config = str(ROOT / "gazepose" / "accelerate_configs" / "cpu2.yaml")
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", config, *flags]
+    """Two processes on the CPU, started as the documented configuration does."""
+    command = [sys.executable, "-m", "gazepose", "launch", "--config_file", "cpu2", *flags]
     done = subprocess.run(command, cwd=cwd, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
                           timeout=240)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -47,7 +46,7 @@ def work(tmp_path_factory, tiny_world) -> Path:
     """A working folder with a finished run of two processes on the tiny world."""
     folder = tmp_path_factory.mktemp("work")
     shutil.copytree(tiny_world, folder / "world")
-    output = launched("-m", "gazepose.train", "--data", "world", "--prior_head", "--prior_landmark", "--Gaussiandrop",
+    output = launched("train", "--data", "world", "--prior_head", "--prior_landmark", "--Gaussiandrop",
                     "--quality_scale", "log", "--epochs", "1", "--batch_size", "5", "--exp_path", "runs/two", *SMALL,
                     cwd=folder)
     assert "world: 2 processes on cpu" in output

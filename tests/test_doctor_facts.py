@@ -150,8 +150,8 @@ def test_lists_that_are_not_there_leave_all_annotated_clips_to_be_read(world):
     for split in ("train", "val"):
         (world / "split" / f"{split}.list").unlink()
     facts = examine(world)
-    assert facts["findings"].keys() == {"file_missing"} and facts["findings"]["file_missing"]["parts"] == {
-        "split list": 2}
+    assert facts["findings"].keys() == {"list_absent"} and facts["findings"]["list_absent"]["count"] == 2
+    assert facts["healthy"]
     assert facts["splits"]["train"]["policies"]["clean"]["rows"] == 168
 
 

@@ -222,7 +222,7 @@ def test_runs_of_other_faces_are_refused_by_name(tmp_path):
     other = written(tmp_path / "other", a, a, label, track_length=7)
     with pytest.raises(ValueError, match=r"other/\S*/val.npz: face 7 has track 1, but 0 in \S*first/pred-flip/val.npz"):
         make_submission([first, other], tmp_path / "out")
-    with pytest.raises(FileNotFoundError, match=r"none/pred/val.npz: no record .*`python infer.py --checkpoint .*none"):
+    with pytest.raises(FileNotFoundError, match=r"none/pred/val.npz: no record .*gazepose infer --checkpoint .*none"):
         make_submission([first, tmp_path / "none"], tmp_path / "out")
     table = first / "pred-flip" / "test" / "pred.csv"
     table.write_text(table.read_text().replace("v1,00001", "v0,00000"))

@@ -298,7 +298,7 @@ def test_flags_that_contradict_cached_features_are_refused_or_switched_off(capsy
 
 def test_a_stopped_training_on_features_ends_as_one_that_was_not(index_of, tmp_path):
     computed = index_of([range(12)] * 3, noise=True, label=[*[0] * 6, *[1] * 6] * 3)
-    rig = Rig(shutil.copytree(computed.folder, tmp_path / "index"), tmp_path)
+    rig = Rig(shutil.copytree(computed.folder, tmp_path / "index"), tmp_path, narrow=True)
     flags = ["--freeze_backbone", "--cache_features"]
     whole = rig.run("whole", *flags)
     rig.run("stopped", *flags, ends=75, fault=("after_step", 4, "hit", 15))

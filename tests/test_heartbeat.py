@@ -23,6 +23,7 @@ from gazepose.progress import Progress
 from gazepose.synthetic.world import run_tasks
 
 ROOT = Path(__file__).resolve().parents[1]
+NARROW = True                              # no test here reads a model of these runs
 COMMAND = """
 import sys
 from gazepose import __main__, heartbeat
@@ -89,6 +90,9 @@ def test_a_stopped_training_of_a_sweep_is_killed(monkeypatch):
 def test_a_worker_that_dies_of_itself_is_an_error_with_a_remedy():
     with pytest.raises(ChildProcessError, match="a rendering process died -> free memory"):
         run_tasks(os._exit, [(3,), (3,)], 2, Progress("rendering", 2, "clips"))
+    with Progress("rendering", 2, "clips") as progress:
+        run_tasks(time.sleep, [(0,), (0,)], 1, progress)               # the same command with a lower --jobs
+    assert progress.done == 2
 
 
 READER = """

@@ -23,7 +23,7 @@ from gazepose import startup
 from gazepose.data.index import Index
 from gazepose.doctor import examine
 from gazepose.synthetic import world
-from gazepose.training import checkpoint, runlog
+from gazepose.training import checkpoint, runlog, trackers
 from gazepose.training.distributed import check_processes, start_accelerator
 
 # Resume
@@ -101,10 +101,10 @@ def test_a_lock_is_taken_once_the_link_is_removed(tmp_path):
 
 
 def test_a_tracker_that_is_missing_is_left_out(monkeypatch):
-    monkeypatch.setattr(runlog, "find_spec", lambda name: None)
-    remedy = remedy_of(lambda: runlog.check_tracker("wandb"))
+    monkeypatch.setattr(trackers, "find_spec", lambda name: None)
+    remedy = remedy_of(lambda: trackers.check_tracker("wandb"))
     assert remedy.startswith("pip install wandb, or leave --log_with out")
-    runlog.check_tracker(None)
+    trackers.check_tracker(None)
 
 
 # Processes

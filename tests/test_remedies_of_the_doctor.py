@@ -85,6 +85,7 @@ CURES: list[tuple[str, Plant, str, Plant | str]] = [         # kind, plant, word
      lists("val", lambda old: old.replace(FIRST, ""))),
     ("clip_in_two_splits", move(f"videos_challenge/{TEST}", FIRST), "a test clip: from {data}/videos_challenge/",
      remove(f"videos_challenge/{FIRST}")),
+    ("list_absent", remove("split/val.list"), "put train.list and val.list", "split/val.list"),
     ("split_unusable", NOBODY_LOOKS, "check social_segments_looking in {data}/json/", clip(0, looking, "val")),
     ("video_differs", video(lambda path: write_video(path, 15)), "download it again into {data}/videos/", VIDEO),
     ("video_differs", video(lambda path: fast_start(path, 21, rate=25)), "convert another rate with ffmpeg",

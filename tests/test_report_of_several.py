@@ -61,7 +61,7 @@ def test_a_run_without_predictions_stands_with_its_best_validation(runs, tmp_pat
     bare = read_records(tmp_path / "bare")
     entries, notes = compare_runs([runs[0], bare])
     assert entries[1].metrics["mAP"] == max(line["mAP"] for line in bare.val) and entries[1].row is None
-    assert "bare: no predictions were saved" in notes[0] and "infer.py --checkpoint" in notes[0]
+    assert "bare: no predictions were saved" in notes[0] and "gazepose infer --checkpoint" in notes[0]
 
 
 def test_only_settings_that_differ_are_listed(runs):

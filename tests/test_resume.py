@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rig as rig_module
 import warm
 from rig import Run, save_once
 from safetensors.torch import load_file
@@ -17,6 +18,7 @@ from gazepose.io import read_object
 from gazepose.training.checkpoint import newest_whole, read_model, weights_folder
 
 STOP = signal.SIGTERM
+NARROW = True
 EMA = ("--ema", "0.9")
 TWICE = ("--gradient_accumulation_steps", "2")
 
@@ -65,7 +67,8 @@ def test_a_stopped_run_ends_as_one_that_was_not(rig, whole, world, stops, flags)
     ends_alike(run, alike)
 
 
-def test_with_ema_the_average_is_saved_beside_and_is_what_a_run_makes(whole):
+def test_with_ema_the_average_is_saved_beside_and_is_what_a_run_makes(whole, monkeypatch):
+    monkeypatch.setattr("gazepose.models.gazepose.VECTOR", rig_module.NARROW)
     run = whole(1, *EMA)
     best = weights_folder(run.folder)
     step = run.folder / "checkpoints" / best.name

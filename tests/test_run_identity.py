@@ -21,7 +21,7 @@ from gazepose.manifest import mark_folder
 from gazepose.report import tables
 from gazepose.report.records import read_records
 from gazepose.source import Source
-from gazepose.training import checkpoint, runlog
+from gazepose.training import checkpoint, runlog, trackers
 from gazepose.training.distributed import check_alike
 from gazepose.training.learnt_from import LearntFrom, learnt_from
 from gazepose.training.run_config import check_learning, differing
@@ -198,7 +198,7 @@ def test_class_weights_that_teach_nothing_are_refused(flags, capsys):
     (1, "all 36 labelled rows are looking"), (-1, "no labelled rows (36 of unknown label)")])
 def test_without_a_map_the_newest_weights_are_the_best_and_the_log_says_why(index_of, tmp_path, label, reason):
     index = index_of([range(12)] * 3, noise=True, label=[label] * 36)
-    rig = Rig(index.folder, tmp_path)
+    rig = Rig(index.folder, tmp_path, narrow=True)
     labelled = [] if label >= 0 else ["--task", "gaze"]
     run = rig.run("one", *SHORT, "--limit", "36", "--weights", "1", "1", "--epochs", "2", *labelled,
                   fault=("with_gaze",) if labelled else ("nothing",))
@@ -215,13 +215,13 @@ def test_data_that_teach_nothing_are_named(index_of, tmp_path):
 
 
 def test_a_tracker_that_is_not_installed_is_an_error_before_anything_starts(tmp_path, monkeypatch):
-    monkeypatch.setattr(runlog, "find_spec", lambda name: None)
+    monkeypatch.setattr(trackers, "find_spec", lambda name: None)
     for name in ("tensorboard", "wandb", "trackio"):
         with pytest.raises(ValueError, match=f"--log_with {name}: this package is not installed -> pip install {name}"):
-            runlog.check_tracker(name)
-    runlog.check_tracker(None)
-    monkeypatch.setattr(runlog, "find_spec", lambda name: name == "tensorboardX" or None)
-    runlog.check_tracker("tensorboard")
+            trackers.check_tracker(name)
+    trackers.check_tracker(None)
+    monkeypatch.setattr(trackers, "find_spec", lambda name: name == "tensorboardX" or None)
+    trackers.check_tracker("tensorboard")
 
 
 def test_the_commit_is_of_the_packages_own_repository(tmp_path, monkeypatch):

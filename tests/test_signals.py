@@ -32,6 +32,7 @@ from gazepose.training.distributed import check_processes, start_accelerator, wa
 from gazepose.training.engine import batches_of
 
 ROOT = Path(__file__).resolve().parents[1]
+NARROW = True                              # no test here reads a model of these runs
 
 
 # ---- a process and its signals

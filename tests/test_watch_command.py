@@ -32,7 +32,7 @@ def without_model_files(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def use_squares(setattr: Any) -> None:
     """Faces are white squares; no model file is needed."""
-    setattr(command, "_models", lambda: {})
+    setattr(command, "find_models", lambda: {})
     setattr(jobs, "make_tools", lambda job: tools(
         part_seconds=1.0, detect_seconds=job.detect_seconds, boxes=dict(job.boxes or {}),
         **({} if job.boxes is None else {"detector": None})))

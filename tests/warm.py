@@ -99,7 +99,9 @@ def serve() -> None:
     import gazepose.synthetic.world
     import gazepose.train
     import gazepose.verbs
+    from gazepose.models.backbone import create_backbone
     assert torch and gazepose
+    create_backbone("test_resnet")                        # traced once here, instead of in each training
     gc.collect()
     gc.freeze()                                           # the garbage collector of a fork leaves shared pages alone
     for line in sys.stdin:

@@ -22,6 +22,8 @@ from gazepose.io import is_id, open_regular, read_object
 NO_ANNOTATIONS = "download the official annotations, or make the embedded world with `python -m gazepose synthetic`"
 DAMAGED_ANNOTATIONS = "download or make it again"
 MAX_LIST, MAX_CLIPS = 16 << 20, 200_000      # bytes and entries of a split list; Ego4D has 433 clips
+ANNOTATIONS = ("json", "annotations", "v2/annotations", "v1/annotations")
+"""where official annotations may lie in a data set; the last three: as Ego4D's downloader leaves them"""
 WHOLE = re.compile(r"([+-]?[0-9]{1,15})(?:\.0*)?")
 
 
@@ -68,27 +70,33 @@ def _rule_value(text: str, value: str, kind: Any) -> Any:
 def annotated_clips(root: Path, split: str, policy: Policy) -> list[Clip]:
     """Face tracks of train or val from whichever annotations exist, in the split list's order.
 
-    A table of boxes/ comes first, then the official JSON (json/av_<split>.json, or the json/av.json that the original
-    scripts merge), then the folders that these scripts wrote.
+    A table of boxes/ comes first, then the official JSON (av_<split>.json, or the av.json that the original scripts
+    merge), then the folders that these scripts wrote. Without a split list, all clips of av_<split>.json are used.
 
     Raises:
         FileNotFoundError or ValueError naming what is missing or damaged.
     """
     if table := find_table(root, split):
         return read_boxes(table, policy)
-    uids = read_split(root / "split" / f"{split}.list")
     official = official_json(root, split)
-    if (root / "json_original").is_dir() and not official.is_file():
+    uids = None if has_no_list(root, split) else read_split(root / "split" / f"{split}.list")
+    if uids is not None and (root / "json_original").is_dir() and not official.is_file():
         from gazepose.compat.folders import read_original
         return read_original(root / "json_original", root / "result_LAM", uids, policy)
     return read_clips(official, uids, policy)
 
 
 def official_json(root: Path, split: str) -> Path:
-    """json/av_<split>.json, else the merged json/av.json; the former when there is neither, so that an error names it.
-    """
-    paths = [root / "json" / f"av_{split}.json", root / "json" / "av.json"]
+    """av_<split>.json in one of ANNOTATIONS, else the merged av.json; json/av_<split>.json when there is neither, so
+    that an error names it."""
+    paths = [root / folder / f"{name}.json" for folder in ANNOTATIONS for name in (f"av_{split}", "av")]
     return next((path for path in paths if path.is_file()), paths[0])
+
+
+def has_no_list(root: Path, split: str) -> bool:
+    """Whether a split has official annotations of its own, av_<split>.json, and no list of its clips."""
+    official = official_json(root, split)
+    return official.is_file() and official.name != "av.json" and not (root / "split" / f"{split}.list").exists()
 
 
 def annotation_files(root: Path, split: str) -> list[Path]:
@@ -97,7 +105,8 @@ def annotation_files(root: Path, split: str) -> list[Path]:
     if find_table(root, split):
         return files
     files += [root / "split" / f"{split}.list", *(root / "json" / f"{name}.json" for name in (f"av_{split}", "av"))]
-    if (root / "json_original").is_dir() and not official_json(root, split).is_file():
+    files += [official] if (official := official_json(root, split)) not in files else []
+    if (root / "json_original").is_dir() and not official.is_file():
         for uid in read_split(root / "split" / f"{split}.list"):
             files += [root / "result_LAM" / f"{uid}.json", root / "json_original" / uid,
                       *sorted((root / "json_original" / uid).glob("*.json"))]
@@ -131,8 +140,9 @@ def read_split(path: str | Path) -> list[str]:
     return uids
 
 
-def read_clips(json_path: str | Path, clip_uids: Sequence[str], policy: Policy) -> list[Clip]:
-    """Face tracks of these clips of an av_train.json or av_val.json, in the order of `clip_uids`.
+def read_clips(json_path: str | Path, clip_uids: Sequence[str] | None, policy: Policy) -> list[Clip]:
+    """Face tracks of these clips of an av_train.json or av_val.json, in the order of `clip_uids`; None: of all its
+    clips, in its order.
 
     A clip without an annotation, or left out by a rule, has no tracks, and the reason is counted.
 
@@ -140,16 +150,17 @@ def read_clips(json_path: str | Path, clip_uids: Sequence[str], policy: Policy) 
         FileNotFoundError or ValueError naming the file (see io.read_object).
     """
     document = read_object(json_path, missing=NO_ANNOTATIONS, remedy=DAMAGED_ANNOTATIONS)
-    listed, clips = set(clip_uids), {}
+    listed, clips = None if clip_uids is None else set(clip_uids), dict[str, Clip]()
     for video in objects_in(document.get("videos")):
         for annotated in objects_in(video.get("clips")):
             uid = annotated.get("clip_uid")
-            if isinstance(uid, str) and uid in listed:
+            if isinstance(uid, str) and (is_id(uid) if listed is None else uid in listed):
                 if uid in clips:
                     clips[uid].counts["clip annotated twice: the first is used"] += 1
                 else:
                     clips[uid] = _clip(uid, annotated, policy)
-    return [clips.get(uid) or Clip(uid, counts=Counter({"clip left out: not annotated": 1})) for uid in clip_uids]
+    return [clips.get(uid) or Clip(uid, counts=Counter({"clip left out: not annotated": 1}))
+            for uid in (clips if clip_uids is None else clip_uids)]
 
 
 def original_segments(tracks: Path, results: Path, uid: str, policy: Policy, counts: Counter[str]

@@ -1,7 +1,8 @@
 """Prepare a split: pictures and annotations, or ready-made crops -> shards and an index. Once per policy and crop size.
 
 Faces come out of videos/, or out of what was cut from these: video_imgs/ (whole pictures), face_imgs/ (faces),
-videos_challenge/ (the test set). Annotations are json/, json_original/ with result_LAM/, or a table in boxes/.
+videos_challenge/ (the test set). Annotations are json/, json_original/ with result_LAM/, or a table in boxes/. What
+Ego4D's downloader made, v2/annotations/ and v2/clips/, is read where it lies.
 
 Ranks and processes share the clips (data/clip_files.py), which survive an interruption. Then rank 0 merges them into
 one index (data/merge.py), which knows its sources: when one of them has changed, the next call makes again what depends
@@ -16,8 +17,8 @@ from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any, get_args
 
-from gazepose.data.annotations import annotated_clips, annotation_files
-from gazepose.data.box_table import label_origin, table_rules
+from gazepose.data.annotations import annotated_clips, annotation_files, has_no_list, official_json
+from gazepose.data.box_table import find_table, label_origin, table_rules
 from gazepose.data.challenge import list_videos
 from gazepose.data.clip_crops import STALL_S, cut_clip, start_worker
 from gazepose.data.clip_files import ClipCrops, CropsFrom, bad_clips
@@ -36,6 +37,7 @@ from gazepose.progress import Progress
 
 SPLITS = ("train", "val", "test")
 FOLDERS = {"videos": "videos", "images": "video_imgs", "faces": "face_imgs", "challenge": "videos_challenge"}
+DOWNLOADED = ("clips", "v2/clips", "v1/clips")       # where Ego4D's downloader puts the videos
 
 
 def prepare(data: str | Path, split: str, config: PrepareConfig, processes: Processes = Processes(),  # noqa: B008
@@ -95,7 +97,10 @@ def _prepare(root: Path, split: str, config: PrepareConfig, source: str, folder:
         if changed := changed_sources(folder, root):
             processes.notify(f"{folder}: changed since it was made: {some(changed)} -> what depends on it is made "
                              "again")
-    pictures, files = _pictures(root, source), annotation_files(root, split) if split != "test" else []
+    if split != "test" and not find_table(root, split) and has_no_list(root, split):
+        processes.notify(f"{split}: there is no split/{split}.list, so all clips of {official_json(root, split)} are "
+                         "used")
+    pictures, files = pictures_folder(root, source), annotation_files(root, split) if split != "test" else []
     sources = {name_in(root, path): source_of(path) for path in (*files, pictures)}      # before they are read
     clips = _list_clips(root, split, folder / SHARDS, config, source)
     ours = sorted(clips, key=lambda clip: (-clip.faces, clip.uid))[processes.rank::processes.world_size]
@@ -153,7 +158,7 @@ def _source(root: Path, split: str, config: PrepareConfig) -> str:
 
 def has_pictures(root: Path, source: CropsFrom) -> bool:
     """Whether the folder of that source holds anything."""
-    return any((root / FOLDERS[source]).glob("*"))
+    return any(pictures_folder(root, source).glob("*"))
 
 
 def _folder(root: Path, split: str, config: PrepareConfig, source: str) -> Path:
@@ -161,8 +166,11 @@ def _folder(root: Path, split: str, config: PrepareConfig, source: str) -> Path:
     return root / "prepared" / f"{config.rules.name}-{config.crop_size}{suffix}" / split
 
 
-def _pictures(root: Path, source: str) -> Path:
-    return root / FOLDERS.get(source, "videos")
+def pictures_folder(root: Path, source: str) -> Path:
+    """The folder of a source (key of FOLDERS, or "streamed") in a data set; videos may lie in one of DOWNLOADED."""
+    name = FOLDERS.get(source, "videos")
+    places = [root / place for place in (name, *DOWNLOADED)] if name == "videos" else [root / name]
+    return next((place for place in places if place.is_dir()), places[0])
 
 
 def _made_from(split: str, config: PrepareConfig, source: str) -> dict[str, Any]:
@@ -241,7 +249,7 @@ def changed_sources(folder: Path, root: Path, full: bool = False) -> list[str]:
 
 def _list_clips(root: Path, split: str, workplace: Path, config: PrepareConfig, source: Any) -> list[ClipCrops]:
     """Every clip of the split, in the split list's order."""
-    folder, settings = _pictures(root, source), (config.rules, config.crop_size, config.decoder, source)
+    folder, settings = pictures_folder(root, source), (config.rules, config.crop_size, config.decoder, source)
     if source == "challenge":
         return [ClipCrops(video, folder / video, workplace / video, sum(1 for _ in (folder / video).glob("*/*")),
                           *settings) for video in list_videos(folder)]

@@ -17,8 +17,9 @@ import numpy as np
 from gazepose.data.clip_crops import CropWriter, alive, by_either_decoder, faces_in_order
 from gazepose.data.clip_files import bad_clips, mark_bad
 from gazepose.data.index import SHARDS, Index
+from gazepose.data.merge import name_in
 from gazepose.data.outcome import check_bad_clips
-from gazepose.data.prepare import FOLDERS
+from gazepose.data.prepare import pictures_folder
 from gazepose.data.video import find_video, usable_decoder
 from gazepose.io import UnusableFile, stamp
 from gazepose.text import printable
@@ -43,7 +44,7 @@ class VideoIndex(Index):
         """clip -> row -> JPEG bytes"""
         self.bad: set[int] = set()
         """clips that turned out to be damaged"""
-        self._videos = folder.resolve().parents[2] / FOLDERS["videos"]
+        self._videos = pictures_folder(folder.resolve().parents[2], "videos")
         self._lock = threading.Lock()                                  # several threads may ask for single crops
 
     def jpeg(self, row: int) -> bytes:
@@ -114,7 +115,7 @@ class VideoIndex(Index):
 
     def _has_changed(self, video: Path) -> bool:
         """Whether a video is another one than its faces were listed from."""
-        return stamp(video) not in (self.facts["sources"][f"{FOLDERS['videos']}/{video.name}"][0], None)
+        return stamp(video) not in (self.facts["sources"][name_in(self.folder.resolve().parents[2], video)][0], None)
 
     def give_up(self, clip: int, error: Exception, goes_on: bool) -> None:
         """Note that a clip is damaged, so that the next run leaves it out as preparation does. One that has changed is

@@ -13,11 +13,11 @@ from typing import Any, get_args
 
 import numpy as np
 
-from gazepose.data.annotations import MAX_LIST, official_json, read_split
+from gazepose.data.annotations import ANNOTATIONS, MAX_LIST, has_no_list, official_json, read_split
 from gazepose.data.box_table import find_table, read_table, table_rules
 from gazepose.data.clip_files import CropsFrom
 from gazepose.data.index import PRIORS, Index
-from gazepose.data.prepare import FOLDERS, PrepareConfig, changed_sources, has_pictures
+from gazepose.data.prepare import PrepareConfig, changed_sources, has_pictures, pictures_folder
 from gazepose.data.tracks import RawTrack
 from gazepose.data.video import SUFFIXES
 from gazepose.doctor.annotations import SplitExam, stored_clips
@@ -54,7 +54,7 @@ def examine(data: str | Path, crops_from: CropsFrom | None = None, notify: Calla
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder -> give a data set in the Ego4D layout (json/, split/, "
                                 "videos/)")
-    if not any((root / name).is_dir() for name in ("boxes", "json", "json_original", "videos_challenge")):
+    if not any((root / name).is_dir() for name in ("boxes", *ANNOTATIONS, "json_original", "videos_challenge")):
         findings.add("nothing_here", file=str(root))
     source: CropsFrom = crops_from or next((one for one in get_args(CropsFrom) if has_pictures(root, one)), "videos")
     boxes = {split: _read_boxes(root, split, findings) for split in ("train", "val")}
@@ -136,7 +136,7 @@ def _examine_clip(root: Path, source: CropsFrom, clip: StoredClip, exam: SplitEx
     if source == "videos":
         pictures = check_video(root, place, clip.annotated, clip.table is not None, findings)
     else:
-        folder, needed = root / FOLDERS[source] / clip.uid, pictures_needed(under)
+        folder, needed = pictures_folder(root, source) / clip.uid, pictures_needed(under)
         pictures = check_images(source, folder, needed, place, findings)
     return exam.add(clip, under[0], under[1], pictures) > 0 and pictures is None
 
@@ -178,6 +178,9 @@ def _table_clips(root: Path, split: str, table: dict[str, list[RawTrack]], findi
 def _read_list(root: Path, split: str, findings: Findings) -> list[str] | None:
     """Uids of a split list; of a faulty one those that can be used; None without any."""
     path, place = root / "split" / f"{split}.list", {"split": split, "file": f"split/{split}.list"}
+    if has_no_list(root, split):
+        findings.add("list_absent", **place)
+        return None
     with findings.catching("file_unusable", "split list", path, "file_missing", **place):
         return read_split(path)
     if not path.is_file() or path.stat().st_size > MAX_LIST:
@@ -205,7 +208,7 @@ def _compare_splits(root: Path, source: CropsFrom, lists: Lists, annotated: Name
               for uid in annotated[split] if uid not in named["train"] and uid not in named["val"]}
     for uid, file in unused.items():
         findings.add("clip_unused", what="annotated", clip=uid, file=file)
-    for path in sorted((root / FOLDERS[source]).glob("*")):
+    for path in sorted(pictures_folder(root, source).glob("*")):
         if path.is_dir() if source != "videos" else path.suffix.lower() in SUFFIXES:
             name = path.stem if source == "videos" else path.name
             findings.add("clip_unused", name not in splits_of and name not in unused, what="has pictures", clip=name)

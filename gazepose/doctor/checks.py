@@ -37,6 +37,9 @@ KINDS: dict[str, Kind] = {
         "must", "annotation files or split lists missing",
         "put the official av_train.json and av_val.json into {data}/json/, and train.list and val.list (one clip per "
         "line) into {data}/split/"),
+    "list_absent": Kind(
+        "note", "splits without a list: all clips of their annotation file are used",
+        "for the challenge's own lists, put train.list and val.list (one clip per line) into {data}/split/"),
     "file_unusable": Kind(
         "must", "files that cannot be used",
         "correct what is named above, or download or make the file again (of a prepared "

@@ -16,6 +16,7 @@ from gazepose.data.containers import container_of
 from gazepose.data.conventions import FPS, of_rate
 from gazepose.data.crops import PUBLISHED_SIZE
 from gazepose.data.images import face_path, picture_path, size_by_header
+from gazepose.data.prepare import pictures_folder
 from gazepose.data.tracks import MAX_FRAME
 from gazepose.data.video import OTHER_SHAPE, VideoFacts, find_video, look_at, shape_change
 from gazepose.doctor.checks import Findings, Place
@@ -51,15 +52,15 @@ class ClipImages:
 
 def check_video(root: Path, place: Place, annotated: dict[str, Any] | None, any_rate: bool,
                 findings: Findings) -> VideoFacts | None:
-    """Facts of the clip's video in DATA/videos; None, and a finding, where preparation could not use it.
+    """Facts of the clip's video; None, and a finding, where preparation could not use it.
 
     Args:
         place: split and clip. annotated: the clip, for its seconds.
         any_rate: a table numbers frames as they are decoded, so any frame rate will do; training knows one.
     """
-    path, facts, whole = root, None, 0
-    with findings.catching("pictures_damaged", "two videos of one clip", root / "videos", **place):
-        path = find_video(root / "videos", place["clip"])
+    path, facts, whole, videos = root, None, 0, pictures_folder(root, "videos")
+    with findings.catching("pictures_damaged", "two videos of one clip", videos, **place):
+        path = find_video(videos, place["clip"])
     if path == root:
         return None
     with findings.catching("pictures_damaged", "video", path, "pictures_missing", **place):

@@ -11,6 +11,7 @@ is not used is in the table and not in the submission, and the next step starts 
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -46,12 +47,17 @@ def read_run(folder: Path) -> Faces:
     faces = {}
     for split in SPLITS:
         path = record_of(folder, split)
-        remedy = f"run `python infer.py --checkpoint {folder} --split {split} --flip_average`"
+        remedy = _scoring(folder, split)
         if not path.is_file():
             part = " of the whole split" if path.with_name(f"{split}.partial.npz").is_file() else ""
             raise FileNotFoundError(f"{path}: no record of the scores{part} -> {remedy}")
         faces[split] = read_scores(path, COLUMNS, remedy)
     return faces
+
+
+def _scoring(folder: Path, split: str) -> str:
+    """The remedy for a record that is missing or unusable."""
+    return f"run `python -m gazepose infer --checkpoint {quote(str(folder))} --split {split} --flip_average`"
 
 
 def read_runs(folders: Sequence[Path]) -> list[Faces]:
@@ -87,7 +93,7 @@ def names_of_test(folder: Path, faces: Faces) -> list[Face]:
     table = read_test_csv(path)
     if [row[3] for row in table] != faces["test"]["score"].tolist():
         raise ValueError(f"{path}: {len(table)} faces with other scores than {record_of(folder, 'test')} has -> "
-                         f"run `python infer.py --checkpoint {folder} --split test --flip_average`")
+                         f"{_scoring(folder, 'test')}")
     return [row[:3] for row in table]
 
 

@@ -8,6 +8,7 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -182,7 +183,7 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
     """The records of a folder, by name. Raises FileNotFoundError if there is none."""
     files = sorted(folder.glob("*.json"))
     if not files:
-        raise FileNotFoundError(f"{folder}: no record -> python -m gazepose sweep modules --out {folder}")
+        raise FileNotFoundError(f"{folder}: no record -> python -m gazepose sweep modules --out {quote(str(folder))}")
     return [read_object(file) for file in files]
 
 

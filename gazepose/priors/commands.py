@@ -7,6 +7,7 @@ data/quality.py; how files are read: import_files.py.
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from shlex import quote
 from typing import Literal
 
 import numpy as np
@@ -118,9 +119,10 @@ def fit_poses(indexes: Sequence[Index]) -> None:
     """
     for index in indexes:
         if "landmarks" not in index.columns:
+            data = quote(str(index.folder))
             raise ValueError(f"{index.folder}: has no landmarks -> import them with `python -m gazepose priors import "
-                             f"landmarks FILE --data {index.folder}`, or find them with `python -m gazepose priors "
-                             f"landmarks --data {index.folder}`")
+                             f"landmarks FILE --data {data}`, or find them with `python -m gazepose priors landmarks "
+                             f"--data {data}`")
         poses = extract(index, "head_pose", lambda rows, index=index: pose_from_landmarks(
             index.landmarks[rows], _aspect(index.box[rows])), depends="SQPnP, Levenberg-Marquardt",
             source="fitted to the landmarks", reads=("box", "landmarks"))

@@ -130,7 +130,7 @@ class FaceLandmarker:
         landmarks, blendshapes = self._interpreters()
         crop = cv2.warpAffine(picture, square, (SIDE, SIDE), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
                               borderMode=cv2.BORDER_REPLICATE)
-        points, presence, _ = landmarks(np.multiply(crop[None], 1 / 255, dtype=np.float32))
+        points, presence, _ = landmarks(crop[None], 1 / 255)
         points = points.reshape(POINTS, 3)                                # pixels of the crop
         shapes, = blendshapes(points[None, TO_BLENDSHAPES, :2])           # upright, so that roll does not count
         size = float(np.hypot(*square[:, 0]))                             # pixels of the picture for one of the crop
@@ -148,7 +148,7 @@ class FaceLandmarker:
             eye=max(float(np.hypot(*(placed[a, :2] - placed[b, :2]))) for a, b in EYES))
 
     def _interpreters(self) -> tuple[Any, Any]:
-        """This thread's two networks: float32 array -> its outputs."""
+        """This thread's two networks (_network)."""
         if not hasattr(self.own, "pair"):
             self.own.pair = tuple(_network(self.networks[name], self.threads) for name in (LANDMARKS, BLENDSHAPES))
         return self.own.pair
@@ -310,7 +310,7 @@ def _without_notes() -> Iterator[None]:
 
 
 def _network(content: bytes, threads: int) -> Any:
-    """One network: float32 array -> list of its outputs, as copies."""
+    """One network: an array and what it is multiplied by -> list of its outputs, as copies."""
     try:
         from ai_edge_litert.interpreter import Interpreter  # type: ignore[import-not-found]
     except ImportError as error:
@@ -319,11 +319,11 @@ def _network(content: bytes, threads: int) -> Any:
     with _without_notes():
         interpreter = Interpreter(model_content=content, num_threads=threads)
         interpreter.allocate_tensors()
-    entry = interpreter.get_input_details()[0]["index"]
+    entry = interpreter.tensor(interpreter.get_input_details()[0]["index"])
     exits = [details["index"] for details in interpreter.get_output_details()]
 
-    def run(values: np.ndarray) -> list[np.ndarray]:
-        interpreter.set_tensor(entry, values)
+    def run(values: np.ndarray, by: float = 1.0) -> list[np.ndarray]:
+        np.multiply(values, by, out=entry(), dtype=np.float32)         # written where the network reads it: no copy
         interpreter.invoke()
         return [interpreter.get_tensor(number) for number in exits]
 

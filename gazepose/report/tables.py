@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -218,7 +219,8 @@ def compare_runs(runs: Sequence[Records]) -> tuple[list[Line], list[str]]:
             notes.append(f"{name}: no validation result was recorded.")
         elif name not in rows:
             notes.append(f"{name}: no predictions were saved, so the table shows its best validation, without an "
-                         f"interval. `python infer.py --checkpoint {records.run} --split val` saves them.")
+                         f"interval. `python -m gazepose infer --checkpoint {quote(str(records.run))} --split val` "
+                         "saves them.")
         if records.limited:
             notes.insert(0, f"{name}: its predictions cover a limited part of the split (--limit).")
     recorded = next((records.baselines for records in runs if records.baselines), {})

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from gazepose.data.config import WindowConfig
 from gazepose.data.index import Index
 from gazepose.models.config import ModelConfig
@@ -111,6 +113,16 @@ def flags_of(record: Mapping[str, Any]) -> dict[str, Any]:
     """The flags of all sections by name, and what the launcher decides."""
     flags = {name: value for section in SECTIONS for name, value in record.get(section, {}).items()}
     return {**flags, **{name: record[name] for name in LAUNCHED if name in record}}
+
+
+def face_heights(box: np.ndarray) -> tuple[float, float] | None:
+    """The heights in pixels that nine of ten boxes [n, 4] have: their 5th and 95th percentile; None: unknown."""
+    heights = np.asarray(box[:, 3] - box[:, 1], np.float64)
+    known = heights[np.isfinite(heights) & (heights > 0)]
+    if not len(known):
+        return None
+    low, high = np.percentile(known, (5, 95)).tolist()
+    return low, high
 
 
 def fingerprints_of(index: Index) -> tuple[str, str]:

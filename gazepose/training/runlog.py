@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from gazepose.training.checkpoint import BEST, CHECKPOINTS, CONFIG, WEIGHTS, Pro
 from gazepose.training.distributed import check_alike, from_main
 from gazepose.training.engine import Step
 from gazepose.training.run_config import differing, flags_of
+from gazepose.training.trackers import TRACKER
 
 PACKAGES = ("torch", "torchvision", "accelerate", "timm", "decord", "numpy", "safetensors")
 PLAIN_LINE_SECONDS = 10.0
@@ -53,18 +53,6 @@ def versions() -> dict[str, str | None]:
         except PackageNotFoundError:             # decord has no wheel for some machines
             numbers[name] = None
     return numbers
-
-
-def check_tracker(name: str | None) -> None:
-    """Refuse a tracker of --log_with whose package is not installed.
-
-    Raises:
-        ValueError: naming the package.
-    """
-    packages = ("tensorboard", "tensorboardX") if name == "tensorboard" else (name,)
-    if name is not None and not any(find_spec(str(package)) for package in packages):
-        raise ValueError(f"--log_with {name}: this package is not installed -> pip install {name}, or leave --log_with "
-                         "out: metrics.jsonl is always written")
 
 
 def world_line(accelerator: Accelerator, batch_size: int) -> str:
@@ -176,7 +164,7 @@ class RunLog:
         except BlockingIOError as error:
             raise ValueError(f"{self.folder}: {error} trains in it -> wait until it has ended, or give another "
                              "--exp_path") from None
-        records = [self.folder / name for name in ("status.json", "metrics.jsonl", "start.json")]
+        records = [self.folder / name for name in ("status.json", "metrics.jsonl", "start.json", TRACKER)]
         if resume and not records[0].exists():
             raise ValueError(f"{self.folder}: there is no run to resume -> check --exp_path, or leave --resume out")
         if not resume:

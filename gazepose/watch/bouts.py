@@ -61,11 +61,10 @@ class LookRules:
 
     def __post_init__(self) -> None:
         if not 0 <= self.off <= self.on <= 1:
-            raise ValueError(f"looks begin at {self.on} and end below {self.off} -> give probabilities from 0 to 1, "
-                             "the second one not above the first")
+            raise ValueError(f"--on {self.on} --off {self.off} -> give probabilities from 0 to 1, --off not above --on")
         for name in ("shortest", "join", "bridge"):
             if not 0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} {getattr(self, name)} -> give seconds, 0 or more")
+                raise ValueError(f"--{name} {getattr(self, name)} -> give seconds, 0 or more")
 
 
 def frame_ends(table: Table, videos: Sequence[Video] = ()) -> np.ndarray:

@@ -156,7 +156,7 @@ def _read_watched(folder: Path, coding: Coding) -> None:
         for row in spans.itertuples(index=False):
             if (row.video, row.person) not in coding.looks:
                 raise ValueError(printable(f"{folder / name}: {row.person!r:.140} of {row.video!r:.140} is not in "
-                                           "faces.csv -> run watch again"))
+                                           "faces.csv -> run watch again with --replace"))
             coding.add(row.video, row.person, (row.start, row.end), is_look)
     last = table.assign(end=frame_ends(table)).groupby(["video", "person"])["end"].max()
     for (video, person), end in last.items():              # after the last frame nothing is known of this person

@@ -8,13 +8,11 @@ from pathlib import Path
 
 from gazepose.data.video_times import is_still, stated_seconds
 from gazepose.io import lock, sha256_of
-from gazepose.watch.config import LANDMARKS, WatchConfig
-from gazepose.watch.jobs import Pass, digests
+from gazepose.watch.config import DETECT_SECONDS, LANDMARKS, WatchConfig
+from gazepose.watch.jobs import Pass, digests, find_models
 from gazepose.watch.many import run_all
 from gazepose.watch.results import PARTS, Results
 from gazepose.watch.sources import name_scorers, name_sources, read_own_boxes
-
-DETECT_SECONDS = 1 / 15      # between two pictures in which faces are searched; docs/watch.md has what that costs
 
 
 def watch(sources: Sequence[Path], out: Path, config: WatchConfig = WatchConfig(),       # noqa: B008
@@ -30,7 +28,7 @@ def watch(sources: Sequence[Path], out: Path, config: WatchConfig = WatchConfig(
             names. BlockingIOError: another command works in `out`.
     """
     videos, scorers = name_sources(sources, notify), name_scorers(config.scorer, LANDMARKS)
-    models = _models()
+    models = find_models()
     runs = {name: path for name, path in scorers.items() if path is not None}
     own = None if config.boxes is None else read_own_boxes(
         config.boxes, videos, config.boxes_format, config.first_number, notify)
@@ -52,11 +50,6 @@ def watch(sources: Sequence[Path], out: Path, config: WatchConfig = WatchConfig(
         return Writer(results, config, notify).write(videos, passes, list(scorers), own)
     finally:
         held.release()
-
-
-def _models() -> dict[str, Path]:
-    from gazepose.priors.model_files import find
-    return {"yunet": find("yunet"), "face_landmarker": find("face_landmarker")}
 
 
 def _stated(path: Path) -> float:

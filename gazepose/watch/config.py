@@ -1,4 +1,4 @@
-"""The flags of `python -m gazepose watch`. Importing them needs no video or picture library."""
+"""The flags of `python -m gazepose watch` and `live`. Importing them needs no video or picture library."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +10,8 @@ from gazepose.watch.bouts import LookRules
 Format = Literal["eaf", "vtt", "boris", "xlsx"]
 LANDMARKS = "landmarks"
 """name of the scorer that is not a run"""
+DETECT_SECONDS = 1 / 15
+"""between two pictures in which faces are searched; docs/watch.md has what that costs"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,3 +63,29 @@ class WatchConfig:
             raise ValueError(f"--jobs {self.jobs} -> give 1 or more")
         if not 0 <= self.smooth <= 10:
             raise ValueError(f"--smooth {self.smooth} -> give 0 to 10 seconds")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiveConfig:
+    """How the pictures of a camera are watched."""
+
+    scorer: str = LANDMARKS
+    """who scores: landmarks, or your run or checkpoint"""
+    every: float = 0.0
+    """seconds between two pictures that are used, at least; 0: every picture for which there is time"""
+    window: Literal["closed", "causal"] = "closed"
+    """frames that score frame t with a run: closed (t-3 to t), or causal (t-6 to t, which scores what was 0.1 s ago)"""
+    smooth: float = 0.1
+    """the probability is the median of twice so many seconds; 0: as it is"""
+    detector_size: int | None = None
+    """long side in pixels at which faces are searched; default: 640, and 960 for pictures above 1280"""
+    give_up: float = 60.0
+    """seconds without a picture after which the command ends; until then it connects again and again"""
+    looks: LookRules = field(default_factory=LookRules)
+
+    def __post_init__(self) -> None:
+        for name, most in (("every", 60), ("smooth", 10), ("give_up", float("inf"))):
+            if not 0 <= getattr(self, name) <= most:
+                raise ValueError(f"--{name} {getattr(self, name)} -> give 0 to {most} seconds")
+        if self.detector_size is not None and not 64 <= self.detector_size <= 8192:
+            raise ValueError(f"--detector_size {self.detector_size} -> give 64 to 8192 pixels")

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from gazepose.io import read_arrays
 from gazepose.watch.config import LANDMARKS
 from gazepose.watch.table import FACES, Table, Video
-from gazepose.watch.video_pass import READING, finished_parts
+from gazepose.watch.video_pass import READING, finished_parts, read_part
 
 SHORTEST = 0.25              # seconds of a track
 WHOLE_SHOT = 0.9             # part of its shot that a shorter track must fill to stay
@@ -49,7 +48,7 @@ def read_pass(folder: Path, scorers: Sequence[str] = ()) -> Pass:
     paths = finished_parts(folder)
     wanted = ("frame", "track", "box", "reading", "seconds", "cuts", "size", "end", "last", "notes",
               *(f"{name}.{column}" for name in scorers for column in ("row", "looking")))
-    parts = [read_arrays(path, wanted) for path in paths]
+    parts = [read_part(path, wanted) for path in paths]
     if not parts or not parts[-1]["last"]:
         raise ValueError(f"{folder}: its last part is missing -> run the command again")
 

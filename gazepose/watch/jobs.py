@@ -14,6 +14,7 @@ import numpy as np
 import gazepose
 from gazepose.io import sha256_of, writing
 from gazepose.priors.face_landmarker import FaceLandmarker
+from gazepose.priors.model_files import find
 from gazepose.text import read_text
 from gazepose.watch import video_pass
 from gazepose.watch.detect import Detector
@@ -121,10 +122,29 @@ def make_tools(job: Pass) -> Tools:
         window = "closed" if job.causal else "centred"
         scorers = {name: TrainedScorer(path, window, own_boxes=job.boxes is not None)
                    for name, path in job.runs.items()}
+    detector, reader = load_networks(job.detector_size, job.models)
+    return Tools(reader, None if job.boxes is not None else detector, dict(job.boxes or {}), scorers,
+                 job.detect_seconds, job.part_seconds)
+
+
+def load_networks(detector_size: int | None = None, models: Mapping[str, Path] | None = None
+                  ) -> tuple[Detector, FaceLandmarker]:
+    """What finds faces and what reads them.
+
+    Args:
+        detector_size: as Detector takes it. models: their files, as in Pass; default: those that `models` got.
+
+    Raises:
+        FileNotFoundError: a file is missing. ImportError, ValueError: as FaceLandmarker.
+    """
+    models = models or find_models()
     with _silent():
-        detector = None if job.boxes is not None else Detector(job.models["yunet"], job.detector_size)
-        reader = FaceLandmarker(job.models["face_landmarker"])
-    return Tools(reader, detector, dict(job.boxes or {}), scorers, job.detect_seconds, job.part_seconds)
+        return Detector(models["yunet"], detector_size), FaceLandmarker(models["face_landmarker"])
+
+
+def find_models() -> dict[str, Path]:
+    """Files of the detector and the landmark network. Raises FileNotFoundError where one is missing."""
+    return {name: find(name) for name in ("yunet", "face_landmarker")}
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import numpy as np
 from gazepose.data.video_times import TimedPicture
 from gazepose.watch.bouts import LookRules
 from gazepose.watch.codable import judge
-from gazepose.watch.detect import BOX, CutFinder
+from gazepose.watch.detect import BOX, COLUMNS, CutFinder
 from gazepose.watch.live_looks import Event, Kind, LiveLook, RunningMedian
 from gazepose.watch.readout import READ, Readout
 from gazepose.watch.scorers import TrainedScorer
@@ -76,6 +76,16 @@ class Watcher:
         self._before: float | None = None
         self._count, self._looking, self._ends = 0, 0, 0.0
 
+    def warm_up(self) -> None:
+        """Do what only a first frame needs, which takes a second: imports and buffers. Nothing is remembered."""
+        import scipy.optimize  # noqa: F401 (of the tracker)
+        black, face = np.zeros((720, 1280, 3), np.uint8), np.full(COLUMNS, np.nan)
+        face[BOX] = 600, 300, 100, 100
+        self.detector.find(black)
+        read_face(self.reader, black, face)
+        if self.scorer is not None:
+            self.scorer.run.maps(np.zeros((1, self.scorer.run.crop_size, self.scorer.run.crop_size, 3), np.uint8))
+
     def step(self, frame: np.ndarray, seconds: float) -> list[Face]:
         """Take the next frame.
 
@@ -137,13 +147,14 @@ class Watcher:
             if self.scorer is not None:
                 self.scorer.add(place, number, timed, face[BOX], readings[place, POSE], points)
         known = {name: readings[:, place] for place, name in enumerate(READING)}
-        codable, reason = judge(faces[:, 3], **{name: known[name] for name in JUDGED})
         if self.scorer is None:
-            score = self._readout.probability(*(known[name] for name in READ))
+            score, scored = self._readout.probability(*(known[name] for name in READ)), None
         else:
             score = np.full(len(faces), np.nan)
             rows, scores = self.scorer.take_now(timed.seconds)
             score[rows] = scores
+            scored = np.isfinite(score)
+        codable, reason = judge(faces[:, 3], **{name: known[name] for name in JUDGED}, scored=scored)
         return codable, reason, score
 
     def _smoothed(self, number: int, seconds: float, value: float) -> float:

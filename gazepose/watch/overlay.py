@@ -16,6 +16,9 @@ NOT_LOOKING, LOOKING, NOT_CODABLE = 0, 1, 2
 COLOURS = {LOOKING: (64, 224, 208), NOT_LOOKING: (255, 183, 77), NOT_CODABLE: (176, 186, 194)}
 """turquoise, amber, grey: apart for colour-blind eyes too, and in lightness from most skin"""
 DARK, PANEL, GROOVE, HATCH, WHITE = (12, 15, 18), (18, 22, 25), (38, 45, 51), (112, 122, 130), (245, 247, 248)
+SECOND, LOOK = 1, 2          # places in GROUND
+GROUND = np.array([GROOVE, PANEL, [int(0.62 * level) for level in COLOURS[LOOKING]]], np.uint8)
+"""colours behind a strip: of nothing, of each full second, of a look"""
 STRIP_S = 10.0               # seconds that a strip shows
 MAX_PANEL = 0.3              # share of the picture's height that all strips take at most
 PIXELS = 6                   # of a blurred face, across and down: nobody is recognised by 36 colours
@@ -89,12 +92,13 @@ class Overlay:
         self.rows = self._give_rows(int(MAX_PANEL * height / self.row_height)) if strips else 0
         panel = self.rows * self.row_height + (self._px(12) if self.rows else 0)
         self.width, self.height = width + width % 2, (height + panel + 1) // 2 * 2
+        self.panel = np.full((self.height - height, self.width, 3), PANEL, np.uint8)
 
     def draw(self, number: int, seconds: float, picture: np.ndarray) -> np.ndarray:
         """The picture uint8 [h, w, 3] with what belongs to its number and time, [height, width, 3]."""
         width, height = self.picture
         canvas = np.empty((self.height, self.width, 3), np.uint8)
-        canvas[height:], canvas[:height, width:] = PANEL, DARK
+        canvas[height:], canvas[:height, width:] = self.panel, DARK
         canvas[:height, :width] = picture
         shown = canvas[:height, :width]
         rows = slice(*np.searchsorted(self.frame, [number, number + 1]))
@@ -171,7 +175,7 @@ class Overlay:
         if label.shape[0] < height or label.shape[1] < height:
             return                                             # a picture smaller than a label
         back, ink = (COLOURS[state], DARK) if state == LOOKING else (DARK, COLOURS[state])
-        label[:] = back if state == LOOKING else (0.25 * label + 0.75 * np.array(back)).astype(np.uint8)
+        label[:] = back if state == LOOKING else label // 4 + np.array([3 * level // 4 for level in back], np.uint8)
         _icon(label[:, :height + pad], state, ink, size)
         _blend(label[(height - letters.shape[0]) // 2:, height + pad:], letters, ink)
 
@@ -191,13 +195,14 @@ class Overlay:
         name = _letters(person.name[:24], size, True)[:, :max(left - self._px(16), 1)]
         _blend(canvas[top + max(height - name.shape[0], 0) // 2:, self._px(8):], name, WHITE)
         strip = canvas[top:top + height, left:right]
-        strip[:] = GROOVE
         times = now + (np.arange(strip.shape[1]) + 1 - strip.shape[1]) * (STRIP_S / strip.shape[1])
-        strip[:, np.diff(np.floor(times), prepend=np.floor(times[0])) > 0] = PANEL        # a line each second
         place = np.searchsorted(person.seconds, times + SAME, "right") - 1
         seen = (place >= 0) & (times - person.seconds[place] < 0.25)
         state, probability = person.state[place], person.probability[place]
-        strip[:, seen & (state == LOOKING)] = (0.62 * np.array(COLOURS[LOOKING])).astype(np.uint8)
+        ground = np.zeros(len(times), np.int8)
+        ground[1:][np.diff(np.floor(times)) > 0] = SECOND
+        ground[seen & (state == LOOKING)] = LOOK
+        strip[:] = GROUND[ground]                              # a whole row at a time
         hidden = np.flatnonzero(seen & (state == NOT_CODABLE))
         if len(hidden):                                        # hatched; the lines move with the time
             moved = round(now * strip.shape[1] / STRIP_S)
@@ -249,7 +254,7 @@ def _letters(text: str, size: int, bold: bool) -> np.ndarray:
 def _blend(picture: np.ndarray, letters: np.ndarray, colour: tuple[int, int, int]) -> None:
     part = picture[:letters.shape[0], :letters.shape[1]]
     opacity = letters[:part.shape[0], :part.shape[1], None]
-    part[:] = (part * (1 - opacity) + np.array(colour) * opacity).astype(np.uint8)
+    part[:] = (part * (1 - opacity) + np.array(colour, np.float32) * opacity).astype(np.uint8)
 
 
 def _icon(square: np.ndarray, state: int, colour: tuple[int, int, int], size: int) -> None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from shlex import quote
 
 import numpy as np
 
@@ -57,7 +58,8 @@ class Readout:
         except TypeError:
             readout, good = None, False
         if readout is None or not good or len(readout.coefficients) != len(FEATURES) + len(PAIRS):
-            raise ValueError(f"{path}: not a readout -> make it with `python -m gazepose fit_readout`")
+            raise ValueError(f"{path}: not a readout -> install gazepose again, or make it with `python -m gazepose "
+                             f"fit_readout --out {quote(str(path))}`")
         return readout
 
     def probability(self, yaw: np.ndarray, pitch: np.ndarray, eye_x: np.ndarray, eye_y: np.ndarray, blink: np.ndarray,

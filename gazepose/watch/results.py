@@ -25,8 +25,8 @@ class Results:
         replace: results of another plan, and files that were changed, may be replaced.
 
     Raises:
-        ValueError: the folder holds results of another plan, or a file of ours that was changed since, or about.json is
-            of something else.
+        ValueError: the folder holds results or parts of another plan, or a file of ours that was changed since, or
+            about.json is of something else.
     """
 
     def __init__(self, folder: Path, plan: Mapping[str, Any], replace: bool = False) -> None:
@@ -36,7 +36,7 @@ class Results:
             before = read_object(path)
             if before.get("kind") != KIND:
                 raise ValueError(f"{path}: was written by something else -> name another folder")
-            if not replace:
+            if not replace and self._is_used(before):
                 for name, value in plan.items():
                     if before.get(name) != value:
                         raise ValueError(f"{folder}: holds results with other {name}: {_shown(before.get(name))}, now "
@@ -45,6 +45,11 @@ class Results:
             self.about = before
         self.about = {**self.about, "kind": KIND, "state": "unfinished", **plan}
         self.about.setdefault("files", {})
+
+    def _is_used(self, about: Mapping[str, Any]) -> bool:
+        """Whether a file or a part is there: a command that could watch no video leaves none."""
+        names = {*about.get("files", ()), *about.get("begun", ())}
+        return any((self.folder / name).exists() for name in names) or any((self.folder / PARTS).rglob("*.npz"))
 
     def _refuse_changed(self, files: Mapping[str, str]) -> None:
         for name, digest in files.items():

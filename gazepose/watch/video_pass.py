@@ -3,12 +3,13 @@
 What is finished is written as a part for each minute of video, with all that the next part needs to go on. A pass that
 was killed goes on after its last part and gives the same bytes. faces.py makes the table of faces from the parts.
 
-One thread decodes and detects, another follows and reads the faces, so one video keeps two cores busy.
+One thread decodes and detects, another follows the faces, and READERS read them, so one video keeps two cores busy.
 """
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -22,10 +23,11 @@ from gazepose.priors.face_landmarker import five_points
 from gazepose.watch.detect import BOX, COLUMNS, POINTS, SCORE_AT, CutFinder
 from gazepose.watch.tracker import Tracker
 
-VERSION = 1                  # of what a part holds; a new one makes all parts anew
+VERSION = 2                  # of what a part holds; a new one makes all parts anew
 PART_SECONDS = 60.0          # of video in a part
 MOST_SKIPPED = 3             # pictures in a row that the detector may skip; they are held in memory
 AHEAD = 2                    # pictures that are decoded before they are needed
+READERS = 2                  # threads that read faces; LiteRT lets others run meanwhile
 EARLY = 1e-4                 # seconds by which times may be rounded
 READING = ("presence", "yaw", "pitch", "roll", "eye_x", "eye_y", "blink", "light", "fit", "eye")
 """numbers of a face's reading by the landmark network (priors/face_landmarker.py) that a part holds"""
@@ -67,6 +69,10 @@ class Tools:
     part_seconds: float = PART_SECONDS
 
 
+_Faces = tuple[TimedPicture, np.ndarray, np.ndarray]
+"""a picture, the numbers of its tracks, int64 [n], and their faces, float64 [n, COLUMNS]"""
+
+
 class Seen(NamedTuple):
     """A picture with what the first thread found in it."""
 
@@ -90,25 +96,26 @@ def watch_video(path: Path, folder: Path, tools: Tools, report: Callable[[float]
         As data.video_times.pictures_with_times. Parts that are finished stay.
     """
     parts = finished_parts(folder)
-    part = _read_part(parts[-1]) if parts else {}
+    part = read_part(parts[-1]) if parts else {}
     if part and part["last"]:
         return
-    builder = _Builder(tools, part)
     start = int(part["next_frame"]) if part else 0
     notes: list[str] = []
     pictures = pictures_with_times(path, start, notes.append)
     report(float(part["seconds"][-1]) if part else 0.0)
     told = -1.0
     alive()
-    for seen in ahead(_look(pictures, tools, _prefixed(part, "look."))):
-        alive()
-        builder.add(seen)
-        if seen.timed.seconds - told >= 1:
-            told = seen.timed.seconds
-            report(told)
-        if seen.state is not None:
-            write_arrays(part_path(folder, len(parts)), builder.part(seen.state), compressed=True)
-            parts.append(part_path(folder, len(parts)))
+    with ThreadPoolExecutor(READERS) as readers:
+        builder = _Builder(tools, part, readers)
+        for seen in ahead(_look(pictures, tools, _prefixed(part, "look."))):
+            alive()
+            builder.add(seen)
+            if seen.timed.seconds - told >= 1:
+                told = seen.timed.seconds
+                report(told)
+            if seen.state is not None:
+                write_arrays(part_path(folder, len(parts)), builder.part(seen.state), compressed=True)
+                parts.append(part_path(folder, len(parts)))
     last = builder.part({}, last=True)
     last["notes"] = np.frombuffer("\n".join(notes).encode(), np.uint8)
     write_arrays(part_path(folder, len(parts)), last, compressed=True)
@@ -159,13 +166,13 @@ def _searched(timed: TimedPicture, cut: bool, tools: Tools, state: dict[str, np.
     return Seen(timed, cut, faces, tracks, state)
 
 
-# ---- second thread: follow and read
+# ---- second thread: follow, and have the faces read
 
 class _Builder:
     """Follows and reads faces, and collects the rows of a part."""
 
-    def __init__(self, tools: Tools, part: dict[str, np.ndarray]) -> None:
-        self.tools, self.tracker = tools, Tracker()
+    def __init__(self, tools: Tools, part: dict[str, np.ndarray], readers: ThreadPoolExecutor) -> None:
+        self.tools, self.tracker, self.readers = tools, Tracker(), readers
         self.rows, self.size, self.end = 0, (0, 0), 0.0
         self._skipped: list[TimedPicture] = []
         self._before: tuple[float, np.ndarray, np.ndarray] = (0.0, np.zeros(0, np.int64), np.zeros((0, COLUMNS)))
@@ -193,31 +200,31 @@ class _Builder:
         if seen.faces is None:
             self._skipped.append(timed)
             return
-        if seen.cut:
+        if seen.cut and seen.tracks is None:                           # the user's tracks end where the user says
             self.tracker.end_all()
             self._before = timed.seconds, np.zeros(0, np.int64), np.zeros((0, COLUMNS))
             for scorer in self.tools.scorers.values():
                 scorer.end_all()
         numbers = self.tracker.step(timed.seconds, seen.faces) if seen.tracks is None else seen.tracks
-        self._between(timed.seconds, numbers, seen.faces)
-        self._read(timed, numbers, seen.faces)
+        self._read([*self._between(timed.seconds, numbers, seen.faces), (timed, numbers, seen.faces)])
         self._before = timed.seconds, numbers, seen.faces
         for name, scorer in self.tools.scorers.items():
             self._scores[name].append(scorer.take(timed.seconds))
 
-    def _between(self, seconds: float, numbers: np.ndarray, faces: np.ndarray) -> None:
-        """Read the faces of skipped pictures, at the boxes between those before and after."""
+    def _between(self, seconds: float, numbers: np.ndarray, faces: np.ndarray) -> Iterator[_Faces]:
+        """The faces of skipped pictures, at the boxes between those before and after."""
         began, old, earlier = self._before
         both, first, second = np.intersect1d(old, numbers, return_indices=True)
         for timed in self._skipped:
             way = (timed.seconds - began) / (seconds - began)
-            self._read(timed, both, (1 - way) * earlier[first] + way * faces[second])
+            yield timed, both, (1 - way) * earlier[first] + way * faces[second]
         self._skipped = []
 
-    def _read(self, timed: TimedPicture, numbers: np.ndarray, faces: np.ndarray) -> None:
-        for place in np.argsort(numbers, kind="stable").tolist():
-            face, track = faces[place], int(numbers[place])
-            reading, points = read_face(self.tools.reader, timed.picture, face)
+    def _read(self, shown: list[_Faces]) -> None:
+        each = [(timed, int(numbers[place]), faces[place]) for timed, numbers, faces in shown
+                for place in np.argsort(numbers, kind="stable").tolist()]
+        readings = self.readers.map(lambda one: read_face(self.tools.reader, one[0].picture, one[2]), each)
+        for (timed, track, face), (reading, points) in zip(each, readings, strict=True):
             self._faces.append(np.concatenate([[timed.number, track], face[BOX], face[SCORE_AT:], reading]))
             for scorer in self.tools.scorers.values():
                 scorer.add(self.rows, track, timed, face[BOX], reading[POSE], points)
@@ -281,21 +288,22 @@ def finished_parts(folder: Path) -> list[Path]:
 def is_finished(folder: Path) -> bool:
     """Whether all parts are there."""
     parts = finished_parts(folder)
-    return bool(parts) and bool(read_arrays(parts[-1], ["last"])["last"])
+    return bool(parts) and bool(read_part(parts[-1], ["last"])["last"])
 
 
-def _read_part(path: Path) -> dict[str, np.ndarray]:
+def read_part(path: Path, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
+    """As io.read_arrays; the error says what to do about a damaged part."""
     try:
-        return read_arrays(path)
+        return read_arrays(path, names)
     except ValueError as error:
-        raise ValueError(f"{error} -> delete this part; it is made again") from None
+        raise ValueError(f"{error} -> delete this file and run the command again") from None
 
 
 def _prefixed(part: dict[str, np.ndarray], start: str) -> dict[str, np.ndarray]:
     return {name.removeprefix(start): value for name, value in part.items() if name.startswith(start)}
 
 
-def ahead(values: Iterator[T], count: int = AHEAD) -> Iterator[T]:
+def ahead(values: Iterator[T], count: int = AHEAD) -> Generator[T, None, None]:
     """The same values, made by a thread that is so many ahead. Its error is raised here."""
     ready: queue.Queue[tuple[bool, Any]] = queue.Queue(count)
     ended = threading.Event()

@@ -1,0 +1,82 @@
+"""The way through of `python -m gazepose live`: the pictures of a camera in, a line of JSON for each out."""
+
+import json
+import math
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+
+from gazepose.api import load
+from gazepose.processes import Preempted
+from gazepose.startup import say
+from gazepose.text import printable
+from gazepose.watch.config import LiveConfig
+from gazepose.watch.live import Face
+from gazepose.watch.live_looks import Event
+from gazepose.watch.live_source import LiveSource
+
+DELAYS = 10_000              # of the last pictures, for the line at the end
+
+
+def live(source: str, config: LiveConfig = LiveConfig()) -> None:                        # noqa: B008
+    """Watch a camera until it ends, Ctrl-C, or the reader of standard output goes away.
+
+    Raises:
+        As LiveSource and api.load; FileNotFoundError: a model file is missing.
+    """
+    watcher = load(config.scorer).stream(config.window, config.smooth, config.looks, config.detector_size)
+    watcher.warm_up()                            # else people are lost in the first second
+    delays: deque[float] = deque(maxlen=DELAYS)
+    count, last, number, begun = 0, -math.inf, -1, output()
+    with LiveSource(source, config.give_up, lambda line: say(printable(line))) as camera:
+        try:
+            for shown in camera:
+                if shown.seconds - last < config.every - 1e-6:
+                    continue
+                count, last, number = count + 1, shown.seconds, shown.number
+                faces = watcher.step(shown.picture, shown.seconds)
+                delays.append(time.monotonic() - shown.came)
+                write(line_of(last, number, faces, watcher.events, camera.dropped, delays[-1]))
+                if output() != begun:
+                    break
+        except Preempted:                        # Ctrl-C is how it ends
+            pass
+        finally:
+            if events := watcher.close():
+                write(line_of(last, number, [], events, camera.dropped, 0.0))
+    spread = np.percentile(1000 * np.array(delays or [0.0]), [50, 95])
+    say(f"live: {count} pictures in {max(last, 0.0):.1f} s, {camera.dropped} dropped; from the camera to the line "
+        f"{spread[0]:.0f} ms, 95 of 100 below {spread[1]:.0f} ms")
+
+
+def line_of(seconds: float, number: int, faces: Sequence[Face], events: Sequence[Event], dropped: int,
+            delay: float) -> dict[str, Any]:
+    """One line of output, as docs/live.md has it."""
+    people = [{"person": face.person, "box": [round(side, 1) for side in face.box],
+               "probability": None if math.isnan(face.probability) else round(face.probability, 4),
+               "looking": face.looking, "since": round(face.since, 3), "codable": face.codable,
+               "reason": face.reason} for face in faces]
+    changes = [{"event": event.kind, "person": event.person, "at": round(event.at, 3), "people": event.people}
+               for event in events]
+    return {"time": round(seconds, 3), "frame": number, "people": people, "events": changes, "dropped": dropped,
+            "delay": round(delay, 3)}
+
+
+def write(line: dict[str, Any]) -> None:
+    """Print a line at once, whole."""
+    sys.stdout.write(json.dumps(line, allow_nan=False) + "\n")
+    sys.stdout.flush()
+
+
+def output() -> tuple[int, int] | None:
+    """Which file standard output is. It becomes another, /dev/null, when its reader goes away (output.py)."""
+    with suppress(OSError, ValueError):          # of a test, or closed
+        facts = os.fstat(sys.stdout.fileno())
+        return facts.st_dev, facts.st_ino
+    return None
