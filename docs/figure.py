@@ -98,7 +98,8 @@ def _draw_face(axes, face, right: float) -> None:
                              linewidth=1.8 if looking else 1.2))
     near = right - face.x1 < 100                           # its label would leave the picture
     axes.text(face.x2 if near else face.x1, face.y1 - 5, f"{face.person} {face.smooth:.2f}", color="white",
-              fontsize=8, ha="right" if near else "left", va="bottom", bbox={"facecolor": colour, "edgecolor": "none", "pad": 1.5})
+              fontsize=8, ha="right" if near else "left", va="bottom",
+              bbox={"facecolor": colour, "edgecolor": "none", "pad": 1.5})
 
 
 def _draw_strip(axes, face: pd.DataFrame, last: int, at: np.ndarray) -> None:
@@ -116,8 +117,9 @@ def main() -> None:
     table = scored(run, work)
     clip = sys.argv[3] if len(sys.argv) > 3 else choose(table)
     faces = table[table["clip"] == clip]
-    print(f"clip {clip}: {len(faces)} faces of {faces.track.nunique()} people, {(faces.label == 1).mean():.0%} looking, "
-          f"{faces.right.mean():.0%} scored right; of all {table['clip'].nunique()} clips {table.right.mean():.0%}")
+    print(f"clip {clip}: {len(faces)} faces of {faces.track.nunique()} people, {(faces.label == 1).mean():.0%} "
+          f"looking, {faces.right.mean():.0%} scored right; of all {table['clip'].nunique()} clips "
+          f"{table.right.mean():.0%}")
     Path("docs/figure.png").write_bytes(png(lambda: draw(faces, work / "world" / "videos" / f"{clip}.mp4")))
 
 
