@@ -21,6 +21,9 @@ RUN case "$DEVICE" in \
     esac
 
 COPY pyproject.toml README.md LICENSE ./
+# The package links to these two folders.
+COPY accelerate_configs accelerate_configs
+COPY launch/experiments launch/experiments
 COPY gazepose gazepose
 # A container writes as the user with number 1000, not as root. --user changes it.
 RUN pip install -c constraints.txt '.[watch,parquet]' && \

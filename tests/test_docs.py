@@ -49,7 +49,9 @@ def test_what_the_container_copies_is_there_and_reaches_the_builder():
     copied = [name for line in re.findall(r"^COPY (.*) \S+$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
               for name in line.split()]
     kept = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
+    links = [path.resolve() for path in (ROOT / "gazepose").rglob("*") if path.is_symlink()]
     assert sorted(copied) == sorted(kept) and all((ROOT / name).exists() for name in copied)
+    assert links and {str(path.relative_to(ROOT)) for path in links} <= set(copied)
 
 
 def test_the_container_installs_what_the_package_is_built_from():
