@@ -1,6 +1,5 @@
 """Pages, versions, the container, the workflow and the notebook name what is there."""
 
-import ast
 import json
 import re
 import tomllib
@@ -59,14 +58,6 @@ def test_the_container_installs_what_the_package_is_built_from():
     needed = {project["project"]["readme"], *project["project"]["license-files"],
               project["tool"]["setuptools"]["dynamic"]["dependencies"]["file"][0]}
     assert needed <= set((ROOT / "Dockerfile").read_text().split())
-
-
-def test_python_in_the_pages_for_readers_uses_names_that_exist():
-    for name in ("README.md", "docs/robot.md"):
-        for code in re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(), re.DOTALL):
-            used = {node.attr for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Attribute)
-                    and isinstance(node.value, ast.Name) and node.value.id == "gazepose"}
-            assert used <= set(gazepose.__all__), name
 
 
 def test_the_notebook_is_kept_without_outputs():
