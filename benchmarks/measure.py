@@ -227,6 +227,17 @@ def parser(goal: Goal) -> argparse.ArgumentParser:
     return made
 
 
+def without_places(flags: list[str]) -> list[str]:
+    """Flags without --work and --out, which name folders of one machine and change no figure."""
+    kept, skip = [], False
+    for flag in flags:
+        place = flag.partition("=")[0] in ("--work", "--out")
+        if not skip and not place:
+            kept.append(flag)
+        skip = place and "=" not in flag
+    return kept
+
+
 def main(name: str, goal: Goal, measure: Callable[[argparse.Namespace], dict[str, Any]],
          made: argparse.ArgumentParser | None = None) -> None:
     """Run a benchmark from its flags, show its figures, write <out>/<name>.json.
@@ -249,7 +260,7 @@ def main(name: str, goal: Goal, measure: Callable[[argparse.Namespace], dict[str
     facts = {**machine(), "load_average_before": load}                 # afterwards: the threads are as they were used
     measured = found.pop("measured")
     assert set(measured) <= {aim.what for aim in goal.aims}, f"not among the aims: {set(measured)}"
-    command = shlex.join(["python", "-m", f"benchmarks.{name}", *sys.argv[1:]])
+    command = shlex.join(["python", "-m", f"benchmarks.{name}", *without_places(sys.argv[1:])])
     write_json(out / f"{name}.json", {
         "name": name, "goal": goal.number, "title": goal.title, "command": command, "quick": options.quick,
         "wanted": {aim.what: aim.wanted for aim in goal.aims},

@@ -55,7 +55,7 @@ def prepared(root: str, jobs: int) -> dict[str, float]:
 def launched(data: Path, run: Path, processes: int, limit: int, epochs: int) -> int:
     shutil.rmtree(run, ignore_errors=True)
     subprocess.run(
-        [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "gazepose/accelerate_configs/cpu2.yaml",
+        [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "accelerate_configs/cpu2.yaml",
          "--num_processes", str(processes), "train.py", "--data", str(data), "--exp_path", str(run), "--epochs",
          str(epochs), "--batch_size", str(GLOBAL_BATCH // processes), "--limit", str(limit), *SMALL],
         cwd=ROOT, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""}, check=True, stdout=subprocess.DEVNULL)

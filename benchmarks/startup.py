@@ -34,7 +34,7 @@ def first_step(data: Path, run: Path) -> float:
     began, seconds = time.perf_counter(), None
     flags = ["--data", str(data), "--exp_path", str(run), "--limit", "64", "--epochs", "1"]
     training = subprocess.Popen(
-        [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "gazepose/accelerate_configs/cpu.yaml",
+        [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "accelerate_configs/cpu.yaml",
          "train.py", *flags], cwd=ROOT, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""}, stdout=subprocess.DEVNULL)
     while training.poll() is None:
         if seconds is None and (run / "metrics.jsonl").exists() and '"train"' in (run / "metrics.jsonl").read_text():

@@ -191,6 +191,7 @@ def train(config: TrainConfig, source: Source, accelerator: Accelerator, log: Ru
         if not isinstance(stopped, Overdue):
             accelerator.wait_for_everyone()                              # the first to end ends the others
         raise
+    log.bar.close()                                                      # the lines that follow stand below it
     accelerator.wait_for_everyone()
     accelerator.end_training()
     if line := check_learning(progress.skipped, progress.step, log.folder):

@@ -24,6 +24,6 @@ while [ $# -gt 0 ]; do                 # a split in the flags is scored alone; -
   shift
 done
 for split in ${splits[@]:---val --eval}; do
-  accelerate launch --quiet --config_file "${CONFIG:-gazepose/accelerate_configs/gpu1.yaml}" infer.py $split --to-json \
+  accelerate launch --quiet --config_file "${CONFIG:-accelerate_configs/gpu1.yaml}" infer.py $split --to-json \
     --checkpoint "$checkpoint" --model $model --Gaussiandrop --batch_size 64 --val_stride 13 ${flags[@]+"${flags[@]}"}
 done

@@ -2,7 +2,7 @@
 #SBATCH --job-name=gazepose-sweep --nodes=1 --ntasks=1 --gpus-per-node=1 --cpus-per-task=8 --time=12:00:00
 #SBATCH --signal=B:TERM@120 --requeue --open-mode=append --output=slurm-%A_%a.log
 # What: an experiment over a SLURM array, each index a part. sbatch --array=1-8 launch/slurm_sweep.sh FILE [FLAG ...]
-#       FILE as modules; flags as of python -m gazepose sweep.
+#       FILE: the name of an experiment of launch/experiments, such as modules, or a path; flags as of python -m gazepose sweep.
 # How long: all its runs divided by the array's length. One part trains a run that others start from; they wait.
 # Expect: runs/sweep/results/<experiment>-<world>.md from the part that ends last; a part that runs out of time is queued again.
 cd "${SLURM_SUBMIT_DIR:?run me with sbatch --array}"              # SLURM runs a copy of this file that lies elsewhere

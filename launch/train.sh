@@ -11,5 +11,5 @@ case "$kind" in
   base) flags="--model GazeLSTM --lr 5e-5" ;;
   *) echo "error: $kind is no training of the guide -> give pose or base" >&2; exit 2 ;;
 esac
-accelerate launch --quiet --config_file "${CONFIG:-gazepose/accelerate_configs/gpu1.yaml}" train.py $flags --Gaussiandrop \
+accelerate launch --quiet --config_file "${CONFIG:-accelerate_configs/gpu1.yaml}" train.py $flags --Gaussiandrop \
   --backbone resnet18 --batch_size 64 --epochs 10 --train_stride 3 --val_stride 13 --exp_path "runs/${kind}train" "$@"

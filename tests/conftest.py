@@ -46,6 +46,10 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_unconfigure() -> None:
+    gc.unfreeze()                            # or libraries report what they hold at the end of Python as leaks
+
+
 @pytest.fixture(scope="module")
 def one_thread():
     """Small models are too small to share out; threads that wait for each other are slow on a busy machine."""

@@ -22,12 +22,14 @@ from gazepose.data.loader import make_loader
 from gazepose.data.video_times import pictures_with_times
 from gazepose.data.windows import WindowRule, window_rows
 from gazepose.models import ModelConfig, build_model
+from gazepose.training.augment import normalise
 from gazepose.training.checkpoint import read_model
 from gazepose.training.engine import predict
 from gazepose.watch import faces
 from gazepose.watch.tables import read_faces, read_looks, read_people
 
-PAGES = [Path(__file__).resolve().parents[1] / "docs" / name for name in ("python.md", "live.md")]
+PAGES = [Path(__file__).resolve().parents[1] / name
+         for name in ("README.md", "docs/python.md", "docs/live.md", "docs/robot.md")]
 
 
 @pytest.fixture
@@ -107,11 +109,19 @@ def test_a_source_that_is_not_there_is_named(tmp_path):
             gazepose.load(source)
 
 
-def test_a_published_file_and_the_weights_of_a_checkpoint_are_sources(tmp_path, run, scorer):
+def test_a_published_file_is_a_source(tmp_path):
     torch.manual_seed(0)
-    model = build_model(ModelConfig(model="BaselineLSTM"))
-    loaded = gazepose.load(published_file(tmp_path / "w.pth", "BaselineLSTM", model))
-    assert loaded.run is not None and (loaded.run.network.model, loaded.run.crop_size) == ("BaselineLSTM", 224)
+    model = build_model(ModelConfig(model="BaselineLSTM", behaviour="published")).eval()
+    loaded = gazepose.load(published_file(tmp_path / "w.pth", "Ego4D's GazeLSTM or BaselineLSTM", model))
+    assert loaded.run is not None and loaded.run.crop_size == 224
+    crop = np.random.default_rng(0).integers(0, 256, (224, 224, 3), np.uint8)
+    with torch.inference_mode():
+        frames = normalise(torch.from_numpy(crop.transpose(2, 0, 1)[None]))
+        logits = model(frames, torch.zeros((1, 7), dtype=torch.int64), None).logits
+    assert loaded.crops([crop])[0] == pytest.approx(logits.softmax(1)[0, 1].item(), abs=1e-6)
+
+
+def test_the_weights_of_a_checkpoint_are_a_source(run, scorer):
     weights = next((run / "best").glob("step-*/model.safetensors"))
     crops, pose = [np.full((40, 30, 3), 90, np.uint8)], np.zeros((1, 3))
     assert gazepose.load(weights).crops(crops, pose) == pytest.approx(scorer.crops(crops, pose), abs=1e-9)

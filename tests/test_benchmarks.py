@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from benchmarks.measure import Aim, Timing, main, times_faster
+from benchmarks.measure import Aim, Timing, main, times_faster, without_places
 from benchmarks.run import NAMES, between, table
 from gazepose.watch.dataset import clip_name
 
@@ -85,6 +85,10 @@ def test_kappa_of_a_table_that_can_be_checked_by_hand():
     from benchmarks.real_faces import kappa
     # 20 of 50 both, 15 neither: observed .7, by chance .5 * .6 + .5 * .4 = .5
     assert kappa({"tp": 20, "fp": 5, "fn": 10, "tn": 15}) == pytest.approx(0.4)
+
+
+def test_a_recorded_command_names_no_folder_of_one_machine():
+    assert without_places(["--work", "/a", "--repeats", "3", "--out=/b", "--quick"]) == ["--repeats", "3", "--quick"]
 
 
 def test_a_student_is_scored_on_the_sources_that_its_data_set_lacks(tmp_path):

@@ -50,7 +50,7 @@ def test_a_clip_that_was_not_downloaded_is_left_out_and_named(download):
         prepared(download)
     assert Index.open(prepare(download, "train", max_bad_fraction=0.5)).clips == ["c0"]
     found = examine(download, notify=lambda line: None)["findings"]
-    assert found["pictures_missing"]["clips"] == ["c1"] and found["list_absent"]["level"] == "note"
+    assert found["pictures_missing"]["clips"] == ["c1"] and found["list_absent"]["level"] == "look"
     assert {example["split"] for example in found["file_missing"]["examples"]} == {"val"}      # which is not there
 
 

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import launch_command_parser
 
 from gazepose.compat.checkpoints import KINDS
-from gazepose.compat.flags import INSTEAD, LEFT_OUT, ONLY_TRAINING, GuideInference, bins_of, translate
+from gazepose.compat.flags import INSTEAD, LEFT_OUT, ONLY_TRAINING, OTHERS, SHARED, GuideInference, bins_of, translate
 from gazepose.config import InferConfig, TrainConfig, asdict, parse, parse_train, read_config
 from gazepose.experiments.plan import fingerprint
 from gazepose.io import write_json
@@ -144,6 +145,24 @@ def test_help_is_no_value_of_what_is_left_out():
     assert translate(["--dist", "-h"], "train")[0] == ["-h"]
 
 
+@pytest.mark.parametrize("name", OTHERS)
+def test_the_flags_of_other_trainers_name_ours(name: str):
+    assert name not in {field.name for section in vars(TrainConfig()).values() for field in fields(section)}
+    for spelt in (f"--{name}", f"--{name.replace('_', '-')}=3"):
+        with pytest.raises(ValueError, match=f"--{name} is no flag here -> write --{OTHERS[name]}$"):
+            translate([spelt], "train")
+    flag = OTHERS[name].split()[0]
+    assert flag in {field.name for section in vars(TrainConfig()).values() for field in fields(section)}
+    assert flag not in SHARED or flag in {field.name for field in fields(InferConfig)}
+
+
+def test_a_device_is_chosen_outside_the_program():
+    for program in ("train", "infer"):
+        with pytest.raises(ValueError, match="--device is no flag here -> the GPU is chosen by CUDA_VISIBLE_DEVICES"):
+            translate(["--device", "cuda:1"], program)               # type: ignore[arg-type]
+    assert translate(["--learning_rate", "1"], "infer")[0] == ["--learning_rate", "1"]
+
+
 @pytest.mark.parametrize("name", ONLY_TRAINING)
 def test_what_only_trains_is_left_out_of_inference(name: str):
     translated, output = translate([f"--{name}", "0.1", "0.9", "--limit", "5"], "infer")
@@ -264,7 +283,7 @@ def typed(tmp_path):
         for lines in started.read_text().split("\n\n")[:-1]:
             launch, *rest = lines.splitlines()
             arguments = launch_command_parser().parse_args(rest)
-            assert launch == "launch" and arguments.config_file == "gazepose/accelerate_configs/gpu1.yaml"
+            assert launch == "launch" and arguments.config_file == "accelerate_configs/gpu1.yaml"
             everything += warm.ran(arguments.training_script, *arguments.training_script_args, cwd=ROOT)
         return everything
 

@@ -246,7 +246,7 @@ def flags_of(*kinds: Any) -> set[str]:
 
 WINGS = ("doctor", "experiments", "priors", "report", "synthetic", "verbs", "watch")
 TRIED = {
-    "api": 6, "compat/checkpoints": 4, "compat/flags": 9, "compat/folders": 4, "compat/start": 2, "config": 12,
+    "api": 6, "compat/checkpoints": 4, "compat/flags": 11, "compat/folders": 4, "compat/start": 2, "config": 12,
     "data/annotations": 9, "data/box_formats": 14, "data/box_table": 18, "data/challenge": 5, "data/chunks": 1,
     "data/clip_crops": 1, "data/config": 4, "data/containers": 1, "data/conventions": 12, "data/features": 4,
     "data/images": 2, "data/index": 15, "data/index_writer": 1, "data/join": 1, "data/loader": 5, "data/merge": 1,
@@ -256,8 +256,8 @@ TRIED = {
     "heartbeat": 1, "infer": 3, "io": 9, "manifest": 1, "models/backbone": 6, "models/config": 4, "processes": 2,
     "programs": 1, "records": 1, "source": 5, "tensor_files": 11, "text": 1, "train": 4, "training/checkpoint": 11,
     "training/config": 8, "training/distributed": 8, "training/engine": 2, "training/feature_cache": 4,
-    "training/launcher": 1, "training/provenance": 7, "training/run_config": 9, "training/runlog": 8,
-    "training/scoring": 1}
+    "training/launcher": 1, "training/provenance": 7, "training/run_config": 9, "training/runlog": 7,
+    "training/scoring": 1, "training/trackers": 1}
 """How many messages with an arrow each file outside WINGS has; those of infer name files. All remedies are tried: most
 in test_remedies_of_*.py; those of copied runs, other data, stopped ranks, dead decoders and narrow videos in
 test_copied_runs.py, test_run_identity.py, test_heartbeat.py, test_media.py and test_video_files.py."""

@@ -34,6 +34,21 @@ INSTEAD = {
                   "head_pose, landmarks or quality_p",
 }
 """what to write instead; the program ends"""
+OTHERS = {
+    "learning_rate": "lr", "lr0": "lr", "base_lr": "lr", "num_train_epochs": "epochs", "num_epochs": "epochs",
+    "max_epochs": "epochs", "per_device_train_batch_size": "batch_size", "train_batch_size": "batch_size",
+    "batch": "batch_size", "bs": "batch_size", "workers": "num_workers", "dataloader_num_workers": "num_workers",
+    "output_dir": "exp_path", "save_dir": "exp_path", "project": "exp_path", "max_grad_norm": "clip",
+    "clip_grad": "clip", "accumulate": "gradient_accumulation_steps", "amp": "mixed_precision",
+    "fp16": "mixed_precision fp16", "bf16": "mixed_precision bf16", "report_to": "log_with", "wandb": "log_with wandb",
+    "tensorboard": "log_with tensorboard", "resume_from_checkpoint": "resume --exp_path", "weights_path": "checkpoint",
+    "finetune": "checkpoint", "data_dir": "data", "data_path": "data", "dataset": "data", "imgsz": "crop_size",
+    "img_size": "crop_size", "model_ema": "ema 0.999", "model_ema_decay": "ema", "ema_decay": "ema",
+    "save_steps": "save_every", "freeze": "freeze_backbone", "arch": "backbone", "torch_compile": "compile"}
+"""flags of other trainers -> how the same is written here"""
+SHARED = ("batch_size", "num_workers", "exp_path", "mixed_precision", "checkpoint", "data")
+"""of these, what inference has too"""
+NO_DEVICE = "the GPU is chosen by CUDA_VISIBLE_DEVICES=0 before the command; accelerate launch --cpu uses none"
 ONLY_TRAINING = ("train_path", "train_stride", "epochs", "lr", "weights")
 RULES = {rule.name: rule.type for rule in fields(Policy) if rule.name != "name"}
 """rules of a policy: --max_gap 30 becomes --rule max_gap=30"""
@@ -153,6 +168,7 @@ def translate(args: Sequence[str], program: Literal["train", "infer"]) -> tuple[
         ValueError: an option that would change the result, with what to write instead.
     """
     left_out, instead = dict(LEFT_OUT), dict(INSTEAD)
+    others = {name: flag for name, flag in OTHERS.items() if program == "train" or flag.split()[0] in SHARED}
     args, own = _own_checkpoint(args)
     given = {_name(arg) for arg in args}
     if program == "infer":
@@ -166,6 +182,10 @@ def translate(args: Sequence[str], program: Literal["train", "infer"]) -> tuple[
     rest, notes, dropping = [], own, False
     for arg in _spelt_out(args):
         name = _name(arg)
+        if name is not None and name in others:
+            raise ValueError(f"--{name} is no flag here -> write --{others[name]}")
+        if name in ("device", "gpu", "gpus", "cuda", "no_cuda"):
+            raise ValueError(f"--{name} is no flag here -> {NO_DEVICE}")
         if name is not None and name in instead:
             folder, data = _value(args, "prior_path") or "FOLDER", _value(args, "data")
             remedy = instead[name].format(folder=folder, data=f" --data {data}" if data else "")

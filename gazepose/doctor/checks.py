@@ -38,7 +38,7 @@ KINDS: dict[str, Kind] = {
         "put the official av_train.json and av_val.json into {data}/json/, and train.list and val.list (one clip per "
         "line) into {data}/split/"),
     "list_absent": Kind(
-        "note", "splits without a list: all clips of their annotation file are used",
+        "look", "splits without a list: all clips of their annotation file are used",
         "for the challenge's own lists, put train.list and val.list (one clip per line) into {data}/split/"),
     "file_unusable": Kind(
         "must", "files that cannot be used",

@@ -150,7 +150,7 @@ class RunLog:
         """config.json of the run's earlier starts, if it is resumed"""
         self.compared = False
         """whether the trivial baselines have been shown"""
-        self.bar = tqdm(unit="step", disable=not (self.main and sys.stderr.isatty()))
+        self.bar = tqdm(disable=True)            # drawn from `start` on: lines of the start would break it
 
     def _take(self, resume: bool, config: Mapping[str, Any]) -> dict[str, Any]:
         """Lock the folder and write that a run is running in it; a refusal changes nothing.
@@ -194,8 +194,9 @@ class RunLog:
 
     def start(self, progress: Progress, total_steps: int, config: Mapping[str, Any]) -> None:
         """Begin or continue at `progress`. Records of later steps are removed, because these steps come again."""
-        self.progress, self.total, self.bar.total = progress, total_steps, total_steps
-        self.bar.update(progress.step)
+        self.progress, self.total = progress, total_steps
+        self.bar = tqdm(total=total_steps, initial=progress.step, desc="training", unit=" steps",
+                        disable=not (self.main and sys.stderr.isatty()))
         if not self.main:
             return
         self._write_config(config)

@@ -43,7 +43,7 @@ class Launch:
         with open(run.parent / f"{run.name}.log", "a") as log:
             self._started = subprocess.Popen(
                 [sys.executable, "-m", "accelerate.commands.launch",
-                 "--config_file", ROOT / "gazepose" / "accelerate_configs" / "cpu2.yaml", "--num_processes", str(world),
+                 "--config_file", ROOT / "accelerate_configs" / "cpu2.yaml", "--num_processes", str(world),
                  "--main_process_port", "0", *command],
                 cwd=run.parents[1], stdout=log, stderr=log, start_new_session=True,
                 env={**os.environ, "PYTHONPATH": str(ROOT)})

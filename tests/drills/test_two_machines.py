@@ -64,7 +64,7 @@ class Machines:
         started = []
         for n, name in enumerate(self.names):
             launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file",
-                      str(ROOT / "gazepose" / "accelerate_configs" / "machines2_cpu.yaml"), "--machine_rank", str(n),
+                      str(ROOT / "accelerate_configs" / "machines2_cpu.yaml"), "--machine_rank", str(n),
                       "--main_process_ip", "10.77.0.1", str(self.folder / "starter.py"), "--data", "world",
                       "--exp_path", "run", *SMALL, *flags]
             with open(self.folder / f"log{n}", "w") as log:
