@@ -31,6 +31,7 @@ VERBS = {
     "models": ("models", "get the model files of the face detector and the landmark network"),
     "watch": ("watch", "find the faces in any video, and tell when each looks at the camera"),
     "live": ("live", "tell who looks at a camera now, as JSON lines"),
+    "export": ("export", "write the model of a run as ONNX or torch.export files"),
     "fit_readout": ("fit_readout", "fit the landmark score on an embedded world"),
     "agree": ("agree", "compare two codings of the same videos, such as yours and that of watch"),
     "flags": ("write_flags", "write docs/flags.md, the page of all flags"),

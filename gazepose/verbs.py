@@ -284,6 +284,21 @@ def live(source: str, /, config: LiveConfig = LiveConfig()) -> None:            
     live(source, config)
 
 
+def export(run: Path, /, to: Literal["onnx", "torch"] = "onnx", out: Path | None = None) -> None:
+    """Write the model of a run as files that need nothing of this package, for robots and servers. Each file is
+    compared with the package before it gets its name. docs/export.md has the inputs and a live example.
+
+    Args:
+        run: a run's folder, a checkpoint's, or a published file.
+        to: onnx, for onnxruntime and others; or torch, files of torch.export (.pt2).
+        out: new folder of the files; default: export-onnx/ or export-torch/ in the run's folder.
+    """
+    from gazepose.deploy import FACTS, TOLERANCE, export
+    done = export(run, to, out or (run if run.is_dir() else run.parent) / f"export-{to}")
+    print(f"largest difference from the package: {done.difference:.2g} (at most {TOLERANCE:g})\n"
+          f"export -> {done.folder}; {FACTS} has the rules for crops, boxes and windows")
+
+
 def fit_readout(data: Path | None = None, preset: Preset = "default", seed: int = 0,
                 out: Path = Path("gazepose/watch/readout.json")) -> None:
     """Fit the landmark score of `watch`, which is part of the project, on an embedded world, or on another one.

@@ -28,7 +28,8 @@ from gazepose.training.engine import predict
 from gazepose.watch import faces
 from gazepose.watch.tables import read_faces, read_looks, read_people
 
-PAGES = [Path(__file__).resolve().parents[1] / "docs" / name for name in ("python.md", "live.md")]
+PAGES = [Path(__file__).resolve().parents[1] / name
+         for name in ("README.md", "docs/python.md", "docs/live.md", "docs/robot.md")]
 
 
 @pytest.fixture
