@@ -11,7 +11,7 @@ if __name__ == "__main__":
 
 import importlib
 
-from gazepose.output import lasting_output
+from gazepose.output import QUIET_HELP, lasting_output, quiet_in_help, take_quiet
 from gazepose.processes import command
 from gazepose.programs import PROGRAMS, launch, program
 
@@ -51,7 +51,7 @@ def usage() -> str:
     """All verbs with a line each."""
     width = max(map(len, VERBS))
     lines = [f"  {verb:{width}}  {text}" for verb, (_, text) in VERBS.items()]
-    return "\n".join([f"usage: {called()} VERB [--help] ...", "", *lines])
+    return "\n".join([f"usage: {called()} VERB [--help] ...", "", *lines, "", QUIET_HELP])
 
 
 @lasting_output()
@@ -94,8 +94,9 @@ def run(verb: str, flags: list[str]) -> None:
     function = getattr(importlib.import_module(file_of(verb)), VERBS[verb][0])
     # --rule of prepare may be given several times; elsewhere one flag takes several values
     config = PLAIN_FLAGS if verb == "prepare" else (tyro.conf.OmitArgPrefixes,)
-    with command(verb), readable_errors():
-        tyro.cli(function, prog=f"{called()} {verb}", args=joined(flags), use_underscores=True, config=config)
+    args = take_quiet(joined(flags))
+    with command(verb), readable_errors(), quiet_in_help(args):
+        tyro.cli(function, prog=f"{called()} {verb}", args=args, use_underscores=True, config=config)
 
 
 if __name__ == "__main__":

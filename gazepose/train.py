@@ -197,7 +197,8 @@ def train(config: TrainConfig, source: Source, accelerator: Accelerator, log: Ru
     if line := check_learning(progress.skipped, progress.step, log.folder):
         accelerator.print(line)
     reached = f"{progress.best_mAP:.3f}" if progress.best_mAP >= 0 else "none, the newest"
-    accelerator.print(f"best val_mAP={reached}, weights in {log.folder / checkpoint.BEST}")
+    if log.main:
+        print(f"best val_mAP={reached}, weights in {log.folder / checkpoint.BEST}")
 
 
 @dataclass

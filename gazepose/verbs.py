@@ -60,7 +60,7 @@ def prepare(config: PrepareConfig = PrepareConfig(), *,                         
         data = out
         if processes.rank == 0:
             for line in lay_out(boxes, video, out, split, int("first_number=1" in config.rule), boxes_format):
-                state.print(printable(line))
+                processes.notify(printable(line))
         processes.barrier()
     source = find_source(data, preset).ready(processes)
     index = source.split(split, config, processes)
@@ -319,7 +319,7 @@ def fit_readout(data: Path | None = None, preset: Preset = "default", seed: int 
     source = find_source(data) if data else Source(EMBEDDED / f"{preset}-{seed}", preset, seed)
     if source.preset is None:
         raise ValueError(f"{data}: not an embedded world -> name one, or leave --data out")
-    fit_on_world(source.ready(Processes(notify=print)).root, out,
+    fit_on_world(source.ready(Processes()).root, out,
                  f"python -m gazepose fit_readout --preset {source.preset} --seed {source.seed}")
 
 
