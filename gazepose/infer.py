@@ -37,7 +37,7 @@ from gazepose.processes import command
 from gazepose.source import chosen_rows
 from gazepose.text import printable
 from gazepose.training import checkpoint, runlog
-from gazepose.training.distributed import share_preparation, start_accelerator
+from gazepose.training.distributed import in_step, share_preparation, start_accelerator
 from gazepose.training.engine import predict
 from gazepose.training.feature_cache import cache_features
 from gazepose.training.hub import is_on_hub, pinned
@@ -110,7 +110,8 @@ def infer(config: InferConfig) -> None:
     loader = accelerator.prepare(loader)
     if (config.cache_features or data.cache_features) and not config.flip_average:      # which needs pixels
         cache_features(accelerator.unwrap_model(model).frames, [loader], processes, make=config.cache_features)
-    scores = predict(accelerator, model, loader, rows, flip_average=config.flip_average)
+    with in_step():
+        scores = predict(accelerator, model, loader, rows, flip_average=config.flip_average)
     if not accelerator.is_main_process:
         return
 
