@@ -48,8 +48,8 @@ def load(source: str | Path = LANDMARKS) -> "Scorer":
     """Load a scorer.
 
     Args:
-        source: folder of a run or of a checkpoint; a published file (.pth, .safetensors); or "landmarks", which needs
-            no training.
+        source: folder of a run or of a checkpoint; a published file (.pth, .safetensors); hf:OWNER/NAME[@REVISION];
+            or "landmarks", which needs no training.
 
     Raises:
         FileNotFoundError: there is no such run or file.

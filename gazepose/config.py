@@ -130,7 +130,8 @@ class InferConfig:
     to_json: bool = False
     """also write the evaluation server's JSON (test)"""
     checkpoint: Path | None = None
-    """a run, one of its checkpoints, or a published file; default: the newest finished run under runs/"""
+    """a run, one of its checkpoints, a published file, or hf:OWNER/NAME[@REVISION]; default: the newest finished run
+    under runs/"""
     exp_path: Path | None = None
     """folder in which pred/ is written; default: the run's folder"""
     data: Path | None = None

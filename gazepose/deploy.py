@@ -110,14 +110,14 @@ def expected_of(run: RunModel, example: Arrays) -> Arrays:
     return {"maps": maps.numpy(), "probability": probability}
 
 
-def facts_of(run: RunModel) -> dict[str, Any]:
+def facts_of(run: RunModel, source: Path) -> dict[str, Any]:
     """What a program must know to make the inputs, as JSON."""
     quality = None
     if run.quality_fit is not None:
         quality = {"scale": run.quality_scale, "mean": run.quality_fit[0], "std": run.quality_fit[1]}
     return {
         "gazepose": gazepose.__version__, "model": run.network.model, "backbone": run.network.backbone,
-        "learnt_from": str(run.learnt_from),
+        "learnt_from": str(run.learnt_from), "exported_from": source.as_posix(),
         "crop": {"size": run.crop_size, "colours": "RGB", "box_scale": run.box_scale,
                  "jpeg": {"quality": QUALITY, "subsampling": SUBSAMPLING},
                  "rule": "Cut the box at whole pixels (truncated), clipped at the border. Resize it to size x size: by "
@@ -254,7 +254,7 @@ def export(source: Path, to: Format, folder: Path) -> Exported:
     run = RunModel.read(source)
     examples = [example_of(run, *size) for size in SIZES]
     expected = [expected_of(run, example) for example in examples]
-    facts = facts_of(run)
+    facts = facts_of(run, source)
     facts["check"] = {"file": CHECK, "probability": expected[0]["probability"].tolist(), "tolerance": TOLERANCE}
     with writing_folder(folder) as part, quietly():
         WRITE[to](run, part, facts)

@@ -51,11 +51,13 @@ from gazepose.training.distributed import (
     check_alike,
     check_processes,
     from_main,
+    in_step,
     share_preparation,
     start_accelerator,
 )
 from gazepose.training.engine import predict, train_steps
 from gazepose.training.feature_cache import cache_features
+from gazepose.training.hub import pinned
 from gazepose.training.learnt_from import LearntFrom, learnt_from
 from gazepose.training.optim import make_optimizer
 from gazepose.training.run_config import (
@@ -88,6 +90,9 @@ def main(flags: tuple[TrainConfig, Source] | None = None) -> None:
         check_tracker(run.log_with)
         if not run.resume:
             backbone = config.model.backbone if run.pretrained == "yes" else None
+            if run.checkpoint is not None:
+                run = replace(run, checkpoint=pinned(run.checkpoint))
+                config = replace(config, run=run)
             find_start(run.checkpoint, backbone)                         # before data are prepared
         folder = run.exp_path or Path("runs") / f"{config.model.model}-{datetime.now():%Y%m%d-%H%M%S}"
         accelerator = start_accelerator(
@@ -162,26 +167,27 @@ def train(config: TrainConfig, source: Source, accelerator: Accelerator, log: Ru
     start_tracker(accelerator, log.folder, state.record, progress.step)
     stop.at_once = False
     try:
-        if run.checkpoint and progress.step == 0:
-            state.validate(0)                                            # the score of the initial weights
-        for epoch in range(progress.epoch, run.epochs):
-            data.order.epoch, data.order.start = epoch, progress.consumed
-            progress.order = data.order.fingerprint()
-            # 0 unless the number of processes has changed
-            ahead = epoch * per_epoch + progress.consumed // per_step - progress.step
-            for steps in train_steps(accelerator, wrapped, optimizer, data.train_loader, step=progress.step,
-                                     ahead=ahead, total=log.total, seed=run.seed, loss=loss, optim=config.optim,
-                                     epoch=epoch, mirror_priors=BEHAVIOURS[config.model.behaviour].mirror_priors,
-                                     save_every=run.save_steps, stop=stop, moved=state.moved):
-                progress.step, progress.consumed = steps[-1].step + 1, data.order.after(steps[-1].batches)
-                for step in steps:
-                    log.step(step, epoch)
-                if steps[-1].stopping:
-                    raise Preempted(f"after step {progress.step}")
-                state.save_if_due()
-            reached = state.validate(epoch + 1)
-            progress.epoch, progress.consumed = epoch + 1, 0
-            state.save(reached)
+        with in_step():
+            if run.checkpoint and progress.step == 0:
+                state.validate(0)                                            # the score of the initial weights
+            for epoch in range(progress.epoch, run.epochs):
+                data.order.epoch, data.order.start = epoch, progress.consumed
+                progress.order = data.order.fingerprint()
+                # 0 unless the number of processes has changed
+                ahead = epoch * per_epoch + progress.consumed // per_step - progress.step
+                for steps in train_steps(accelerator, wrapped, optimizer, data.train_loader, step=progress.step,
+                                         ahead=ahead, total=log.total, seed=run.seed, loss=loss, optim=config.optim,
+                                         epoch=epoch, mirror_priors=BEHAVIOURS[config.model.behaviour].mirror_priors,
+                                         save_every=run.save_steps, stop=stop, moved=state.moved):
+                    progress.step, progress.consumed = steps[-1].step + 1, data.order.after(steps[-1].batches)
+                    for step in steps:
+                        log.step(step, epoch)
+                    if steps[-1].stopping:
+                        raise Preempted(f"after step {progress.step}")
+                    state.save_if_due()
+                reached = state.validate(epoch + 1)
+                progress.epoch, progress.consumed = epoch + 1, 0
+                state.save(reached)
     except Preempted as stopped:
         state.save()
         if not isinstance(stopped, Overdue):

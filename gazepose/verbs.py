@@ -289,11 +289,16 @@ def export(run: Path, /, to: Literal["onnx", "torch"] = "onnx", out: Path | None
     compared with the package before it gets its name. docs/export.md has the inputs and a live example.
 
     Args:
-        run: a run's folder, a checkpoint's, or a published file.
+        run: a run's folder, a checkpoint's, a published file, or hf:OWNER/NAME[@REVISION].
         to: onnx, for onnxruntime and others; or torch, files of torch.export (.pt2).
-        out: new folder of the files; default: export-onnx/ or export-torch/ in the run's folder.
+        out: new folder of the files; default: export-onnx/ or export-torch/ in the run's folder. A model of
+            the hub needs it.
     """
     from gazepose.deploy import FACTS, TOLERANCE, export
+    from gazepose.training.hub import is_on_hub, pinned
+    run = pinned(run)
+    if is_on_hub(run) and out is None:
+        raise ValueError(f"{run}: its export has no folder yet -> add --out FOLDER")
     done = export(run, to, out or (run if run.is_dir() else run.parent) / f"export-{to}")
     print(f"largest difference from the package: {done.difference:.2g} (at most {TOLERANCE:g})\n"
           f"export -> {done.folder}; {FACTS} has the rules for crops, boxes and windows")

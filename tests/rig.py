@@ -188,6 +188,23 @@ def preparing(rank: int, what: str, *how: Any) -> None:
     Source.split = split_slowly
 
 
+def waiting_in_training(rank: int, seconds: float) -> None:
+    """After one step, one rank makes the others wait; collectives that are not in step may take 1.5 seconds."""
+    from datetime import timedelta
+
+    from gazepose import heartbeat
+    from gazepose.training import distributed
+    from gazepose.training.runlog import RunLog
+    heartbeat.SILENT = 2.0
+    start = RunLog.start
+
+    def limited(self: RunLog, *about: Any) -> None:
+        start(self, *about)
+        distributed._limit_collectives(timedelta(seconds=1.5))
+    RunLog.start = limited
+    after_step(1, "sleep", seconds, rank)
+
+
 def fail_at_once() -> None:
     """Before anything is prepared."""
     from gazepose import train

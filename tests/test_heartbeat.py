@@ -15,6 +15,7 @@ import psutil
 import pytest
 import warm
 from making import data_set
+from rig import SHORT
 
 from gazepose import heartbeat, processes, startup
 from gazepose.heartbeat import ENDED, RankWatch, Watch
@@ -180,6 +181,17 @@ def test_a_job_that_is_suspended_as_a_whole_goes_on(rig):
     assert run.status()["state"] == "finished"
 
 
+def test_a_training_that_is_suspended_as_a_whole_goes_on(rig):
+    run = rig.start("suspended-in-training", *SHORT, world=2, fault=("waiting_in_training", 1, 1.0))
+    run.until(lambda: list(run.folder.glob("metrics.jsonl")) and (run.folder / "metrics.jsonl").read_text())
+    time.sleep(0.4)
+    os.killpg(run.pids[0], signal.SIGSTOP)       # while rank 0 waits in a collective
+    time.sleep(2.2)                              # longer than a rank may be silent
+    os.killpg(run.pids[0], signal.SIGCONT)
+    assert run.wait() == [0, 0], run.log() + run.log(1)
+    assert run.status()["state"] == "finished"
+
+
 def test_a_rank_that_prepares_for_long_is_waited_for(rig):
     run = rig.start("slow", "--epochs", "1", world=2, fault=("preparing", 1, "sleep", 3.5))
     assert run.wait() == [0, 0], run.log()
@@ -208,7 +220,7 @@ def test_only_a_rank_that_waits_is_ended_and_one_that_has_ended_is_not_missed():
     ends: list[str] = []
     lines: list[str] = []
     watch = RankWatch(Store({}), 0, ["process 1 on a", "process 2 on b", "process 3 on c"], ends.append, lines.append)
-    watch.counts = [b"1", b"7 preparing train", ENDED]
+    watch.counts = [b"1", b"7 0 preparing train", ENDED]
     watch.look(1.0)
     watch.look(100.0)
     assert not lines
@@ -219,11 +231,43 @@ def test_only_a_rank_that_waits_is_ended_and_one_that_has_ended_is_not_missed():
     with watch.waiting():
         watch.look(135.0)
     assert len(ends) == 1 and "rank 1" in ends[0] and "-> look at it there" in ends[0]
-    watch.counts[1] = b"8 preparing train"
+    watch.counts[1] = b"8 0 preparing train"
     watch.look(140.0)
     with watch.waiting():
         watch.look(200.0)
     assert len(ends) == 1
+
+
+@pytest.mark.parametrize("batches, ended", [(lambda at: 7, True), (lambda at: at // 500, False)],
+                         ids=["none begins a batch", "batches are slow"])
+def test_a_training_ends_when_no_rank_begins_a_batch(batches, ended, monkeypatch):
+    ends: list[str] = []
+    monkeypatch.setattr(heartbeat.faulthandler, "dump_traceback", lambda stream: ends.append("stacks"))
+    watch = RankWatch(Store({}), 0, ["process 1 on a", "process 2 on b"], ends.append, ends.append)
+
+    def look(at: int) -> None:
+        watch.counts = [f"{at} 7 train".encode(), f"{at} {batches(at)} train".encode()]
+        watch.look(float(at))
+    for at in range(0, 2000, 50):                # each waits for another's preparation, which may take hours
+        look(at)
+    with watch.in_step():
+        for at in range(2000, 2700, 50):
+            look(at)
+    if not ended:
+        assert not ends
+    else:
+        assert ends[0] == "stacks" and "no rank has begun a batch for 6" in ends[1], ends
+        assert "a training: with --resume" in ends[1]
+
+
+def test_a_rank_that_is_silent_in_training_ends_the_others():
+    ends: list[str] = []
+    watch = RankWatch(Store({}), 0, ["process 1 on a", "process 2 on b"], ends.append, ends.append)
+    watch.counts = [b"1 3 epoch 1", b"1 3 epoch 1"]
+    watch.look(0.0)
+    with watch.in_step():
+        watch.look(121.0)
+    assert len(ends) == 1 and "rank 1 (process 2 on b: epoch 1) has shown no sign of life for 121 s" in ends[0]
 
 
 def test_time_in_which_a_watch_itself_was_stopped_does_not_count(monkeypatch):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from gazepose.evaluation.submission import check, csv_to_json, write_test_csv, write_val_csv
+from gazepose.infer import write_submission
 
 FACES = [("v1", "00001", "007"), ("v1", "00002", "007"), ("v2", "u3", "k1")]
 ROWS = [(*face, score) for face, score in zip(FACES, (0.1, 1 / 3, 1.0), strict=True)]
@@ -107,3 +108,16 @@ def test_a_csv_of_another_form_is_refused(tmp_path, text, message):
     (tmp_path / "p.csv").write_text(text)
     with pytest.raises(ValueError, match=message):
         csv_to_json(tmp_path / "p.csv", tmp_path / "s.json")
+
+
+def test_a_submission_has_every_crop_on_the_disk_and_not_only_those_of_an_index(tmp_path):
+    for number in range(2):
+        crop = tmp_path / "videos_challenge" / "v1" / "007" / f"{number:05d}_u{number}.jpg"
+        crop.parent.mkdir(parents=True, exist_ok=True)
+        crop.write_bytes(b"")
+    table = tmp_path / "pred.csv"
+    write_test_csv(table, [("v1", "u0", "007", 0.5)])              # of an index from before the second crop came
+    with pytest.raises(ValueError, match="1 rows for 2 faces: 1 faces missing: v1:007:u1"):
+        write_submission(table, tmp_path, None)
+    write_test_csv(table, [("v1", "u0", "007", 0.5), ("v1", "u1", "007", 0.5)])
+    write_submission(table, tmp_path, None)

@@ -26,7 +26,7 @@ PREPARING = timedelta(days=30)
 """how long processes wait for each other's videos; the death of a process is noticed at once, and RankWatch notices one
 that is stopped"""
 STUCK = timedelta(minutes=5)
-"""collective timeout of a training: the job fails if one rank makes the others wait longer"""
+"""collective timeout at the start and the end of a program, by the clock; RankWatch watches what lies between"""
 SILENT = 10.0
 """seconds without a word in which processes wait for each other's start"""
 Value = TypeVar("Value")
@@ -188,8 +188,9 @@ def share_preparation(state: Accelerator | PartialState, disk: Disk) -> Processe
     """The processes that prepare data together: all on a shared disk, or those of one machine with a disk of its own.
 
     Their barriers use gloo on any device: it notices a dead process, and preparing may take longer than a step. A rank
-    that is stopped or hangs ends those that wait for it (heartbeat.py).
+    that is stopped or hangs ends those that wait for it (heartbeat.py), here and in `in_step`.
     """
+    global _watch
     if state.num_processes == 1:
         return Processes()
     everyone: Any = dist.new_group(backend="gloo", timeout=PREPARING)
@@ -212,6 +213,7 @@ def share_preparation(state: Accelerator | PartialState, disk: Disk) -> Processe
     firsts = gather_now(first)                                           # every rank has made its watch
     watch.__enter__()
     atexit.register(watch.__exit__)
+    _watch = watch
     ranks, mates = list(range(state.num_processes)), everyone        # of one disk
     if disk == "local":
         ranks = [rank for rank, other in enumerate(firsts) if other == first]
@@ -227,3 +229,28 @@ def share_preparation(state: Accelerator | PartialState, disk: Disk) -> Processe
             dist.barrier(group=mates)                                    # type: ignore[arg-type]
 
     return Processes(ranks.index(state.process_index), len(ranks), barrier, notify, gather)
+
+
+_watch: RankWatch | None = None
+
+
+@contextmanager
+def in_step() -> Iterator[None]:
+    """In the block, after `share_preparation`, all processes train or score together. Their watch ends a run in which
+    one is stopped or hangs. It counts the time in which they ran; collectives would count also a suspended job's."""
+    if _watch is None:
+        yield
+        return
+    _limit_collectives(PREPARING)
+    try:
+        with _watch.in_step():
+            yield
+    finally:
+        _limit_collectives(STUCK)
+
+
+def _limit_collectives(timeout: timedelta) -> None:
+    """Set the timeout of later collectives, of all backends of the default group."""
+    # the public name is newer than the oldest torch that is supported
+    change: Any = getattr(dist, "set_timeout", None) or dist.distributed_c10d._set_pg_timeout
+    change(timeout, dist.group.WORLD)

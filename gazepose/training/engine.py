@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from gazepose import processes
+from gazepose import heartbeat, processes
 from gazepose.keyed_random import keyed
 from gazepose.models import Priors
 from gazepose.processes import Preempted, waiting
@@ -152,6 +152,7 @@ def batches_of(loader: DataLoader) -> Iterator[Any]:
                                "with --resume --exp_path RUN)") from None
         if batch is None:
             return
+        heartbeat.batches += 1
         yield batch
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))      # this package, not another that is installed
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=50, help="random moments of a kill -9, each a run of its own")
     parser.add_argument("--warm", action="store_true", help="kill processes that are forked from one which has the "
