@@ -75,8 +75,8 @@ def test_a_download_without_one_clip_is_trained_on_scored_and_handed_in(tiny_wor
         shutil.copytree(tiny_world / ours, tmp_path / "ego4d" / theirs, copy_function=os.link)
     next((tmp_path / "ego4d" / "v2" / "clips").glob("*train002.mp4")).unlink()
     small = ("--crop_size 32 --backbone test_resnet --output_stride 32 --num_encoder_layers 1 --num_decoder_layers 1 "
-             "--dmodel 32 --dim_feedforward 32 --nheads 2 --limit 8 --batch_size 8 --epochs 1 --num_workers 0 --lr 1e-3 "
-             "--pretrained no --max_bad_fraction 0.5").split()
+             "--dmodel 32 --dim_feedforward 32 --nheads 2 --limit 8 --batch_size 8 --epochs 1 --num_workers 0 "
+             "--lr 1e-3 --pretrained no --max_bad_fraction 0.5").split()
     printed = ran("-m", "gazepose", "train", "--data", "ego4d", "--exp_path", "run", *small, cwd=tmp_path)
     assert "left out: 1 clips" in printed and "step 1/1" in printed and "best val_mAP=" in printed
     printed = ran("-m", "gazepose", "infer", "--checkpoint", "run", "--split", "test", "--to_json", cwd=tmp_path)

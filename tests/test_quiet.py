@@ -6,7 +6,6 @@ import pty
 import struct
 import termios
 import threading
-from pathlib import Path
 
 import pyte
 import pytest
@@ -27,8 +26,8 @@ def silent(monkeypatch):
 
 
 def test_a_quiet_command_drops_information_but_no_warning(silent, capsys):
-    for line in ("data: 9 faces", "warning: a clip is short", "f.json: changed -> prepare again", "data: left out: 2 clips",
-                 "box cut: 2; person left out: camera wearer: 2", "skipped 1 of 2 steps"):
+    for line in ("data: 9 faces", "warning: a clip is short", "f.json: changed -> prepare again",
+                 "data: left out: 2 clips", "box cut: 2; person left out: camera wearer: 2", "skipped 1 of 2 steps"):
         inform(line)
     assert capsys.readouterr().out.splitlines() == [
         "warning: a clip is short", "f.json: changed -> prepare again", "data: left out: 2 clips",
