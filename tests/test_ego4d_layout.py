@@ -51,7 +51,9 @@ def test_a_clip_that_was_not_downloaded_is_left_out_and_named(download):
     with pytest.raises(ValueError, match=r"clips/c1\.mp4"):
         prepared(download)
     assert Index.open(prepare(download, "train", max_bad_fraction=0.5)).clips == ["c0"]
-    found = examine(download, notify=lambda line: None)["findings"]
+    facts = examine(download, notify=lambda line: None)
+    found = facts["findings"]
+    assert any(f"into {download / 'v2' / 'clips'}/," in step["do"] for step in facts["remedies"])
     assert found["pictures_missing"]["clips"] == ["c1"] and found["list_absent"]["level"] == "look"
     assert {example["split"] for example in found["file_missing"]["examples"]} == {"val"}      # which is not there
 

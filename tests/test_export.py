@@ -137,6 +137,13 @@ def noisy(number: int) -> np.ndarray:
     return shown
 
 
+def test_the_live_example_says_which_file_is_missing(tmp_path):
+    done = subprocess.run([sys.executable, str(EXAMPLE), "0", str(tmp_path), "--detector", "x"], capture_output=True,
+                          text=True, timeout=60)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert f"{tmp_path / 'export.json'}' -> give the folder that `gazepose export --to onnx` wrote" in done.stderr
+
+
 def by_opencv(crop: np.ndarray) -> np.ndarray:
     """A crop compressed and read by OpenCV, whose JPEG differs from the package's by a few grey levels."""
     options = [cv2.IMWRITE_JPEG_QUALITY, 90, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420]
