@@ -1,9 +1,9 @@
-"""Draw docs/figure.png: one rendered face followed for seconds, with its annotation and a run's scores.
+"""Draw docs/figure.png: a rendered conversation, who looks at the camera in it, and a run's scores over time.
 
-Usage: PYTHONPATH=. python docs/figure.py RUN WORK [CLIP TRACK]
+Usage: PYTHONPATH=. python docs/figure.py RUN WORK [CLIP]
 
 RUN is a trained run, such as runs/demo-0-clips. WORK is a folder for a small world with long tracks and its scores.
-Without CLIP and TRACK the longest track with looks in it is drawn.
+Without CLIP, the clip with the best balance of looking and not looking is drawn.
 """
 
 import subprocess
@@ -14,75 +14,113 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
-from gazepose.data.index import Index
-from gazepose.report.style import ACCENT, INK, MUTED, RUNS, png
+from gazepose.data.video_times import pictures_with_times
+from gazepose.report.style import ACCENT, INK, LINE, MUTED, RUNS, png
 from gazepose.synthetic import presets, world
 
-FACES = 8
-WRONG = RUNS[1]
+SHOWN = 4                    # pictures of the clip
+NOT_LOOKING = RUNS[1]
 FRAMES_PER_SECOND = 30
+SMOOTH = 7                   # frames of the median, as `watch` smooths: 0.1 s on each side
 
 
-def scored(run: Path, work: Path) -> tuple[Index, pd.DataFrame]:
-    """Render the world once, score every face of its val split with the run; the index and pred.csv."""
-    presets.PRESETS["figure"] = replace(presets.PRESETS["default"], name="figure", frames=(110, 130), shots=1,
-                                        clips=(1, 6, 1), people=(2, 3), stills=10, distance=(0.7, 1.2), occluder=0.0)
+def scored(run: Path, work: Path) -> pd.DataFrame:
+    """Render the world once, score every face of its val split with the run; pred.csv, one row per face."""
     if not (work / "world").exists():
+        presets.PRESETS["figure"] = replace(presets.PRESETS["default"], name="figure", frames=(110, 130), shots=1,
+                                            clips=(1, 6, 1), people=(2, 3), stills=10, distance=(0.7, 1.2),
+                                            occluder=0.0)
         world.render_world(work / "world", "figure", 3)
         (work / "world" / "world.json").unlink()                       # other programs do not know this preset
-    subprocess.run([sys.executable, "infer.py", "--checkpoint", str(run), "--data", str(work / "world"), "--split",
-                    "val", "--val_stride", "1", "--exp_path", str(work)], check=True)
-    index = Index.open(next((work / "world" / "prepared").glob("*/val")))
-    return index, pd.read_csv(work / "pred" / "val" / "pred.csv", dtype={"clip": str, "track": str})
+    if not (work / "pred" / "val" / "pred.csv").exists():
+        subprocess.run([sys.executable, "infer.py", "--checkpoint", str(run), "--data", str(work / "world"), "--split",
+                        "val", "--val_stride", "1", "--exp_path", str(work)], check=True)
+    table = pd.read_csv(work / "pred" / "val" / "pred.csv", dtype={"clip": str, "track": str})
+    scores = table.groupby(["clip", "track"]).score
+    table["smooth"] = scores.transform(lambda s: s.rolling(SMOOTH, center=True, min_periods=1).median())
+    table["right"] = (table.smooth >= 0.5) == (table.label == 1)
+    table["person"] = "P" + (table.groupby("clip").track.transform(lambda t: t.factorize()[0]) + 1).astype(str)
+    return table
 
 
-def choose(table: pd.DataFrame) -> tuple[str, str]:
-    """The longest track of which a third to two thirds are annotated as looking."""
-    tracks = table.groupby(["clip", "track"]).label.agg(["size", "mean"])
-    return tracks[tracks["mean"].between(1 / 3, 2 / 3)]["size"].idxmax()
+def choose(table: pd.DataFrame) -> str:
+    """The clip whose least balanced person is the most balanced one of all clips."""
+    balance = table.groupby(["clip", "track"]).label.mean().map(lambda share: min(share, 1 - share))
+    return str(balance.groupby("clip").min().idxmax())
 
 
-def draw(index: Index, track: pd.DataFrame) -> Figure:
-    """The scores over time, wrong ones marked, above some of the faces; the worst mistake is one of them."""
-    seconds = (track.frame - track.frame.iloc[0]) / FRAMES_PER_SECOND
-    error = np.where(track.label == 1, 1 - track.score, track.score)
-    wrong = error >= 0.5
-    figure = Figure((8.2, 4.1))
-    grid = figure.add_gridspec(2, 1, height_ratios=(1.5, 1), hspace=0.3, left=0.05, right=0.99, top=0.93, bottom=0.06)
-    axes, faces = (figure.add_subplot(cell) for cell in grid)
-    axes.fill_between(seconds, 0, 100, where=track.label == 1, step="mid", color=ACCENT, alpha=0.16, linewidth=0)
-    axes.plot(seconds, 100 * track.score, color=ACCENT)
-    axes.plot(seconds[wrong], 100 * track.score[wrong], "o", color=WRONG, markersize=4)
-    axes.axhline(50, color=MUTED, linewidth=0.8, linestyle=(0, (2, 3)))
-    axes.set(xlim=(0, seconds.iloc[-1]), ylim=(0, 100), yticks=(0, 50, 100))
-    axes.set_xlabel("seconds", loc="right", labelpad=-2)
-    axes.text(0, 1.04, "score of looking, %   shaded: annotated as looking   dots: wrong", color=INK,
-              transform=axes.transAxes)
-    at = np.linspace(0, len(track) - 1, FACES).round().astype(int)
-    worst = int(np.argmax(error))
-    at[np.argmin(np.abs(at - worst))] = worst
-    faces.imshow(np.concatenate([index.crop(int(track.row.iloc[k])) for k in at], axis=1))
-    size = index.crop(0).shape[0]
-    faces.set(xticks=(np.arange(FACES) + 0.5) * size, yticks=[])
-    faces.set_xticklabels([f"{seconds.iloc[k]:.1f} s: {100 * track.score.iloc[k]:.0f}" for k in at])
-    for label, k in zip(faces.get_xticklabels(), at, strict=True):
-        label.set_color(WRONG if wrong[k] else ACCENT if track.label.iloc[k] == 1 else MUTED)
-    faces.grid(False)
-    faces.spines["bottom"].set_visible(False)
-    faces.tick_params(length=0)
+def draw(faces: pd.DataFrame, video: Path) -> Figure:
+    """Pictures with a box at each face, above a strip for each person: score, and when it says looking and is right."""
+    people = sorted(faces.person.unique())
+    last = int(faces.frame.max())
+    at = ((np.arange(SHOWN) + 0.5) / SHOWN * last).round().astype(int)
+    pictures = [shown.picture for shown in pictures_with_times(video)]
+    left, right, top, bottom = _shown_part(faces[faces.frame.isin(at)], pictures[0].shape)
+    figure = Figure((8.2, 2.0 + 0.5 * len(people)))
+    heights = [1.75, *[0.5] * len(people)]
+    grid = figure.add_gridspec(1 + len(people), SHOWN, height_ratios=heights, hspace=0.3, wspace=0.03, left=0.045,
+                               right=0.99, top=0.99, bottom=0.13)
+    for column, frame in enumerate(at):
+        axes = figure.add_subplot(grid[0, column])
+        axes.imshow(pictures[frame])
+        axes.set(xlim=(left, right), ylim=(bottom, top), xticks=[], yticks=[])
+        axes.spines["bottom"].set_visible(False)
+        axes.grid(False)
+        axes.set_title(f"{frame / FRAMES_PER_SECOND:.1f} s", loc="left", fontsize=8, color=MUTED, y=-0.16)
+        for face in faces[faces.frame == frame].itertuples():
+            _draw_face(axes, face, right)
+    for row, person in enumerate(people):
+        axes = figure.add_subplot(grid[1 + row, :])
+        _draw_strip(axes, faces[faces.person == person], last, at)
+        axes.set_ylabel(person, rotation=0, color=INK, ha="right", va="center")
+        if row + 1 < len(people):
+            axes.set_xticklabels([])
+    axes.set_xlabel("seconds", labelpad=1)
     return figure
+
+
+def _shown_part(faces: pd.DataFrame, shape: tuple[int, ...]) -> tuple[float, float, float, float]:
+    """left, right, top, bottom of the part of the picture that has all faces, at the picture's own proportions."""
+    x1, x2 = faces.x1.min() - 50, faces.x2.max() + 50
+    width = min(x2 - x1, shape[1])
+    height = min(max(width * 0.8, faces.y2.max() - faces.y1.min() + 90), shape[0])
+    left = np.clip((x1 + x2 - width) / 2, 0, shape[1] - width)
+    top = np.clip((faces.y1.min() + faces.y2.max() - height) / 2, 0, shape[0] - height)
+    return left, left + width, top, top + height
+
+
+def _draw_face(axes, face, right: float) -> None:
+    looking = face.smooth >= 0.5
+    colour = ACCENT if looking else NOT_LOOKING
+    axes.add_patch(Rectangle((face.x1, face.y1), face.x2 - face.x1, face.y2 - face.y1, fill=False, edgecolor=colour,
+                             linewidth=1.8 if looking else 1.2))
+    near = right - face.x1 < 100                           # its label would leave the picture
+    axes.text(face.x2 if near else face.x1, face.y1 - 5, f"{face.person} {face.smooth:.2f}", color="white",
+              fontsize=8, ha="right" if near else "left", va="bottom",
+              bbox={"facecolor": colour, "edgecolor": "none", "pad": 1.5})
+
+
+def _draw_strip(axes, face: pd.DataFrame, last: int, at: np.ndarray) -> None:
+    seconds = face.frame / FRAMES_PER_SECOND
+    axes.fill_between(seconds, 0, 1, where=face.smooth >= 0.5, step="mid", color=ACCENT, alpha=0.3, linewidth=0)
+    axes.plot(seconds, face.smooth, color=ACCENT, linewidth=1.3)
+    axes.fill_between(seconds, -0.3, -0.12, where=face.label == 1, step="mid", color=INK, linewidth=0)
+    for frame in at:
+        axes.axvline(frame / FRAMES_PER_SECOND, color=LINE, linewidth=0.8)
+    axes.set(xlim=(0, last / FRAMES_PER_SECOND), ylim=(-0.34, 1.02), yticks=[])
 
 
 def main() -> None:
     run, work = Path(sys.argv[1]), Path(sys.argv[2])
-    index, table = scored(run, work)
-    table["row"] = np.arange(len(table))                               # val_stride 1: every row, in order
-    clip, name = (sys.argv[3], sys.argv[4]) if len(sys.argv) > 4 else choose(table)
-    track = table[(table["clip"] == clip) & (table["track"] == name)]
-    print(f"clip {clip} track {name}: {len(track)} faces, {(track.label == 1).mean():.0%} looking, "
-          f"{((track.score >= 0.5) == (track.label == 1)).mean():.0%} scored right")
-    Path("docs/figure.png").write_bytes(png(lambda: draw(index, track)))
+    table = scored(run, work)
+    clip = sys.argv[3] if len(sys.argv) > 3 else choose(table)
+    faces = table[table["clip"] == clip]
+    print(f"clip {clip}: {len(faces)} faces of {faces.track.nunique()} people, {(faces.label == 1).mean():.0%} "
+          f"looking, {faces.right.mean():.0%} scored right; of all {table['clip'].nunique()} clips "
+          f"{table.right.mean():.0%}")
+    Path("docs/figure.png").write_bytes(png(lambda: draw(faces, work / "world" / "videos" / f"{clip}.mp4")))
 
 
 if __name__ == "__main__":

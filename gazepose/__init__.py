@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from gazepose.watch.live_looks import Event
 
 __all__ = ["Event", "Face", "LookRules", "Scorer", "Watched", "Watcher", "load"]
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 FILES = {"load": "api", "Scorer": "api", "Watched": "api", "Watcher": "watch.live", "Face": "watch.live",
          "Event": "watch.live_looks", "LookRules": "watch.bouts"}

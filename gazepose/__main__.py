@@ -11,7 +11,7 @@ if __name__ == "__main__":
 
 import importlib
 
-from gazepose.output import lasting_output
+from gazepose.output import QUIET_HELP, lasting_output, quiet_in_help, take_quiet
 from gazepose.processes import command
 from gazepose.programs import PROGRAMS, launch, program
 
@@ -31,6 +31,7 @@ VERBS = {
     "models": ("models", "get the model files of the face detector and the landmark network"),
     "watch": ("watch", "find the faces in any video, and tell when each looks at the camera"),
     "live": ("live", "tell who looks at a camera now, as JSON lines"),
+    "export": ("export", "write the model of a run as ONNX or torch.export files"),
     "fit_readout": ("fit_readout", "fit the landmark score on an embedded world"),
     "agree": ("agree", "compare two codings of the same videos, such as yours and that of watch"),
     "flags": ("write_flags", "write docs/flags.md, the page of all flags"),
@@ -50,7 +51,7 @@ def usage() -> str:
     """All verbs with a line each."""
     width = max(map(len, VERBS))
     lines = [f"  {verb:{width}}  {text}" for verb, (_, text) in VERBS.items()]
-    return "\n".join([f"usage: {called()} VERB [--help] ...", "", *lines])
+    return "\n".join([f"usage: {called()} VERB [--help] ...", "", *lines, "", QUIET_HELP])
 
 
 @lasting_output()
@@ -93,8 +94,9 @@ def run(verb: str, flags: list[str]) -> None:
     function = getattr(importlib.import_module(file_of(verb)), VERBS[verb][0])
     # --rule of prepare may be given several times; elsewhere one flag takes several values
     config = PLAIN_FLAGS if verb == "prepare" else (tyro.conf.OmitArgPrefixes,)
-    with command(verb), readable_errors():
-        tyro.cli(function, prog=f"{called()} {verb}", args=joined(flags), use_underscores=True, config=config)
+    args = take_quiet(joined(flags))
+    with command(verb), readable_errors(), quiet_in_help(args):
+        tyro.cli(function, prog=f"{called()} {verb}", args=args, use_underscores=True, config=config)
 
 
 if __name__ == "__main__":

@@ -48,11 +48,12 @@ def load(source: str | Path = LANDMARKS) -> "Scorer":
     """Load a scorer.
 
     Args:
-        source: folder of a run or of a checkpoint; a published file (.pth, .safetensors); or "landmarks", which needs
-            no training.
+        source: folder of a run or of a checkpoint; a published file (.pth, .safetensors); hf:OWNER/NAME[@REVISION];
+            or "landmarks", which needs no training.
 
     Raises:
-        FileNotFoundError: there is no such run or file. ValueError: it is damaged, or of another kind.
+        FileNotFoundError: there is no such run or file.
+        ValueError: it is damaged, or of another kind.
     """
     return Scorer(source)
 
@@ -115,7 +116,8 @@ class Scorer:
             `probability`.
 
         Raises:
-            FileNotFoundError: no such file. ValueError: not a picture.
+            FileNotFoundError: no such file.
+            ValueError: not a picture.
         """
         networks, found = load_networks(detector_size), []
         for given in pictures:
@@ -135,7 +137,8 @@ class Scorer:
             detector_size: long side in pixels at which faces are searched; default as `watch`.
 
         Raises:
-            FileNotFoundError: no such file. ValueError: not a video that can be read.
+            FileNotFoundError: no such file.
+            ValueError: not a video that can be read.
         """
         path = Path(path).absolute()
         scorer = self._scorer("closed" if causal else "centred")

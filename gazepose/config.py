@@ -23,6 +23,7 @@ from gazepose.data.index import Index
 from gazepose.io import read_object
 from gazepose.machine import has_gpu
 from gazepose.models.config import ModelConfig, ModelName
+from gazepose.output import quiet_in_help, take_quiet
 from gazepose.records import from_json
 from gazepose.source import Source, find_source
 from gazepose.startup import called, tell_launcher
@@ -129,7 +130,8 @@ class InferConfig:
     to_json: bool = False
     """also write the evaluation server's JSON (test)"""
     checkpoint: Path | None = None
-    """a run, one of its checkpoints, or a published file; default: the newest finished run under runs/"""
+    """a run, one of its checkpoints, a published file, or hf:OWNER/NAME[@REVISION]; default: the newest finished run
+    under runs/"""
     exp_path: Path | None = None
     """folder in which pred/ is written; default: the run's folder"""
     data: Path | None = None
@@ -303,18 +305,21 @@ def readable_errors() -> Iterator[None]:
 
 
 @readable_errors()
-def parse(kind: type[Config], args: Sequence[str] | None = None, default: Config | None = None) -> Config:
-    """Flags to a configuration; a mistyped flag ends the program with the nearest names."""
+def parse(kind: type[Config], args: Sequence[str] | None = None, default: Config | None = None,
+          first: bool = False) -> Config:
+    """Flags to a configuration; a mistyped flag ends the program with the nearest names. first: that comes later."""
     program: Literal["train", "infer"] = "infer" if kind is InferConfig else "train"
-    args, notes = translate(sys.argv[1:] if args is None else args, program)
+    args, notes = translate(take_quiet(sys.argv[1:] if args is None else args), program)
     if os.environ.get("RANK", "0") == "0":
         for line in notes:
             print(line, file=sys.stderr)
     file = Path(sys.argv[0])
     prog = f"{called()} {program}" if file.stem in ("gazepose", "__main__") else file.name
-    parsed = tyro.cli(kind, prog=prog, args=args, default=default, config=PLAIN_FLAGS, use_underscores=True)
+    with quiet_in_help(args):
+        parsed = tyro.cli(kind, prog=prog, args=args, default=default, config=PLAIN_FLAGS, use_underscores=True,
+                          return_unknown_args=first)
     assert parsed is not None
-    return parsed
+    return parsed[0] if first else parsed
 
 
 @readable_errors()
@@ -322,7 +327,7 @@ def parse_train(args: Sequence[str] | None = None) -> tuple[TrainConfig, Source]
     """Flags of training and the data set they mean; --help shows the defaults that hold here and now."""
     args = list(sys.argv[1:] if args is None else args)
     # read twice: the run, or the data set, the model and the task decide the defaults of the other flags
-    first = parse(TrainConfig, [arg for arg in args if arg not in ("-h", "--help")])
+    first = parse(TrainConfig, [arg for arg in args if arg not in ("-h", "--help")], first=True)
     args, _ = translate(args, "train")                               # its notes are on the terminal already
     run = first.run.exp_path if first.run.resume else first.run.config
     file = run / CONFIG if run is not None and run.is_dir() else run

@@ -40,6 +40,7 @@ from gazepose.training import checkpoint, runlog
 from gazepose.training.distributed import in_step, share_preparation, start_accelerator
 from gazepose.training.engine import predict
 from gazepose.training.feature_cache import cache_features
+from gazepose.training.hub import is_on_hub, pinned
 from gazepose.training.learnt_from import learnt_from
 from gazepose.training.provenance import check_data, origin_of, usual_stride
 
@@ -65,7 +66,9 @@ def infer(config: InferConfig) -> None:
     accelerator.print(runlog.world_line(accelerator, config.batch_size))
 
     # ---- weights, and the configuration they were trained with
-    start = config.checkpoint or runlog.newest_finished(Path("runs"))
+    start = pinned(config.checkpoint or runlog.newest_finished(Path("runs")))
+    if is_on_hub(start) and config.exp_path is None:
+        raise ValueError(f"{start}: its predictions have no folder yet -> add --exp_path FOLDER")
     refuse_links(config.exp_path or runlog.run_folder(start), split)
     model, trained = checkpoint.read_model(start)
     network = checkpoint.from_json(ModelConfig, trained["model"], start)
@@ -125,8 +128,9 @@ def infer(config: InferConfig) -> None:
     table = folder / split / f"pred{partial}.csv"
     write_csv(table, index, rows, label, scores.score)
     print(f"{len(rows)} faces -> {table}")
-    about = {"checkpoint": str(weights), "data": str(source.root), "fingerprint": index.facts["fingerprint"],
-             "limit": config.limit, "flip_average": config.flip_average, **settings, "learnt_from": asdict(learnt),
+    about = {"checkpoint": str(start if is_on_hub(start) else weights), "data": str(source.root),
+             "fingerprint": index.facts["fingerprint"], "limit": config.limit, "flip_average": config.flip_average,
+             **settings, "learnt_from": asdict(learnt),
              "warning": learnt.warning(rendered=source.preset is not None)}
     for name, (old, new) in write_about(table.with_name(f"about{partial}.json"), about).items():
         print(printable(f"predictions replaced: {name} {new}, before {old}"))

@@ -1,14 +1,51 @@
 """Standard output and error: what nobody reads, as with `| head`, is dropped, and no text from a file or from another
-process controls the terminal."""
+process controls the terminal. With --quiet, lines of information are dropped too."""
 
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, TextIO
 
 COLOUR = re.compile(r"(\x1b\[[0-9;]*m)")        # of help texts
+QUIET = "GAZEPOSE_QUIET"         # of the environment, so that ranks and workers are quiet too
+QUIET_HELP = "--quiet, of every verb: print warnings, errors and the result only (also: GAZEPOSE_QUIET=1)"
+_WARNING = re.compile(" -> |warning|left out|skipped", re.IGNORECASE)    # a line with a remedy is a warning
+
+
+def take_quiet(args: Sequence[str]) -> list[str]:
+    """The arguments without --quiet, which holds for this process and for those that it starts."""
+    if "--quiet" in args:
+        os.environ[QUIET] = "1"
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    return [arg for arg in args if arg != "--quiet"]
+
+
+@contextmanager
+def quiet_in_help(args: Sequence[str]) -> Iterator[None]:
+    """Around a parser of arguments without --quiet: the help that it prints ends with that flag."""
+    try:
+        yield
+    finally:
+        if not {"-h", "--help"}.isdisjoint(args):
+            print(QUIET_HELP)
+
+
+def is_quiet() -> bool:
+    """Whether progress and lines of information are dropped."""
+    return os.environ.get(QUIET, "0") not in ("", "0")
+
+
+def is_shown(line: str) -> bool:
+    """Whether a line of information is printed: with --quiet only one that warns."""
+    return not is_quiet() or _WARNING.search(line) is not None
+
+
+def inform(line: str, file: TextIO | None = None) -> None:
+    """Print a line of information at once, also into a pipe. file: default: standard output."""
+    if is_shown(line):
+        print(line, file=file, flush=True)
 
 
 class _Lasting:

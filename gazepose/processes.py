@@ -20,7 +20,7 @@ from typing import Any, Self
 
 from gazepose import heartbeat
 from gazepose.heartbeat import Watch
-from gazepose.output import lasting_output
+from gazepose.output import inform, lasting_output
 from gazepose.signals import STOP_SIGNALS, stop_signals_blocked, unblock_sigterm, wake_main_thread
 from gazepose.startup import say, tell_launcher
 
@@ -39,7 +39,7 @@ class Processes:
     rank: int = 0
     world_size: int = 1
     barrier: Callable[[], None] = lambda: None
-    notify: Callable[[str], None] = print
+    notify: Callable[[str], None] = inform
     """prints a line, on rank 0 only"""
     gather: Callable[[Any], list[Any]] = lambda value: [value]
     """the value of every process of the run, also of those on other disks; a barrier too"""

@@ -1,4 +1,5 @@
-"""How far a long job is: a progress bar in a terminal, elsewhere a plain line now and then."""
+"""How far a long job is: a progress bar in a terminal, elsewhere a plain line now and then; with
+--quiet neither."""
 
 import sys
 import time
@@ -9,6 +10,7 @@ from typing import Self
 from tqdm import tqdm
 
 from gazepose import heartbeat
+from gazepose.output import inform, is_quiet
 
 SECONDS = 30.0               # between two plain lines
 
@@ -24,13 +26,13 @@ class Progress:
         rank: only the first process shows a bar.
     """
 
-    def __init__(self, what: str, total: int, units: str, notify: Callable[[str], None] = print, *, done: int = 0,
+    def __init__(self, what: str, total: int, units: str, notify: Callable[[str], None] = inform, *, done: int = 0,
                  rank: int = 0, seconds: float = SECONDS) -> None:
         self.what, self.total, self.units, self.notify, self.seconds = what, total, units, notify, seconds
         self.done, self.fresh = done, 0
         self.began = self.last = time.monotonic()
         self.bar = tqdm(total=total, initial=done, desc=what, unit=f" {units}", leave=False,
-                        disable=rank > 0 or not sys.stderr.isatty())
+                        disable=rank > 0 or is_quiet() or not sys.stderr.isatty(), position=0)
 
     def __enter__(self) -> Self:
         heartbeat.work = self.what
@@ -40,7 +42,8 @@ class Progress:
         """Count units; a note, such as "3 of 9 clips", goes into the line."""
         self.done, self.fresh, now = self.done + units, self.fresh + units, time.monotonic()
         self.bar.update(units)
-        if self.bar.disable and now - self.last >= self.seconds and self.fresh and self.done < self.total:
+        due = self.bar.disable and not is_quiet() and now - self.last >= self.seconds
+        if due and self.fresh and self.done < self.total:
             self.last = now
             left = (now - self.began) / self.fresh * (self.total - self.done)
             self.notify(f"{self.what}: {note + ', ' if note else ''}{self.done / self.total:.0%} of {self.total} "

@@ -57,6 +57,7 @@ from gazepose.training.distributed import (
 )
 from gazepose.training.engine import predict, train_steps
 from gazepose.training.feature_cache import cache_features
+from gazepose.training.hub import pinned
 from gazepose.training.learnt_from import LearntFrom, learnt_from
 from gazepose.training.optim import make_optimizer
 from gazepose.training.run_config import (
@@ -89,6 +90,9 @@ def main(flags: tuple[TrainConfig, Source] | None = None) -> None:
         check_tracker(run.log_with)
         if not run.resume:
             backbone = config.model.backbone if run.pretrained == "yes" else None
+            if run.checkpoint is not None:
+                run = replace(run, checkpoint=pinned(run.checkpoint))
+                config = replace(config, run=run)
             find_start(run.checkpoint, backbone)                         # before data are prepared
         folder = run.exp_path or Path("runs") / f"{config.model.model}-{datetime.now():%Y%m%d-%H%M%S}"
         accelerator = start_accelerator(
@@ -195,7 +199,8 @@ def train(config: TrainConfig, source: Source, accelerator: Accelerator, log: Ru
     if line := check_learning(progress.skipped, progress.step, log.folder):
         accelerator.print(line)
     reached = f"{progress.best_mAP:.3f}" if progress.best_mAP >= 0 else "none, the newest"
-    accelerator.print(f"best val_mAP={reached}, weights in {log.folder / checkpoint.BEST}")
+    if log.main:
+        print(f"best val_mAP={reached}, weights in {log.folder / checkpoint.BEST}")
 
 
 @dataclass

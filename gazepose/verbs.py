@@ -60,7 +60,7 @@ def prepare(config: PrepareConfig = PrepareConfig(), *,                         
         data = out
         if processes.rank == 0:
             for line in lay_out(boxes, video, out, split, int("first_number=1" in config.rule), boxes_format):
-                state.print(printable(line))
+                processes.notify(printable(line))
         processes.barrier()
     source = find_source(data, preset).ready(processes)
     index = source.split(split, config, processes)
@@ -284,6 +284,26 @@ def live(source: str, /, config: LiveConfig = LiveConfig()) -> None:            
     live(source, config)
 
 
+def export(run: Path, /, to: Literal["onnx", "torch"] = "onnx", out: Path | None = None) -> None:
+    """Write the model of a run as files that need nothing of this package, for robots and servers. Each file is
+    compared with the package before it gets its name. docs/export.md has the inputs and a live example.
+
+    Args:
+        run: a run's folder, a checkpoint's, a published file, or hf:OWNER/NAME[@REVISION].
+        to: onnx, for onnxruntime and others; or torch, files of torch.export (.pt2).
+        out: new folder of the files; default: export-onnx/ or export-torch/ in the run's folder. A model of
+            the hub needs it.
+    """
+    from gazepose.deploy import FACTS, TOLERANCE, export
+    from gazepose.training.hub import is_on_hub, pinned
+    run = pinned(run)
+    if is_on_hub(run) and out is None:
+        raise ValueError(f"{run}: its export has no folder yet -> add --out FOLDER")
+    done = export(run, to, out or (run if run.is_dir() else run.parent) / f"export-{to}")
+    print(f"largest difference from the package: {done.difference:.2g} (at most {TOLERANCE:g})\n"
+          f"export -> {done.folder}; {FACTS} has the rules for crops, boxes and windows")
+
+
 def fit_readout(data: Path | None = None, preset: Preset = "default", seed: int = 0,
                 out: Path = Path("gazepose/watch/readout.json")) -> None:
     """Fit the landmark score of `watch`, which is part of the project, on an embedded world, or on another one.
@@ -299,7 +319,7 @@ def fit_readout(data: Path | None = None, preset: Preset = "default", seed: int 
     source = find_source(data) if data else Source(EMBEDDED / f"{preset}-{seed}", preset, seed)
     if source.preset is None:
         raise ValueError(f"{data}: not an embedded world -> name one, or leave --data out")
-    fit_on_world(source.ready(Processes(notify=print)).root, out,
+    fit_on_world(source.ready(Processes()).root, out,
                  f"python -m gazepose fit_readout --preset {source.preset} --seed {source.seed}")
 
 

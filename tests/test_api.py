@@ -22,22 +22,14 @@ from gazepose.data.loader import make_loader
 from gazepose.data.video_times import pictures_with_times
 from gazepose.data.windows import WindowRule, window_rows
 from gazepose.models import ModelConfig, build_model
-from gazepose.models import gazepose as models_gazepose
 from gazepose.training.augment import normalise
 from gazepose.training.checkpoint import read_model
 from gazepose.training.engine import predict
 from gazepose.watch import faces
 from gazepose.watch.tables import read_faces, read_looks, read_people
 
-PAGES = [Path(__file__).resolve().parents[1] / "docs" / name for name in ("python.md", "live.md")]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def narrow():
-    """The runs of the rig are narrower than the published ones."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(models_gazepose, "VECTOR", 32)
-        yield
+PAGES = [Path(__file__).resolve().parents[1] / name
+         for name in ("README.md", "docs/python.md", "docs/live.md", "docs/robot.md")]
 
 
 @pytest.fixture
@@ -117,8 +109,7 @@ def test_a_source_that_is_not_there_is_named(tmp_path):
             gazepose.load(source)
 
 
-def test_a_published_file_is_a_source(tmp_path, monkeypatch):
-    monkeypatch.setattr(models_gazepose, "VECTOR", 256)
+def test_a_published_file_is_a_source(tmp_path):
     torch.manual_seed(0)
     model = build_model(ModelConfig(model="BaselineLSTM", behaviour="published")).eval()
     loaded = gazepose.load(published_file(tmp_path / "w.pth", "Ego4D's GazeLSTM or BaselineLSTM", model))

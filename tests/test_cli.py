@@ -91,7 +91,7 @@ def test_the_chain_goes_from_two_runs_scored_with_their_mirrors_to_a_submission(
     submission = json.loads((work / "chain" / "submission.json").read_text())
     assert len(submission["results"]) == len(list((work / "world" / "videos_challenge").rglob("*.jpg")))
     output = ran("-m", "gazepose", "chain", "runs/flip", "alone", cwd=work, fails=True)
-    assert "error: alone/pred/test.npz: no record of the scores -> run `python infer.py" in output
+    assert "error: alone/pred/test.npz: no record of the scores -> run `python -m gazepose infer" in output
 
 
 def test_the_newest_run_makes_a_submission_of_every_face(work):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import threading
@@ -117,10 +118,27 @@ def test_a_camera_that_is_not_there_is_an_error_with_its_name(tmp_path):
             live(source, LiveConfig())
 
 
+def test_what_the_messages_about_a_camera_advise_helps(tmp_path, video):
+    with pytest.raises(FileNotFoundError, match="-> give a file"):
+        LiveSource(str(tmp_path / "a.mp4"))
+    shutil.copy(video, tmp_path / "a.mp4")
+    for given in (str(tmp_path / "a.mp4"), "0", *(f"{scheme}://there/a" for scheme in live_source.SCHEMES)):
+        LiveSource(given)
+    with served(pictures=1, connections=0) as address, pytest.raises(OSError, match="-> look whether the camera is on"):
+        live(address, LiveConfig())
+    with served(pictures=2, connections=1) as address, LiveSource(address, 0.1) as camera:    # it is on
+        with pytest.raises(OSError, match="-> look at the camera, then start again; --give_up waits longer"):
+            assert next(iter(camera)) and list(camera)
+    with served(pictures=2, connections=2) as address, LiveSource(address, LiveConfig(give_up=30).give_up,
+                                                                  lambda line: None) as camera:
+        assert max(shown.number for shown, _ in zip(camera, range(3), strict=False)) >= 2     # of the second connection
+
+
 @pytest.mark.parametrize(("flag", "value"), [("every", -1), ("smooth", 11), ("give_up", -1), ("detector_size", 10)])
 def test_settings_without_sense_are_refused(flag, value):
     with pytest.raises(ValueError, match=f"--{flag} {value} -> give"):
         LiveConfig(**{flag: value})
+    assert LiveConfig(**{flag: 64 if flag == "detector_size" else 10})
 
 
 def test_ctrl_c_ends_it_and_says_what_was_done(tmp_path):

@@ -246,7 +246,7 @@ def flags_of(*kinds: Any) -> set[str]:
 
 WINGS = ("doctor", "experiments", "priors", "report", "synthetic", "verbs", "watch")
 TRIED = {
-    "api": 6, "compat/checkpoints": 4, "compat/flags": 9, "compat/folders": 4, "compat/start": 2, "config": 12,
+    "api": 6, "compat/checkpoints": 4, "compat/flags": 11, "compat/folders": 4, "compat/start": 2, "config": 12,
     "data/annotations": 9, "data/box_formats": 14, "data/box_table": 18, "data/challenge": 5, "data/chunks": 1,
     "data/clip_crops": 1, "data/config": 4, "data/containers": 1, "data/conventions": 12, "data/features": 4,
     "data/images": 2, "data/index": 15, "data/index_writer": 1, "data/join": 1, "data/loader": 5, "data/merge": 1,

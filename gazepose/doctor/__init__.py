@@ -26,6 +26,7 @@ from gazepose.doctor.media import check_crops, check_images, check_video
 from gazepose.doctor.policies import BASELINE, CLEAN, Pictures, PolicyClip, StoredClip, apply_policy, pictures_needed
 from gazepose.doctor.tables import JOINED, check_table
 from gazepose.io import is_id
+from gazepose.output import inform
 from gazepose.progress import Progress
 
 FORMAT = 2
@@ -50,7 +51,7 @@ def examine(data: str | Path, crops_from: CropsFrom | None = None, notify: Calla
         FileNotFoundError: no such folder.
     """
     root, findings = Path(data).resolve(), Findings()
-    notify = notify or partial(print, file=sys.stderr, flush=True)     # stdout holds the report alone
+    notify = notify or partial(inform, file=sys.stderr)     # stdout holds the report alone
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder -> give a data set in the Ego4D layout (json/, split/, "
                                 "videos/)")

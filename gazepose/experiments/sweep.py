@@ -23,6 +23,7 @@ from gazepose.experiments.plan import Experiment, Prediction, Run, fingerprint, 
 from gazepose.experiments.results import markdown, record_of, write_record
 from gazepose.io import lock, read_object
 from gazepose.machine import core_numbers
+from gazepose.output import inform, is_quiet
 from gazepose.text import printable
 from gazepose.training.checkpoint import WEIGHTS, weights_folder
 from gazepose.training.launcher import with_paths
@@ -150,7 +151,7 @@ class Work:
                     return
                 if code == 0 and done(task):
                     line = TOOK.format(title(task), time.monotonic() - began)
-                    print(line, flush=True)
+                    inform(line)
                     with open(task.folder / LOG, "a", encoding="utf-8") as log:
                         log.write(f"{line}\n")
                 else:
@@ -184,8 +185,9 @@ class Work:
         with self.changed, open(task.folder / LOG, "ab") as log:
             if self.stopping:
                 return None
-            print(f"sweep: {self.total - len(self.waiting)} of {self.total}, {title(task)} -> {task.folder / LOG}",
-                  flush=True)
+            if not is_quiet():
+                print(f"sweep: {self.total - len(self.waiting)} of {self.total}, {title(task)} -> {task.folder / LOG}",
+                      flush=True)
             words = [sys.executable, "-c", CHILD, ",".join(map(str, cores)), *command(task, self.launch)]
             process = subprocess.Popen(words, env=environment, stdin=subprocess.DEVNULL, stdout=log,
                                        stderr=subprocess.STDOUT)

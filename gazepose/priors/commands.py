@@ -19,6 +19,7 @@ from gazepose.data.index import Index
 from gazepose.data.quality import drop_in_evaluation, fit_quality, quality_p, scaled
 from gazepose.io import sha256_of
 from gazepose.machine import cores
+from gazepose.output import inform
 from gazepose.priors.chunked_column import PIXELS, batches_of_crops, extract, put_column
 from gazepose.priors.face_landmarker import FaceLandmarker
 from gazepose.priors.head_pose import estimate_head_pose, pose_from_landmarks, read_hopenet
@@ -83,7 +84,7 @@ def estimate_poses(indexes: Sequence[Index], model: Path, *, batch_size: int = 6
     """Head pose by a Hopenet file, on the accelerator if there is one."""
     network, unused = read_hopenet(model)
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
-    print(f"{model}: Hopenet on {device}; unused entries: {', '.join(unused) or 'nothing'}")
+    inform(f"{model}: Hopenet on {device}; unused entries: {', '.join(unused) or 'nothing'}")
     network.to(device)
     for index in indexes:
         poses = extract(index, "head_pose", lambda rows, index=index: np.concatenate(

@@ -17,6 +17,7 @@ from gazepose.data.index_writer import write_index
 from gazepose.data.quality import fit_gaussian
 from gazepose.data.shards import encode
 from gazepose.io import read_arrays, write_arrays, writing_by_checksum, writing_bytes
+from gazepose.output import inform
 from gazepose.processes import Processes
 from gazepose.progress import Progress
 from gazepose.synthetic import camera, scene
@@ -30,7 +31,7 @@ PER_PERSON = 10
 
 
 def render_stills(root: Path, preset: str, seed: int, count: int, crop_size: int, jobs: int | None = None,
-                  notify: Callable[[str], None] = print) -> Path:
+                  notify: Callable[[str], None] = inform) -> Path:
     """Render single crops for gaze pre-training into the index folder root/stills/<crop_size>; return it.
 
     Each still is a state of its own (person, fixation, place, light). It is drawn at the size it has in the world,

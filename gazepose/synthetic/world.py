@@ -33,6 +33,7 @@ from gazepose.io import (
     writing_path,
 )
 from gazepose.machine import cores
+from gazepose.output import inform
 from gazepose.processes import WORKERS, Processes, begin_worker, killed
 from gazepose.progress import Progress
 from gazepose.synthetic.camera import draw_clip
@@ -53,7 +54,7 @@ BORDER = {0: (200, 40, 40), 1: (40, 190, 70)}    # of a face on the contact shee
 
 
 def render_world(root: Path, preset: str = "default", seed: int = 0, jobs: int | None = None,
-                 notify: Callable[[str], None] = print) -> Path:
+                 notify: Callable[[str], None] = inform) -> Path:
     """Render a world into root, in the layout of Ego4D, with its truth beside it; return root.
 
     Resumes where an earlier call was stopped, and returns at once when the world is complete (world.json is written

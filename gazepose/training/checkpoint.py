@@ -31,6 +31,7 @@ from gazepose.models import build_model
 from gazepose.models.config import ModelConfig
 from gazepose.records import from_json
 from gazepose.tensor_files import Entries, read_tensors, save_tensors, tensor_entries
+from gazepose.training.hub import local_folder
 from gazepose.training.provenance import for_scoring
 from gazepose.training.run_config import CONFIG
 
@@ -317,11 +318,12 @@ def own_flags(folder: Path, run: Path | str = "the run's folder") -> str:
 
 def weights_folder(path: Path) -> Path:
     """The checkpoint folder that a path means (RUN, RUN/best, or one with model.safetensors in it): itself, or the
-    newest one in it or in its best/.
+    newest one in it or in its best/; or that of a name on the hub.
 
     Raises:
-        FileNotFoundError: none of these.
+        FileNotFoundError: none of these. Others as hub.local_folder.
     """
+    path = local_folder(path)
     for folder in (path, path / BEST):
         if (folder / WEIGHTS).exists():
             return folder

@@ -8,7 +8,6 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
-from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -19,6 +18,7 @@ from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 from gazepose.data.config import Disk
 from gazepose.heartbeat import RankWatch
 from gazepose.machine import cores
+from gazepose.output import inform
 from gazepose.processes import Processes, end_now
 from gazepose.startup import LAUNCHED
 
@@ -30,6 +30,14 @@ STUCK = timedelta(minutes=5)
 SILENT = 10.0
 """seconds without a word in which processes wait for each other's start"""
 Value = TypeVar("Value")
+
+
+class Informing(Accelerator):
+    """Its lines are information, which --quiet drops."""
+
+    def print(self, *words: Any) -> None:
+        if self.is_main_process:
+            inform(" ".join(map(str, words)))
 
 
 def start_accelerator(**options: Any) -> Accelerator:
@@ -46,9 +54,9 @@ def start_accelerator(**options: Any) -> Accelerator:
         raise ValueError("FSDP is not supported, because a model has only 45 MB -> use a configuration without FSDP, "
                          "such as `gazepose launch --config_file gpu4 train`")
     with waiting_for_processes():
-        accelerator = Accelerator(cpu=not torch.accelerator.is_available(),
-                                  dataloader_config=DataLoaderConfiguration(non_blocking=True),
-                                  kwargs_handlers=[InitProcessGroupKwargs(timeout=STUCK)], **options)
+        accelerator = Informing(cpu=not torch.accelerator.is_available(),
+                                dataloader_config=DataLoaderConfiguration(non_blocking=True),
+                                kwargs_handlers=[InitProcessGroupKwargs(timeout=STUCK)], **options)
     if accelerator.device.type == "cpu":
         local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
         torch.set_num_threads(max(1, cores() // local))
@@ -184,7 +192,7 @@ def share_preparation(state: Accelerator | PartialState, disk: Disk) -> Processe
     """
     global _watch
     if state.num_processes == 1:
-        return Processes(notify=partial(print, flush=True))                # progress, also into a pipe
+        return Processes()
     everyone: Any = dist.new_group(backend="gloo", timeout=PREPARING)
 
     def gather_now(value: Any) -> list[Any]:
@@ -214,7 +222,7 @@ def share_preparation(state: Accelerator | PartialState, disk: Disk) -> Processe
 
     def notify(line: str) -> None:
         if state.process_index == ranks[0]:
-            print(line if len(ranks) == state.num_processes else f"[machine of process {first}] {line}", flush=True)
+            inform(line if len(ranks) == state.num_processes else f"[machine of process {first}] {line}")
 
     def barrier() -> None:
         with watch.waiting():

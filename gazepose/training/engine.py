@@ -20,6 +20,7 @@ from gazepose import heartbeat, processes
 from gazepose.keyed_random import keyed
 from gazepose.models import Priors
 from gazepose.processes import Preempted, waiting
+from gazepose.progress import Progress
 from gazepose.training.augment import constant, mirror, to_model
 from gazepose.training.config import LossRule, OptimConfig
 from gazepose.training.losses import global_loss, loss_parts
@@ -203,19 +204,21 @@ def predict(accelerator: Accelerator, model: nn.Module, loader: DataLoader, rows
     """
     model.eval()
     met, outputs = [], []
-    for number, batch in enumerate(batches_of(loader)):
-        if stop is not None and number % read_interval(accelerator) == 0:
-            request = torch.full((), float(stop()), device=accelerator.device)
-            if accelerator.reduce(request, reduction="sum") > 0:      # type: ignore[operator]
-                raise Preempted("in validation")
-        met.append(batch["row"])
-        batch = to_model(batch)
-        columns = _columns(accelerator, model, batch)
-        if flip_average:
-            yaw_back = constant((1.0, -1.0, 1.0, 1.0), columns.device)[:columns.shape[1]]
-            mirrored = _columns(accelerator, model, mirror(batch)) * yaw_back
-            columns = torch.cat([(columns + mirrored) / 2, columns[:, :1]], 1)
-        outputs.append(columns)
+    with Progress("scoring", len(loader), "batches", accelerator.print, rank=accelerator.process_index) as progress:
+        for number, batch in enumerate(batches_of(loader)):
+            if stop is not None and number % read_interval(accelerator) == 0:
+                request = torch.full((), float(stop()), device=accelerator.device)
+                if accelerator.reduce(request, reduction="sum") > 0:      # type: ignore[operator]
+                    raise Preempted("in validation")
+            met.append(batch["row"])
+            batch = to_model(batch)
+            columns = _columns(accelerator, model, batch)
+            if flip_average:
+                yaw_back = constant((1.0, -1.0, 1.0, 1.0), columns.device)[:columns.shape[1]]
+                mirrored = _columns(accelerator, model, mirror(batch)) * yaw_back
+                columns = torch.cat([(columns + mirrored) / 2, columns[:, :1]], 1)
+            outputs.append(columns)
+            progress.add(1)
     padded = [accelerator.pad_across_processes(torch.cat(part), pad_index=-1) for part in (met, outputs)]
     gathered: list[np.ndarray] = [accelerator.gather(part).cpu().numpy() for part in padded]  # type: ignore[union-attr]
     met, outputs = (part[gathered[0] >= 0] for part in gathered)      # not the fillers of the last batches

@@ -42,7 +42,7 @@ class RunConfig(LossConfig):
     gradient_accumulation_steps: int = 1
     """batches per optimiser step"""
     checkpoint: Path | None = None
-    """start from these weights: one of our runs or checkpoint folders, or a published file"""
+    """start from these weights: one of our runs or checkpoint folders, a published file, or hf:OWNER/NAME[@REVISION]"""
     pretrained: Literal["yes", "no"] | None = None
     """yes: start the backbone from timm's ImageNet weights; they are downloaded if needed, unless HF_HUB_OFFLINE is
     set; no: start from random weights; default: on real data from ImageNet's, if this machine has them"""

@@ -21,6 +21,7 @@ from gazepose.evaluation.metrics import metrics_line
 from gazepose.io import lock, parse_json, read_object, write_json, writing
 from gazepose.machine import cores
 from gazepose.manifest import mark_folder
+from gazepose.output import is_quiet, is_shown
 from gazepose.processes import EXIT_PREEMPTED, Preempted, StopRequest
 from gazepose.text import printable, read_text
 from gazepose.training.checkpoint import BEST, CHECKPOINTS, CONFIG, WEIGHTS, Progress, newest_whole
@@ -196,7 +197,7 @@ class RunLog:
         """Begin or continue at `progress`. Records of later steps are removed, because these steps come again."""
         self.progress, self.total = progress, total_steps
         self.bar = tqdm(total=total_steps, initial=progress.step, desc="training", unit=" steps",
-                        disable=not (self.main and sys.stderr.isatty()))
+                        disable=not (self.main and sys.stderr.isatty()) or is_quiet(), position=0, miniters=1)
         if not self.main:
             return
         self._write_config(config)
@@ -208,8 +209,8 @@ class RunLog:
             file.writelines(valid)
 
     def notify(self, line: str) -> None:
-        """One line on the terminal, beside the progress bar."""
-        if self.main:
+        """One line of information on the terminal, beside the progress bar."""
+        if self.main and is_shown(line):
             tqdm.write(printable(line))
             sys.stdout.flush()
 

@@ -20,6 +20,7 @@ from gazepose.models import Priors
 from gazepose.models.config import ModelConfig
 from gazepose.training.augment import normalise
 from gazepose.training.checkpoint import WEIGHTS, from_json, read_model
+from gazepose.training.learnt_from import LearntFrom, learnt_from
 from gazepose.training.run_config import CONFIG
 
 BATCH = 32                   # windows that are scored at a time
@@ -57,6 +58,7 @@ class RunModel:
     """of Gaussian Temporal Dropout; None where the run does not use it"""
     least_height: float = np.inf
     """height of the smallest boxes that it was trained on, pixels; infinite if unknown"""
+    learnt_from: LearntFrom = LearntFrom()
 
     @classmethod
     def read(cls, path: Path) -> "RunModel":
@@ -72,7 +74,7 @@ class RunModel:
         model = model.eval().to(memory_format=torch.channels_last)     # half the time on a CPU
         return cls(model, from_json(ModelConfig, trained["model"], path), prepared.crop_size,
                    prepared.rules.box_scale, scale, None if fit is None else (float(fit[0]), float(fit[1])),
-                   float((trained.get("face_heights") or (np.inf,))[0]))
+                   float((trained.get("face_heights") or (np.inf,))[0]), learnt_from(trained, path))
 
     def cut(self, picture: np.ndarray, corners: np.ndarray) -> tuple[np.ndarray, float] | None:
         """The crop of a face, uint8 [S, S, 3], and p of its quality, NaN without dropout; None outside the picture.

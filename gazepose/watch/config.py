@@ -19,8 +19,8 @@ class WatchConfig:
     """How videos are watched."""
 
     scorer: tuple[str, ...] = (LANDMARKS,)
-    """who scores: landmarks, or your run or checkpoint. Of several, the first gives `looking`; each other gets a column
-    looking_<name>"""
+    """who scores: landmarks, or your run or checkpoint, or hf:OWNER/NAME[@REVISION]. Of several, the first gives
+    `looking`; each other gets a column looking_<name>"""
     boxes: Path | None = None
     """table of your own face boxes, instead of a search for faces, as docs/boxes.md lists them"""
     boxes_format: BoxFormat = "auto"
@@ -70,7 +70,7 @@ class LiveConfig:
     """How the pictures of a camera are watched."""
 
     scorer: str = LANDMARKS
-    """who scores: landmarks, or your run or checkpoint"""
+    """who scores: landmarks, or your run or checkpoint, or hf:OWNER/NAME[@REVISION]"""
     every: float = 0.0
     """seconds between two pictures that are used, at least; 0: every picture for which there is time"""
     window: Literal["closed", "causal"] = "closed"

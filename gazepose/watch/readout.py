@@ -15,6 +15,7 @@ import numpy as np
 from gazepose.data.video import frames_in_order
 from gazepose.evaluation.metrics import evaluate
 from gazepose.io import read_arrays, read_object, sha256_of, write_json
+from gazepose.output import inform
 from gazepose.priors.face_landmarker import FaceLandmarker
 from gazepose.priors.model_files import find
 from gazepose.progress import Progress
@@ -119,7 +120,7 @@ def fit(values: np.ndarray, looking: np.ndarray) -> Readout:
 
 # ---- fitting it on the world
 
-def fit_on_world(root: Path, out: Path, command: str, notify: Callable[[str], None] = print) -> Readout:
+def fit_on_world(root: Path, out: Path, command: str, notify: Callable[[str], None] = inform) -> Readout:
     """Fit the readout on the training clips of a rendered world, check it on the validation clips, and write it.
 
     The faces are where the world says, by boxes moved to where a face detector's lie.
@@ -147,7 +148,7 @@ def fit_on_world(root: Path, out: Path, command: str, notify: Callable[[str], No
     return readout
 
 
-def read_faces(root: Path, split: str, step: int, network: FaceLandmarker, notify: Callable[[str], None] = print
+def read_faces(root: Path, split: str, step: int, network: FaceLandmarker, notify: Callable[[str], None] = inform
                ) -> tuple[np.ndarray, np.ndarray]:
     """READ of each face, float64 [n, 6], and whether it looks, bool [n], of every step-th frame of a world's split."""
     truth = read_arrays(root / "truth" / f"{split}.npz", ("clip", "frame", "box", "label"))

@@ -10,6 +10,7 @@ from gazepose.data.own_videos import read_tracks
 from gazepose.data.tracks import RawTrack
 from gazepose.data.video_times import PICTURE_SUFFIXES, VIDEO_SUFFIXES
 from gazepose.text import printable
+from gazepose.training.hub import is_on_hub, pinned
 from gazepose.watch.detect import BOX, COLUMNS
 from gazepose.watch.tracker import Tracker
 
@@ -119,11 +120,21 @@ def name_scorers(scorers: Iterable[str], own: str) -> Mapping[str, Path | None]:
     """
     named: dict[str, Path | None] = {}
     for scorer in scorers:
-        path = None if scorer == own else Path(scorer).absolute()
-        name = own if path is None else "".join(c if c.isalnum() else "_" for c in path.stem)
-        if path is not None and not path.exists():
-            raise FileNotFoundError(f"{scorer}: no such run -> give {own}, or the folder of a run or a checkpoint")
+        name, path = own, None
+        if is_on_hub(scorer):
+            path = pinned(Path(scorer))
+            name = plain_name(path.name.partition("@")[0])
+        elif scorer != own:
+            path = Path(scorer).absolute()
+            name = plain_name(path.stem)
+            if not path.exists():
+                raise FileNotFoundError(f"{scorer}: no such run -> give {own}, or the folder of a run or a checkpoint")
         if name in named:
             raise ValueError(f"--scorer: two are called {name} -> name each once, or rename a folder")
         named[name] = path
     return named
+
+
+def plain_name(text: str) -> str:
+    """A name as part of a column's: letters, digits and _."""
+    return "".join(c if c.isalnum() else "_" for c in text)

@@ -1,0 +1,91 @@
+"""Checkpoints of a model hub: hf:OWNER/NAME or hf:OWNER/NAME@REVISION, where other programs take a path.
+
+Nothing is fetched unless the user writes hf:. Only the files of a checkpoint are fetched, which hold no code, into the
+cache of huggingface_hub. They are read as a run that was copied from elsewhere.
+"""
+
+import re
+from contextlib import suppress
+from pathlib import Path
+
+PREFIX = "hf:"
+FILES = ("config.json", "manifest.json", "model.safetensors")
+"""files of a checkpoint"""
+OTHERS = ("ema.safetensors", "folder.json", "imported.json")
+"""files that some checkpoints also have; nothing else is fetched"""
+NAME = re.compile(r"hf:([\w.-]{1,96}/[\w.-]{1,96})(?:@([\w.-][\w./-]*))?", re.ASCII)
+COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def is_on_hub(path: str | Path) -> bool:
+    """Whether a path names a repository of the hub."""
+    return Path(path).as_posix().startswith(PREFIX)
+
+
+def pinned(path: Path) -> Path:
+    """The path with the commit that its revision means now, hf:OWNER/NAME@COMMIT, fetched; another path as it is.
+
+    Raises:
+        ValueError, FileNotFoundError, OSError: as `local_folder`.
+    """
+    if not is_on_hub(path):
+        return path
+    repository, _ = _parts(path)
+    return Path(f"{PREFIX}{repository}@{local_folder(path).name}")
+
+
+def local_folder(path: Path) -> Path:
+    """The folder of a checkpoint in the cache; its name is the commit. Another path as it is.
+
+    A commit that is in the cache is not asked for again; HF_HUB_OFFLINE=1 uses the cache only.
+
+    Raises:
+        ValueError: not such a name. FileNotFoundError: no such repository or revision, or no checkpoint in it, or not
+            in the cache and offline. PermissionError: its terms have not been accepted. OSError: the transfer failed.
+    """
+    if not is_on_hub(path):
+        return path
+    repository, revision = _parts(path)
+    folder = Path(_fetch(path.as_posix(), repository, revision))
+    if missing := [name for name in FILES if not (folder / name).is_file()]:
+        raise FileNotFoundError(f"{path}: has no {missing[0]}, so it is no checkpoint of this package; files of other "
+                                "kinds are not fetched -> download a published file by hand and give its path")
+    return folder
+
+
+def _parts(path: Path) -> tuple[str, str | None]:
+    match = NAME.fullmatch(path.as_posix())
+    if match is None or ".." in path.as_posix():
+        raise ValueError(f"{path}: not a name on the hub -> give hf:OWNER/NAME or hf:OWNER/NAME@REVISION")
+    return match[1], match[2]
+
+
+def _fetch(path: str, repository: str, revision: str | None) -> str:
+    """The folder of the fetched files, whose name is their commit."""
+    from huggingface_hub import constants, errors, snapshot_download
+    files = [*FILES, *OTHERS]
+    if revision is not None and COMMIT.fullmatch(revision):            # no bar of progress for what is there
+        with suppress(errors.LocalEntryNotFoundError):
+            cached = snapshot_download(repository, revision=revision, allow_patterns=files, local_files_only=True)
+            if all((Path(cached) / name).is_file() for name in FILES):
+                return cached
+    try:
+        return snapshot_download(repository, revision=revision, allow_patterns=files)
+    except errors.GatedRepoError as error:
+        raise PermissionError(f"{path}: its terms must be accepted first -> accept them on its page, then run `hf auth "
+                              "login`") from error
+    except errors.RepositoryNotFoundError as error:
+        raise FileNotFoundError(f"{path}: no such model repository, or a private one -> check the name; for a private "
+                                "one run `hf auth login`") from error
+    except errors.RevisionNotFoundError as error:
+        raise FileNotFoundError(f"{path}: the repository has no such revision -> leave out what follows the @, or give "
+                                "a branch, a tag or a commit") from error
+    except errors.LocalEntryNotFoundError as error:
+        if constants.is_offline_mode():
+            raise FileNotFoundError(f"{path}: not in the cache {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE is set -> "
+                                    "run once without it, or copy the cache from another machine") from error
+        raise OSError(f"{path}: the hub cannot be reached, and the cache {constants.HF_HUB_CACHE} does not have it -> "
+                      f"try again when {constants.ENDPOINT} can be reached") from error
+    except (errors.HTTPError, OSError) as error:
+        raise OSError(f"{path}: the transfer failed ({error}) -> give the same command again; files that are complete "
+                      "are not fetched again") from error

@@ -1,0 +1,119 @@
+"""hf:OWNER/NAME as a checkpoint: what is fetched, what is recorded, and what a fault says."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+from hub import Hub, running_hub
+from huggingface_hub import constants, file_download
+
+from gazepose.compat.start import start_from
+from gazepose.config import InferConfig, TrainConfig, parse
+from gazepose.infer import infer
+from gazepose.models import ModelConfig, build_model
+from gazepose.training.checkpoint import read_model, save_weights
+from gazepose.training.hub import local_folder, pinned
+from gazepose.training.scoring import RunModel
+from gazepose.watch.sources import name_scorers
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+NETWORK = ModelConfig(model="GazeLSTM", backbone="test_resnet")
+LAB = Path("hf:lab/looks")
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch) -> Iterator[Hub]:
+    """A hub with the repository lab/looks, and an empty cache."""
+    config = {"model": asdict(NETWORK), "prepare": {"crop_size": 32}, "data": {},
+              "learnt_from": {"rendered": ["embedded world tiny, seed 0"]}}
+    save_weights(tmp_path / "looks", build_model(NETWORK), config)
+    (tmp_path / "looks" / "pytorch_model.bin").write_bytes(b"code")
+    (tmp_path / "looks" / "run.py").write_text("print('code')")
+    with running_hub() as hub:
+        hub.repositories["lab/looks"] = tmp_path / "looks", COMMIT
+        for name, value in {"HF_HUB_CACHE": str(tmp_path / "cache"), "ENDPOINT": hub.address,
+                            "HUGGINGFACE_CO_URL_TEMPLATE": hub.address + "/{repo_id}/resolve/{revision}/{filename}",
+                            "HF_HUB_DISABLE_XET": True, "HF_HUB_DISABLE_PROGRESS_BARS": True,
+                            "HF_HUB_OFFLINE": False}.items():
+            monkeypatch.setattr(constants, name, value)
+        yield hub
+
+
+def test_a_model_of_the_hub_is_read_as_a_copied_run_and_no_code_is_fetched(hub):
+    model, config = read_model(LAB)
+    theirs, _ = read_model(hub.repositories["lab/looks"][0])
+    assert all((ours == other).all() for ours, other in
+               zip(model.state_dict().values(), theirs.state_dict().values(), strict=True))
+    assert config["written_here"] is False
+    assert {path.name for path in local_folder(LAB).iterdir()} == {
+        "config.json", "manifest.json", "folder.json", "model.safetensors"}
+    assert not any("pytorch_model.bin" in line or "run.py" in line for line in hub.asked)
+
+
+def test_the_commit_is_recorded_where_a_run_is_named(hub):
+    whole = f"hf:lab/looks@{COMMIT}"
+    assert pinned(LAB) == pinned(Path("hf:lab/looks@main")) == Path(whole)
+    assert start_from(build_model(NETWORK), pinned(LAB)).learnt_from.start == (whole,)
+    assert name_scorers(["landmarks", str(LAB)], "landmarks") == {"landmarks": None, "looks": Path(whole)}
+    assert parse(TrainConfig, ["--checkpoint", str(LAB)]).run.checkpoint == LAB
+    assert pinned(Path("runs/mine")) == Path("runs/mine")
+
+
+def test_a_commit_in_the_cache_is_not_asked_for_again(hub, monkeypatch):
+    path = pinned(LAB)
+    hub.asked.clear()
+    assert RunModel.read(path).network == NETWORK and hub.asked == []
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert pinned(LAB) == path and hub.asked == []
+
+
+def test_an_interrupted_transfer_goes_on_where_it_was(hub, monkeypatch):
+    size = (hub.repositories["lab/looks"][0] / "model.safetensors").stat().st_size
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1 << 20)
+    monkeypatch.setattr(file_download.time, "sleep", lambda seconds: None)
+    hub.break_after = 0
+    with pytest.raises(OSError, match="the transfer failed .* -> give the same command again; files that are complete"):
+        local_folder(LAB)
+    hub.break_after, hub.starts[:], hub.asked[:] = size // 2, [], []
+    read_model(LAB)
+    assert hub.starts[0] == 0 and 0 < hub.starts[1] <= size // 2
+    assert not any(line.startswith("GET") and line.endswith("config.json") for line in hub.asked)
+
+
+def test_faults_say_what_to_do(hub, monkeypatch):
+    hub.gated.add("lab/gated")
+    for name, remedy in {"hf:lab/none": "check the name", "hf:lab/looks@v9": "give a branch, a tag or a commit",
+                         "hf:lab/gated": "hf auth login", "hf:looks": "give hf:OWNER/NAME",
+                         "hf:lab/looks@../..": "give hf:OWNER/NAME"}.items():
+        with pytest.raises((OSError, ValueError), match=f"^{name.split('@')[0]}.* -> .*{remedy}"):
+            local_folder(Path(name))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(FileNotFoundError, match="not in the cache .*HF_HUB_OFFLINE is set -> run once without it"):
+        local_folder(LAB)
+
+
+def test_a_repository_without_safe_weights_is_no_checkpoint(hub, tmp_path):
+    folder = tmp_path / "unsafe"
+    folder.mkdir()
+    shutil.copy(hub.repositories["lab/looks"][0] / "config.json", folder)
+    (folder / "model.pth").write_bytes(b"code")
+    hub.repositories["lab/unsafe"] = folder, COMMIT
+    with pytest.raises(FileNotFoundError, match="has no manifest.json.* -> download a published file by hand"):
+        read_model(Path("hf:lab/unsafe"))
+    assert not any("model.pth" in line for line in hub.asked)
+
+
+def test_weights_that_config_json_does_not_describe_are_refused(hub):
+    folder = hub.repositories["lab/looks"][0]
+    config = json.loads((folder / "config.json").read_text())
+    save_weights(folder, build_model(NETWORK), {**config, "model": {**config["model"], "gaze_head": True}})
+    with pytest.raises(ValueError, match="does not describe these weights"):
+        read_model(LAB)
+
+
+def test_predictions_of_a_model_of_the_hub_need_a_folder(hub):
+    with pytest.raises(ValueError, match=f"{COMMIT}: its predictions have no folder yet -> add --exp_path FOLDER"):
+        infer(InferConfig(checkpoint=LAB))
