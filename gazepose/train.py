@@ -60,14 +60,7 @@ from gazepose.training.feature_cache import cache_features
 from gazepose.training.hub import pinned
 from gazepose.training.learnt_from import LearntFrom, data_set, learnt_from
 from gazepose.training.optim import make_optimizer
-from gazepose.training.run_config import (
-    check_learning,
-    check_same_data,
-    face_heights,
-    files_read,
-    fingerprints_of,
-    priors_read,
-)
+from gazepose.training.run_config import check_learning, check_same_data, data_read, face_heights, files_read
 from gazepose.training.runlog import (
     RunLog,
     check_same_program,
@@ -169,7 +162,7 @@ def train(config: TrainConfig, source: Source, accelerator: Accelerator, log: Ru
     try:
         with in_step():
             if run.checkpoint and progress.step == 0:
-                state.validate(0)                                            # the score of the initial weights
+                state.validate(0)                                        # the score of the initial weights
             for epoch in range(progress.epoch, run.epochs):
                 data.order.epoch, data.order.start = epoch, progress.consumed
                 progress.order = data.order.fingerprint()
@@ -308,9 +301,7 @@ def config_record(config: TrainConfig, source: Source, data: Splits, weights: tu
     return {**asdict(config), "quality_fit": data.quality_fit, "class_weights": weights, "root": str(source.root),
             "head_pose_fit": None if pose_fit is None else pose_fit.tolist(),
             "face_heights": face_heights(data.train_index.box[data.train_rows]),
-            "fingerprint": {split: fingerprints_of(index)[0] for split, index in data.indexes.items()},
-            "priors_read": {split: priors_read(index, config.model, config.data, config.run)
-                            for split, index in data.indexes.items()},
+            **data_read(data.indexes, config.model, config.data, config.run),
             "learnt_from": fields(learnt), "changes": earlier.get("changes", []),
             "versions": versions(), "command": " ".join(sys.argv), **launched(accelerator),
             "device": accelerator.device.type, "device_name": device_name(accelerator)}

@@ -143,6 +143,12 @@ def priors_read(index: Index, model: ModelConfig, windows: WindowConfig, loss: L
     return {name: index.contents["files"].get(name, {}).get("sha256") for name in PRIORS if reads[name]}
 
 
+def data_read(indexes: Mapping[str, Index], *flags: Any) -> dict[str, dict[str, Any]]:
+    """What config.json records of the data: of each split, the first of `fingerprints_of`, and `priors_read`."""
+    return {"fingerprint": {split: fingerprints_of(index)[0] for split, index in indexes.items()},
+            "priors_read": {split: priors_read(index, *flags) for split, index in indexes.items()}}
+
+
 def files_read(index: Index, *flags: Any) -> dict[str, str | None]:
     """SHA-256 of each file of an index that a training reads, by name. Arguments as of `priors_read`."""
     contents = index.contents

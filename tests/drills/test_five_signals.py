@@ -28,7 +28,8 @@ SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGKILL")
 GROUP = ("SIGINT", "SIGHUP")
 SMALL = ["--crop_size", "32", "--num_encoder_layers", "1", "--num_decoder_layers", "1", "--dmodel", "32",
          "--dim_feedforward", "32", "--nheads", "2", "--output_stride", "32", "--backbone", "test_resnet",
-         "--batch_size", "2", "--epochs", "200", "--num_workers", "2", "--save_every", "3"]
+         "--batch_size", "2", "--epochs", "200", "--save_every", "3"]
+WORKERS = ["--num_workers", "2"]
 EXPERIMENT = f'''
 title = "One"
 question = "Which?"
@@ -96,8 +97,8 @@ def place(tmp_path_factory, tiny_world) -> Path:
         state |= {f"fc_{angle}.weight": torch.zeros(66, 2048), f"fc_{angle}.bias": torch.zeros(66)}
     torch.save({f"module.{key}": value for key, value in state.items()}, place / "hopenet.pkl")
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, ROOT / "train.py", "--data", "world", "--exp_path", "run", *SMALL, "--epochs", "1",
-                    "--limit", "16"], cwd=place, env=env, check=True)
+    subprocess.run([sys.executable, ROOT / "train.py", "--data", "world", "--exp_path", "run", *SMALL, *WORKERS,
+                    "--epochs", "1", "--limit", "16"], cwd=place, env=env, check=True)
     return place
 
 
@@ -127,19 +128,20 @@ def has_steps(run: Path, count: int) -> bool:
 
 
 def train(place: Path, folder: Path) -> tuple[Command, Callable[[], object]]:
-    return (Command(folder, str(ROOT / "train.py"), "--data", str(place / "world"), "--exp_path", "run", *SMALL),
-            lambda: has_steps(folder / "run", 5))
+    return (Command(folder, str(ROOT / "train.py"), "--data", str(place / "world"), "--exp_path", "run", *SMALL,
+                    *WORKERS), lambda: has_steps(folder / "run", 5))
 
 
 def launched(place: Path, folder: Path) -> tuple[Command, Callable[[], object]]:
     return (Command(folder, "-m", "accelerate.commands.launch", "--config_file",
                     str(CONFIGURATIONS / "cpu2.yaml"), "--main_process_port", "0", str(ROOT / "train.py"),
-                    "--data", str(place / "world"), "--exp_path", "run", *SMALL), lambda: has_steps(folder / "run", 5))
+                    "--data", str(place / "world"), "--exp_path", "run", *SMALL, *WORKERS),
+            lambda: has_steps(folder / "run", 5))
 
 
 def infer(place: Path, folder: Path) -> tuple[Command, Callable[[], object]]:
     started = Command(folder, str(ROOT / "infer.py"), "--checkpoint", str(place / "run"), "--split", "val", "--stride",
-                      "1", "--batch_size", "1", "--num_workers", "2", "--exp_path", "scores", "--data",
+                      "1", "--batch_size", "1", *WORKERS, "--exp_path", "scores", "--data",
                       str(place / "world"))
     return started, lambda: len(started.running()) >= 5                # main, tracker, server, two workers
 
@@ -153,7 +155,8 @@ def sweep(place: Path, folder: Path) -> tuple[Command, Callable[[], object]]:
     def two_runs() -> bool:
         runs = list(folder.glob("runs/sweep/*/metrics.jsonl"))
         return len(runs) == 2 and all(has_steps(run.parent, 5) for run in runs)
-    return Command(folder, "-m", "gazepose", "sweep", "one.toml", "--jobs", "2"), two_runs
+    return Command(folder, "-m", "gazepose", "sweep", "one.toml", "--jobs", "2", "--flags",
+                   " ".join(WORKERS)), two_runs
 
 
 COMMANDS = {"prepare": prepare_, "synthetic": synthetic, "priors": priors, "train": train,
@@ -165,7 +168,7 @@ COMMANDS = {"prepare": prepare_, "synthetic": synthetic, "priors": priors, "trai
 def test_a_signal_leaves_no_process_and_what_is_finished(command, name, place, tmp_path, figure):
     started, busy = COMMANDS[command](place, tmp_path)
     try:
-        started.until(busy)
+        started.until(lambda: busy() or started.main.poll() is not None)
         assert started.main.poll() is None, started.log.read_text()
         started.send(name)
         code = started.main.wait(60)

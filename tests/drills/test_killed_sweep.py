@@ -12,7 +12,7 @@ import pytest
 pytestmark = pytest.mark.drill
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = "--crop_size 32 --output_stride 32 --num_encoder_layers 1 --num_decoder_layers 1 --dmodel 64 " \
-        "--dim_feedforward 64 --num_workers 0"
+        "--dim_feedforward 64"
 EXPERIMENT = f'''
 title = "Two"
 question = "Which?"
@@ -38,8 +38,8 @@ def sweep(folder: Path) -> subprocess.Popen:
     (folder / "two.toml").write_text(EXPERIMENT)
     if not (folder / "data").exists():
         (folder / "data").symlink_to(folder.parent / "data")
-    return subprocess.Popen([sys.executable, "-m", "gazepose", "sweep", "two.toml"], cwd=folder,
-                            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"})
+    return subprocess.Popen([sys.executable, "-m", "gazepose", "sweep", "two.toml", "--flags", "--num_workers 0"],
+                            cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"})
 
 
 def test_a_killed_sweep_ends_with_the_same_table(tmp_path, figure):
