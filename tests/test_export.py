@@ -20,7 +20,7 @@ from gazepose.training import scoring
 from gazepose.training.scoring import RunModel
 from gazepose.watch.scorers import TrainedScorer
 
-EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "live_onnx.py"
+EXAMPLE = Path(__file__).resolve().parents[1] / "docs" / "examples" / "live_onnx.py"
 PACKAGES = ("torch", "timm", "av", "pandas", "scipy", "decord", "simplejpeg", "gazepose")
 SMALL: dict[str, Any] = {"backbone": "test_resnet", "num_encoder_layers": 1, "num_decoder_layers": 1, "dmodel": 32,
                          "nheads": 2, "dim_feedforward": 32}
