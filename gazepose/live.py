@@ -47,8 +47,10 @@ def live(source: str, config: LiveConfig = LiveConfig()) -> None:               
                 if not judged and last >= SETTLED:
                     judged = True
                     if count < LEAST_RATE * last:
+                        remedy = (f" -> give --every {1 / LEAST_RATE:g} or less" if config.every > 1 / LEAST_RATE else
+                                  " -> use a faster machine, fewer other programs, or --scorer landmarks")
                         say(f"live: {count / last:.1f} pictures a second: below {LEAST_RATE}, people get new names all "
-                            "the time -> use a faster machine, fewer other programs, or --scorer landmarks")
+                            f"the time{remedy}")
                 if output() != begun:
                     break
         except Preempted:                        # Ctrl-C is how it ends

@@ -19,7 +19,8 @@ class Hub(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.repositories: dict[str, tuple[Path, str]] = {}
-        self.gated: set[str] = set()
+        self.closed: dict[str, str] = {}
+        """name -> the error code for those who have not logged in"""
         self.asked: list[str] = []
         """method and path of each request"""
         self.break_after: int | None = None
@@ -46,8 +47,8 @@ class Handler(BaseHTTPRequestHandler):
         path = self.path.split("?")[0]
         self.server.asked.append(f"{self.command} {path}")
         name = "/".join(path.removeprefix("/api/models").split("/")[1:3])
-        if name in self.server.gated:
-            return self.answer(401, headers={"X-Error-Code": "GatedRepo"})
+        if name in self.server.closed and "Authorization" not in self.headers:
+            return self.answer(401, headers={"X-Error-Code": self.server.closed[name]})
         if name not in self.server.repositories:
             return self.answer(404, headers={"X-Error-Code": "RepoNotFound"})
         folder, commit = self.server.repositories[name]

@@ -210,6 +210,7 @@ FAULTS: list[tuple[str, str, int, Plant, dict[str, Any]]] = [        # kind, par
     ("file_unusable", "annotation file", 1, text(VAL_JSON, lambda old: old[:-40]), {"split": "val", "file": VAL_JSON}),
     ("file_unusable", "annotation file", 1, text(VAL_JSON, lambda old: "[]"),
      {"split": "val", "detail": "wanted a JSON object, got a list -> download or make it again"}),
+    ("list_absent", "", 1, remove("split/val.list"), {"split": "val", "file": "split/val.list"}),
     ("file_missing", "annotation file", 1, remove(VAL_JSON), {"split": "val", "file": VAL_JSON}),
     ("name_twice", "clip", 1, clips(lambda each: each[1].update(clip_uid=FIRST)), {"clip": FIRST}),
     ("name_twice", "track", 1, track_fields(2, track_id=TRACK), AT_TRACK),

@@ -1,8 +1,11 @@
 """Exported models: the numbers of the package, for any number of faces, and without the package."""
 
 import json
+import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -98,18 +101,44 @@ def test_a_prior_that_the_run_does_not_query_is_no_input(tmp_path, monkeypatch):
         "model.pt2", "maps.pt2", "head.pt2", deploy.FACTS, deploy.CHECK}
 
 
-def test_files_that_differ_from_the_package_are_not_written(tmp_path, monkeypatch):
+@pytest.fixture
+def files_off_by(monkeypatch) -> Callable[..., None]:
+    """Makes files of a kind differ from the package by so much; nothing is traced or written."""
     plain = model_of("GazeLSTM")
     monkeypatch.setattr(deploy.RunModel, "read", lambda path: plain)
-    monkeypatch.setitem(deploy.WRITE, "onnx", lambda *args: None)
-    for wrong in (0.001, np.nan):
-        monkeypatch.setitem(deploy.OPEN, "onnx", lambda path, wrong=wrong: lambda inputs: {
+
+    def set_difference(to: str, wrong: float) -> None:
+        monkeypatch.setitem(deploy.WRITE, to, lambda *args: None)
+        monkeypatch.setitem(deploy.OPEN, to, lambda path: lambda inputs: {
             "maps": lambda: plain.maps(inputs["crops"]).numpy(),
             "head": lambda: deploy.expected_of(plain, inputs)["probability"] + wrong,
             "model": lambda: deploy.expected_of(plain, inputs)["probability"]}[path.stem]())
-        with pytest.raises(SystemExit, match="nothing was written -> use --to torch"):
-            run_verb("export", ["run", "--out", str(tmp_path / "made")])
+    return set_difference
+
+
+@pytest.mark.parametrize(("to", "other"), [("onnx", "torch"), ("torch", "onnx")])
+def test_files_that_differ_from_the_package_are_not_written(tmp_path, files_off_by, to, other):
+    made = tmp_path / "made"
+    for wrong in (0.001, np.nan):
+        files_off_by(to, wrong)
+        with pytest.raises(SystemExit, match=f"nothing was written -> use --to {other}, or other versions of torch"):
+            run_verb("export", ["run", "--to", to, "--out", str(made)])
         assert not list(tmp_path.iterdir())
+    files_off_by(other, 0.0)
+    run_verb("export", ["run", "--to", other, "--out", str(made)])
+    assert json.loads((made / deploy.FACTS).read_text())["difference"] <= 1e-5
+    files_off_by(to, 0.0)                                                # other versions
+    run_verb("export", ["run", "--to", to, "--out", str(tmp_path / "again")])
+
+
+def test_the_remedy_of_a_folder_that_is_there(tmp_path, files_off_by):
+    files_off_by("onnx", 0.0)
+    deploy.export(Path("run"), "onnx", tmp_path / "made")
+    with pytest.raises(FileExistsError, match="is there already -> delete it, or give another --out"):
+        deploy.export(Path("run"), "onnx", tmp_path / "made")
+    deploy.export(Path("run"), "onnx", tmp_path / "another")
+    shutil.rmtree(tmp_path / "made")
+    deploy.export(Path("run"), "onnx", tmp_path / "made")
 
 
 def test_a_folder_that_is_there_stays(exported, gazepose_run):
@@ -126,6 +155,9 @@ def test_a_missing_package_names_the_extra(tmp_path, monkeypatch):
     with pytest.raises(ImportError, match=r"onnxscript is not installed .*pip install 'gazepose\[export\]'"):
         deploy.export(Path("run"), "onnx", tmp_path / "made")
     assert not list(tmp_path.iterdir())
+    text = (Path(__file__).resolve().parents[1] / "pyproject.toml").read_text()
+    extra = re.search(r"\nexport = \[(.*)\]", text)
+    assert extra and {"onnx", "onnxruntime", "onnxscript"} == set(re.findall(r'"(\w+)>=', extra[1]))
 
 
 def noisy(number: int) -> np.ndarray:

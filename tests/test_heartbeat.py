@@ -1,6 +1,7 @@
 """Processes that are stopped or hang while others need them: workers, ranks, and jobs that are suspended as a whole."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from making import data_set
 from rig import SHORT
 
 from gazepose import heartbeat, processes, startup
+from gazepose.config import TrainConfig, parse
 from gazepose.heartbeat import ENDED, RankWatch, Watch
 from gazepose.processes import Watchdog
 from gazepose.progress import Progress
@@ -257,7 +259,8 @@ def test_a_training_ends_when_no_rank_begins_a_batch(batches, ended, monkeypatch
         assert not ends
     else:
         assert ends[0] == "stacks" and "no rank has begun a batch for 6" in ends[1], ends
-        assert "a training: with --resume" in ends[1]
+        again = re.search(r"start the same command again \(a training: with (.*)\)", ends[1])
+        assert again and parse(TrainConfig, again[1].split()).run.resume
 
 
 def test_a_rank_that_is_silent_in_training_ends_the_others():

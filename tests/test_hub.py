@@ -10,6 +10,8 @@ import pytest
 from hub import Hub, running_hub
 from huggingface_hub import constants, file_download
 
+from gazepose import deploy
+from gazepose.__main__ import run as run_verb
 from gazepose.compat.start import start_from
 from gazepose.config import InferConfig, TrainConfig, parse
 from gazepose.infer import infer
@@ -37,7 +39,7 @@ def hub(tmp_path, monkeypatch) -> Iterator[Hub]:
         for name, value in {"HF_HUB_CACHE": str(tmp_path / "cache"), "ENDPOINT": hub.address,
                             "HUGGINGFACE_CO_URL_TEMPLATE": hub.address + "/{repo_id}/resolve/{revision}/{filename}",
                             "HF_HUB_DISABLE_XET": True, "HF_HUB_DISABLE_PROGRESS_BARS": True,
-                            "HF_HUB_OFFLINE": False}.items():
+                            "HF_HUB_OFFLINE": False, "HF_TOKEN_PATH": str(tmp_path / "token")}.items():
             monkeypatch.setattr(constants, name, value)
         yield hub
 
@@ -83,16 +85,45 @@ def test_an_interrupted_transfer_goes_on_where_it_was(hub, monkeypatch):
     assert not any(line.startswith("GET") and line.endswith("config.json") for line in hub.asked)
 
 
-def test_faults_say_what_to_do(hub, monkeypatch):
-    hub.gated.add("lab/gated")
-    for name, remedy in {"hf:lab/none": "check the name", "hf:lab/looks@v9": "give a branch, a tag or a commit",
-                         "hf:lab/gated": "hf auth login", "hf:looks": "give hf:OWNER/NAME",
-                         "hf:lab/looks@../..": "give hf:OWNER/NAME"}.items():
-        with pytest.raises((OSError, ValueError), match=f"^{name.split('@')[0]}.* -> .*{remedy}"):
-            local_folder(Path(name))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(FileNotFoundError, match="not in the cache .*HF_HUB_OFFLINE is set -> run once without it"):
+@pytest.mark.parametrize(("wrong", "remedy", "cures"), [
+    ("hf:lab/none", "check the name", ["hf:lab/looks"]),
+    ("hf:lab/looks@v9", "leave out what follows the @, or give a branch, a tag or a commit",
+     ["hf:lab/looks", "hf:lab/looks@main", f"hf:lab/looks@{COMMIT}"]),
+    ("hf:looks", "give hf:OWNER/NAME or hf:OWNER/NAME@REVISION", ["hf:lab/looks", "hf:lab/looks@main"]),
+    ("hf:lab/looks@../..", "give hf:OWNER/NAME or hf:OWNER/NAME@REVISION", ["hf:lab/looks", "hf:lab/looks@main"])])
+def test_a_name_that_is_refused_is_taken_as_the_message_says(hub, wrong, remedy, cures):
+    with pytest.raises((OSError, ValueError), match=f"^{wrong.split('@')[0]}.* -> {remedy}"):
+        local_folder(Path(wrong))
+    for cure in cures:
+        assert local_folder(Path(cure)).name == COMMIT
+
+
+@pytest.mark.parametrize(("code", "remedy"), [("GatedRepo", "accept them on its page, then run `hf auth login`"),
+                                              ("RepoNotFound", "for a private one run `hf auth login`")])
+def test_a_closed_repository_is_fetched_after_the_login(hub, monkeypatch, code, remedy):
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    hub.closed["lab/looks"] = code
+    with pytest.raises(OSError, match=f" -> .*{remedy}$"):
         local_folder(LAB)
+    Path(constants.HF_TOKEN_PATH).write_text("hf_token")                 # as `hf auth login` does
+    assert local_folder(LAB).name == COMMIT
+
+
+def test_without_the_hub_the_cache_is_filled_as_the_messages_say(hub, tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(FileNotFoundError, match="HF_HUB_OFFLINE is set -> run once without it, or copy the cache from"):
+        local_folder(LAB)
+    with monkeypatch.context() as patch:
+        patch.setattr(constants, "HF_HUB_OFFLINE", False)
+        patch.setattr(constants, "ENDPOINT", "http://127.0.0.1:1")
+        with pytest.raises(OSError, match="cannot be reached, .* -> try again when http://127.0.0.1:1 can be reached"):
+            local_folder(LAB)
+        patch.setattr(constants, "ENDPOINT", hub.address)
+        local_folder(LAB)                                                # once without it
+    assert local_folder(LAB).name == COMMIT
+    shutil.copytree(constants.HF_HUB_CACHE, tmp_path / "another machine", symlinks=True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "another machine"))
+    assert "another machine" in str(local_folder(LAB))
 
 
 def test_a_repository_without_safe_weights_is_no_checkpoint(hub, tmp_path):
@@ -104,6 +135,7 @@ def test_a_repository_without_safe_weights_is_no_checkpoint(hub, tmp_path):
     with pytest.raises(FileNotFoundError, match="has no manifest.json.* -> download a published file by hand"):
         read_model(Path("hf:lab/unsafe"))
     assert not any("model.pth" in line for line in hub.asked)
+    assert local_folder(folder / "model.pth") == folder / "model.pth"    # downloaded by hand; test_api.py reads one
 
 
 def test_weights_that_config_json_does_not_describe_are_refused(hub):
@@ -114,6 +146,17 @@ def test_weights_that_config_json_does_not_describe_are_refused(hub):
         read_model(LAB)
 
 
-def test_predictions_of_a_model_of_the_hub_need_a_folder(hub):
+def test_predictions_of_a_model_of_the_hub_need_a_folder(hub, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=f"{COMMIT}: its predictions have no folder yet -> add --exp_path FOLDER"):
         infer(InferConfig(checkpoint=LAB))
+    monkeypatch.setattr("gazepose.infer.refuse_links", lambda folder, split: 1 / 0)      # it got past the folder
+    with pytest.raises(ZeroDivisionError):
+        infer(InferConfig(checkpoint=LAB, exp_path=tmp_path / "run"))
+
+
+def test_an_export_of_a_model_of_the_hub_needs_a_folder(hub, tmp_path, monkeypatch, capsys):
+    with pytest.raises(SystemExit, match=f"{COMMIT}: its export has no folder yet -> add --out FOLDER"):
+        run_verb("export", [str(LAB)])
+    monkeypatch.setattr(deploy, "export", lambda run, to, out: deploy.Exported(out, 0.0))
+    run_verb("export", [str(LAB), "--out", str(tmp_path / "made")])
+    assert f"export -> {tmp_path / 'made'}" in capsys.readouterr().out

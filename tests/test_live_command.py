@@ -102,7 +102,29 @@ def test_too_few_pictures_to_follow_people_are_said_once(video, capsys, monkeypa
     monkeypatch.setattr(live_module, "SETTLED", 0.2)
     monkeypatch.setattr(live_module, "LEAST_RATE", least)
     live(str(video), LiveConfig(every=0.3))
-    assert capsys.readouterr().err.count(f"below {least}, people get new names") == times
+    said = capsys.readouterr().err
+    assert said.count(f"below {least}, people get new names") == said.count(f"-> give --every {1 / least:g}") == times
+    live(str(video), LiveConfig(every=1 / least))
+    assert "people get new names" not in capsys.readouterr().err
+
+
+def test_people_keep_their_names_with_the_scorer_that_a_message_advises(video, capsys, monkeypatch):
+    class Slow(Squares):
+        def find(self, shown):
+            time.sleep(0.25)
+            return super().find(shown)
+
+    def load(scorer: str) -> api.Scorer:
+        monkeypatch.setattr(api, "load_networks", lambda size=None: (Squares() if scorer == "landmarks" else Slow(),
+                                                                     Reader()))
+        return api.load("landmarks")
+    monkeypatch.setattr(live_module, "load", load)
+    monkeypatch.setattr(live_module, "SETTLED", 0.2)
+    monkeypatch.setattr(live_module, "LEAST_RATE", 10)
+    live(str(video), LiveConfig(scorer="a run"))
+    assert "-> use a faster machine, fewer other programs, or --scorer landmarks" in capsys.readouterr().err
+    live(str(video), LiveConfig(scorer="landmarks"))
+    assert "people get new names" not in capsys.readouterr().err
 
 
 def test_a_stream_that_goes_away_is_opened_again_and_in_the_end_given_up():

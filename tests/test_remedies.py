@@ -29,6 +29,7 @@ from gazepose.synthetic.presets import PRESETS
 from gazepose.training.distributed import start_accelerator
 from gazepose.training.launcher import with_paths
 from gazepose.training.scoring import seconds_around
+from gazepose.watch.config import LiveConfig
 
 PACKAGE = Path(program.__file__).parent
 SMALL: dict[str, Any] = {"num_encoder_layers": 1, "num_decoder_layers": 1, "dmodel": 32, "dim_feedforward": 32,
@@ -251,16 +252,18 @@ TRIED = {
     "data/clip_crops": 1, "data/config": 4, "data/containers": 1, "data/conventions": 12, "data/features": 4,
     "data/images": 2, "data/index": 15, "data/index_writer": 1, "data/join": 1, "data/loader": 5, "data/merge": 1,
     "data/order": 1, "data/outcome": 3, "data/own_videos": 6, "data/prepare": 10, "data/streaming": 2,
-    "data/tracks": 3, "data/video": 9, "data/video_times": 3, "data/windows": 4, "evaluation/comparison": 2,
-    "evaluation/examples": 1, "evaluation/metrics": 5, "evaluation/predictions": 7, "evaluation/submission": 8,
-    "heartbeat": 1, "infer": 3, "io": 9, "manifest": 1, "models/backbone": 6, "models/config": 4, "processes": 2,
-    "programs": 1, "records": 1, "source": 5, "tensor_files": 11, "text": 1, "train": 4, "training/checkpoint": 11,
-    "training/config": 8, "training/distributed": 8, "training/engine": 2, "training/feature_cache": 4,
+    "data/tracks": 3, "data/video": 9, "data/video_times": 3, "data/windows": 4, "deploy": 3,
+    "evaluation/comparison": 2, "evaluation/examples": 1, "evaluation/metrics": 5, "evaluation/predictions": 7,
+    "evaluation/submission": 8, "heartbeat": 2, "infer": 4, "io": 9, "live": 2, "manifest": 1,
+    "models/backbone": 6, "models/config": 4, "output": 1, "processes": 2, "programs": 1, "records": 1,
+    "source": 5, "tensor_files": 11, "text": 1, "train": 4, "training/checkpoint": 11, "training/config": 8,
+    "training/distributed": 8, "training/engine": 2, "training/feature_cache": 3, "training/hub": 8,
     "training/launcher": 1, "training/provenance": 7, "training/run_config": 9, "training/runlog": 7,
     "training/scoring": 1, "training/trackers": 1}
-"""How many messages with an arrow each file outside WINGS has; those of infer name files. All remedies are tried: most
-in test_remedies_of_*.py; those of copied runs, other data, stopped ranks, dead decoders and narrow videos in
-test_copied_runs.py, test_run_identity.py, test_heartbeat.py, test_media.py and test_video_files.py."""
+"""How many messages with an arrow each file outside WINGS has; those of infer name files, that of output is a pattern.
+All remedies are tried: most in test_remedies_of_*.py; those of copied runs, other data, stopped ranks, dead decoders,
+narrow videos, exported models, a hub and slow cameras in test_copied_runs.py, test_run_identity.py, test_heartbeat.py,
+test_media.py, test_video_files.py, test_export.py, test_hub.py and test_live_command.py."""
 
 
 def test_a_new_message_with_a_remedy_is_noticed_until_a_test_has_tried_it():
@@ -270,7 +273,7 @@ def test_a_new_message_with_a_remedy_is_noticed_until_a_test_has_tried_it():
 
 
 def test_every_flag_and_verb_that_a_remedy_names_exists():
-    every, core = flags_of(*KINDS, *VERBS), flags_of(*KINDS, verbs.prepare)
+    every, core = flags_of(*KINDS, *VERBS, LiveConfig), flags_of(*KINDS, verbs.prepare, verbs.export, LiveConfig)
     tried = 0
     for place, text in messages():
         remedy = text.split(" -> ", 1)[1]

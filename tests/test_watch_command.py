@@ -93,9 +93,21 @@ def test_a_data_set_has_the_sure_scores_as_labels(tmp_path, monkeypatch):
 
 
 def test_boxes_of_videos_whose_names_are_no_ids_are_left_out_and_said(tmp_path):
-    said = lines_of([one_video(tmp_path / "my clip.mp4")], tmp_path / "out")
+    said = lines_of([one_video(tmp_path / "my clip.mp4", 10)], tmp_path / "out")
     assert (tmp_path / "out" / "boxes" / "val.csv").read_text().count("\n") == 1
     assert any("has no boxes of my clip, since this is no id -> rename the video" in line for line in said)
+    said = lines_of([(tmp_path / "my clip.mp4").rename(tmp_path / "my_clip-1.mp4")], tmp_path / "renamed")
+    assert (tmp_path / "renamed" / "boxes" / "val.csv").read_text().count("\nmy_clip-1,") > 1
+    assert not any("has no boxes" in line for line in said)
+
+
+def test_files_that_an_earlier_run_made_are_brought_up_to_date_by_their_flags(tmp_path):
+    video = one_video(tmp_path / "a.mp4", 10)
+    lines_of([video], tmp_path / "out", to=("vtt",))
+    made = {name for name in contents(tmp_path / "out") if name.endswith(".vtt")}
+    line, = [line for line in lines_of([video], tmp_path / "out") if "of an earlier run, not written again: " in line]
+    assert made and all(name in line for name in made) and "-> to bring them up to date, give the flags" in line
+    assert not any("earlier run" in line for line in lines_of([video], tmp_path / "out", to=("vtt",)))
 
 
 def test_the_users_boxes_are_used_and_keep_their_names(tmp_path):

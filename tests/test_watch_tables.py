@@ -217,6 +217,8 @@ def test_corrections_of_unknown_people_and_videos_are_counted_and_named(tmp_path
         "2 of 5 corrections not used: unknown person 'P9' of 'a.mp4' -> write P1 (line 3, line 4)",
         "1 of 5 corrections not used: unknown person 'P8' of 'a.mp4' -> write P1 (line 5)",
         "1 of 5 corrections not used: unknown person 'P7' of 'a.mp4' -> write P1 (line 6)"]
+    result = corrected(tmp_path, faces([.1] * 3), "look,a.mp4,P1,0,1,", "rename,a.mp4,P1,,,Anna")
+    assert not result.remarks and set(result.table["person"]) == {"Anna"}
 
 
 def test_a_video_may_be_called_by_its_file_in_corrections(tmp_path):
@@ -229,6 +231,8 @@ def test_a_video_may_be_called_by_its_file_in_corrections(tmp_path):
 def test_a_name_that_another_person_has_is_not_taken(tmp_path):
     result = corrected(tmp_path, several(faces([.1]), faces([.1], person="P2")), "rename,a.mp4,P1,,,P2")
     assert set(result.table["person"]) == {"P1", "P2"} and "merge them" in result.remarks[0]
+    for line in ("merge,a.mp4,P1,,,P2", "rename,a.mp4,P1,,,P3"):
+        assert not corrected(tmp_path, several(faces([.1]), faces([.1], person="P2")), line).remarks[1:]
 
 
 def test_two_people_exchange_names_over_a_third_name(tmp_path):
