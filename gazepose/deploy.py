@@ -43,6 +43,9 @@ Arrays = dict[str, np.ndarray]
 class Maps(nn.Module):
     """Crops, uint8 [F, S, S, 3] RGB -> the backbone's maps, float32 [F, C, h, w]."""
 
+    mean: Tensor
+    scale: Tensor
+
     def __init__(self, run: RunModel) -> None:
         super().__init__()
         self.frames = run.model.frames

@@ -22,6 +22,7 @@ from gazepose.watch.live_looks import Event
 from gazepose.watch.live_source import LiveSource
 
 DELAYS = 10_000              # of the last pictures, for the line at the end
+LEAST_RATE, SETTLED = 4, 5.0  # pictures a second, which people need to be followed; judged once, after so many seconds
 
 
 def live(source: str, config: LiveConfig = LiveConfig()) -> None:                        # noqa: B008
@@ -33,7 +34,7 @@ def live(source: str, config: LiveConfig = LiveConfig()) -> None:               
     watcher = load(config.scorer).stream(config.window, config.smooth, config.looks, config.detector_size)
     watcher.warm_up()                            # else people are lost in the first second
     delays: deque[float] = deque(maxlen=DELAYS)
-    count, last, number, begun = 0, -math.inf, -1, output()
+    count, last, number, begun, judged = 0, -math.inf, -1, output(), False
     with LiveSource(source, config.give_up, lambda line: say(printable(line))) as camera:
         try:
             for shown in camera:
@@ -43,6 +44,11 @@ def live(source: str, config: LiveConfig = LiveConfig()) -> None:               
                 faces = watcher.step(shown.picture, shown.seconds)
                 delays.append(time.monotonic() - shown.came)
                 write(line_of(last, number, faces, watcher.events, camera.dropped, delays[-1]))
+                if not judged and last >= SETTLED:
+                    judged = True
+                    if count < LEAST_RATE * last:
+                        say(f"live: {count / last:.1f} pictures a second: below {LEAST_RATE}, people get new names all "
+                            "the time -> use a faster machine, fewer other programs, or --scorer landmarks")
                 if output() != begun:
                     break
         except Preempted:                        # Ctrl-C is how it ends

@@ -11,7 +11,7 @@ from typing import Any, TextIO
 COLOUR = re.compile(r"(\x1b\[[0-9;]*m)")        # of help texts
 QUIET = "GAZEPOSE_QUIET"         # of the environment, so that ranks and workers are quiet too
 QUIET_HELP = "--quiet, of every verb: print warnings, errors and the result only (also: GAZEPOSE_QUIET=1)"
-_WARNING = re.compile(" -> |warning|left out|skipped", re.IGNORECASE)    # a line with a remedy is a warning
+_WARNING = re.compile(r" -> |warning|left out: \d|skipped", re.IGNORECASE)    # a line with a remedy is a warning
 
 
 def take_quiet(args: Sequence[str]) -> list[str]:

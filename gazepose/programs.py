@@ -4,7 +4,7 @@ import importlib
 import os
 import signal
 
-from gazepose.output import lasting_output
+from gazepose.output import QUIET_HELP, lasting_output, take_quiet
 from gazepose.startup import called, end_at_interrupt, end_with_launcher
 
 PROGRAMS = ("train", "infer")
@@ -40,10 +40,11 @@ def launch(words: list[str], /) -> None:
         print("\n".join([
             f"usage: {called()} launch [--config_file NAME_OR_FILE] [OPTION ...] train|infer|prepare FLAG ...", "",
             "Start one of these verbs in several processes. Options are those of `accelerate launch`.", "",
-            "names of --config_file:", *lines]))
+            "names of --config_file:", *lines, "", QUIET_HELP]))
         raise SystemExit(0 if not words or words[0] in ("-h", "--help") else
                          "error: no verb -> add train, infer or prepare after the options")
     module = LAUNCHED[words[place]]
+    take_quiet(words[:place])                    # before the verb it is an option of Accelerate's launcher too
     options = [*with_paths(words[:place]), "-m", *module, *words[place + 1:]]
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)        # the launcher waits for its processes

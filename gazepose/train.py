@@ -58,7 +58,7 @@ from gazepose.training.distributed import (
 from gazepose.training.engine import predict, train_steps
 from gazepose.training.feature_cache import cache_features
 from gazepose.training.hub import pinned
-from gazepose.training.learnt_from import LearntFrom, learnt_from
+from gazepose.training.learnt_from import LearntFrom, data_set, learnt_from
 from gazepose.training.optim import make_optimizer
 from gazepose.training.run_config import check_learning, check_same_data, data_read, face_heights, files_read
 from gazepose.training.runlog import (
@@ -297,10 +297,7 @@ def config_record(config: TrainConfig, source: Source, data: Splits, weights: tu
         start: what the first weights have learnt from; earlier: config.json of the run that is resumed.
     """
     pose_fit = fit_head_pose(data.train_index.head_pose[data.train_rows], data.train_index.label[data.train_rows])
-    learnt = start + (LearntFrom(real=(str(source.root),)) if source.preset is None else
-                      LearntFrom(rendered=(f"embedded world {source.preset}, seed {source.seed}",)))
-    if origin := data.train_index.facts.get("labels"):
-        learnt += LearntFrom(labels=(origin,))
+    learnt = start + data_set(source.root, source.preset, source.seed, data.train_index.facts.get("labels"))
     return {**asdict(config), "quality_fit": data.quality_fit, "class_weights": weights, "root": str(source.root),
             "head_pose_fit": None if pose_fit is None else pose_fit.tolist(),
             "face_heights": face_heights(data.train_index.box[data.train_rows]),

@@ -299,7 +299,9 @@ def export(run: Path, /, to: Literal["onnx", "torch"] = "onnx", out: Path | None
     run = pinned(run)
     if is_on_hub(run) and out is None:
         raise ValueError(f"{run}: its export has no folder yet -> add --out FOLDER")
-    done = export(run, to, out or (run if run.is_dir() else run.parent) / f"export-{to}")
+    out = out or (run if run.is_dir() else run.parent) / f"export-{to}"
+    print(f"writing {out}, and comparing it with the package: a minute or more", flush=True)
+    done = export(run, to, out)
     print(f"largest difference from the package: {done.difference:.2g} (at most {TOLERANCE:g})\n"
           f"export -> {done.folder}; {FACTS} has the rules for crops, boxes and windows")
 

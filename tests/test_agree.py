@@ -208,7 +208,7 @@ def test_the_folder_of_watch_is_compared_with_an_elan_file(tmp_path):
     document.add_annotation("Anna", 1000, 3000, "look")
     document.to_file(str(tmp_path / "a.eaf"))
     output = ran("-m", "gazepose", "agree", "mine", "a.eaf", "--match", "P1=Anna", "--out", "out", cwd=tmp_path)
-    assert "1 people of 1 videos; 3.0 s compared. Left out: 1.0 s not codable in MINE, 0.0 s in THEIRS" in output
+    assert "1 person of 1 video; 3.0 s compared. Left out: 1.0 s not codable in MINE, 0.0 s in THEIRS" in output
     assert "a.mp4: only in MINE: P2" in output and "| all " in output
     with open(tmp_path / "out" / "agreement.csv", newline="") as file:
         [row] = csv.DictReader(file)

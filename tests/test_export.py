@@ -20,7 +20,7 @@ from gazepose.training import scoring
 from gazepose.training.scoring import RunModel
 from gazepose.watch.scorers import TrainedScorer
 
-EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "live_onnx.py"
+EXAMPLE = Path(__file__).resolve().parents[1] / "docs" / "examples" / "live_onnx.py"
 PACKAGES = ("torch", "timm", "av", "pandas", "scipy", "decord", "simplejpeg", "gazepose")
 SMALL: dict[str, Any] = {"backbone": "test_resnet", "num_encoder_layers": 1, "num_decoder_layers": 1, "dmodel": 32,
                          "nheads": 2, "dim_feedforward": 32}
@@ -135,6 +135,13 @@ def noisy(number: int) -> np.ndarray:
     if not 6 <= number < 9:
         shown[70:150, 200:280] = 230 if number % 5 == 0 else draw.integers(170, 256, (80, 80, 3))
     return shown
+
+
+def test_the_live_example_says_which_file_is_missing(tmp_path):
+    done = subprocess.run([sys.executable, str(EXAMPLE), "0", str(tmp_path), "--detector", "x"], capture_output=True,
+                          text=True, timeout=60)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert f"{tmp_path / 'export.json'}' -> give the folder that `gazepose export --to onnx` wrote" in done.stderr
 
 
 def by_opencv(crop: np.ndarray) -> np.ndarray:

@@ -18,6 +18,7 @@ import warm
 from squares import Reader, Squares, film, moving, still
 
 from gazepose import api
+from gazepose import live as live_module
 from gazepose.live import live
 from gazepose.watch import live_source
 from gazepose.watch.config import LiveConfig
@@ -94,6 +95,14 @@ def test_pictures_between_are_left_out_if_asked(video, capsys):
     live(str(video), LiveConfig(every=0.15))
     frames = [line["frame"] for line in map(json.loads, capsys.readouterr().out.splitlines()) if line["people"]]
     assert 2 <= len(frames) <= 3
+
+
+@pytest.mark.parametrize(("least", "times"), [(10, 1), (4, 0)])
+def test_too_few_pictures_to_follow_people_are_said_once(video, capsys, monkeypatch, least, times):
+    monkeypatch.setattr(live_module, "SETTLED", 0.2)
+    monkeypatch.setattr(live_module, "LEAST_RATE", least)
+    live(str(video), LiveConfig(every=0.3))
+    assert capsys.readouterr().err.count(f"below {least}, people get new names") == times
 
 
 def test_a_stream_that_goes_away_is_opened_again_and_in_the_end_given_up():

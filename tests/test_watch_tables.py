@@ -213,10 +213,17 @@ def test_corrections_of_unknown_people_and_videos_are_counted_and_named(tmp_path
     result = corrected(tmp_path, faces([.1] * 3), "look,b.mp4,P1,0,1,", "look,a.mp4,P9,0,1,", "look,a.mp4,P9,1,2,",
                        "rename,a.mp4,P8,,,Anna", "merge,a.mp4,P1,,,P7")
     assert result.remarks == [
-        "1 of 5 corrections not used: unknown video 'b.mp4' (line 2)",
-        "2 of 5 corrections not used: unknown person 'P9' of 'a.mp4' (line 3, line 4)",
-        "1 of 5 corrections not used: unknown person 'P8' of 'a.mp4' (line 5)",
-        "1 of 5 corrections not used: unknown person 'P7' of 'a.mp4' (line 6)"]
+        "1 of 5 corrections not used: unknown video 'b.mp4' -> write a.mp4 (line 2)",
+        "2 of 5 corrections not used: unknown person 'P9' of 'a.mp4' -> write P1 (line 3, line 4)",
+        "1 of 5 corrections not used: unknown person 'P8' of 'a.mp4' -> write P1 (line 5)",
+        "1 of 5 corrections not used: unknown person 'P7' of 'a.mp4' -> write P1 (line 6)"]
+
+
+def test_a_video_may_be_called_by_its_file_in_corrections(tmp_path):
+    result = corrected(tmp_path, faces([.1] * 3, video="IMG_1.b"), "look,IMG_1.b.MOV,P1,0,0.2,",
+                       "look,IMG_1.MOV,P1,0,1,")
+    assert spans(result.looks) == [(0, .2)]
+    assert result.remarks == ["1 of 2 corrections not used: unknown video 'IMG_1.MOV' -> write IMG_1.b (line 3)"]
 
 
 def test_a_name_that_another_person_has_is_not_taken(tmp_path):

@@ -90,7 +90,7 @@ def examine(data: str | Path, crops_from: CropsFrom | None = None, notify: Calla
     for split, kinds in tables.items():
         file = f"priors/{split}.npz"             # a table that cannot be used is named already
         absent = bool(kinds) and split not in imported and not (root / file).is_file()
-        findings.add("priors_absent", absent, split=split, file=file, detail="nor imported into a prepared folder")
+        findings.add("priors_absent", absent, split=split, file=file, detail="not there, nor in a prepared folder")
     if imported or any(kinds.get("priors") for kinds in tables.values()):
         findings.levels["priors_absent"] = "look"                      # since other splits have them
     entries = findings.facts()

@@ -12,6 +12,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from gazepose.data.annotations import official_json
+from gazepose.data.prepare import pictures_folder
+
 EXAMPLES, MUST_EXAMPLES = 5, 20              # examples that are kept of each part of a finding
 Level = Literal["must", "look", "note"]
 Place = dict[str, Any]       # split, file, clip, track, frame, detail: those that say where
@@ -23,7 +26,7 @@ class Kind:
     title: str
     """reads well after a number"""
     remedy: str = ""
-    """what to do and where; {data} is the data set's folder"""
+    """what to do and where; {data} is the data set's folder, {json} and {videos} those of its annotations and videos"""
     listing: bool = False
     """every clip is named, not only examples"""
 
@@ -35,7 +38,7 @@ KINDS: dict[str, Kind] = {
         "python -m gazepose synthetic --out {data}"),
     "file_missing": Kind(
         "must", "annotation files or split lists missing",
-        "put the official av_train.json and av_val.json into {data}/json/, and train.list and val.list (one clip per "
+        "put the official av_train.json and av_val.json into {json}/, and train.list and val.list (one clip per "
         "line) into {data}/split/"),
     "list_absent": Kind(
         "look", "splits without a list: all clips of their annotation file are used",
@@ -53,22 +56,22 @@ KINDS: dict[str, Kind] = {
         "{data}/split/ or one table in {data}/boxes/ (a test clip: from {data}/videos_challenge/)", listing=True),
     "split_unusable": Kind(
         "must", "splits without a face, or with one label only",
-        "training and scoring need faces that look and faces that do not: check that {data}/split/, {data}/json/ and "
-        "{data}/videos/ belong together, and check social_segments_looking in {data}/json/"),
+        "training and scoring need faces that look and faces that do not: check that {data}/split/, {json}/ and "
+        "{videos}/ belong together, and check social_segments_looking in {json}/"),
     "split_unlabelled": Kind(
         "note", "splits without a single label (they can be scored, but not trained on)",
         "add a column label to the table of train in {data}/boxes/"),
     "pictures_missing": Kind(
         "look", "clips whose video or folder of images is missing",
-        "put the video (<clip_uid>.mp4, .mov, .mkv or .avi) into {data}/videos/, or extract the images again; or "
+        "put the video (<clip_uid>.mp4, .mov, .mkv or .avi) into {videos}/, or extract the images again; or "
         "remove the clips from the lists in {data}/split/", listing=True),
     "pictures_damaged": Kind(
         "look", "clips whose video or images are damaged",
-        "download the video into {data}/videos/ again, or make the image again; or remove the clips from the lists in "
+        "download the video into {videos}/ again, or make the image again; or remove the clips from the lists in "
         "{data}/split/: preparation leaves out a clip that it cannot read", listing=True),
     "video_differs": Kind(
         "look", "videos whose length or frame rate differs from the annotation",
-        "compare a short video with the size of its source and download it again into {data}/videos/; convert another "
+        "compare a short video with the size of its source and download it again into {videos}/; convert another "
         "rate with ffmpeg -i IN.mp4 -r 30 OUT.mp4 (annotations count 30 frames per second)", listing=True),
     "face_without_picture": Kind(
         "look", "faces past the end of their video, or without an image",
@@ -82,21 +85,21 @@ KINDS: dict[str, Kind] = {
         "they are left out; rename them: letters, digits, _ . - only, and a crop is <frame:05d>_<unique_id>.jpg"),
     "name_twice": Kind(
         "look", "clips or tracks that are annotated twice",
-        "the first one is used: rename or delete the others in {data}/json/", listing=True),
+        "the first one is used: rename or delete the others in {json}/", listing=True),
     "clip_without_segments": Kind(
         "look", "clips without a list of looking segments",
         "they are left out, because it is unknown who looks: remove them from the list in {data}/split/, or add "
-        "social_segments_looking in {data}/json/ (an empty list: nobody looks)", listing=True),
+        "social_segments_looking in {json}/ (an empty list: nobody looks)", listing=True),
     "same_face": Kind(
         "look", "pairs of tracks on the same face",
         "the face is trained on and scored twice, perhaps with two labels: delete one of the two tracks in "
-        "{data}/json/, or set \"suspect\": true for it (the policy clean leaves it out)"),
+        "{json}/, or set \"suspect\": true for it (the policy clean leaves it out)"),
     "label_without_face": Kind(
         "look", "looking segments or persons that label no face",
-        "check person, start_frame and end_frame of the segments and person_id of the persons in {data}/json/"),
+        "check person, start_frame and end_frame of the segments and person_id of the persons in {json}/"),
     "label_unreadable": Kind(
         "look", "looking segments that cannot be read (faces that may lie in them are unknown)",
-        "write person, start_frame and end_frame of these segments in {data}/json/ as text and whole numbers"),
+        "write person, start_frame and end_frame of these segments in {json}/ as text and whole numbers"),
     "face_twice": Kind(
         "must", "faces that occur twice among the test crops or in a table of priors",
         "keep one file or one row per face: `prepare` stops on the second"),
@@ -110,7 +113,7 @@ KINDS: dict[str, Kind] = {
     "prior_without_face": Kind(
         "look", "priors of faces that do not exist",
         "they are ignored; if there are many, the table has other names of clips or tracks, or other frame numbers "
-        "than {data}/json/"),
+        "than {json}/"),
     "prepared_stale": Kind(
         "look", "files that have changed since faces were prepared from them",
         "nothing by hand: the next training or inference, or `python -m gazepose prepare`, makes again what depends on "
@@ -204,5 +207,7 @@ def frame_number(frame: float) -> int | None:
 
 def remedies(findings: dict[str, dict[str, Any]], data: str) -> list[dict[str, str]]:
     """What to do, in order: first what must be done, then what is worth a look; within each in the order of repair."""
-    return [{"level": level, "finding": name, "do": KINDS[name].remedy.format(data=data)}
+    places = {"data": data, "json": official_json(Path(data), "train").parent,
+              "videos": pictures_folder(Path(data), "videos")}     # the downloader has other folders
+    return [{"level": level, "finding": name, "do": KINDS[name].remedy.format(**places)}
             for level in ("must", "look") for name, entry in findings.items() if entry["level"] == level]

@@ -86,6 +86,6 @@ def _fetch(path: str, repository: str, revision: str | None) -> str:
                                     "run once without it, or copy the cache from another machine") from error
         raise OSError(f"{path}: the hub cannot be reached, and the cache {constants.HF_HUB_CACHE} does not have it -> "
                       f"try again when {constants.ENDPOINT} can be reached") from error
-    except (errors.HTTPError, OSError) as error:
+    except (errors.HTTPError, OSError) as error:           # type: ignore[reportPrivateImportUsage]
         raise OSError(f"{path}: the transfer failed ({error}) -> give the same command again; files that are complete "
                       "are not fetched again") from error

@@ -43,6 +43,18 @@ class LearntFrom:
                 "real faces are not tested")
 
 
+def data_set(root: Path, preset: str | None, seed: int, labels: str | None) -> LearntFrom:
+    """What a training on a data set learns from.
+
+    Args:
+        preset, seed: of an embedded world; preset None: of real faces. labels: who made them, if no person did.
+    """
+    makers = (labels,) if labels else ()
+    if preset is None:
+        return LearntFrom(real=(str(root),), labels=makers)
+    return LearntFrom(rendered=(f"embedded world {preset}, seed {seed}",), labels=makers)
+
+
 def learnt_from(config: Mapping[str, Any], path: Path) -> LearntFrom:
     """What the weights of a checkpoint have learnt from.
 

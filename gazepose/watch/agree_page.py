@@ -11,7 +11,7 @@ from typing import Any
 
 from gazepose.evaluation.comparison import markdown
 from gazepose.io import writing
-from gazepose.text import printable
+from gazepose.text import counted, printable
 from gazepose.watch.agree import MEASURES, STATES, Agreement, Unit, measures
 from gazepose.watch.tables import write_table
 
@@ -79,9 +79,10 @@ def _number(row: dict[str, Any], name: str) -> str:
 
 def _amounts(row: dict[str, Any]) -> list[str]:
     """What was compared and what was left out, in words."""
-    lines = [f"{row['people']} people of {row['videos']} videos; {row['seconds_codable']:.1f} s compared. Left out: "
+    lines = [f"{counted(row['people'], 'person', 'people')} of {counted(row['videos'], 'video')}; "
+             f"{row['seconds_codable']:.1f} s compared. Left out: "
              f"{row['seconds_not_codable_mine']:.1f} s not codable in MINE, "
-             f"{row['seconds_not_codable_theirs']:.1f} s in THEIRS, with {row['looks_left_out']} looks."]
+             f"{row['seconds_not_codable_theirs']:.1f} s in THEIRS, with {counted(row['looks_left_out'], 'look')}."]
     if math.isnan(row["kappa_frames_low"]):
         lines.append("Intervals are over videos and need five of them." if row["videos"] < 5 else
                      "No interval of kappa: it is not defined in most draws of the videos.")

@@ -4,7 +4,7 @@ A correction is a line of a table, see CORRECTIONS. Lines count in their order, 
 other the later one is used. The table of corrections is kept and applied again when the videos are watched again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -117,8 +117,10 @@ class _Names:
         `unused` and `overruled` get what there is to say of the line.
         """
         where, video, new = f"line {line['line']}", line["video"], line["value"]
+        if video not in self.people and video.rpartition(".")[0] in self.people:         # the name of its file
+            video = line["video"] = video.rpartition(".")[0]
         if video not in self.people:
-            unused.append((f"unknown video {video!r:.140}", where))
+            unused.append((f"unknown video {video!r:.140} -> write {_one_of(self.people)}", where))
             return False
         people, person = self.people[video], self.person(video, line["person"])
         if line["action"] == "rename" and person is None and new in people:
@@ -126,7 +128,7 @@ class _Names:
             return False
         for name in (line["person"], new) if line["action"] == "merge" else (line["person"],):
             if self.person(video, name) is None:
-                unused.append((f"unknown person {name!r:.140} of {video!r:.140}", where))
+                unused.append((f"unknown person {name!r:.140} of {video!r:.140} -> write {_one_of(people)}", where))
                 return False
         assert person is not None
         if line["action"] == "merge":
@@ -223,6 +225,11 @@ def _without(look: _Look, start: float, end: float) -> list[_Look]:
         return [look]
     pieces = [look._replace(end=start, source="correction"), look._replace(start=end, source="correction")]
     return [piece for piece in pieces if piece.end - piece.start > SLACK]
+
+
+def _one_of(names: Iterable[str]) -> str:
+    some = sorted(names)
+    return " or ".join(some[:EXAMPLES]) + (" or another name of faces.csv" if len(some) > EXAMPLES else "")
 
 
 def _as_remarks(unused: list[tuple[str, str]], lines: int) -> list[str]:

@@ -12,7 +12,7 @@ import numpy as np
 import gazepose
 from gazepose.data.video_times import VIDEO_SUFFIXES
 from gazepose.io import is_id, sha256_of, writing
-from gazepose.text import printable
+from gazepose.text import counted, printable
 from gazepose.watch import bouts, page, tables
 from gazepose.watch.dataset import write_dataset
 from gazepose.watch.draw import drawn_name
@@ -65,11 +65,13 @@ class Writer:
         earlier = self.results.finish(written, [each.value.folder for each in passes.values() if each.value],
                                       **self._facts(videos, passes, problems))
         if earlier:
-            self._say(f"of an earlier run, not written again: {', '.join(earlier)}")
+            self._say(f"of an earlier run, not written again: {', '.join(earlier)} -> to bring them up to date, give "
+                      "the flags that made them, such as --to")
         if config.dataset is not None:
             write_dataset(config.dataset, videos, table, origin=self._origin(scorers[0]), own_boxes=own is not None,
                           small=config.small, notify=self._say)
-        self._say(f"{len(videos)} videos, {len(people)} people, {len(table)} faces, {len(looks)} looks -> {out}")
+        found = ((videos, "video", ""), (people, "person", "people"), (table, "face", ""), (looks, "look", ""))
+        self._say(", ".join(counted(len(rows), *words) for rows, *words in found) + f" -> {out}")
         return problems
 
     def _say(self, line: str) -> None:

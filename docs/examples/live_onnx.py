@@ -184,7 +184,11 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="what gazepose export --to onnx wrote")
     parser.add_argument("--detector", type=Path, required=True, help="file of YuNet; `gazepose models` gets it")
     given = parser.parse_args()
-    live = Live(Model(given.folder), cv2.FaceDetectorYN.create(str(given.detector), "", (320, 320), 0.6, 0.3, 1000))
+    try:
+        live = Live(Model(given.folder), cv2.FaceDetectorYN.create(str(given.detector), "", (320, 320), 0.6, 0.3, 1000))
+    except (OSError, cv2.error) as error:
+        raise SystemExit(f"error: {error} -> give the folder that `gazepose export --to onnx` wrote, and YuNet's file "
+                         "that `gazepose models` got") from None
     for seconds, picture in pictures(given.source):
         print(json.dumps({"seconds": round(seconds, 3), "faces": live.step(picture, seconds)}), flush=True)
 
