@@ -344,7 +344,8 @@ def open_pyav(name: str, container: str | None = None) -> Any:
     except ImportError as error:
         raise ImportError(f"PyAV is not installed -> pip install av ({error})") from error
     try:
-        return av.open(name, format=container or container_of(name), options={"protocol_whitelist": "file"})
+        return av.open(name, format=container or container_of(name), options={"protocol_whitelist": "file"},
+                       metadata_errors="replace")                      # texts of a file are not always UTF-8
     except av.error.FFmpegError as error:
         raise UnusableFile(f"{name}: cannot be opened by pyav: {error}") from error
 
