@@ -327,7 +327,7 @@ def _change(frame: Any, width: int, height: int) -> str:
 def picture_stream(container: Any, name: str) -> Any:
     """The stream of the video: the first that is no cover picture, if there is another."""
     from av.stream import Disposition
-    streams = container.streams.video
+    streams = [stream for stream in container.streams.video if stream.codec_context]     # None: of an unknown codec
     if not streams:
         sound = ", only sound" * bool(container.streams.audio)
         raise UnusableFile(f"{name}: holds no pictures{sound} -> give the video")
