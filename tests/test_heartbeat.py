@@ -192,6 +192,14 @@ def test_a_training_that_is_suspended_as_a_whole_goes_on(rig):
     assert run.status()["state"] == "finished"
 
 
+def test_a_rank_that_hangs_in_training_ends_all_and_the_same_command_resumes(rig):
+    run = rig.start("stuck", *SHORT, world=2, fault=("waiting_in_training", 1, 600, 1.0))
+    assert run.wait() == [1, 1], run.log()
+    assert run.status()["state"] == "failed" and "no rank has begun a batch for" in run.status()["reason"]
+    assert "in sleep" in run.log(1)              # where it hangs
+    rig.run("stuck", *SHORT, "--resume", world=2)
+
+
 def test_a_rank_that_prepares_for_long_is_waited_for(rig):
     run = rig.start("slow", "--epochs", "1", world=2, fault=("preparing", 1, "sleep", 3.5))
     assert run.wait() == [0, 0], run.log()
