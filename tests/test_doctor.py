@@ -287,7 +287,7 @@ FAULTS: list[tuple[str, str, int, Plant, dict[str, Any]]] = [        # kind, par
      {"file": "prepared/clean-64/val"})]
 # kinds with a test of their own, in test_doctor_facts.py, test_doctor_inputs.py or test_sources.py
 ELSEWHERE = {"nothing_here", "split_unlabelled", "prepared_stale", "convention", "convention_unjudged",
-             "rate_differs"}
+             "rate_differs", "list_absent"}
 
 
 @pytest.mark.parametrize("kind, what, count, plant, place", FAULTS, ids=[f"{kind}-{what}" for kind, what, *_ in FAULTS])
