@@ -315,10 +315,9 @@ def parse(kind: type[Config], args: Sequence[str] | None = None, default: Config
             print(line, file=sys.stderr)
     file = Path(sys.argv[0])
     prog = f"{called()} {program}" if file.stem in ("gazepose", "__main__") else file.name
+    options: dict[str, Any] = {"default": default, "return_unknown_args": first}
     with quiet_in_help(args):
-        parsed = tyro.cli(kind, prog=prog, args=args, default=default, config=PLAIN_FLAGS, use_underscores=True,
-                          return_unknown_args=first)
-    assert parsed is not None
+        parsed = tyro.cli(kind, prog=prog, args=args, config=PLAIN_FLAGS, use_underscores=True, **options)
     return parsed[0] if first else parsed
 
 

@@ -188,14 +188,14 @@ def preparing(rank: int, what: str, *how: Any) -> None:
     Source.split = split_slowly
 
 
-def waiting_in_training(rank: int, seconds: float) -> None:
+def waiting_in_training(rank: int, seconds: float, stuck: float = 600) -> None:
     """After one step, one rank makes the others wait; collectives that are not in step may take 1.5 seconds."""
     from datetime import timedelta
 
     from gazepose import heartbeat
     from gazepose.training import distributed
     from gazepose.training.runlog import RunLog
-    heartbeat.SILENT = 2.0
+    heartbeat.SILENT, heartbeat.STUCK = 2.0, stuck
     start = RunLog.start
 
     def limited(self: RunLog, *about: Any) -> None:

@@ -210,7 +210,6 @@ FAULTS: list[tuple[str, str, int, Plant, dict[str, Any]]] = [        # kind, par
     ("file_unusable", "annotation file", 1, text(VAL_JSON, lambda old: old[:-40]), {"split": "val", "file": VAL_JSON}),
     ("file_unusable", "annotation file", 1, text(VAL_JSON, lambda old: "[]"),
      {"split": "val", "detail": "wanted a JSON object, got a list -> download or make it again"}),
-    ("list_absent", "", 1, remove("split/val.list"), {"split": "val", "file": "split/val.list"}),
     ("file_missing", "annotation file", 1, remove(VAL_JSON), {"split": "val", "file": VAL_JSON}),
     ("name_twice", "clip", 1, clips(lambda each: each[1].update(clip_uid=FIRST)), {"clip": FIRST}),
     ("name_twice", "track", 1, track_fields(2, track_id=TRACK), AT_TRACK),
@@ -288,7 +287,7 @@ FAULTS: list[tuple[str, str, int, Plant, dict[str, Any]]] = [        # kind, par
      {"file": "prepared/clean-64/val"})]
 # kinds with a test of their own, in test_doctor_facts.py, test_doctor_inputs.py or test_sources.py
 ELSEWHERE = {"nothing_here", "split_unlabelled", "prepared_stale", "convention", "convention_unjudged",
-             "rate_differs"}
+             "rate_differs", "list_absent"}
 
 
 @pytest.mark.parametrize("kind, what, count, plant, place", FAULTS, ids=[f"{kind}-{what}" for kind, what, *_ in FAULTS])

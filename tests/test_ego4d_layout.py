@@ -62,6 +62,8 @@ def test_a_split_list_beside_the_download_is_used(download):
     (download / "split").mkdir()
     (download / "split" / "train.list").write_text("c1")
     assert prepared(download).clips == ["c1"]
+    found = examine(download, notify=lambda line: None)["findings"]                # the remedy of list_absent
+    assert not [place for place in found.get("list_absent", {"examples": []})["examples"] if place["split"] == "train"]
 
 
 def test_the_download_under_data_is_the_default(download, monkeypatch):

@@ -166,5 +166,5 @@ def test_a_split_has_labels_or_data_once_its_table_has(tmp_path):
 def test_every_remedy_of_the_doctor_is_tried():
     source = Path(__file__).with_name("test_remedies_of_runs.py").read_text()
     elsewhere = {kind for kind in KINDS if f'"{kind}"' in source}
-    tried = {kind for kind, *_ in CURES} | elsewhere | {"split_unlabelled", "split_absent"}
+    tried = {kind for kind, *_ in CURES} | elsewhere | {"split_unlabelled", "split_absent", "list_absent"}
     assert {kind for kind in KINDS if KINDS[kind].remedy} == tried

@@ -222,3 +222,11 @@ def test_another_frame_rate_than_that_of_training_is_said(tmp_path, rate, words)
     findings = examine(tmp_path / "mine", notify=lambda line: None)["findings"]
     assert ("rate_differs" in findings) == bool(words)
     assert not words or findings["rate_differs"]["examples"][0]["detail"].startswith(words)
+
+
+def test_a_text_in_a_video_that_is_not_utf8_does_not_matter(tmp_path):
+    path = write_video(tmp_path / "a.mp4", 4)
+    content = path.read_bytes()
+    assert b"VideoHandler" in content
+    path.write_bytes(content.replace(b"VideoHandler", b"Video\xffandler"))
+    assert len(list(frames_in_order(path, [0, 3], "pyav"))) == 2

@@ -327,7 +327,7 @@ def _change(frame: Any, width: int, height: int) -> str:
 def picture_stream(container: Any, name: str) -> Any:
     """The stream of the video: the first that is no cover picture, if there is another."""
     from av.stream import Disposition
-    streams = container.streams.video
+    streams = [stream for stream in container.streams.video if stream.codec_context]     # None: of an unknown codec
     if not streams:
         sound = ", only sound" * bool(container.streams.audio)
         raise UnusableFile(f"{name}: holds no pictures{sound} -> give the video")
@@ -344,7 +344,8 @@ def open_pyav(name: str, container: str | None = None) -> Any:
     except ImportError as error:
         raise ImportError(f"PyAV is not installed -> pip install av ({error})") from error
     try:
-        return av.open(name, format=container or container_of(name), options={"protocol_whitelist": "file"})
+        return av.open(name, format=container or container_of(name), options={"protocol_whitelist": "file"},
+                       metadata_errors="replace")                      # texts of a file are not always UTF-8
     except av.error.FFmpegError as error:
         raise UnusableFile(f"{name}: cannot be opened by pyav: {error}") from error
 
