@@ -131,21 +131,16 @@ def test_files_that_differ_from_the_package_are_not_written(tmp_path, files_off_
     run_verb("export", ["run", "--to", to, "--out", str(tmp_path / "again")])
 
 
-def test_the_remedy_of_a_folder_that_is_there(tmp_path, files_off_by):
+def test_a_folder_that_is_there_stays(tmp_path, files_off_by):
     files_off_by("onnx", 0.0)
     deploy.export(Path("run"), "onnx", tmp_path / "made")
+    before = (tmp_path / "made" / deploy.FACTS).read_bytes()
     with pytest.raises(FileExistsError, match="is there already -> delete it, or give another --out"):
         deploy.export(Path("run"), "onnx", tmp_path / "made")
+    assert (tmp_path / "made" / deploy.FACTS).read_bytes() == before
     deploy.export(Path("run"), "onnx", tmp_path / "another")
     shutil.rmtree(tmp_path / "made")
     deploy.export(Path("run"), "onnx", tmp_path / "made")
-
-
-def test_a_folder_that_is_there_stays(exported, gazepose_run):
-    before = (exported / deploy.FACTS).read_bytes()
-    with pytest.raises(FileExistsError, match="is there already -> delete it, or give another --out"):
-        deploy.export(Path("run"), "onnx", exported)
-    assert (exported / deploy.FACTS).read_bytes() == before
 
 
 def test_a_missing_package_names_the_extra(tmp_path, monkeypatch):
