@@ -31,8 +31,9 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)          # each of a hundred processes would compile every module
     sys.dont_write_bytecode = False
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:    # a shell's background job; the tests' processes inherit it
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGHUP):            # of a background job, or nohup
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -85,7 +85,10 @@ def test_a_main_thread_that_hangs_outside_python_is_ended(at_once, name, times, 
         for _ in range(times):
             time.sleep(0.4)                                            # until it is in the lock
             stuck.send_signal(getattr(signal, name))
-        assert stuck.wait(20) == code and reason in stuck.stdout.read()
+        try:
+            assert stuck.wait(20) == code and reason in stuck.stdout.read()
+        finally:
+            stuck.kill()
 
 
 WORKER = """
