@@ -2,7 +2,7 @@
 # What: from nothing to a submission on the embedded world: renders it, pre-trains on gaze, trains GazePose with both
 #       priors and temporal dropout, infers val and test, writes the submission's JSON and a report.
 # How long: the installation (a minute with uv), then 6 to 16 minutes on 2 free CPU cores, as fast as these are.
-# Expect: RESULT val_mAP=0.833 seconds=541 for seed 0; the same score for every face .50, head pose alone .62.
+# Expect: RESULT val_mAP=0.835 seconds=537 for seed 0; the same score for every face .50, head pose alone .62.
 . "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 SECONDS=0
 seed="${SEED:-0}"
