@@ -1,6 +1,7 @@
 """The architecture in one ordered list: a room imports only rooms before it. Lazy imports count too."""
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,7 @@ def modules() -> dict[str, Path]:
     return {**{name: file for name, file in names.items() if name}, "__main__": ROOT / "gazepose" / "__main__.py"}
 
 
+@cache
 def imports(file: Path) -> dict[str, bool]:
     """What a file imports -> whether only inside functions."""
     found: dict[str, bool] = {}

@@ -95,7 +95,7 @@ def without_network(tmp: Path) -> State:
     save_tensors({"conv1.weight": torch.ones(1)}, tmp / "model.safetensors")
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Weights", (Hub,), {
         "content": (tmp / "model.safetensors").read_bytes()}))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
 
     def connect() -> None:
         patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
