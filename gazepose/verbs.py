@@ -6,6 +6,7 @@ parameters are positional on the command line too.
 
 import shlex
 import sys
+from dataclasses import replace
 from json import dumps
 from pathlib import Path
 from typing import Literal
@@ -25,7 +26,7 @@ ONE_PROCESS = "--num_processes 1 --num_machines 1 --mixed_precision no --dynamo_
 def prepare(config: PrepareConfig = PrepareConfig(), *,                                     # noqa: B008
             split: Literal["train", "val", "test", "stills"] | None = None, data: Path | None = None,
             video: Path | None = None, boxes: Path | None = None, out: Path | None = None,
-            boxes_format: BoxFormat = "auto", preset: Preset = "default") -> None:
+            boxes_format: BoxFormat = "auto", checkpoint: Path | None = None, preset: Preset = "default") -> None:
     """Cut the faces of a split out of its videos. Under accelerate launch, several processes share the clips.
 
     Videos of your own: --video FILE_OR_FOLDER --boxes TABLE.csv --out FOLDER makes a data set folder, which infer.py
@@ -39,6 +40,7 @@ def prepare(config: PrepareConfig = PrepareConfig(), *,                         
             another program wrote it.
         boxes_format: what such a table holds, see docs/boxes.md; auto: by its header and its numbers.
         out: data set folder to create from them.
+        checkpoint: cut the faces as this run or published file reads them, so that infer.py need not cut them again.
         preset: which embedded world, if there is no other data.
     """
     import torch
@@ -53,6 +55,8 @@ def prepare(config: PrepareConfig = PrepareConfig(), *,                         
     if split is None and not own:
         raise ValueError("--split is missing -> give train, val, test or stills")
     split = split or "val"
+    if checkpoint is not None:
+        config = _as_read_by(checkpoint, config)
     with waiting_for_processes():
         state = PartialState(cpu=not torch.accelerator.is_available())
     processes = share_preparation(state, config.data_disk)
@@ -65,6 +69,25 @@ def prepare(config: PrepareConfig = PrepareConfig(), *,                         
     source = find_source(data, preset).ready(processes)
     index = source.split(split, config, processes)
     state.print(f"{len(index)} rows -> {index.folder}")
+    if own and checkpoint is None:
+        state.print(f"These crops have {config.crop_size} pixels a side. infer.py cuts them again for a checkpoint "
+                    "that reads another size -> give --checkpoint RUN here")
+
+
+def _as_read_by(start: Path, config: PrepareConfig) -> PrepareConfig:
+    """The policy, rules and size of crops that a checkpoint was trained with; the other flags as given.
+
+    Raises:
+        ValueError: another size of crops is given.
+    """
+    from gazepose.training.checkpoint import from_json, read_model
+    from gazepose.training.hub import pinned
+    start = pinned(start)
+    trained = from_json(PrepareConfig, read_model(start)[1].get("prepare"), start)
+    if config.crop_size not in (PrepareConfig.crop_size, trained.crop_size):
+        raise ValueError(f"--crop_size {config.crop_size}: {start} reads crops of {trained.crop_size} pixels -> leave "
+                         "--crop_size out")
+    return replace(config, crop_size=trained.crop_size, policy=trained.policy, rule=(*trained.rule, *config.rule))
 
 
 def synthetic(out: Path, preset: Preset = "default", seed: int = 0, jobs: int | None = None) -> None:
