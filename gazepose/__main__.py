@@ -32,6 +32,7 @@ VERBS = {
     "watch": ("watch", "find the faces in any video, and tell when each looks at the camera"),
     "live": ("live", "tell who looks at a camera now, as JSON lines"),
     "export": ("export", "write the model of a run as ONNX or torch.export files"),
+    "push": ("push", "publish a run on the Hugging Face hub, with a model card"),
     "fit_readout": ("fit_readout", "fit the landmark score on an embedded world"),
     "agree": ("agree", "compare two codings of the same videos, such as yours and that of watch"),
     "flags": ("write_flags", "write docs/flags.md, the page of all flags"),

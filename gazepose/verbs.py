@@ -306,6 +306,26 @@ def export(run: Path, /, to: Literal["onnx", "torch"] = "onnx", out: Path | None
           f"export -> {done.folder}; {FACTS} has the rules for crops, boxes and windows")
 
 
+def push(run: Path, repository: str, /, revision: str | None = None, private: bool = False, dry_run: bool = False,
+         license: str | None = None, data_license: str | None = None) -> None:
+    """Publish the best weights of a run on the Hugging Face hub, with a model card made from its records. docs/hub.md
+    says what is sent.
+
+    Args:
+        run: a run's folder, or a checkpoint's.
+        repository: OWNER/NAME; it is made if it is not there.
+        revision: branch that the files go to; default: main.
+        private: make a private repository.
+        dry_run: send nothing; print the files and the card.
+        license: licence of the weights as the hub writes it, such as cc-by-nc-4.0; default: mit if all that they have
+            learnt from allows it.
+        data_license: licence of the data that they have learnt from, for the card.
+    """
+    from gazepose.model_card import Licences
+    from gazepose.publish import push
+    print(push(run, repository.removeprefix("hf:"), revision, private, dry_run, Licences(license, data_license)))
+
+
 def fit_readout(data: Path | None = None, preset: Preset = "default", seed: int = 0,
                 out: Path = Path("gazepose/watch/readout.json")) -> None:
     """Fit the landmark score of `watch`, which is part of the project, on an embedded world, or on another one.

@@ -34,13 +34,8 @@ def hub(tmp_path, monkeypatch) -> Iterator[Hub]:
     save_weights(tmp_path / "looks", build_model(NETWORK), config)
     (tmp_path / "looks" / "pytorch_model.bin").write_bytes(b"code")
     (tmp_path / "looks" / "run.py").write_text("print('code')")
-    with running_hub() as hub:
+    with running_hub(tmp_path, monkeypatch) as hub:
         hub.repositories["lab/looks"] = tmp_path / "looks", COMMIT
-        for name, value in {"HF_HUB_CACHE": str(tmp_path / "cache"), "ENDPOINT": hub.address,
-                            "HUGGINGFACE_CO_URL_TEMPLATE": hub.address + "/{repo_id}/resolve/{revision}/{filename}",
-                            "HF_HUB_DISABLE_XET": True, "HF_HUB_DISABLE_PROGRESS_BARS": True,
-                            "HF_HUB_OFFLINE": False, "HF_TOKEN_PATH": str(tmp_path / "token")}.items():
-            monkeypatch.setattr(constants, name, value)
         yield hub
 
 
@@ -101,7 +96,6 @@ def test_a_name_that_is_refused_is_taken_as_the_message_says(hub, wrong, remedy,
 @pytest.mark.parametrize(("code", "remedy"), [("GatedRepo", "accept them on its page, then run `hf auth login`"),
                                               ("RepoNotFound", "for a private one run `hf auth login`")])
 def test_a_closed_repository_is_fetched_after_the_login(hub, monkeypatch, code, remedy):
-    monkeypatch.delenv("HF_TOKEN", raising=False)
     hub.closed["lab/looks"] = code
     with pytest.raises(OSError, match=f" -> .*{remedy}$"):
         local_folder(LAB)
