@@ -44,6 +44,9 @@ VERBS = {
     "priors pose_from_landmarks": ("pose_from_landmarks", "fit the head pose to the landmarks"),
 }
 """verb -> its function in verbs.py (of priors: in prior_verbs.py), and what it does"""
+CONTINUES = ("prepare", "synthetic", "sweep", "models", "watch", "fit_readout", "priors quality", "priors head_pose",
+             "priors landmarks")
+"""verbs that keep finished parts when they are stopped; the others begin anew"""
 QUOTED = ("--flags", "--launch")
 """options whose one value is a string of flags, such as --flags "--limit 64"; the parser takes it for a flag"""
 
@@ -96,7 +99,7 @@ def run(verb: str, flags: list[str]) -> None:
     # --rule of prepare may be given several times; elsewhere one flag takes several values
     config = PLAIN_FLAGS if verb == "prepare" else (tyro.conf.OmitArgPrefixes,)
     args = take_quiet(joined(flags))
-    with command(verb), readable_errors(), quiet_in_help(args):
+    with command(verb, verb in CONTINUES), readable_errors(), quiet_in_help(args):
         tyro.cli(function, prog=f"{called()} {verb}", args=args, use_underscores=True, config=config)
 
 

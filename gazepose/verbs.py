@@ -16,7 +16,7 @@ from gazepose.data.clip_files import CropsFrom
 from gazepose.data.config import PrepareConfig
 from gazepose.data.index import Index
 from gazepose.source import EMBEDDED, Source, find_source
-from gazepose.text import printable
+from gazepose.text import counted, printable
 from gazepose.watch.config import LiveConfig, WatchConfig
 
 ONE_PROCESS = "--num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no"
@@ -64,7 +64,7 @@ def prepare(config: PrepareConfig = PrepareConfig(), *,                         
         processes.barrier()
     source = find_source(data, preset).ready(processes)
     index = source.split(split, config, processes)
-    state.print(f"{len(index)} rows -> {index.folder}")
+    state.print(f"{counted(len(index), 'row')} -> {index.folder}")
 
 
 def synthetic(out: Path, preset: Preset = "default", seed: int = 0, jobs: int | None = None) -> None:
@@ -110,13 +110,13 @@ def submit(csv: Path, /, index: Path | None = None, json: Path | None = None) ->
     handed_in = csv
     if csv.suffix != ".json":
         handed_in = json or csv.with_name("submission.json")
-        print(f"{submission.csv_to_json(csv, handed_in)} faces -> {handed_in}")
+        print(f"{counted(submission.csv_to_json(csv, handed_in), 'face')} -> {handed_in}")
     if index is not None:
         opened, root = Index.open(index), index.resolve().parents[2]
         prepared = faces(opened, np.arange(len(opened)))
         on_disk = (root / "videos_challenge").is_dir()
         count = submission.check(handed_in, faces_on_disk(root) if on_disk else prepared)
-        print(f"checked: {count} faces, each exactly once")
+        print(f"checked: {counted(count, 'face')}, each exactly once")
 
 
 def chain(runs: tuple[Path, ...], /, out: Path = Path("runs/chain"), causal: bool = False) -> None:
