@@ -42,7 +42,7 @@ from gazepose.training.engine import predict
 from gazepose.training.feature_cache import cache_features
 from gazepose.training.hub import is_on_hub, pinned
 from gazepose.training.learnt_from import learnt_from
-from gazepose.training.provenance import check_data, origin_of, usual_stride
+from gazepose.training.provenance import allows_unknown_priors, check_data, origin_of, usual_stride
 
 
 def is_best_of(run: Path, weights: Path) -> bool:
@@ -92,7 +92,7 @@ def infer(config: InferConfig) -> None:
     rows = chosen_rows(index, stride, config.limit)
     accelerator.print(f"data: {counted(len(rows), 'face')} of {split} in {source.root}, stride {stride}: "
                       f"{'as given' if given_stride else reason}")
-    check_priors(network, index, rows, config.allow_unknown_priors)
+    check_priors(network, index, rows, config.allow_unknown_priors or allows_unknown_priors(trained))
     windows = config.windows(data)
     behaviour, fit = BEHAVIOURS[network.behaviour], trained["quality_fit"]
     # a published file brings no fit, and a fit holds for its own scale

@@ -25,7 +25,7 @@ LIMITS = (
     "- Scores are not calibrated for other cameras than those of its data.",
     "- How it differs between groups of people was not measured.",
     "- It scores pictures of a face, not what a person thinks or feels. Do not decide about people by it alone.")
-AGAIN = "score the run again with `gazepose infer`"
+AGAIN = "score the run again with `python -m gazepose infer`"
 PLACES = (BEST, CHECKPOINTS)
 
 

@@ -186,6 +186,21 @@ def test_inference_of_the_hub_gives_the_scores_of_the_folder(hub, small_index, t
     assert read_object(tmp_path / "hub" / "pred" / "val" / "about.json")["checkpoint"] == f"hf:lab/looks@{COMMIT}"
 
 
+@pytest.mark.parametrize(("run", "flag", "allowed"), [({"allow_unknown_priors": True}, False, True), ({}, True, True),
+                                                      ({}, False, False), (["damaged"], False, False)])
+def test_inference_allows_unknown_priors_where_the_training_did(hub, small_index, tmp_path, monkeypatch, run, flag,
+                                                                allowed):
+    folder = hub.repositories["lab/looks"][0]
+    save_weights(folder, build_model(NETWORK), {**read_object(folder / "config.json"), "run": run})
+    monkeypatch.setattr(Source, "ready", lambda self, processes: self)
+    monkeypatch.setattr(Source, "split", lambda self, name, config, processes: small_index)
+    seen: list[bool] = []
+    monkeypatch.setattr("gazepose.infer.check_priors", lambda *how: seen.append(how[-1]) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        infer(InferConfig(checkpoint=LAB, exp_path=tmp_path / "run", allow_unknown_priors=flag))
+    assert seen == [allowed]
+
+
 def test_watch_live_and_python_say_which_commit_scores(hub, monkeypatch, tmp_path, capsys):
     whole = f"hf:lab/looks@{COMMIT}"
     monkeypatch.setattr(jobs, "load_networks", lambda *how: (None, None))
