@@ -32,6 +32,7 @@ VERBS = {
     "watch": ("watch", "find the faces in any video, and tell when each looks at the camera"),
     "live": ("live", "tell who looks at a camera now, as JSON lines"),
     "export": ("export", "write the model of a run as ONNX or torch.export files"),
+    "push": ("push", "publish a run on the Hugging Face hub, with a model card"),
     "fit_readout": ("fit_readout", "fit the landmark score on an embedded world"),
     "agree": ("agree", "compare two codings of the same videos, such as yours and that of watch"),
     "flags": ("write_flags", "write docs/flags.md, the page of all flags"),
@@ -43,6 +44,9 @@ VERBS = {
     "priors pose_from_landmarks": ("pose_from_landmarks", "fit the head pose to the landmarks"),
 }
 """verb -> its function in verbs.py (of priors: in prior_verbs.py), and what it does"""
+CONTINUES = ("prepare", "synthetic", "sweep", "models", "watch", "fit_readout", "priors quality", "priors head_pose",
+             "priors landmarks")
+"""verbs that keep finished parts when they are stopped; the others begin anew"""
 QUOTED = ("--flags", "--launch")
 """options whose one value is a string of flags, such as --flags "--limit 64"; the parser takes it for a flag"""
 
@@ -95,7 +99,7 @@ def run(verb: str, flags: list[str]) -> None:
     # --rule of prepare may be given several times; elsewhere one flag takes several values
     config = PLAIN_FLAGS if verb == "prepare" else (tyro.conf.OmitArgPrefixes,)
     args = take_quiet(joined(flags))
-    with command(verb), readable_errors(), quiet_in_help(args):
+    with command(verb, verb in CONTINUES), readable_errors(), quiet_in_help(args):
         tyro.cli(function, prog=f"{called()} {verb}", args=args, use_underscores=True, config=config)
 
 

@@ -150,7 +150,7 @@ class InferConfig:
     gaussian_drop: bool = False
     """Gaussian Temporal Dropout (--Gaussiandrop), also if the checkpoint was trained without it"""
     allow_unknown_priors: bool = False
-    """score with a model that uses priors on data without them; they are then unknown for every face"""
+    """score with a model that uses priors also on data without them, as unknown; on if it was trained with the flag"""
     stride: int | None = None
     """score every n-th position of a track; default: the checkpoint's for its own data set, and 1 for other data"""
     batch_size: int = 64

@@ -17,7 +17,7 @@ from gazepose.data.clip_files import CropsFrom
 from gazepose.data.config import PrepareConfig
 from gazepose.data.index import Index
 from gazepose.source import EMBEDDED, Source, find_source
-from gazepose.text import printable
+from gazepose.text import counted, printable
 from gazepose.watch.config import LiveConfig, WatchConfig
 
 ONE_PROCESS = "--num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no"
@@ -68,7 +68,7 @@ def prepare(config: PrepareConfig = PrepareConfig(), *,                         
         processes.barrier()
     source = find_source(data, preset).ready(processes)
     index = source.split(split, config, processes)
-    state.print(f"{len(index)} rows -> {index.folder}")
+    state.print(f"{counted(len(index), 'row')} -> {index.folder}")
     if own and checkpoint is None:
         state.print(f"These crops have {config.crop_size} pixels a side. infer.py cuts them again for a checkpoint "
                     "that reads another size -> give --checkpoint RUN here")
@@ -133,13 +133,13 @@ def submit(csv: Path, /, index: Path | None = None, json: Path | None = None) ->
     handed_in = csv
     if csv.suffix != ".json":
         handed_in = json or csv.with_name("submission.json")
-        print(f"{submission.csv_to_json(csv, handed_in)} faces -> {handed_in}")
+        print(f"{counted(submission.csv_to_json(csv, handed_in), 'face')} -> {handed_in}")
     if index is not None:
         opened, root = Index.open(index), index.resolve().parents[2]
         prepared = faces(opened, np.arange(len(opened)))
         on_disk = (root / "videos_challenge").is_dir()
         count = submission.check(handed_in, faces_on_disk(root) if on_disk else prepared)
-        print(f"checked: {count} faces, each exactly once")
+        print(f"checked: {counted(count, 'face')}, each exactly once")
 
 
 def chain(runs: tuple[Path, ...], /, out: Path = Path("runs/chain"), causal: bool = False) -> None:
@@ -327,6 +327,26 @@ def export(run: Path, /, to: Literal["onnx", "torch"] = "onnx", out: Path | None
     done = export(run, to, out)
     print(f"largest difference from the package: {done.difference:.2g} (at most {TOLERANCE:g})\n"
           f"export -> {done.folder}; {FACTS} has the rules for crops, boxes and windows")
+
+
+def push(run: Path, repository: str, /, revision: str | None = None, private: bool = False, dry_run: bool = False,
+         license: str | None = None, data_license: str | None = None) -> None:
+    """Publish the best weights of a run on the Hugging Face hub, with a model card made from its records. docs/hub.md
+    says what is sent.
+
+    Args:
+        run: a run's folder, or a checkpoint's.
+        repository: OWNER/NAME; it is made if it is not there.
+        revision: branch that the files go to; default: main.
+        private: make a private repository.
+        dry_run: send nothing; print the files and the card.
+        license: licence of the weights as the hub writes it, such as cc-by-nc-4.0; default: mit if all that they have
+            learnt from allows it.
+        data_license: licence of the data that they have learnt from, for the card.
+    """
+    from gazepose.model_card import Licences
+    from gazepose.publish import push
+    print(push(run, repository.removeprefix("hf:"), revision, private, dry_run, Licences(license, data_license)))
 
 
 def fit_readout(data: Path | None = None, preset: Preset = "default", seed: int = 0,

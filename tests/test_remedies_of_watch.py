@@ -23,10 +23,10 @@ from test_watch_dataset import ORIGIN, a_video, faces_of
 
 from gazepose import verbs
 from gazepose.io import read_arrays
+from gazepose.machine import needed
 from gazepose.synthetic.presets import VERSION
 from gazepose.watch import many, readout
 from gazepose.watch.bouts import LookRules
-from gazepose.watch.coding import needed
 from gazepose.watch.config import WatchConfig
 from gazepose.watch.dataset import write_dataset
 from gazepose.watch.faces import read_pass
@@ -90,6 +90,7 @@ def runs_of_one_name(tmp: Path) -> State:
 
 
 SOURCES: list[Callable[[Path], State]] = [
+    lambda tmp: (lambda: name_sources([tmp / "a.mp4"], print), "check the path", (tmp / "a.mp4").touch),
     empty_folder, clips_of_other_names, run_that_is_not_there, runs_of_one_name,
     lambda tmp: given(lambda *sources: name_sources(sources, print), "name one or more files, or a folder", (),
                       ((tmp / "a.mp4").touch() or tmp / "a.mp4", (tmp / "a.mp4").parent))(tmp),
@@ -279,9 +280,9 @@ def test_packages_that_a_message_names_are_in_its_extra(monkeypatch):
         with monkeypatch.context() as patch:
             patch.setitem(sys.modules, module, None)
             patch.setitem(sys.modules, f"{module}.styles", None)
-            assert remedy_of(lambda module=module, package=package: needed(module, package)) == \
+            assert remedy_of(lambda module=module, package=package: needed(module, "watch", package)) == \
                 "pip install 'gazepose[watch]'"
-        assert f'"{package}>=' in extra[1] and needed(module, package)
+        assert f'"{package}>=' in extra[1] and needed(module, "watch", package)
 
 
 def rendered(root: Path) -> Path:

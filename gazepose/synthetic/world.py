@@ -49,6 +49,7 @@ from gazepose.synthetic.presets import (
     generator,
     random_name,
 )
+from gazepose.text import counted
 
 BORDER = {0: (200, 40, 40), 1: (40, 190, 70)}    # of a face on the contact sheet, by label
 
@@ -99,7 +100,7 @@ def _render(root: Path, chosen: WorldPreset, seed: int, jobs: int | None, notify
         _piece_path(root, split, n).exists() and _video_path(root, split, clip_names(seed, split, n)[0]).exists())]
     done = len(clips) - len(todo)
     frames = len(clips) * chosen.shots * sum(chosen.frames) // 2
-    notify(f"embedded world: {len(clips)} clips of preset {preset!r}, about {frames} frames of "
+    notify(f"embedded world: {counted(len(clips), 'clip')} of preset {preset!r}, about {frames} frames of "
            f"{chosen.size[0]} x {chosen.size[1]}, into {root}" + (f"; {done} are done already" if done else ""))
     with Progress("rendering the embedded world", len(clips), "clips", notify, done=done) as progress:
         run_tasks(_render_clip, [(root, chosen, seed, *clip) for clip in todo], jobs, progress)
