@@ -46,10 +46,12 @@ def picture_features(crop: np.ndarray) -> dict[str, float]:
     for share in (10, 50, 90, 99):
         found[f"edges: log of the {share} % steepness"] = float(np.log1p(np.percentile(steep, share)))
     turn = np.histogram(np.arctan2(down, across) % np.pi, 8, (0, np.pi), weights=steep)[0]
-    found |= {f"edges: share at {180 * k / 8:g} degrees": float(part) for k, part in enumerate(turn / turn.sum())}
+    turn /= max(turn.sum(), 1e-9)
+    found |= {f"edges: share at {180 * k / 8:g} degrees": float(turn[k]) for k in range(8)}
     grain = np.abs(light - cv2.medianBlur(planes[..., 0], 3))
     found["grain: log of the median difference"] = float(np.log1p(4 * grain[steep <= np.median(steep)].mean()))
-    found["mirrored: correlation"] = float(np.corrcoef(light.ravel(), light[:, ::-1].ravel())[0, 1])
+    around = light - light.mean()
+    found["mirrored: correlation"] = float((around * around[:, ::-1]).mean() / max(around.var(), 1e-9))
     bounds = np.linspace(0, len(crop), 5).round().astype(int)
     for r, row in enumerate(ROWS):
         for c, column in enumerate(COLUMNS):
