@@ -84,8 +84,8 @@ def test_lengths_are_in_distances_of_the_eyes_whatever_the_size_and_turn_of_the_
     lengths = shape_features(points, common, weight)
     assert lengths["eye: width"] == pytest.approx(0.4) and lengths["eye: opening, in widths"] == pytest.approx(0.25)
     assert lengths["eye: iris, in widths"] == pytest.approx(0.4)
-    yaw = np.radians(30)
-    turn = np.array([[np.cos(yaw), 0, np.sin(yaw)], [0, 1, 0], [-np.sin(yaw), 0, np.cos(yaw)]])
+    c, s = np.cos(np.radians(30)), np.sin(np.radians(30))
+    turn = np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]]) @ [[1, 0, 0], [0, c, s], [0, -s, c]]        # yaw and pitch
     turned = shape_features((points @ turn.T * 3 + 500).astype(np.float32), common, weight)
     assert turned == pytest.approx(lengths, abs=1e-4)
 
