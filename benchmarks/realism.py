@@ -18,7 +18,7 @@ import simplejpeg
 
 from benchmarks import real_faces
 from benchmarks.measure import ROOT, Aim, Goal, main, parser
-from benchmarks.real_faces import BOX, WHOLE, Trained, drawn, pictures, shrunk
+from benchmarks.real_faces import BOX, WHOLE, Trained, as_cut, drawn, pictures, shrunk
 from benchmarks.tells import SHAPES, Features, picture_features, scores_apart, shape_features, tells
 from gazepose.data.crops import cut_face, stored_crop
 from gazepose.data.shards import decode, encode
@@ -30,7 +30,6 @@ from gazepose.synthetic.plan import plan_clip
 from gazepose.synthetic.presets import PRESETS, find_preset
 from gazepose.watch.detect import BOX as DETECTED
 from gazepose.watch.detect import Detector
-from gazepose.watch.table import HEIGHT, as_cut
 from gazepose.watch.tracker import overlaps
 
 SIZES, SHEET_SIZES = (96, 64, 36), (128, 96, 64)
@@ -126,13 +125,13 @@ class Reader:
 
     def _read(self, face: Face, picture: np.ndarray, box: np.ndarray) -> Face:
         face.readings[WHOLE] = self.network.read(picture, box)
+        x, y, width, height = as_cut(box)
+        cut = cut_face(picture, np.array([x, y, x + width, y + height]))
         for size in sorted({*SIZES, *SHEET_SIZES}):
-            x, y, width, height = as_cut(box)
-            cut = cut_face(picture, np.array([x, y, x + width, y + height]))
             if cut is None or cut.shape[0] < size:
                 continue
             face.crops[size] = decode(encode(stored_crop(cut, size, cut)))
-            if size in SIZES and (small := shrunk(picture, box, round(size / HEIGHT))) is not None:
+            if size in SIZES and (small := shrunk(picture, box, round(size * box[3] / height))) is not None:
                 face.readings[size] = self.network.read(*small)
         return face
 
