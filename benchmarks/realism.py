@@ -257,7 +257,8 @@ def sheet(rendered: list[Face], real: list[Face], across: int = 12, tile: int = 
             for face in faces:                               # one of each person or source first
                 if size in face.crops:
                     crops.setdefault(face.group, face.crops[size])
-            chosen = list(crops.values())[:2 * across]
+            spread = np.unique(np.linspace(0, len(crops) - 1, min(len(crops), 2 * across)).round().astype(int))
+            chosen = [list(crops.values())[place] for place in spread]
             tiles = [cv2.resize(crop, (tile, tile), interpolation=cv2.INTER_NEAREST) for crop in chosen]
             tiles += [np.zeros((tile, tile, 3), np.uint8)] * (2 * across - len(tiles))
             block = np.vstack([np.hstack(tiles[:across]), np.hstack(tiles[across:])])
