@@ -283,9 +283,10 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     if not (options.real / "labels.csv").is_file():
         return {"measured": {}, "skipped": f"{options.real / 'labels.csv'} is not there"}
     try:
-        reader, run = Reader(), Trained(options.run) if options.run else None
+        reader = Reader()
     except (FileNotFoundError, ImportError) as error:
         return {"measured": {}, "skipped": str(error)}
+    run = Trained(options.run) if options.run else None
     count = 30 if options.quick else options.pictures
     rendered = list(reader.faces(rendered_pictures(options.preset, options.seed, count), "rendered"))
     real = list(reader.faces(real_pictures(options.real, options.quick), "real"))
