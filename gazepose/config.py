@@ -276,16 +276,16 @@ def train_defaults(first: TrainConfig, embedded: bool, gpu: bool) -> TrainConfig
     gaze = first.run.task in GAZE_TASKS
     name: ModelName = "FaceGaze" if gaze and first.model.model == "GazePose" else first.model.model
     lr, published, pixels = LEARNING_RATES[name], first.model.behaviour == "published", not first.data.cache_features
-    shipped = first.run.has_default_start(first.model.behaviour) and start_card(first.model.backbone) is not None
     schedule = "epoch" if published else "step"
-    model = ModelFlags(model=name)
-    data = DataConfig(flip=pixels, random_crop=pixels, augment="standard" if shipped and pixels else "off")
+    model, data = ModelFlags(model=name), DataConfig(flip=pixels, random_crop=pixels)
     if not embedded:
         return TrainConfig(model=model, data=replace(data, num_workers=8 if gpu else 2),
                            optim=OptimFlags(lr=lr, schedule=schedule))
     optim = OptimFlags(lr=lr if gaze else 5 * lr, schedule=schedule, warmup=0.0 if published else 0.1,
                        weight_decay=0.05, clip=1.0)
+    shipped = first.run.has_default_start(first.model.behaviour) and start_card(first.model.backbone) is not None
     model, data = replace(model, output_stride=16), replace(data, val_stride=3)
+    data = replace(data, augment="standard" if shipped and pixels else "off")
     if gpu:
         return TrainConfig(model=model, optim=optim, run=RunConfig(epochs=10), prepare=PrepareConfig(crop_size=96),
                            data=replace(data, num_workers=4))

@@ -68,7 +68,7 @@ class WindowConfig:
     """crop training segments at random (80 to 100 % of the area), together with their landmarks"""
     augment: Augment = "off"
     """standard: change the look of training segments at random (light, colour, blur, size, noise, JPEG, a hidden part);
-    default: standard for a start from the package's weights, else off"""
+    default: on an embedded world standard if training starts from the package's weights, else off"""
 
     def __post_init__(self) -> None:
         if self.windows_per_segment < 1:

@@ -98,19 +98,20 @@ def write_start(run: Path, command: str, folder: Path | None = None) -> StartCar
         raise ValueError(f"{run}: {network['model']}, learnt from {learnt} -> give a run of FaceGaze that has learnt "
                          "from rendered faces alone: --task gaze --label_loss 1 --from_scratch")
     # vectors are a thousandth of the file, and the variances of BatchNorm are beyond what float16 holds
-    state = {name: value.half() if value.is_floating_point() and value.ndim > 1 else value
+    state = {name: (value.half() if value.is_floating_point() and value.ndim > 1 else value).contiguous()
              for name, value in model.state_dict().items()}
     crop_size = config["prepare"]["crop_size"]
     stills = Index.open(Path(config["root"]) / "stills" / str(crop_size))
     with writing_path(out / WEIGHTS) as part:
-        save_tensors({name: value.contiguous() for name, value in state.items()}, part)
+        save_tensors(state, part)
         if part.stat().st_size > MAX_BYTES:
             raise ValueError(f"{run}: {part.stat().st_size:,} bytes of weights, more than {MAX_BYTES:,} -> train a "
                              "smaller --backbone")
     card = StartCard(
         file=WEIGHTS, sha256=sha256_of(out / WEIGHTS), licence="MIT", model="FaceGaze", backbone=network["backbone"],
         crop_size=crop_size, output_stride=network["output_stride"], states=len(stills), command=command,
-        commit=config["versions"]["commit"], figures=best_figures(run), learnt_from=asdict(learnt))
+        commit=config["versions"]["commit"], figures=best_figures(run),
+        learnt_from={name: [*values] for name, values in asdict(learnt).items()})
     write_json(out / CARD, asdict(card))
     return card
 
