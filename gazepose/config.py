@@ -88,6 +88,8 @@ class ModelFlags(ModelConfig):
     unsigned_pose: NotAFlag[bool] = False
     dropout: NotAFlag[float] = 0.1
     reach: NotAFlag[int] = 3
+    reader: NotAFlag[bool] = False
+    """on for GazePose with behaviour intended"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -277,7 +279,8 @@ def train_defaults(first: TrainConfig, embedded: bool, gpu: bool) -> TrainConfig
     name: ModelName = "FaceGaze" if gaze and first.model.model == "GazePose" else first.model.model
     lr, published, pixels = LEARNING_RATES[name], first.model.behaviour == "published", not first.data.cache_features
     schedule = "epoch" if published else "step"
-    model, data = ModelFlags(model=name), DataConfig(flip=pixels, random_crop=pixels)
+    model = ModelFlags(model=name, reader=name == "GazePose" and not published)
+    data = DataConfig(flip=pixels, random_crop=pixels)
     if not embedded:
         return TrainConfig(model=model, data=replace(data, num_workers=8 if gpu else 2),
                            optim=OptimFlags(lr=lr, schedule=schedule))

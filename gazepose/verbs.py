@@ -331,16 +331,17 @@ def fit_readout(data: Path | None = None, preset: Preset = "default", seed: int 
                  f"python -m gazepose fit_readout --preset {source.preset} --seed {source.seed}")
 
 
-def write_start(run: Path, /, command: str = "bash launch/pretrain.sh") -> None:
+def write_start(run: Path, /, out: Path = Path("gazepose/weights"), command: str = "bash launch/pretrain.sh") -> None:
     """Write the start weights of trainings, which are part of the package, from a run of launch/pretrain.sh.
 
     Args:
         run: its folder.
+        out: folder of start.safetensors and start.json.
         command: how the weights were made, for their card.
     """
-    from gazepose.training.shipped_start import FOLDER, write_start
-    card = write_start(run, command)
-    print(f"{card.name}, {card.figures} -> {FOLDER}")
+    from gazepose.training.shipped_start import write_start
+    card = write_start(run, command, out)
+    print(f"{card.name}, {card.figures} -> {out}")
 
 
 def write_flags(page: Path = Path("docs/flags.md")) -> None:

@@ -10,9 +10,11 @@ import torch
 from safetensors.torch import load_file
 
 from gazepose import train
+from gazepose.compat.checkpoints import load_into
+from gazepose.compat.start import start_from_package
 from gazepose.config import TrainConfig, parse, train_defaults
 from gazepose.io import write_json
-from gazepose.models import ModelConfig, build_model
+from gazepose.models import ModelConfig, Priors, build_model
 from gazepose.source import Source
 from gazepose.training import shipped_start
 from gazepose.training.checkpoint import save_weights
@@ -84,6 +86,23 @@ def test_a_training_without_another_start_takes_them_and_says_so(shipped, tmp_pa
     assert learnt == LearntFrom(start=(f"start.safetensors (sha256 {shipped.sha256[:16]}, licence MIT)",),
                                 rendered=("embedded world default, seed 1000",))
     assert "the package's" in started(tmp_path, preset=None)[1][0]                       # no ImageNet weights of it
+
+
+def test_gazepose_scores_from_the_first_step_as_facegaze_does(shipped, tmp_path):
+    face = build_model(ModelConfig(**NETWORK))
+    load_into(face, load_file(tmp_path / "weights" / WEIGHTS))
+    sizes = {"num_encoder_layers": 1, "num_decoder_layers": 1, "dmodel": 32, "dim_feedforward": 32, "nheads": 2}
+    model = build_model(ModelConfig(backbone="test_resnet", reader=True, **sizes))
+    start_from_package(model, shipped)
+    frames, window = torch.randn(9, 3, 32, 32), torch.tensor([[0, 1, 2, 3, 4, 5, 6], [2, 3, 4, 5, 6, 7, 8]])
+    inputs = frames, window, Priors(torch.zeros(2, 3), torch.full((2, 5, 3), torch.nan))
+    logits, gaze = model.eval()(*inputs)
+    torch.testing.assert_close(logits, face.eval()(*inputs).logits)
+    assert gaze is None and logits.std() > 0
+    logits[:, 1].sum().backward()
+    assert model.label_layer.weight.grad.any() and model.last_layer.weight.grad.any()    # both heads learn
+    alone = ModelConfig(backbone="test_resnet", reader=True, behaviour="published", **sizes)
+    assert not any("reader" in name for name in build_model(alone).state_dict())
 
 
 @pytest.mark.parametrize("flags", [("--from_scratch",), ("--pretrained", "no"), ("--behaviour", "published")])
