@@ -34,6 +34,7 @@ VERBS = {
     "export": ("export", "write the model of a run as ONNX or torch.export files"),
     "push": ("push", "publish a run on the Hugging Face hub, with a model card"),
     "fit_readout": ("fit_readout", "fit the landmark score on an embedded world"),
+    "write_start": ("write_start", "write the start weights of the package from a run"),
     "agree": ("agree", "compare two codings of the same videos, such as yours and that of watch"),
     "flags": ("write_flags", "write docs/flags.md, the page of all flags"),
     "completion": ("completion", "print the completion of verbs and flags for bash, zsh or fish"),

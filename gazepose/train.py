@@ -26,7 +26,7 @@ from torch import nn
 from torch.distributed.elastic.multiprocessing.errors import record
 from torch.utils.data import DataLoader
 
-from gazepose.compat.start import find_start, start_from, start_from_imagenet
+from gazepose.compat.start import find_start, start_from, start_from_imagenet, start_from_package
 from gazepose.config import TrainConfig, asdict, check_priors, parse_train, readable_errors
 from gazepose.data.index import Index
 from gazepose.data.loader import BatchOrder, check_workers, make_loader, order_of
@@ -70,6 +70,7 @@ from gazepose.training.runlog import (
     versions,
     world_line,
 )
+from gazepose.training.shipped_start import start_card
 from gazepose.training.trackers import check_tracker, start_tracker
 
 
@@ -265,13 +266,17 @@ def open_splits(config: TrainConfig, source: Source, accelerator: Accelerator, p
 def initial_weights(model: nn.Module, config: TrainConfig, source: Source, folder: Path, accelerator: Accelerator
                     ) -> LearntFrom:
     """Start from --checkpoint, or from ImageNet's weights: on real data if this machine has them, with --pretrained yes
-    always; say which, and warn of random weights on real data. Returns what they have learnt from.
+    always; else from the package's, but not under behaviour published; say which, and warn of random weights on real
+    data. Returns what they have learnt from.
     """
     run, start = config.run, None
+    card = start_card(config.model.backbone) if run.has_default_start(config.model.behaviour) else None
     if run.checkpoint:
         start = start_from(model, run.checkpoint)
     elif run.pretrained == "yes" or (source.preset is None and run.pretrained is None):
         start = start_from_imagenet(model, config.model.backbone, fetch=run.pretrained == "yes")
+    if start is None and card is not None:
+        start = start_from_package(model, card)
     if start is not None:
         if accelerator.is_main_process:
             write_json(folder / "start.json", fields(start))

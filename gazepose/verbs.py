@@ -90,7 +90,8 @@ def _as_read_by(start: Path, config: PrepareConfig) -> PrepareConfig:
     return replace(config, crop_size=trained.crop_size, policy=trained.policy, rule=(*trained.rule, *config.rule))
 
 
-def synthetic(out: Path, preset: Preset = "default", seed: int = 0, jobs: int | None = None) -> None:
+def synthetic(out: Path, preset: Preset = "default", seed: int = 0, jobs: int | None = None,
+              stills: int | None = None, crop_size: int = 64) -> None:
     """Render an embedded world into a folder, in the layout of Ego4D.
 
     Args:
@@ -98,9 +99,14 @@ def synthetic(out: Path, preset: Preset = "default", seed: int = 0, jobs: int | 
         preset: which kind of world.
         seed: seed of all random numbers in it.
         jobs: how many processes render; default: one per core.
+        stills: render also so many single faces, for --task gaze; without it, a training renders those of the preset.
+        crop_size: pixels per side of the single faces.
     """
     from gazepose.synthetic.world import render_world
     print(f"world -> {render_world(out, preset, seed, jobs)}")
+    if stills is not None:
+        from gazepose.synthetic.stills import render_stills
+        print(f"single faces -> {render_stills(out, preset, seed, stills, crop_size, jobs)}")
 
 
 def import_checkpoint(checkpoint_file: Path, /, out: Path) -> None:
@@ -366,6 +372,19 @@ def fit_readout(data: Path | None = None, preset: Preset = "default", seed: int 
         raise ValueError(f"{data}: not an embedded world -> name one, or leave --data out")
     fit_on_world(source.ready(Processes()).root, out,
                  f"python -m gazepose fit_readout --preset {source.preset} --seed {source.seed}")
+
+
+def write_start(run: Path, /, out: Path = Path("gazepose/weights"), command: str = "bash launch/pretrain.sh") -> None:
+    """Write the start weights of trainings, which are part of the package, from a run of launch/pretrain.sh.
+
+    Args:
+        run: its folder.
+        out: folder of start.safetensors and start.json.
+        command: how the weights were made, for their card.
+    """
+    from gazepose.training.shipped_start import write_start
+    card = write_start(run, command, out)
+    print(f"{card.name}, {card.figures} -> {out}")
 
 
 def write_flags(page: Path = Path("docs/flags.md")) -> None:

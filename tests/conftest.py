@@ -76,6 +76,13 @@ def published_files_in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tensor_files, "in_child", tensor_files.convert)
 
 
+@pytest.fixture(autouse=True)
+def no_shipped_start(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Trainings in this process do not start from the package's weights; test_shipped_start.py makes weights."""
+    from gazepose.training import shipped_start
+    monkeypatch.setattr(shipped_start, "FOLDER", tmp_path_factory.getbasetemp() / "no-weights")
+
+
 @pytest.fixture(scope="session")
 def parity() -> Path:
     """Folder of golden vectors recorded from the published code; skips where it is absent."""
