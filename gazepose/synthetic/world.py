@@ -98,7 +98,8 @@ def _render(root: Path, chosen: WorldPreset, seed: int, jobs: int | None, notify
     todo = [(split, n) for split, n in clips if not (
         _piece_path(root, split, n).exists() and _video_path(root, split, clip_names(seed, split, n)[0]).exists())]
     done = len(clips) - len(todo)
-    frames = len(clips) * chosen.shots * sum(chosen.frames) // 2
+    shots = [chosen.shots_of(split, n) for split, n in clips]
+    frames = round(sum(count * sum(length) / 2 for count, length in shots))
     notify(f"embedded world: {len(clips)} clips of preset {preset!r}, about {frames} frames of "
            f"{chosen.size[0]} x {chosen.size[1]}, into {root}" + (f"; {done} are done already" if done else ""))
     with Progress("rendering the embedded world", len(clips), "clips", notify, done=done) as progress:
