@@ -8,8 +8,8 @@ import pytest
 from gazepose.synthetic import camera, head
 from gazepose.synthetic.lids import CLOSED, CLOSURE, plan_lids
 from gazepose.synthetic.motion import EYE_LIMIT, PersonMotion
-from gazepose.synthetic.plan import BOX_RULES, TRUTH, PlannedClip, camera_angles, gaze_angles, plan_clip
-from gazepose.synthetic.presets import PRESETS
+from gazepose.synthetic.plan import TRUTH, PlannedClip, camera_angles, gaze_angles, plan_clip
+from gazepose.synthetic.presets import BOX_RULES, PRESETS
 from gazepose.synthetic.shot import Shot, identity_of, make_exposure, pose_of, rolled
 
 FACING = np.diag([1.0, -1.0, -1.0])

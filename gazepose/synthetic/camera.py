@@ -50,9 +50,11 @@ def draw_person(picture: np.ndarray, corner: tuple[int, int], preset: WorldPrese
     height, width = picture.shape[:2]
     patch = head.render_person(identity, pose, light, preset.focal, centre, (width, height))
     scene.blend(picture, patch.x0, patch.y0, patch.rgb, patch.alpha)
+    occluder, moved = shot.occluders[person], shot.own_smear[person, frame]
+    if occluder is None and np.hypot(*moved) < 1:
+        return
     box = head.face_box(identity, pose, preset.focal, centre)
-    blur_head(picture, box, *shot.own_smear[person, frame].tolist())
-    occluder = shot.occluders[person]
+    blur_head(picture, box, *moved.tolist())
     if occluder is None:
         return
     if person not in sprites:

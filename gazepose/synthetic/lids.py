@@ -47,10 +47,10 @@ def plan_lids(rng: np.random.Generator, blinks: float, count: int, shifts: np.nd
         squint = np.clip(rng.uniform(0.3, 0.9) + 0.15 * drift, 0, 1)
     factor = np.ones(count)
     with_shift = shifts[rng.random(len(shifts)) < WITH_SHIFT]
-    for onset in [*np.flatnonzero(rng.random(count) < blinks / FPS), *with_shift]:
+    for onset in [*np.flatnonzero(rng.random(count) < blinks / FPS).tolist(), *with_shift.tolist()]:
         _lower(factor, onset, _closure(rng, int(rng.integers(1, 4)), rng.random() < PARTIAL))
     resting = np.zeros(count, bool)
-    for onset in np.flatnonzero(rng.random(count) < CLOSURES / FPS):
+    for onset in np.flatnonzero(rng.random(count) < CLOSURES / FPS).tolist():
         course = _closure(rng, int(rng.integers(CLOSURE[0], CLOSURE[1] + 1)), False)
         _lower(factor, onset, course)
         resting[onset + np.flatnonzero(course[:count - onset] < CLOSED)] = True

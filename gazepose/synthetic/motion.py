@@ -64,7 +64,8 @@ def seats(rng: np.random.Generator, preset: WorldPreset, people: int) -> np.ndar
     depth = rng.uniform(near, far, people)
     if preset.beyond:
         near, far = REACH
-        depth = np.where(rng.random(people) < preset.beyond, np.exp(rng.uniform(np.log(near), np.log(far), people)), depth)
+        elsewhere = np.exp(rng.uniform(np.log(near), np.log(far), people))
+        depth = np.where(rng.random(people) < preset.beyond, elsewhere, depth)
     depth = np.clip(np.maximum(depth, min(0.21 / share, 0.9 * far)), near, far)      # a head fits into its part
     room = np.maximum(share - 0.20 / depth, 0.02) / 2
     across = (np.arange(people) + 0.5) * share - width / 2 / preset.focal + rng.uniform(-1, 1, people) * room

@@ -14,6 +14,8 @@ SPLITS = ("train", "val", "test", "stills")
 """a split's place here is its number in every seed"""
 LONG = (30, 240)
 """frames of a long shot, least and most: one to eight seconds"""
+BOX_RULES = ("annotated", "detector")
+"""how boxes lie on the face; box_rule of the truth is the place here"""
 PEOPLE_PER_SPLIT = 100_000_000
 """numbers of people that belong to one split, so that no person is in two"""
 
@@ -84,6 +86,11 @@ class WorldPreset:
     def focal(self) -> float:
         """Focal length in pixels."""
         return self.size[0] / 2 / np.tan(np.radians(self.view) / 2)
+
+    @property
+    def box_rules(self) -> tuple[str, ...]:
+        """How boxes of training tracks and of stills lie on the face."""
+        return BOX_RULES if self.detector else BOX_RULES[:1]
 
     def shots_of(self, split: str, number: int) -> tuple[int, tuple[int, int]]:
         """Shots of a clip, and how many frames each has, least and most."""

@@ -82,7 +82,7 @@ def _render(folder: Path, chosen: WorldPreset, facts: dict[str, Any], jobs: int 
                 track_name=[f"still{i}" for table in tables for i in range(len(table["frame"]))],
                 track_clip=np.repeat(np.arange(len(tables)), [len(table["frame"]) for table in tables]),
                 track_start=np.arange(count + 1), shards=shards,
-                facts={**facts, "split": "stills", "policy": "clean", "decoder": "none",
+                facts={**facts, "split": "stills", "policy": "clean", "decoder": "none", "boxes": chosen.box_rules,
                        "quality_fit": fit_gaussian(columns["quality"])})
     shutil.rmtree(pieces)
 

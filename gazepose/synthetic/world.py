@@ -241,7 +241,7 @@ def _finish(root: Path, preset: WorldPreset, seed: int, clips: list[tuple[str, i
         part.write_bytes(cv2.imencode(".png", cv2.cvtColor(_contact_sheet(root), cv2.COLOR_RGB2BGR))[1].tobytes())
     write_json(root / "world.json", {
         "preset": preset.name, "seed": seed, "version": VERSION, "width": preset.size[0], "height": preset.size[1],
-        "fps": FPS, "radius": RADIUS, **facts, "complete": True}, indent=2)
+        "fps": FPS, "radius": RADIUS, "boxes": preset.box_rules, **facts, "complete": True}, indent=2)
     shutil.rmtree(root / ".pieces")
 
 
