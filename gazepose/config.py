@@ -39,7 +39,7 @@ Value = TypeVar("Value")
 NotAFlag = tyro.conf.Suppress[tyro.conf.Fixed[Value]]    # type: ignore[valid-type]
 """a setting that follows from other flags or from the data: not in --help, refused on the command line"""
 Config = TypeVar("Config", "TrainConfig", "InferConfig")
-Preset = Literal["tiny", "default", "hard", "lowquality"]
+Preset = Literal["tiny", "default", "hard", "lowquality", "temporal"]
 LEARNING_RATES = {"GazePose": 1e-4, "GazeLSTM": 5e-5, "BaselineLSTM": 5e-4, "FaceGaze": 1e-3}
 """the published settings; FaceGaze's was measured on the embedded world"""
 
