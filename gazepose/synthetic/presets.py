@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-VERSION = 1
+VERSION = 2
 """of the bytes that a preset and a seed give; goes up when the renderer draws something else"""
 FPS = 30
 SPLITS = ("train", "val", "test", "stills")
