@@ -1,7 +1,7 @@
 """Kernels that draw: they pose and light vertices, draw grids into a depth buffer, and average samples to pixels.
 
 Samples carry 1 / depth (float32, 0 = nothing) and a code: three times ten bits of colour, bit 30 where skin may be
-painted on (paint.py does). Two by two samples make a pixel.
+painted on, the sign where hair is (paint.py paints both). Two by two samples make a pixel.
 """
 
 from __future__ import annotations
@@ -15,18 +15,21 @@ from gazepose.synthetic.compiled import compiled
 
 @compiled
 def light_vertices(
-    position, normal, albedo, jaw, hang, gloss, kind, turns, origin, drop, light, camera, window, sx, sy, iz, rgb
+    position, normal, albedo, jaw, hang, gloss, kind, rise, free, turns, origin, drop, light, camera, window,
+    sx, sy, iz, rgb
 ):
     """Pose, project and light every vertex: sx, sy in samples, iz = 1 / depth (-1 behind), rgb 0..1023 as shown.
 
-    turns: rotations of the head, the body, the upright head; light: direction, colour, sky, ground; camera: f, cx, cy.
+    turns: rotations of the head, the body, the upright head; camera: f, cx, cy; light: see light.py, and so are rise
+    and free, the share [N] of the main light that reaches a vertex.
     Vertices that face away, or lie outside the window (samples x0, y0, x1, y1) by more than a cell, are left unlit.
     """
     m = np.empty((3, 3))
     head, body, upright = turns[0], turns[1], turns[2]
     f, cx, cy = camera[0], camera[1], camera[2]
     lx, ly, lz = light[0, 0], light[0, 1], light[0, 2]
-    colour, sky, ground = light[1], light[2], light[3]
+    colour, sky, ground, second = light[1], light[2], light[3], light[5]
+    bleed = 1 - 0.55 * light[6, 0]
     before = -2.0
     for i in range(position.shape[0]):
         w = hang[i]
@@ -65,14 +68,19 @@ def light_vertices(
         vx, vy, vz = x * far, y * far, z * far
         nv = nx * vx + ny * vy + nz * vz
         inside = 1.0
-        if kind[i] == 2:
+        if kind[i] & 2:
             if nv < -0.05:  # the back of a sheet
                 nx, ny, nz = -nx, -ny, -nz
                 inside = 0.45
         elif nv < -0.6:
             continue
         nl = nx * lx + ny * ly + nz * lz
+        n2 = nx * light[4, 0] + ny * light[4, 1] + nz * light[4, 2]
         up = 0.5 - 0.5 * ny
+        open_sky = 0.0  # share of the surroundings that a hollow sees
+        for k in range(8):
+            open_sky += max(0, rise[i, k])
+        open_sky = 1 - 0.8 * open_sky / (8 * 127.0)
         spec = 0.0
         if gloss[i] > 0:
             hx, hy, hz = lx + vx, ly + vy, lz + vz
@@ -81,11 +89,12 @@ def light_vertices(
                 nh = nh * nh / (hx * hx + hy * hy + hz * hz + 1e-9)
                 nh *= nh
                 nh *= nh
-                spec = gloss[i] * nh * nh
+                spec = gloss[i] * nh * nh * free[i]
         for k in range(3):
-            wrap = 0.42 - 0.10 * k  # light bleeds around skin, red most
-            lit = max(0.0, (nl + wrap) / (1 + wrap))
-            shown = albedo[i, k] * (colour[k] * lit + sky[k] * up + ground[k] * (1 - up)) + spec * colour[k]
+            wrap = (0.42 - 0.10 * k) * bleed  # light bleeds around skin, red most
+            lit = max(0.0, (nl + wrap) / (1 + wrap)) * free[i]
+            around = second[k] * max(0.0, (n2 + wrap) / (1 + wrap)) + open_sky * (sky[k] * up + ground[k] * (1 - up))
+            shown = albedo[i, k] * (colour[k] * lit + around) + spec * colour[k]
             rgb[i, k] = min(1023.0, 1023.0 * math.sqrt(max(inside * shown, 0.0)))
 
 
@@ -123,6 +132,8 @@ def draw_grids(sx, sy, iz, col, kind, grids, x0, y0, depth, code):
             if right < x0 or bottom < y0 or left > x0 + w or top > y0 + h:
                 continue
             mark = 1 << 30 if (kind[a0] & 1) + (kind[b0] & 1) + (kind[d0] & 1) + (kind[e0] & 1) >= 3 else 0
+            if kind[a0] & kind[b0] & kind[d0] & kind[e0] & 4:
+                mark = -(1 << 31)
             for half in range(2):
                 a = a0 if half == 0 else b0
                 b = b0 if half == 0 else e0
