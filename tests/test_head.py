@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from gazepose.synthetic.eyes import PUPIL_R
+from gazepose.synthetic.glasses import make_glasses
 from gazepose.synthetic.head import Light, Pose, face_box, landmark_visible, project, render_person
 from gazepose.synthetic.identity import make_identity
 
@@ -53,6 +54,15 @@ def pupil_centre(identity, pose, eye=0) -> np.ndarray:
     rows, cols = np.mgrid[int(y) - 9 : int(y) + 10, int(x) - 14 : int(x) + 15]
     weight = np.abs(shown - blind)[rows, cols]
     return np.array([(weight * (cols + 0.5)).sum(), (weight * (rows + 0.5)).sum()]) / weight.sum()
+
+
+def pupil_weight(identity, **face) -> float:
+    """How much of the picture changes with the pupils of a person who looks at the camera."""
+    numbers = identity.eye_numbers.copy()
+    numbers[PUPIL_R] = 1e-6
+    blind = replace(identity, eye_numbers=numbers)
+    shown, without = (picture(who, looking(who, (0, 0, 0), **face)).astype(float) for who in (identity, blind))
+    return np.abs(shown - without).sum()
 
 
 def plain_seed(start=0) -> int:
@@ -175,3 +185,31 @@ def test_a_person_outside_the_picture_is_an_empty_patch(person):
     for position in ((5.0, 0.0, 1.0), (0.0, 0.0, -1.0)):
         patch = render_person(person, looking(person, (0, 0, 0), position=position), LIGHT, FOCAL, CENTRE, SIZE)
         assert patch.alpha.size == 0 or patch.alpha.max() == 0
+
+
+def test_each_eye_closes_by_itself_and_a_squint_is_not_a_closed_eye(person):
+    def changed(other, eye):
+        x, y = project(person.eyes, looking(person, (0, 0, 0)), FOCAL, CENTRE)[eye].astype(int)
+        shown = picture(person, replace(looking(person, (0, 0, 0)), **other)).astype(int)
+        return np.abs(shown - picture(person, looking(person, (0, 0, 0))))[y - 10 : y + 11, x - 14 : x + 15].max()
+
+    wink = {"lids": np.array([0.0, 1.0])}
+    assert changed(wink, 0) > 60 and changed(wink, 1) == 0
+    assert pupil_weight(person, lids=1.0, squint=1.0) > 0.3 * pupil_weight(person, lids=1.0)
+    assert pupil_weight(person, lids=0.0) == 0
+
+
+def test_glasses_show_the_eyes_and_sunglasses_hide_them(person):
+    glasses = make_glasses(0.032, 0.018, np.random.default_rng(0))
+    clear, dark = (replace(person, glasses=replace(glasses, glass=np.full(3, g))) for g in (0.95, 0.03))
+    assert pupil_weight(clear) > 0.5 * pupil_weight(person) > 5 * pupil_weight(dark)
+
+
+def test_light_from_one_side_casts_the_shadow_of_the_nose_on_the_other(person):
+    pose = looking(person, (0, 0, 0))
+    x, y = project(person.landmarks, pose, FOCAL, CENTRE)[0].astype(int)
+    lamp = Light(np.array([-1.0, -0.2, -0.35]), np.full(3, 0.9), np.full(3, 0.1), np.full(3, 0.1), hard=1.0)
+    patch = render_person(person, pose, lamp, FOCAL, CENTRE, SIZE)
+    lit, shaded = (patch.rgb[y - patch.y0 - 8 : y - patch.y0 + 4, x + d - patch.x0 : x + d + 8 - patch.x0].mean()
+                   for d in (-32, 24))
+    assert shaded < 0.6 * lit

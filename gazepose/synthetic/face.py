@@ -17,6 +17,9 @@ from gazepose.synthetic.paint import MOUTH_W, MOUTH_Y
 EYE_Z = 0.0665  # metres from the ears forward to the eyes' centres, before a person's size
 HEAD_PHI = warp(128, [(1.0, 0.6), (0.22, 0.9)])
 TOP = 0.045
+_C, _S = math.cos(math.radians(10)), math.sin(math.radians(10))
+LEVEL = np.array([[1.0, 0.0, 0.0], [0.0, _C, _S], [0.0, -_S, _C]])
+"""face frame -> head frame: a level head has the face built here tilted up, as estimators of head pose define level"""
 BALD, CROPPED, SHORT, FULL, WAVY, CAP = range(6)  # kinds of hair
 
 

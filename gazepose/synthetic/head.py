@@ -6,7 +6,8 @@ lips, nostrils and glasses must stay sharp, so they are painted per sample, at t
 The kernels are raster.py and paint.py. Room, occluders, blur, noise and exposure are scene.py and camera.py.
 
 Frames: head +x to the person's own left, +y up, +z out of the face, metres, origin between the ears; camera x right,
-y down, z forward. Pixel i covers [i, i + 1): its centre lies at i + 0.5.
+y down, z forward. The face frame, in which people are built and painted, is the head frame tilted by face.LEVEL.
+Pixel i covers [i, i + 1): its centre lies at i + 0.5.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gazepose.synthetic.eyes import paint_eyes
+from gazepose.synthetic.face import LEVEL
 from gazepose.synthetic.glasses import draw_frame, draw_lenses
 from gazepose.synthetic.identity import Identity
 from gazepose.synthetic.light import Light, clear_of, lamp_of
@@ -26,7 +28,7 @@ from gazepose.synthetic.raster import average_samples, draw_grids, light_vertice
 from gazepose.synthetic.skin import hair_strands
 
 FINE = 220.0  # pixels of head height from which the fine meshes are drawn
-# a box around all that is painted, head frame
+# a box around all that is painted, face frame
 PAINTED = np.array([[a, b, c] for a in (-0.08, 0.08) for b in (0.1, -0.11) for c in (0.0, 0.125)])
 
 
@@ -124,8 +126,8 @@ def render_person(
 def _paint(identity: Identity, pose: Pose, lamp: np.ndarray, camera: np.ndarray, corner: tuple[int, int],
            depth: np.ndarray, code: np.ndarray) -> None:
     """Paint what must be sharp: skin, hair, eyes, glasses."""
-    rotation, origin = np.array(pose.rotation, float, order="C"), np.array(pose.position, float)
-    corners = project(PAINTED, pose, camera[0], (camera[1], camera[2]))
+    rotation, origin = _face_rotation(pose), np.array(pose.position, float)
+    corners = project(PAINTED @ LEVEL.T, pose, camera[0], (camera[1], camera[2]))
     box = np.concatenate([np.floor(corners.min(0)), np.ceil(corners.max(0))]).astype(np.int64)
     where = (rotation, origin, lamp, camera, *corner)
     coarser = float(np.log2(max(origin[2] / camera[0] / TEXEL, 1.0)))  # halvings that make a cell of a map a sample
@@ -135,7 +137,7 @@ def _paint(identity: Identity, pose: Pose, lamp: np.ndarray, camera: np.ndarray,
     paint_hair(strands, 0.35, rotation, origin, camera, *corner, depth, code)
     lids = np.array(np.broadcast_to(pose.lids, 2), float)
     free = clear_of(identity.eye_rise, lamp, rotation)
-    paint_eyes(identity.eye_numbers, identity.eye_colours, identity.eyes, np.array(pose.eyes, float, order="C"), lids,
+    paint_eyes(identity.eye_numbers, identity.eye_colours, identity.drawn_eyes, pose.eyes @ LEVEL, lids,
                squint, free, *where, depth, code)
     glasses = identity.glasses
     if glasses is not None:
@@ -149,12 +151,17 @@ def _light_mesh(mesh: Mesh, pose: Pose, lamp: np.ndarray, camera: np.ndarray, wi
     """Every vertex projected and lit: x, y, 1 / depth, colour; see `light_vertices`."""
     n = len(mesh.position)
     sx, sy, iz, rgb = np.empty(n), np.empty(n), np.empty(n), np.zeros((n, 3), np.float32)
-    turns = np.stack([np.asarray(pose.rotation, float), _body_rotation(pose), _upright(pose.rotation)])
+    turns = np.stack([_face_rotation(pose), _body_rotation(pose), _upright(pose.rotation)])
     per_vertex = (mesh.position, mesh.normal, mesh.albedo, mesh.jaw, mesh.hang, mesh.gloss, mesh.kind, mesh.rise)
     origin = np.array(pose.position, float)
     free = clear_of(mesh.rise, lamp, turns[0]) if lamp.any() else np.ones(n)
     light_vertices(*per_vertex, free, turns, origin, MOUTH_GAP * pose.mouth, lamp, camera, window, sx, sy, iz, rgb)
     return sx, sy, iz, rgb
+
+
+def _face_rotation(pose: Pose) -> np.ndarray:
+    """Face -> camera."""
+    return np.ascontiguousarray(pose.rotation @ LEVEL)
 
 
 def _body_rotation(pose: Pose) -> np.ndarray:

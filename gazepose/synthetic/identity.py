@@ -17,6 +17,7 @@ from gazepose.synthetic.face import (
     EYE_Z,
     FULL,
     HEAD_Y,
+    LEVEL,
     SHORT,
     WAVY,
     add_beard,
@@ -55,13 +56,14 @@ CLOTHES = palette(
 
 @dataclass(frozen=True)
 class Identity:
-    """One person, in the head frame; made by make_identity, used in every frame."""
+    """One person; made by make_identity, used in every frame. Frames: see head.py."""
 
     seed: int
-    eyes: np.ndarray  # [2,3] eye centres, own left then own right
+    eyes: np.ndarray  # [2,3] eye centres, own left then own right, head frame as landmarks and outline
     landmarks: np.ndarray  # [5,3] nose tip, own left and right eye, own left and right mouth corner, on the surface
     outline: np.ndarray  # [K,3] points whose projection spans the face box
-    meshes: tuple[Mesh, ...]  # fine to coarse
+    meshes: tuple[Mesh, ...]  # fine to coarse, face frame as all that follows
+    drawn_eyes: np.ndarray  # [2,3] eye centres
     paint: np.ndarray  # [at.N_PAINT]
     colours: np.ndarray  # [at.N_COLOUR,3]
     eye_numbers: np.ndarray  # [eye.N_EYE]
@@ -126,8 +128,9 @@ def make_identity(seed: int) -> Identity:
     eyes, landmarks, outline = eyes * size, landmarks * size, outline * size
     front = eyes + [0, -0.001, eye_numbers[eye.EYE_R] + 0.001]
     grids[0].rise, rise = rise_of_head(grids[0].p, front)
-    return Identity(seed, eyes, landmarks, outline, join_grids(grids), paint, colours, eye_numbers, eye_colours, rise,
-                    t["squint"], skin_maps, glasses.scaled(size) if glasses else None)
+    in_head = (points @ LEVEL.T for points in (eyes, landmarks, outline))
+    return Identity(seed, *in_head, join_grids(grids), eyes, paint, colours, eye_numbers, eye_colours,
+                    rise, t["squint"], skin_maps, glasses.scaled(size) if glasses else None)
 
 
 def _traits(rng: np.random.Generator) -> dict[str, float]:
