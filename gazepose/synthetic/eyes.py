@@ -39,7 +39,8 @@ def lid_edges(n, s, side, pitch, lids, squint):
     """Lower and upper edge of the opening, radians, at s from the inner corner (-1) to the outer (1)."""
     arch = max(0.0, 1 - s * s)
     base = n[LID_TILT] * s
-    low = base - n[LID_LOW] * (1 - 0.45 * squint) * (1 - 0.15 * s) * arch + (0.34 if pitch < 0 else 0.22) * pitch * arch
+    low = base - n[LID_LOW] * (1 - 0.45 * squint) * (1 - 0.15 * s) * arch
+    low += (0.34 if pitch < 0 else 0.22) * pitch * arch * lids  # closed lids do not follow the gaze
     high = (n[LID_UP] + side * n[UNEVEN]) * (1 - 0.45 * squint) + (0.56 if pitch < 0 else 0.50) * pitch
     high = max(high, 0.12 - 0.75 * n[LID_LOW])
     high = base + high * (0.5 * arch + 0.5 * math.sqrt(arch)) * (1 - 0.12 * s)

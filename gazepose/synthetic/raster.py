@@ -153,9 +153,6 @@ def draw_grids(sx, sy, iz, col, kind, grids, x0, y0, depth, code):
                 bux, buy = (dy - ay) * inv, (ax - dx) * inv
                 dux, duy = (ay - by) * inv, (bx - ax) * inv
                 aux, auy = -bux - dux, -buy - duy
-                rb = 1.0 / bux if abs(bux) > 1e-12 else 0.0
-                rd = 1.0 / dux if abs(dux) > 1e-12 else 0.0
-                ra = 1.0 / aux if abs(aux) > 1e-12 else 0.0
                 # depth and colour likewise: value at (0, 0) and steps
                 z0, r0, g0, l0 = iz[a], col[a, 0], col[a, 1], col[a, 2]
                 zu, zd = iz[b] - z0, iz[d] - z0
@@ -182,6 +179,9 @@ def draw_grids(sx, sy, iz, col, kind, grids, x0, y0, depth, code):
                                 blue = l0 + py * ly + px * lx
                                 code[j, i] = int(red + 0.5) | (int(green + 0.5) << 10) | (int(blue + 0.5) << 20) | mark
                     continue
+                rb = 1.0 / bux if abs(bux) > 1e-12 else 0.0
+                rd = 1.0 / dux if abs(dux) > 1e-12 else 0.0
+                ra = 1.0 / aux if abs(aux) > 1e-12 else 0.0
                 for j in range(lo_y, hi_y + 1):
                     py = y0 + j + 0.5 - ay
                     lo, hi = lo_x + x0 + 0.5 - ax, hi_x + x0 + 0.5 - ax
@@ -239,10 +239,11 @@ def visible(sx, sy, iz, grids, points, limit):
                         if not free[k] or max(iz[a], max(iz[b], iz[d])) < limit[k]:
                             continue
                         px, py = points[k, 0] - sx[a], points[k, 1] - sy[a]
-                        wb = (px * (sy[d] - sy[a]) - py * (sx[d] - sx[a])) / area
-                        wc = (py * (sx[b] - sx[a]) - px * (sy[b] - sy[a])) / area
-                        if wb < 0 or wc < 0 or wb + wc > 1:
+                        wb = px * (sy[d] - sy[a]) - py * (sx[d] - sx[a])
+                        wc = py * (sx[b] - sx[a]) - px * (sy[b] - sy[a])
+                        if wb < 0 or wc < 0 or wb + wc > area:
                             continue
+                        wb, wc = wb / area, wc / area
                         if iz[a] + wb * (iz[b] - iz[a]) + wc * (iz[d] - iz[a]) > limit[k]:
                             free[k] = False
     return free
