@@ -166,7 +166,7 @@ def paint_eyes(n, colours, eyes, gaze, lids, squint, free, head, position, light
     towards[1] = _turned(head.T, light[4])
     origin = -_turned(head.T, position)  # the camera in the head frame
     up = -head[1].copy()
-    tint, shown = np.empty(3), np.empty(3)
+    tint, shown = np.empty(3), np.zeros(3)  # shown is used times zero where no eyeball was painted yet
     for k in range(2):
         side = 1.0 if k == 0 else -1.0
         middle = _turned(head, eyes[k]) + position
