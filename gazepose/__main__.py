@@ -44,7 +44,8 @@ VERBS = {
     "priors landmarks": ("landmarks", "find landmarks with the landmark network"),
     "priors pose_from_landmarks": ("pose_from_landmarks", "fit the head pose to the landmarks"),
 }
-"""verb -> its function in verbs.py (of priors: in prior_verbs.py), and what it does"""
+"""verb -> its function in verbs.py (or as `file_of` says), and what it does"""
+OF_THE_PROJECT = ("fit_readout", "write_start", "flags")
 CONTINUES = ("prepare", "synthetic", "sweep", "models", "watch", "fit_readout", "priors quality", "priors head_pose",
              "priors landmarks")
 """verbs that keep finished parts when they are stopped; the others begin anew"""
@@ -77,6 +78,8 @@ def file_of(verb: str) -> str:
     """The module with the function of a verb."""
     if verb == "launch":
         return "gazepose.programs"
+    if verb in OF_THE_PROJECT:
+        return "gazepose.project_verbs"
     return "gazepose.prior_verbs" if verb.startswith("priors ") else "gazepose.verbs"
 
 
