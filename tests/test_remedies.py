@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
+from making import remedy_of
 from test_flags import hidden
 
 from gazepose import __main__ as program
@@ -34,16 +35,6 @@ from gazepose.watch.config import LiveConfig
 PACKAGE = Path(program.__file__).parent
 SMALL: dict[str, Any] = {"num_encoder_layers": 1, "num_decoder_layers": 1, "dmodel": 32, "dim_feedforward": 32,
                          "nheads": 2, "backbone": "test_resnet"}
-
-
-def remedy_of(attempt: Callable[[], Any], capsys: Any = None) -> str:
-    """What the message of a failing attempt says behind its arrow, in one line."""
-    with pytest.raises((ValueError, OSError, ImportError, EOFError, RuntimeError, SystemExit)) as caught:
-        attempt()
-    text = str(caught.value) + ("" if capsys is None else "".join(capsys.readouterr()))
-    text = " ".join(re.sub("[╭╮╰╯│─]", " ", text).split()).split(" For full helptext")[0]     # in a frame, with a foot
-    assert " -> " in text, text
-    return text.split(" -> ", 1)[1]
 
 
 def typed(monkeypatch: pytest.MonkeyPatch, command: str, **names: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from making import refused_until_mended
 from test_ensemble import held_looks
 from test_ensemble import written as scored
 from test_face_landmarker import UPRIGHT
@@ -264,12 +265,7 @@ STATES: list[Callable[[Path], State]] = [
     other_world("name another folder", "new"), other_world("or delete this one", "w")]
 
 
-@pytest.mark.parametrize("state", STATES)
-def test_what_was_refused_is_taken_once_the_remedy_is_done(tmp_path, state):
-    attempt, words, mend = state(tmp_path)
-    assert words in remedy_of(attempt)
-    mend()
-    attempt()
+test_what_was_refused_is_taken_once_the_remedy_is_done = refused_until_mended(*STATES)
 
 
 def test_stills_are_rendered_once_there_are_enough_of_a_size(tmp_path, monkeypatch):
