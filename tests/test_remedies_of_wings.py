@@ -306,10 +306,10 @@ TRIED = {
     "experiments/postprocessing": 2, "experiments/results": 2, "experiments/sweep": 6, "priors/commands": 2,
     "priors/face_landmarker": 3, "priors/head_pose": 2, "priors/import_files": 6, "priors/model_files": 6,
     "report/__init__": 3, "report/records": 3, "synthetic/plan": 1, "synthetic/presets": 1, "synthetic/stills": 2,
-    "synthetic/world": 4, "verbs": 17, "watch/agree": 4, "watch/bouts": 2, "watch/coding": 1,
+    "synthetic/world": 4, "verbs": 17, "watch/agree": 4, "watch/bouts": 2,
     "watch/coding_files": 12, "watch/config": 7, "watch/corrections": 3, "watch/dataset": 2, "watch/faces": 1,
     "watch/live": 2, "watch/live_source": 4, "watch/many": 1, "watch/outputs": 4, "watch/readout": 2,
-    "watch/results": 4, "watch/sources": 5, "watch/tables": 6, "watch/video_pass": 1}
+    "watch/results": 4, "watch/sources": 6, "watch/tables": 6, "watch/video_pass": 1}
 """How many messages with an arrow each file of the wings has: remedies, and lines that name a result. All remedies are
 tried: here, in the other test_remedies_of_*.py, in test_heartbeat.py (rendering), in test_sweep.py (logs), in
 test_live_command.py (cameras), in test_hub.py (export), and in test_watch_command.py and test_watch_tables.py."""
