@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 import gazepose
+from gazepose.data.crops import HEIGHT, LEFT, TOP, WIDTH
 from gazepose.data.shards import QUALITY, SUBSAMPLING
 from gazepose.io import write_arrays, write_json, writing_folder
 from gazepose.machine import needed
@@ -26,7 +27,6 @@ from gazepose.models import Priors
 from gazepose.training.augment import MEAN, STD
 from gazepose.training.scoring import APART, RunModel
 from gazepose.watch.codable import LEAST_HEIGHT
-from gazepose.watch.table import HEIGHT, LEFT, TOP, WIDTH
 
 Format = Literal["onnx", "torch"]
 SUFFIX = {"onnx": ".onnx", "torch": ".pt2"}

@@ -30,7 +30,7 @@ from gazepose.training import checkpoint
 from gazepose.training.augment import to_model
 
 ROOT = Path(__file__).resolve().parents[1]
-LIMIT = 4
+LIMIT = 2
 BOTH: dict[str, Any] = {"prior_head": True, "prior_landmark": True}
 
 

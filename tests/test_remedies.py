@@ -1,6 +1,7 @@
 """Remedies: what a message tells its reader to do is read out of the message, done, and helps."""
 
 import ast
+import importlib
 import re
 import shlex
 import sys
@@ -15,7 +16,7 @@ from making import remedy_of
 from test_flags import hidden
 
 from gazepose import __main__ as program
-from gazepose import prior_verbs, verbs
+from gazepose import verbs
 from gazepose.compat.flags import RULES, translate
 from gazepose.config import InferConfig, TrainConfig, parse, parse_train
 from gazepose.data.annotations import policy_named
@@ -218,7 +219,7 @@ def messages() -> list[tuple[str, str]]:
 
 
 KINDS = (TrainConfig, InferConfig)
-VERBS = [getattr(prior_verbs if verb.startswith("priors ") else verbs, function)
+VERBS = [getattr(importlib.import_module(program.file_of(verb)), function)
          for verb, (function, _) in program.VERBS.items() if verb not in (*PROGRAMS, "launch")]
 
 
@@ -237,7 +238,7 @@ def flags_of(*kinds: Any) -> set[str]:
 
 
 CORE_VERBS = (verbs.prepare, verbs.export, verbs.push)
-WINGS = ("doctor", "experiments", "priors", "report", "synthetic", "verbs", "watch")
+WINGS = ("doctor", "experiments", "priors", "project_verbs", "report", "synthetic", "verbs", "watch")
 TRIED = {
     "api": 6, "compat/checkpoints": 4, "compat/flags": 11, "compat/folders": 4, "compat/start": 2, "config": 12,
     "data/annotations": 9, "data/box_formats": 14, "data/box_table": 18, "data/challenge": 5, "data/chunks": 1,

@@ -22,7 +22,7 @@ from test_remedies_of_inputs import State, given
 from test_watch_command import lines_of, one_video, use_squares
 from test_watch_dataset import ORIGIN, a_video, faces_of
 
-from gazepose import verbs
+from gazepose import project_verbs
 from gazepose.io import read_arrays
 from gazepose.machine import needed
 from gazepose.synthetic.presets import VERSION
@@ -300,10 +300,10 @@ def test_a_readout_that_is_damaged_is_made_by_the_command_that_is_named(tmp_path
 def test_a_readout_is_fitted_on_the_world_that_is_named_or_on_the_embedded_one(tmp_path, monkeypatch):
     roots: list[Path] = []
     monkeypatch.setattr(readout, "fit_on_world", lambda root, *_: roots.append(root))
-    monkeypatch.setattr(verbs, "EMBEDDED", tmp_path / "embedded")
+    monkeypatch.setattr(project_verbs, "EMBEDDED", tmp_path / "embedded")
     (tmp_path / "videos").mkdir()
-    assert remedy_of(lambda: verbs.fit_readout(tmp_path)) == "name one, or leave --data out"
+    assert remedy_of(lambda: project_verbs.fit_readout(tmp_path)) == "name one, or leave --data out"
     worlds = [rendered(tmp_path / "world"), rendered(tmp_path / "embedded" / "tiny-0")]
-    verbs.fit_readout(worlds[0])
-    verbs.fit_readout(preset="tiny")
+    project_verbs.fit_readout(worlds[0])
+    project_verbs.fit_readout(preset="tiny")
     assert roots == worlds
