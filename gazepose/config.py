@@ -39,7 +39,7 @@ Value = TypeVar("Value")
 NotAFlag = tyro.conf.Suppress[tyro.conf.Fixed[Value]]    # type: ignore[valid-type]
 """a setting that follows from other flags or from the data: not in --help, refused on the command line"""
 Config = TypeVar("Config", "TrainConfig", "InferConfig")
-Preset = Literal["tiny", "default", "hard", "lowquality"]
+Preset = Literal["tiny", "default", "hard", "lowquality", "temporal"]
 LEARNING_RATES = {"GazePose": 1e-4, "GazeLSTM": 5e-5, "BaselineLSTM": 5e-4, "FaceGaze": 1e-3}
 """the published settings; FaceGaze's was measured on the embedded world"""
 
@@ -153,7 +153,7 @@ class InferConfig:
     gaussian_drop: bool = False
     """Gaussian Temporal Dropout (--Gaussiandrop), also if the checkpoint was trained without it"""
     allow_unknown_priors: bool = False
-    """score with a model that uses priors on data without them; they are then unknown for every face"""
+    """score with a model that uses priors also on data without them, as unknown; on if it was trained with the flag"""
     stride: int | None = None
     """score every n-th position of a track; default: the checkpoint's for its own data set, and 1 for other data"""
     batch_size: int = 64

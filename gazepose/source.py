@@ -38,6 +38,13 @@ class Source:
             processes.barrier()
         return self
 
+    def boxes(self) -> tuple[str, ...]:
+        """How the crops of an embedded world's training faces lie on the face; empty for other data."""
+        if self.preset is None:
+            return ()
+        from gazepose.synthetic.presets import PRESETS
+        return PRESETS[self.preset].box_rules
+
     def split(self, name: str, config: PrepareConfig, processes: "Processes") -> Index:
         """Open train, val, test or stills; prepared on first use by all processes of a disk together.
 

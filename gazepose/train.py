@@ -302,7 +302,8 @@ def config_record(config: TrainConfig, source: Source, data: Splits, weights: tu
         start: what the first weights have learnt from; earlier: config.json of the run that is resumed.
     """
     pose_fit = fit_head_pose(data.train_index.head_pose[data.train_rows], data.train_index.label[data.train_rows])
-    learnt = start + data_set(source.root, source.preset, source.seed, data.train_index.facts.get("labels"))
+    learnt = start + data_set(source.root, source.preset, source.seed, data.train_index.facts.get("labels"),
+                              source.boxes())
     return {**asdict(config), "quality_fit": data.quality_fit, "class_weights": weights, "root": str(source.root),
             "head_pose_fit": None if pose_fit is None else pose_fit.tolist(),
             "face_heights": face_heights(data.train_index.box[data.train_rows]),

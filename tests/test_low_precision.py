@@ -8,7 +8,6 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gazepose.models import ModelConfig, Priors, build_model
-from gazepose.models.transformer import Dropout
 from gazepose.training.losses import LossRule, loss_parts
 
 VIEWS = {"view", "_unsafe_view", "expand", "permute", "transpose", "t", "unsqueeze", "squeeze", "select", "slice",
@@ -16,7 +15,7 @@ VIEWS = {"view", "_unsafe_view", "expand", "permute", "transpose", "t", "unsquee
 NO_WORK = {"empty", "empty_like", "new_empty"}
 WINDOWS, FRAMES = 4, 9
 SMALL = {"dmodel": 64, "dim_feedforward": 64, "image_size": 64}
-MOST = {"GazePose": 1400, "GazeLSTM": 280}
+MOST = {"GazePose": 1000, "GazeLSTM": 230}
 """operations of one forward and backward that are not views; autocast alone took 2,450 and 365"""
 
 
@@ -99,11 +98,3 @@ def test_a_model_comes_back_to_its_weights_after_a_fault(batch):
         model(batch["frames"], batch["window"] + FRAMES, Priors.of(batch))
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     assert torch.isfinite(step(model, batch, low=True)).all()
-
-
-def test_dropout_in_one_operation_keeps_the_mean():
-    dropout = Dropout(0.1)
-    out = dropout(torch.ones(100_000))
-    assert out.unique().tolist() == pytest.approx([0.0, 1 / 0.9])
-    assert abs(out.mean() - 1) < 0.01
-    assert torch.equal(dropout.eval()(torch.ones(4)), torch.ones(4))

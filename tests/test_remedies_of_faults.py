@@ -23,7 +23,7 @@ from test_agree import coding
 from test_remedies import remedy_of
 from test_remedies_of_inputs import State, given, written
 
-from gazepose import tensor_files, verbs
+from gazepose import project_verbs, tensor_files, verbs
 from gazepose.compat import checkpoints
 from gazepose.config import parse_train
 from gazepose.data import prepare as prepare_module
@@ -95,7 +95,7 @@ def without_network(tmp: Path) -> State:
     save_tensors({"conv1.weight": torch.ones(1)}, tmp / "model.safetensors")
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Weights", (Hub,), {
         "content": (tmp / "model.safetensors").read_bytes()}))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
 
     def connect() -> None:
         patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
@@ -271,7 +271,7 @@ def not_a_world(tmp: Path) -> State:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Source, "ready", lambda source, processes: source)
             patch.setattr("gazepose.watch.readout.fit_on_world", lambda root, out, how: None)
-            verbs.fit_readout(data[0], out=tmp / "readout.json")
+            project_verbs.fit_readout(data[0], out=tmp / "readout.json")
     return fit, "name one, or leave --data out", lambda: data.pop(0)
 
 

@@ -188,7 +188,7 @@ def other_submission(tmp: Path) -> State:
     def mend() -> None:
         (tmp / "p.csv").write_text("v,u,t,1,0.5\nv,u2,t,1,0.5\n")
         csv_to_json(tmp / "p.csv", tmp / "s.json")
-    return lambda: check(tmp / "s.json", names), "run infer.py on the whole test split and build it again", mend
+    return lambda: check(tmp / "s.json", names), "infer` on the whole test split, and build it again", mend
 
 
 # Runs, experiments and other files

@@ -37,7 +37,7 @@ def model_of(path: Path, published: Published) -> tuple[nn.Module, dict[str, Any
     """
     if published.kind == "Gaze360":
         raise ValueError(f"{path}: Gaze360's network says where a face looks, not whether at the camera -> start a "
-                         f"training from it: accelerate launch train.py --checkpoint {path}")
+                         f"training from it: python -m gazepose train --checkpoint {path}")
     model = build_model(published.config)
     model.load_state_dict(published.state)
     return model, {"model": asdict(published.config), "prepare": {"policy": "baseline"}, "data": {},

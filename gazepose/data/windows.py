@@ -19,6 +19,7 @@ from gazepose.data.index import PRIORS, Index
 from gazepose.data.quality import drop_in_evaluation, drop_in_training, fit_quality, quality_p, scaled
 from gazepose.data.random_changes import random_crops, random_looks
 from gazepose.keyed_random import uniform
+from gazepose.text import counted
 
 # The purpose of a draw is one of its keys, so that two purposes with equal keys get different numbers.
 _SHIFT, _DROP, _FLIP = range(3)
@@ -107,7 +108,7 @@ def centre_rows(index: Index, stride: int) -> np.ndarray:
 def counts_of(index: Index, rows: np.ndarray) -> str:
     """How many of a split's faces some rows are, in words; of the labelled ones too, where there are any others."""
     known = index.label >= 0
-    words = f"{index.facts.get('split', index.folder.name)}: {len(rows)} of {len(index)} faces"
+    words = f"{index.facts.get('split', index.folder.name)}: {len(rows)} of {counted(len(index), 'face')}"
     if known.any() and not known.all():
         words += f"; {int(known[rows].sum())} of the {int(known.sum())} with a label"
     return words

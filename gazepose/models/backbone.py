@@ -6,7 +6,8 @@ It ends at the map. What a model does with it is in gazepose.py.
 import copy
 import difflib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import timm
@@ -78,6 +79,26 @@ def _remembered(network: Any, key: tuple[Any, ...], size: Sequence[int]) -> tupl
         features, unused = trace(network, size)
         _TRACES[key] = features.detach() if isinstance(features, Tensor) else features, unused
     return _TRACES[key]
+
+
+@contextmanager
+def counted_together(network: nn.Module) -> Iterator[None]:
+    """In the block, a forward in training: BatchNorm layers do not count it one by one; all are counted at its end."""
+    layers = [module for module in network.modules()               # one without a momentum reads its own count
+              if isinstance(module, nn.BatchNorm2d) and module.training and module.momentum is not None
+              and module.num_batches_tracked is not None]
+    counts = [layer.num_batches_tracked for layer in layers]
+    if not layers or torch.compiler.is_compiling():
+        yield
+        return
+    for layer in layers:
+        layer.num_batches_tracked = None
+    try:
+        yield
+    finally:
+        for layer, count in zip(layers, counts, strict=True):
+            layer.num_batches_tracked = count
+    torch._foreach_add_(counts, 1)                       # type: ignore[reportPrivateImportUsage]
 
 
 def channels_first(maps: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gazepose.models.backbone import create_backbone
+from gazepose.models.backbone import counted_together, create_backbone
 from gazepose.models.config import ModelConfig
 from gazepose.models.low_precision import weights_cast_once
 from gazepose.models.queries import HeadPoseQueries, LandmarkQueries, LearnedQueries, Priors
@@ -85,7 +85,8 @@ class FrameEncoder(nn.Module):
         one_cell = self.backbone.training and len(frames) == 1 and max(frames.shape[2:]) <= self.output_stride
         if one_cell:
             self.backbone.eval()
-        features = self.backbone.forward_features(frames)                 # [F, C, h, w], [F, h, w, C] or tokens
+        with counted_together(self.backbone):
+            features = self.backbone.forward_features(frames)             # [F, C, h, w], [F, h, w, C] or tokens
         if one_cell:
             self.backbone.train()
         return self.to_map(features)                                      # [F, C, h, w]

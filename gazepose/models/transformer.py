@@ -4,12 +4,16 @@ Pre-norm layers after DETR. It knows nothing of gaze; queries.py has the meaning
 Parameter names are those of the published checkpoints, so they load without renaming.
 """
 
+import functools
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from gazepose.models import layer_gradients
 
 
 def sine_positions(height: int, width: int, dim: int, like: Tensor, longest: float = 10000) -> Tensor:
@@ -25,25 +29,30 @@ def sine_positions(height: int, width: int, dim: int, like: Tensor, longest: flo
     Returns:
         [height * width, dim], cells in row-major order.
     """
-    dtype = torch.promote_types(like.dtype, torch.float32)
-    index = torch.arange(dim // 2, dtype=dtype, device=like.device)
+    place = height, width, dim, like.dtype, like.device, longest
+    # a graph that is being traced may not hold tensors of another one
+    return _sines(*place) if torch.compiler.is_compiling() else _remembered_sines(*place)
+
+
+def _sines(height: int, width: int, dim: int, dtype: torch.dtype, device: torch.device, longest: float) -> Tensor:
+    exact = torch.promote_types(dtype, torch.float32)
+    index = torch.arange(dim // 2, dtype=exact, device=device)
     wavelength = longest ** (2 * (index // 2) / (dim // 2))                 # [dim/2], equal in pairs
 
     def axis(cells: int) -> Tensor:
-        count = torch.arange(1, cells + 1, dtype=dtype, device=like.device)
+        count = torch.arange(1, cells + 1, dtype=exact, device=device)
         angle = (count / (cells + 1e-6) * (2 * math.pi))[:, None] / wavelength
         return torch.stack([angle[:, 0::2].sin(), angle[:, 1::2].cos()], dim=-1).flatten(1)  # [cells, dim/2]
 
     rows = axis(height)[:, None].expand(-1, width, -1)                    # [h, w, dim/2]
     columns = axis(width)[None].expand(height, -1, -1)                    # [h, w, dim/2]
-    return torch.cat([rows, columns], dim=-1).flatten(0, 1).to(like.dtype)
+    return torch.cat([rows, columns], dim=-1).flatten(0, 1).to(dtype)
 
 
-class Dropout(nn.Dropout):
-    """Dropout in one operation on every device; on a CPU, torch's own takes four."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        return torch.native_dropout(input, self.p, True)[0] if self.training and self.p else input
+@functools.lru_cache(maxsize=8)
+def _remembered_sines(*place: Any) -> Tensor:
+    with torch.inference_mode(False):            # a tensor of inference could not be used in training later
+        return _sines(*place)
 
 
 class Attention(nn.MultiheadAttention):
@@ -60,21 +69,11 @@ class Attention(nn.MultiheadAttention):
         inputs = (key, value) if query is key else (query, key, value)
         q, k, v = (self.heads_of(piece) for x, weight, bias in zip(inputs, *weights, strict=True)
                    for piece in F.linear(x, weight, bias).split(dim, dim=-1))              # [B, heads, ., d / heads]
-        return self.out_proj(self.mix(q, k, v).transpose(1, 2).flatten(2))
+        mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout if self.training else 0.0)
+        return self.out_proj(mixed.transpose(1, 2).flatten(2))
 
     def heads_of(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)
-
-    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """The values [B, heads, K, d / heads], weighted for each query: [B, heads, Q, d / heads]."""
-        drop = self.dropout if self.training else 0.0
-        if drop == 0.0 or q.is_cuda:             # one operation there; with dropout, that of a CPU takes thirteen
-            return F.scaled_dot_product_attention(q, k, v, dropout_p=drop)
-        batch, heads = q.shape[:2]
-        q, k, v = (x.flatten(0, 1) for x in (q, k, v))                     # [B * heads, ., d / heads]
-        scores = torch.baddbmm(q.new_empty(()), q, k.transpose(1, 2), beta=0, alpha=self.head_dim ** -0.5)
-        share = torch.native_dropout(scores.softmax(-1), drop, True)[0]    # [B * heads, Q, K]
-        return torch.bmm(share, v).unflatten(0, (batch, heads))
 
 
 class EncoderLayer(nn.Module):
@@ -87,7 +86,7 @@ class EncoderLayer(nn.Module):
         self.linear2 = nn.Linear(feedforward, dim)
         self.norm1 = nn.LayerNorm(dim)
         self.norm2 = nn.LayerNorm(dim)
-        self.dropout = Dropout(dropout)
+        self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, positions: Tensor) -> Tensor:
         """x [B, K, d], positions [K, d] -> [B, K, d]."""
@@ -110,7 +109,7 @@ class DecoderLayer(nn.Module):
         self.norm1 = nn.LayerNorm(dim)
         self.norm2 = nn.LayerNorm(dim)
         self.norm3 = nn.LayerNorm(dim)
-        self.dropout = Dropout(dropout)
+        self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, query_positions: Tensor, memory: Tensor, memory_keys: Tensor) -> Tensor:
         """x and query_positions [B, Q, d]; memory, and memory with its positions, [B, K, d] -> [B, Q, d]."""
@@ -165,7 +164,10 @@ class Transformer(nn.Module):
         positions = sine_positions(maps.shape[-2], maps.shape[-1], maps.shape[1], like=contents,
                                    longest=10000 if self.published else 20)  # [h*w, d]
         cells = maps.flatten(2).transpose(1, 2)                            # [B, h*w, d]
-        # values know their position too; published: only queries and keys do, which learns more slowly
-        memory = self.encoder(cells if self.published else cells + positions, positions)  # [B, h*w, d]
+        if not self.published:                   # values know their position too, which learns faster
+            cells = cells + positions
+        if layer_gradients.usable(maps):
+            return layer_gradients.transform(self.encoder, self.decoder, cells, contents, query_positions, positions)
+        memory = self.encoder(cells, positions)                            # [B, h*w, d]
         contents = contents.expand(maps.shape[0], -1, -1)                  # [B, Q, d]
         return self.decoder(contents, query_positions, memory, memory + positions)

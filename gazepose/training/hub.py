@@ -1,10 +1,11 @@
 """Checkpoints of a model hub: hf:OWNER/NAME or hf:OWNER/NAME@REVISION, where other programs take a path.
 
 Nothing is fetched unless the user writes hf:. Only the files of a checkpoint are fetched, which hold no code, into the
-cache of huggingface_hub. They are read as a run that was copied from elsewhere.
+cache of huggingface_hub. They are read as a run that was copied from elsewhere. Only `gazepose push` sends anything.
 """
 
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -89,3 +90,48 @@ def _fetch(path: str, repository: str, revision: str | None) -> str:
     except (errors.HTTPError, OSError) as error:           # type: ignore[reportPrivateImportUsage]
         raise OSError(f"{path}: the transfer failed ({error}) -> give the same command again; files that are complete "
                       "are not fetched again") from error
+
+
+def send(repository: str, files: Mapping[str, Path | bytes], message: str, revision: str | None = None,
+         private: bool = False) -> str:
+    """Put files into a model repository in one commit; the repository and the branch are made if they are not there.
+
+    Args:
+        repository: OWNER/NAME. files: name -> a file, or its content. revision: a branch; None: main.
+        private: make the repository private. One that is public already is refused.
+
+    Returns:
+        The commit.
+
+    Raises:
+        ValueError: not such a name; offline; public though `private` was asked for. PermissionError: no token, or one
+            that may not write there. OSError: the transfer failed; the repository is as it was.
+    """
+    from huggingface_hub import CommitOperationAdd, HfApi, constants, errors, get_token
+    if NAME.fullmatch(f"{PREFIX}{repository}" + ("" if revision is None else f"@{revision}")) is None:
+        raise ValueError(f"{repository}, revision {revision}: not a name on the hub -> give OWNER/NAME, and with "
+                         "--revision a branch of letters, digits, _ . - and /")
+    if constants.is_offline_mode():
+        raise ValueError("HF_HUB_OFFLINE is set, so nothing is sent -> unset it, or add --dry_run to see what would "
+                         "be sent")
+    if get_token() is None:
+        raise PermissionError("this machine has no token of the hub -> run `hf auth login` with one that may write, or "
+                              "set HF_TOKEN to one")
+    hub = HfApi()
+    try:
+        hub.create_repo(repository, private=private or None, exist_ok=True)
+        if private and not hub.repo_info(repository).private:
+            raise ValueError(f"{repository}: is public -> leave --private out to publish, make it private on its page, "
+                             "or give another name")
+        if revision is not None:
+            hub.create_branch(repository, branch=revision, exist_ok=True)
+        return hub.create_commit(repository, [
+            CommitOperationAdd(name, content if isinstance(content, bytes) else str(content))
+            for name, content in files.items()], commit_message=message, revision=revision).oid
+    except (errors.HTTPError, OSError, RuntimeError) as error:           # type: ignore[reportPrivateImportUsage]
+        response = getattr(error, "response", None)
+        if response is not None and response.status_code in (401, 403):
+            raise PermissionError(f"{repository}: the token may not write there ({response.status_code}) -> run `hf "
+                                  "auth login` with one that may, or give a repository of your own") from error
+        raise OSError(f"{repository}: the transfer failed ({error}) -> give the same command again; the repository "
+                      "changes only when all files have come") from error
