@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.measure import ROOT, Aim, Goal, main, parser
+from gazepose.data.crops import as_cut
 from gazepose.evaluation.comparison import draws_of_clips
 from gazepose.evaluation.metrics import evaluate, score_of_gaze
 from gazepose.io import read_object
@@ -27,7 +28,6 @@ from gazepose.priors.model_files import find
 from gazepose.watch.codable import judge
 from gazepose.watch.dataset import clip_name
 from gazepose.watch.readout import READ, Readout
-from gazepose.watch.table import as_cut
 
 LANDMARKS, POSE, STUDENT = "landmarks", "head pose alone", "student"
 AS_IT_IS, MOVED = "GazePose as the box is", "GazePose with the box moved"

@@ -18,7 +18,7 @@ if not __package__:
 from benchmarks.measure import RESULTS, ROOT, Goal, figure
 
 NAMES = ("prepare", "loader", "inference", "step", "index", "metric", "startup", "gpu", "scaling", "features",
-         "watch", "live")
+         "watch", "live", "searching", "realism")
 """in the order of the goals"""
 PAGE = ROOT / "docs" / "performance.md"
 

@@ -32,7 +32,9 @@ VERBS = {
     "watch": ("watch", "find the faces in any video, and tell when each looks at the camera"),
     "live": ("live", "tell who looks at a camera now, as JSON lines"),
     "export": ("export", "write the model of a run as ONNX or torch.export files"),
+    "push": ("push", "publish a run on the Hugging Face hub, with a model card"),
     "fit_readout": ("fit_readout", "fit the landmark score on an embedded world"),
+    "write_start": ("write_start", "write the start weights of the package from a run"),
     "agree": ("agree", "compare two codings of the same videos, such as yours and that of watch"),
     "flags": ("write_flags", "write docs/flags.md, the page of all flags"),
     "completion": ("completion", "print the completion of verbs and flags for bash, zsh or fish"),
@@ -42,7 +44,11 @@ VERBS = {
     "priors landmarks": ("landmarks", "find landmarks with the landmark network"),
     "priors pose_from_landmarks": ("pose_from_landmarks", "fit the head pose to the landmarks"),
 }
-"""verb -> its function in verbs.py (of priors: in prior_verbs.py), and what it does"""
+"""verb -> its function in verbs.py (or as `file_of` says), and what it does"""
+OF_THE_PROJECT = ("fit_readout", "write_start", "flags")
+CONTINUES = ("prepare", "synthetic", "sweep", "models", "watch", "fit_readout", "priors quality", "priors head_pose",
+             "priors landmarks")
+"""verbs that keep finished parts when they are stopped; the others begin anew"""
 QUOTED = ("--flags", "--launch")
 """options whose one value is a string of flags, such as --flags "--limit 64"; the parser takes it for a flag"""
 
@@ -72,6 +78,8 @@ def file_of(verb: str) -> str:
     """The module with the function of a verb."""
     if verb == "launch":
         return "gazepose.programs"
+    if verb in OF_THE_PROJECT:
+        return "gazepose.project_verbs"
     return "gazepose.prior_verbs" if verb.startswith("priors ") else "gazepose.verbs"
 
 
@@ -95,7 +103,7 @@ def run(verb: str, flags: list[str]) -> None:
     # --rule of prepare may be given several times; elsewhere one flag takes several values
     config = PLAIN_FLAGS if verb == "prepare" else (tyro.conf.OmitArgPrefixes,)
     args = take_quiet(joined(flags))
-    with command(verb), readable_errors(), quiet_in_help(args):
+    with command(verb, verb in CONTINUES), readable_errors(), quiet_in_help(args):
         tyro.cli(function, prog=f"{called()} {verb}", args=args, use_underscores=True, config=config)
 
 

@@ -68,6 +68,8 @@ class Scorer:
     def __init__(self, source: str | Path = LANDMARKS) -> None:
         self.run = None if source == LANDMARKS else RunModel.read(Path(source))
         """the trained model; None: the landmark score"""
+        self.source = str(source) if self.run is None else self.run.source
+        """where it was read; of the hub hf:OWNER/NAME@COMMIT, which means the same weights for ever"""
 
     def crops(self, crops: np.ndarray | Sequence[np.ndarray], head_pose: np.ndarray | None = None,
               landmarks: np.ndarray | None = None) -> np.ndarray:

@@ -31,6 +31,7 @@ from gazepose.text import printable
 from gazepose.training.config import GAZE_TASKS, OptimConfig
 from gazepose.training.provenance import check_copy, is_own_run, of_copy
 from gazepose.training.run_config import CONFIG, MAY_CHANGE, ONE_START, SECTIONS, RunConfig, differing
+from gazepose.training.shipped_start import start_card
 
 PLAIN_FLAGS = (tyro.conf.OmitArgPrefixes, tyro.conf.UseAppendAction)
 """flags without the name of their section; --rule may be given several times"""
@@ -38,7 +39,7 @@ Value = TypeVar("Value")
 NotAFlag = tyro.conf.Suppress[tyro.conf.Fixed[Value]]    # type: ignore[valid-type]
 """a setting that follows from other flags or from the data: not in --help, refused on the command line"""
 Config = TypeVar("Config", "TrainConfig", "InferConfig")
-Preset = Literal["tiny", "default", "hard", "lowquality"]
+Preset = Literal["tiny", "default", "hard", "lowquality", "temporal"]
 LEARNING_RATES = {"GazePose": 1e-4, "GazeLSTM": 5e-5, "BaselineLSTM": 5e-4, "FaceGaze": 1e-3}
 """the published settings; FaceGaze's was measured on the embedded world"""
 
@@ -57,8 +58,8 @@ class DataConfig(WindowConfig):
     """score every n-th position of a validation track"""
     test_stride: int = 1
     """score every n-th crop of a test track; inference takes it from the checkpoint"""
-    quality_from: Literal["train", "split"] = "train"
-    """whose Gaussian fit turns quality into p in validation and test: of train, or of the split that is scored"""
+    quality_from: NotAFlag[Literal["train", "split"]] = "train"
+    """whose Gaussian fit turns quality into p in validation and test: of train"""
     cache_features: bool = False
     """with --freeze_backbone: compute the backbone's features of each crop once and store them in the prepared folder's
     features/ (you may delete it), and train and score from them. Features are made from whole, unmirrored crops, so
@@ -87,6 +88,8 @@ class ModelFlags(ModelConfig):
     unsigned_pose: NotAFlag[bool] = False
     dropout: NotAFlag[float] = 0.1
     reach: NotAFlag[int] = 3
+    reader: NotAFlag[bool] = False
+    """on for GazePose with behaviour intended"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +153,7 @@ class InferConfig:
     gaussian_drop: bool = False
     """Gaussian Temporal Dropout (--Gaussiandrop), also if the checkpoint was trained without it"""
     allow_unknown_priors: bool = False
-    """score with a model that uses priors on data without them; they are then unknown for every face"""
+    """score with a model that uses priors also on data without them, as unknown; on if it was trained with the flag"""
     stride: int | None = None
     """score every n-th position of a track; default: the checkpoint's for its own data set, and 1 for other data"""
     batch_size: int = 64
@@ -276,13 +279,16 @@ def train_defaults(first: TrainConfig, embedded: bool, gpu: bool) -> TrainConfig
     name: ModelName = "FaceGaze" if gaze and first.model.model == "GazePose" else first.model.model
     lr, published, pixels = LEARNING_RATES[name], first.model.behaviour == "published", not first.data.cache_features
     schedule = "epoch" if published else "step"
-    model, data = ModelFlags(model=name), DataConfig(flip=pixels, random_crop=pixels)
+    model = ModelFlags(model=name, reader=name == "GazePose" and not published)
+    data = DataConfig(flip=pixels, random_crop=pixels)
     if not embedded:
         return TrainConfig(model=model, data=replace(data, num_workers=8 if gpu else 2),
                            optim=OptimFlags(lr=lr, schedule=schedule))
     optim = OptimFlags(lr=lr if gaze else 5 * lr, schedule=schedule, warmup=0.0 if published else 0.1,
                        weight_decay=0.05, clip=1.0)
+    shipped = first.run.has_default_start(first.model.behaviour) and start_card(first.model.backbone) is not None
     model, data = replace(model, output_stride=16), replace(data, val_stride=3)
+    data = replace(data, augment="standard" if shipped and pixels else "off")
     if gpu:
         return TrainConfig(model=model, optim=optim, run=RunConfig(epochs=10), prepare=PrepareConfig(crop_size=96),
                            data=replace(data, num_workers=4))
@@ -345,9 +351,9 @@ def parse_train(args: Sequence[str] | None = None) -> tuple[TrainConfig, Source]
         source = source_of(first.data.data, config.data, record if config.data.preset == before.data.preset else {},
                            file)
     data = config.data
-    if data.cache_features and (data.flip or data.random_crop):
-        raise ValueError("--cache_features with --flip or --random_crop: features are made from whole, "
-                         "unmirrored crops -> leave --flip and --random_crop out")
+    if data.cache_features and (data.flip or data.random_crop or data.augment != "off"):
+        raise ValueError("--cache_features with --flip, --random_crop or --augment: features are made from whole, "
+                         "unmirrored crops -> leave --flip, --random_crop and --augment out")
     model = replace(config.model, gaze_head=config.run.gaze_weight > 0, image_size=config.prepare.crop_size)
     return replace(config, model=model), source
 

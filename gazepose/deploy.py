@@ -5,7 +5,6 @@ Three graphs: `model` scores windows of crops. `maps` and `head` are its two hal
 a crop once, and shows it to seven windows.
 """
 
-import importlib
 import json
 import logging
 import warnings
@@ -20,13 +19,14 @@ import torch
 from torch import Tensor, nn
 
 import gazepose
+from gazepose.data.crops import HEIGHT, LEFT, TOP, WIDTH
 from gazepose.data.shards import QUALITY, SUBSAMPLING
 from gazepose.io import write_arrays, write_json, writing_folder
+from gazepose.machine import needed
 from gazepose.models import Priors
 from gazepose.training.augment import MEAN, STD
 from gazepose.training.scoring import APART, RunModel
 from gazepose.watch.codable import LEAST_HEIGHT
-from gazepose.watch.table import HEIGHT, LEFT, TOP, WIDTH
 
 Format = Literal["onnx", "torch"]
 SUFFIX = {"onnx": ".onnx", "torch": ".pt2"}
@@ -138,14 +138,6 @@ def facts_of(run: RunModel, source: Path) -> dict[str, Any]:
 
 # ---- files
 
-def needed(name: str) -> Any:
-    """A module of the extra `export`; ImportError with the command that installs it."""
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise ImportError(f"{name} is not installed ({error}) -> pip install 'gazepose[export]'") from error
-
-
 @contextmanager
 def quietly() -> Any:
     """Without the exporter's own notes and warnings, which no user can act on."""
@@ -180,9 +172,9 @@ def programs_of(run: RunModel, names: tuple[str, ...]) -> dict[str, torch.export
 
 def write_onnx(run: RunModel, folder: Path, facts: Mapping[str, Any]) -> None:
     """model.onnx, maps.onnx and head.onnx, with the facts in their metadata."""
-    onnx, graphs = needed("onnx"), {}
+    onnx, graphs = needed("onnx", "export"), {}
     for name in ("onnxscript", "onnxruntime"):
-        needed(name)
+        needed(name, "export")
     for name, program in programs_of(run, ("maps", "head")).items():
         made = torch.onnx.export(program, dynamo=True, output_names=[OUTPUT[name]], verbose=False)
         graphs[name] = made.model_proto                                                 # type: ignore[union-attr]
@@ -204,7 +196,7 @@ def write_torch(run: RunModel, folder: Path, facts: Mapping[str, Any]) -> None:
 
 def open_onnx(path: Path) -> Callable[[Arrays], np.ndarray]:
     """A function from the inputs of an ONNX file to its output, on the CPU."""
-    session = needed("onnxruntime").InferenceSession(path, providers=["CPUExecutionProvider"])
+    session = needed("onnxruntime", "export").InferenceSession(path, providers=["CPUExecutionProvider"])
     names = [entry.name for entry in session.get_inputs()]
     return lambda inputs: session.run(None, {name: inputs[name] for name in names})[0]
 

@@ -35,14 +35,14 @@ from gazepose.io import write_json
 from gazepose.models.gazepose import ModelConfig
 from gazepose.processes import command
 from gazepose.source import chosen_rows
-from gazepose.text import printable
+from gazepose.text import counted, printable
 from gazepose.training import checkpoint, runlog
 from gazepose.training.distributed import in_step, share_preparation, start_accelerator
 from gazepose.training.engine import predict
 from gazepose.training.feature_cache import cache_features
 from gazepose.training.hub import is_on_hub, pinned
 from gazepose.training.learnt_from import learnt_from
-from gazepose.training.provenance import check_data, origin_of, usual_stride
+from gazepose.training.provenance import allows_unknown_priors, check_data, origin_of, usual_stride
 
 
 def is_best_of(run: Path, weights: Path) -> bool:
@@ -90,9 +90,9 @@ def infer(config: InferConfig) -> None:
     given_stride = config.stride or (config.guide.test_stride if split == "test" else config.guide.val_stride)
     stride = given_stride or usual
     rows = chosen_rows(index, stride, config.limit)
-    accelerator.print(f"data: {len(rows)} faces of {split} in {source.root}, stride {stride}: "
+    accelerator.print(f"data: {counted(len(rows), 'face')} of {split} in {source.root}, stride {stride}: "
                       f"{'as given' if given_stride else reason}")
-    check_priors(network, index, rows, config.allow_unknown_priors)
+    check_priors(network, index, rows, config.allow_unknown_priors or allows_unknown_priors(trained))
     windows = config.windows(data)
     behaviour, fit = BEHAVIOURS[network.behaviour], trained["quality_fit"]
     # a published file brings no fit, and a fit holds for its own scale
@@ -127,7 +127,7 @@ def infer(config: InferConfig) -> None:
     partial = ".partial" if config.limit or (split == "test" and stride > 1) else ""
     table = folder / split / f"pred{partial}.csv"
     write_csv(table, index, rows, label, scores.score)
-    print(f"{len(rows)} faces -> {table}")
+    print(f"{counted(len(rows), 'face')} -> {table}")
     about = {"checkpoint": str(start if is_on_hub(start) else weights), "data": str(source.root),
              "fingerprint": index.facts["fingerprint"], "limit": config.limit, "flip_average": config.flip_average,
              **settings, "learnt_from": asdict(learnt),

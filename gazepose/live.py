@@ -16,6 +16,7 @@ from gazepose.api import load
 from gazepose.processes import Preempted
 from gazepose.startup import say
 from gazepose.text import printable
+from gazepose.training.hub import is_on_hub
 from gazepose.watch.config import LiveConfig
 from gazepose.watch.live import Face
 from gazepose.watch.live_looks import Event
@@ -31,7 +32,10 @@ def live(source: str, config: LiveConfig = LiveConfig()) -> None:               
     Raises:
         As LiveSource and api.load; FileNotFoundError: a model file is missing.
     """
-    watcher = load(config.scorer).stream(config.window, config.smooth, config.looks, config.detector_size)
+    scorer = load(config.scorer)
+    if is_on_hub(scorer.source):
+        say(printable(f"live: scored by {scorer.source}"))
+    watcher = scorer.stream(config.window, config.smooth, config.looks, config.detector_size)
     watcher.warm_up()                            # else people are lost in the first second
     delays: deque[float] = deque(maxlen=DELAYS)
     count, last, number, begun, judged = 0, -math.inf, -1, output(), False

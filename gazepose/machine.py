@@ -1,9 +1,11 @@
-"""What this machine has: cores and GPUs."""
+"""What this machine has: cores, GPUs and packages."""
 
 import ctypes
+import importlib
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 DRIVERS = {"linux": "libcuda.so.1", "win32": "nvcuda.dll"}
 """library of NVIDIA's driver, by sys.platform"""
@@ -18,6 +20,19 @@ def core_numbers() -> list[int]:
 def cores() -> int:
     """How many cores this process may use."""
     return len(core_numbers())
+
+
+def needed(module: str, extra: str, package: str = "") -> Any:
+    """A module that an extra of this package brings; ImportError with the command that installs it.
+
+    Args:
+        package: its name at the index, if that is another.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        name = package or module
+        raise ImportError(f"{name} is not installed ({error}) -> pip install 'gazepose[{extra}]'") from error
 
 
 def has_gpu() -> bool:

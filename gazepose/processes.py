@@ -222,17 +222,18 @@ def end_now(state: str, reason: str, code: int) -> None:
 
 
 @contextmanager
-def command(name: str) -> Iterator[StopRequest]:
+def command(name: str, continues: bool = True) -> Iterator[StopRequest]:
     """Run a command that ends as users expect: a stop signal gives one line and exit code EXIT_PREEMPTED; output whose
-    reader has gone (`| head`, a closed terminal) is dropped."""
+    reader has gone (`| head`, a closed terminal) is dropped. continues: it keeps finished parts when it is stopped."""
     _start_tracker()
     with lasting_output(), StopRequest() as stop, Watchdog():
         try:
             yield stop
         except Preempted as error:
             sys.unraisablehook = lambda unraisable: None               # of what was half made, such as an iterator
-            say(f"{name}: stopped {str(error).partition(',')[0]}; finished parts are kept -> the same command "
-                 "continues")
+            kept = "finished parts are kept -> the same command continues" if continues else \
+                "the same command begins anew"
+            say(f"{name}: stopped {str(error).partition(',')[0]}; {kept}")
             raise SystemExit(EXIT_PREEMPTED) from None
         finally:
             kill_workers()                       # torch would wait 5 seconds for each

@@ -38,6 +38,13 @@ class Source:
             processes.barrier()
         return self
 
+    def boxes(self) -> tuple[str, ...]:
+        """How the crops of an embedded world's training faces lie on the face; empty for other data."""
+        if self.preset is None:
+            return ()
+        from gazepose.synthetic.presets import PRESETS
+        return PRESETS[self.preset].box_rules
+
     def split(self, name: str, config: PrepareConfig, processes: "Processes") -> Index:
         """Open train, val, test or stills; prepared on first use by all processes of a disk together.
 
@@ -65,13 +72,16 @@ class Source:
         if self.preset is None:
             raise ValueError(f"{self.root}: only an embedded world has stills -> give --task lam or gaze_clips, or "
                              "leave --data out and give --preset")
+        folder = self.root / "stills" / str(config.crop_size)
         if processes.rank == 0:
             from gazepose.synthetic.presets import PRESETS
             from gazepose.synthetic.stills import render_stills
-            render_stills(self.root, self.preset, self.seed, PRESETS[self.preset].stills, config.crop_size,
-                          notify=processes.notify)
+            count = PRESETS[self.preset].stills
+            if (folder / "index.json").is_file():        # `gazepose synthetic --stills` may have rendered more
+                count = Index.open(folder).facts.get("count", count)
+            render_stills(self.root, self.preset, self.seed, count, config.crop_size, notify=processes.notify)
         processes.barrier()
-        return Index.open(self.root / "stills" / str(config.crop_size))
+        return Index.open(folder)
 
 
 def find_source(data: Path | None, preset: str = "default") -> Source:

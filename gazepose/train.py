@@ -26,7 +26,7 @@ from torch import nn
 from torch.distributed.elastic.multiprocessing.errors import record
 from torch.utils.data import DataLoader
 
-from gazepose.compat.start import find_start, start_from, start_from_imagenet
+from gazepose.compat.start import find_start, start_from, start_from_imagenet, start_from_package
 from gazepose.config import TrainConfig, asdict, check_priors, parse_train, readable_errors
 from gazepose.data.index import Index
 from gazepose.data.loader import BatchOrder, check_workers, make_loader, order_of
@@ -70,6 +70,7 @@ from gazepose.training.runlog import (
     versions,
     world_line,
 )
+from gazepose.training.shipped_start import start_card
 from gazepose.training.trackers import check_tracker, start_tracker
 
 
@@ -265,13 +266,17 @@ def open_splits(config: TrainConfig, source: Source, accelerator: Accelerator, p
 def initial_weights(model: nn.Module, config: TrainConfig, source: Source, folder: Path, accelerator: Accelerator
                     ) -> LearntFrom:
     """Start from --checkpoint, or from ImageNet's weights: on real data if this machine has them, with --pretrained yes
-    always; say which, and warn of random weights on real data. Returns what they have learnt from.
+    always; else from the package's, but not under behaviour published; say which, and warn of random weights on real
+    data. Returns what they have learnt from.
     """
     run, start = config.run, None
+    card = start_card(config.model.backbone) if run.has_default_start(config.model.behaviour) else None
     if run.checkpoint:
         start = start_from(model, run.checkpoint)
     elif run.pretrained == "yes" or (source.preset is None and run.pretrained is None):
         start = start_from_imagenet(model, config.model.backbone, fetch=run.pretrained == "yes")
+    if start is None and card is not None:
+        start = start_from_package(model, card)
     if start is not None:
         if accelerator.is_main_process:
             write_json(folder / "start.json", fields(start))
@@ -297,7 +302,8 @@ def config_record(config: TrainConfig, source: Source, data: Splits, weights: tu
         start: what the first weights have learnt from; earlier: config.json of the run that is resumed.
     """
     pose_fit = fit_head_pose(data.train_index.head_pose[data.train_rows], data.train_index.label[data.train_rows])
-    learnt = start + data_set(source.root, source.preset, source.seed, data.train_index.facts.get("labels"))
+    learnt = start + data_set(source.root, source.preset, source.seed, data.train_index.facts.get("labels"),
+                              source.boxes())
     return {**asdict(config), "quality_fit": data.quality_fit, "class_weights": weights, "root": str(source.root),
             "head_pose_fit": None if pose_fit is None else pose_fit.tolist(),
             "face_heights": face_heights(data.train_index.box[data.train_rows]),

@@ -6,6 +6,7 @@ parameters are positional on the command line too.
 
 import shlex
 import sys
+from dataclasses import replace
 from json import dumps
 from pathlib import Path
 from typing import Literal
@@ -15,8 +16,8 @@ from gazepose.data.box_formats import BoxFormat
 from gazepose.data.clip_files import CropsFrom
 from gazepose.data.config import PrepareConfig
 from gazepose.data.index import Index
-from gazepose.source import EMBEDDED, Source, find_source
-from gazepose.text import printable
+from gazepose.source import find_source
+from gazepose.text import counted, printable
 from gazepose.watch.config import LiveConfig, WatchConfig
 
 ONE_PROCESS = "--num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no"
@@ -25,7 +26,7 @@ ONE_PROCESS = "--num_processes 1 --num_machines 1 --mixed_precision no --dynamo_
 def prepare(config: PrepareConfig = PrepareConfig(), *,                                     # noqa: B008
             split: Literal["train", "val", "test", "stills"] | None = None, data: Path | None = None,
             video: Path | None = None, boxes: Path | None = None, out: Path | None = None,
-            boxes_format: BoxFormat = "auto", preset: Preset = "default") -> None:
+            boxes_format: BoxFormat = "auto", checkpoint: Path | None = None, preset: Preset = "default") -> None:
     """Cut the faces of a split out of its videos. Under accelerate launch, several processes share the clips.
 
     Videos of your own: --video FILE_OR_FOLDER --boxes TABLE.csv --out FOLDER makes a data set folder, which infer.py
@@ -39,6 +40,7 @@ def prepare(config: PrepareConfig = PrepareConfig(), *,                         
             another program wrote it.
         boxes_format: what such a table holds, see docs/boxes.md; auto: by its header and its numbers.
         out: data set folder to create from them.
+        checkpoint: cut the faces as this run or published file reads them, so that infer.py need not cut them again.
         preset: which embedded world, if there is no other data.
     """
     import torch
@@ -53,6 +55,8 @@ def prepare(config: PrepareConfig = PrepareConfig(), *,                         
     if split is None and not own:
         raise ValueError("--split is missing -> give train, val, test or stills")
     split = split or "val"
+    if checkpoint is not None:
+        config = _as_read_by(checkpoint, config)
     with waiting_for_processes():
         state = PartialState(cpu=not torch.accelerator.is_available())
     processes = share_preparation(state, config.data_disk)
@@ -64,10 +68,30 @@ def prepare(config: PrepareConfig = PrepareConfig(), *,                         
         processes.barrier()
     source = find_source(data, preset).ready(processes)
     index = source.split(split, config, processes)
-    state.print(f"{len(index)} rows -> {index.folder}")
+    state.print(f"{counted(len(index), 'row')} -> {index.folder}")
+    if own and checkpoint is None:
+        state.print(f"These crops have {config.crop_size} pixels a side. infer.py cuts them again for a checkpoint "
+                    "that reads another size -> give --checkpoint RUN here")
 
 
-def synthetic(out: Path, preset: Preset = "default", seed: int = 0, jobs: int | None = None) -> None:
+def _as_read_by(start: Path, config: PrepareConfig) -> PrepareConfig:
+    """The policy, rules and size of crops that a checkpoint was trained with; the other flags as given.
+
+    Raises:
+        ValueError: another size of crops is given.
+    """
+    from gazepose.training.checkpoint import from_json, read_model
+    from gazepose.training.hub import pinned
+    start = pinned(start)
+    trained = from_json(PrepareConfig, read_model(start)[1].get("prepare"), start)
+    if config.crop_size not in (PrepareConfig.crop_size, trained.crop_size):
+        raise ValueError(f"--crop_size {config.crop_size}: {start} reads crops of {trained.crop_size} pixels -> leave "
+                         "--crop_size out")
+    return replace(config, crop_size=trained.crop_size, policy=trained.policy, rule=(*trained.rule, *config.rule))
+
+
+def synthetic(out: Path, preset: Preset = "default", seed: int = 0, jobs: int | None = None,
+              stills: int | None = None, crop_size: int = 64) -> None:
     """Render an embedded world into a folder, in the layout of Ego4D.
 
     Args:
@@ -75,9 +99,14 @@ def synthetic(out: Path, preset: Preset = "default", seed: int = 0, jobs: int | 
         preset: which kind of world.
         seed: seed of all random numbers in it.
         jobs: how many processes render; default: one per core.
+        stills: render also so many single faces, for --task gaze; without it, a training renders those of the preset.
+        crop_size: pixels per side of the single faces.
     """
     from gazepose.synthetic.world import render_world
     print(f"world -> {render_world(out, preset, seed, jobs)}")
+    if stills is not None:
+        from gazepose.synthetic.stills import render_stills
+        print(f"single faces -> {render_stills(out, preset, seed, stills, crop_size, jobs)}")
 
 
 def import_checkpoint(checkpoint_file: Path, /, out: Path) -> None:
@@ -110,13 +139,13 @@ def submit(csv: Path, /, index: Path | None = None, json: Path | None = None) ->
     handed_in = csv
     if csv.suffix != ".json":
         handed_in = json or csv.with_name("submission.json")
-        print(f"{submission.csv_to_json(csv, handed_in)} faces -> {handed_in}")
+        print(f"{counted(submission.csv_to_json(csv, handed_in), 'face')} -> {handed_in}")
     if index is not None:
         opened, root = Index.open(index), index.resolve().parents[2]
         prepared = faces(opened, np.arange(len(opened)))
         on_disk = (root / "videos_challenge").is_dir()
         count = submission.check(handed_in, faces_on_disk(root) if on_disk else prepared)
-        print(f"checked: {count} faces, each exactly once")
+        print(f"checked: {counted(count, 'face')}, each exactly once")
 
 
 def chain(runs: tuple[Path, ...], /, out: Path = Path("runs/chain"), causal: bool = False) -> None:
@@ -306,34 +335,24 @@ def export(run: Path, /, to: Literal["onnx", "torch"] = "onnx", out: Path | None
           f"export -> {done.folder}; {FACTS} has the rules for crops, boxes and windows")
 
 
-def fit_readout(data: Path | None = None, preset: Preset = "default", seed: int = 0,
-                out: Path = Path("gazepose/watch/readout.json")) -> None:
-    """Fit the landmark score of `watch`, which is part of the project, on an embedded world, or on another one.
+def push(run: Path, repository: str, /, revision: str | None = None, private: bool = False, dry_run: bool = False,
+         license: str | None = None, data_license: str | None = None) -> None:
+    """Publish the best weights of a run on the Hugging Face hub, with a model card made from its records. docs/hub.md
+    says what is sent.
 
     Args:
-        data: folder of the world; default: data/embedded/PRESET-SEED.
-        preset: which embedded world.
-        seed: of the world.
-        out: file to write.
+        run: a run's folder, or a checkpoint's.
+        repository: OWNER/NAME; it is made if it is not there.
+        revision: branch that the files go to; default: main.
+        private: make a private repository.
+        dry_run: send nothing; print the files and the card.
+        license: licence of the weights as the hub writes it, such as cc-by-nc-4.0; default: mit if all that they have
+            learnt from allows it.
+        data_license: licence of the data that they have learnt from, for the card.
     """
-    from gazepose.processes import Processes
-    from gazepose.watch.readout import fit_on_world
-    source = find_source(data) if data else Source(EMBEDDED / f"{preset}-{seed}", preset, seed)
-    if source.preset is None:
-        raise ValueError(f"{data}: not an embedded world -> name one, or leave --data out")
-    fit_on_world(source.ready(Processes()).root, out,
-                 f"python -m gazepose fit_readout --preset {source.preset} --seed {source.seed}")
-
-
-def write_flags(page: Path = Path("docs/flags.md")) -> None:
-    """Write the page of all flags from the code.
-
-    Args:
-        page: file of the page.
-    """
-    from gazepose.flags_page import flags_page
-    page.write_text(flags_page(), encoding="utf-8")
-    print(f"flags -> {page}")
+    from gazepose.model_card import Licences
+    from gazepose.publish import push
+    print(push(run, repository.removeprefix("hf:"), revision, private, dry_run, Licences(license, data_license)))
 
 
 def completion(shell: Literal["bash", "zsh", "fish"], /) -> None:

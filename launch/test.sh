@@ -4,4 +4,5 @@
 # Expect: every test passes; those that need golden vectors or a GPU say why they are skipped where there are none.
 . "$(dirname "${BASH_SOURCE[0]}")/environment.sh" test
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"     # pytest runs on all cores already; threads on top wait for each other
-exec python -m pytest -q -n logical --dist loadfile --no-loadscope-reorder "$@"
+processes="$(python -c "from gazepose.machine import cores; print(cores() + 1)")"    # tests of stopped processes mostly wait
+exec python -m pytest -q -n "$processes" --dist loadfile --no-loadscope-reorder "$@"

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -21,6 +22,8 @@ SLOW = ["test_resume", "test_parity", "test_cli", "test_heartbeat", "test_models
         "test_run_identity", "test_streaming", "test_features", "test_doctor", "test_world", "test_media",
         "test_export", "test_elsewhere", "test_watch_dataset", "test_watch_command", "test_signals", "test_sweep",
         "test_bad_values"]
+MEMORY = Path("/dev/shm")
+ENOUGH = 6 << 30                             # bytes: the suite holds up to 1 GB at a time
 PARITY = Path(__file__).resolve().parents[2] / "shared" / "parity"
 
 settings.register_profile("gazepose", deadline=None)     # how long an example takes says nothing on a shared machine
@@ -29,6 +32,9 @@ settings.load_profile("gazepose")
 
 def pytest_configure(config: pytest.Config) -> None:
     """Tests are about the CPU, also where there are GPUs; those marked gpu are run by themselves."""
+    if "TMPDIR" not in os.environ and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free >= ENOUGH:
+        os.environ["TMPDIR"] = str(MEMORY)                   # on a disk, a third of the time is waiting for it
+        tempfile.tempdir = None
     if config.option.markexpr != "gpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)          # each of a hundred processes would compile every module
@@ -68,6 +74,13 @@ def published_files_in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files of torch.save are read in this process: a child takes seconds. test_untrusted_runs.py starts children."""
     from gazepose import tensor_files
     monkeypatch.setattr(tensor_files, "in_child", tensor_files.convert)
+
+
+@pytest.fixture(autouse=True)
+def no_shipped_start(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Trainings in this process do not start from the package's weights; test_shipped_start.py makes weights."""
+    from gazepose.training import shipped_start
+    monkeypatch.setattr(shipped_start, "FOLDER", tmp_path_factory.getbasetemp() / "no-weights")
 
 
 @pytest.fixture(scope="session")

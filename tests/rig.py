@@ -123,6 +123,13 @@ def nothing() -> None:
     pass
 
 
+def with_hub(constants: dict[str, Any]) -> None:
+    """Another hub: names and values of huggingface_hub.constants."""
+    from huggingface_hub import constants as hub
+    for name, value in constants.items():
+        setattr(hub, name, value)
+
+
 def after_step(step: int, what: str, how: Any = None, rank: int = 0) -> None:
     """Do something once that many steps are recorded."""
     from gazepose.training.runlog import RunLog

@@ -290,10 +290,11 @@ def test_a_video_of_ones_own_is_scored_from_end_to_end(tmp_path, monkeypatch, ca
     table(tmp_path / "boxes.csv", *whole("clip", "001", *range(1, 15), label="1"),
           *whole("clip", "x", 20, 22, label=""), header=HEADER + ",label")
     typed(monkeypatch, "prepare", "--video", str(tmp_path / "clip.mp4"), "--boxes", str(tmp_path / "boxes.csv"),
-          "--out", str(tmp_path / "mine"), "--crop_size", "32")
+          "--out", str(tmp_path / "mine"), "--checkpoint", str(run))
     said = capsys.readouterr().out
-    assert "17 rows -> " in said and "mine/prepared/clean-32/val" in said
+    assert "17 rows -> " in said and "mine/prepared/clean-32/val" in said and "cuts them again" not in said
     said = ran(str(ROOT / "infer.py"), "--data", "mine", "--checkpoint", "weights", "--report", cwd=tmp_path)
+    assert [path.name for path in (tmp_path / "mine" / "prepared").iterdir()] == ["clean-32"]      # cut once
     (folder,) = run.glob("pred*")                                    # not pred/, which is for the run's own data
     assert re.fullmatch("pred-mine-[0-9a-f]{8}", folder.name) and f"not of weights/{folder.name}" in said
     about = json.loads((folder / "val" / "about.json").read_text())
@@ -320,6 +321,22 @@ def test_own_videos_in_the_layout_of_ego4d_are_scored_at_every_face_too(tmp_path
     assert re.fullmatch("pred-flip-mine-[0-9a-f]{8}", folder.name)
     said = ran(str(ROOT / "infer.py"), "--data", "mine", "--checkpoint", "weights", "--stride", "5", cwd=tmp_path)
     assert "data: 3 faces of val in mine, stride 5: as given" in said and len(list(run.glob("pred*"))) == 2
+
+
+def test_crops_that_a_checkpoint_may_not_read_are_named(tmp_path, monkeypatch, capsys):
+    run = tmp_path / "weights"
+    config = parse(TrainConfig, ["--model", "GazeLSTM", "--crop_size", "32", "--output_stride", "32"])
+    checkpoint.save_best(run, build_model(config.model), {**asdict(config), "quality_fit": None, "root": "else"}, 7)
+    write_video(tmp_path / "clip.mp4", 4)
+    table(tmp_path / "boxes.csv", *whole("clip", "001", 1, 2), header=HEADER)
+    own = ["prepare", "--video", str(tmp_path / "clip.mp4"), "--boxes", str(tmp_path / "boxes.csv"), "--out",
+           str(tmp_path / "mine"), "--crop_size", "48"]
+    typed(monkeypatch, *own)
+    assert "These crops have 48 pixels a side. infer.py cuts them again for a checkpoint" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="--crop_size 48: .*weights reads crops of 32 pixels -> leave --crop_size out"):
+        typed(monkeypatch, *own, "--checkpoint", str(run))
+    typed(monkeypatch, *own[:-2], "--checkpoint", str(run))
+    assert sorted(path.name for path in (tmp_path / "mine" / "prepared").iterdir()) == ["clean-32", "clean-48"]
 
 
 @pytest.mark.parametrize(("flags", "message"), [

@@ -223,7 +223,7 @@ def test_a_training_whose_weights_are_not_finite_is_never_saved(run):
 
 
 def test_the_newest_finished_run_is_found(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no finished run -> train one first: accelerate launch train.py"):
+    with pytest.raises(FileNotFoundError, match="no finished run -> train one first: python -m gazepose train"):
         runlog.newest_finished(tmp_path)
     def run(name, age, **status):
         (tmp_path / name).mkdir()

@@ -7,20 +7,29 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from hub import Hub, running_hub
+from hub import Hub, running_hub, settings
 from huggingface_hub import constants, file_download
+from rig import SHORT, config_of
 
+import gazepose.api
 from gazepose import deploy
 from gazepose.__main__ import run as run_verb
 from gazepose.compat.start import start_from
 from gazepose.config import InferConfig, TrainConfig, parse
 from gazepose.infer import infer
+from gazepose.io import read_object
+from gazepose.live import live
 from gazepose.models import ModelConfig, build_model
+from gazepose.source import Source
 from gazepose.training.checkpoint import read_model, save_weights
 from gazepose.training.hub import local_folder, pinned
 from gazepose.training.scoring import RunModel
+from gazepose.watch import jobs
+from gazepose.watch.config import LiveConfig
+from gazepose.watch.jobs import Pass, make_tools
 from gazepose.watch.sources import name_scorers
 
+NARROW = True
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 NETWORK = ModelConfig(model="GazeLSTM", backbone="test_resnet")
 LAB = Path("hf:lab/looks")
@@ -34,13 +43,8 @@ def hub(tmp_path, monkeypatch) -> Iterator[Hub]:
     save_weights(tmp_path / "looks", build_model(NETWORK), config)
     (tmp_path / "looks" / "pytorch_model.bin").write_bytes(b"code")
     (tmp_path / "looks" / "run.py").write_text("print('code')")
-    with running_hub() as hub:
+    with running_hub(tmp_path, monkeypatch) as hub:
         hub.repositories["lab/looks"] = tmp_path / "looks", COMMIT
-        for name, value in {"HF_HUB_CACHE": str(tmp_path / "cache"), "ENDPOINT": hub.address,
-                            "HUGGINGFACE_CO_URL_TEMPLATE": hub.address + "/{repo_id}/resolve/{revision}/{filename}",
-                            "HF_HUB_DISABLE_XET": True, "HF_HUB_DISABLE_PROGRESS_BARS": True,
-                            "HF_HUB_OFFLINE": False, "HF_TOKEN_PATH": str(tmp_path / "token")}.items():
-            monkeypatch.setattr(constants, name, value)
         yield hub
 
 
@@ -101,7 +105,6 @@ def test_a_name_that_is_refused_is_taken_as_the_message_says(hub, wrong, remedy,
 @pytest.mark.parametrize(("code", "remedy"), [("GatedRepo", "accept them on its page, then run `hf auth login`"),
                                               ("RepoNotFound", "for a private one run `hf auth login`")])
 def test_a_closed_repository_is_fetched_after_the_login(hub, monkeypatch, code, remedy):
-    monkeypatch.delenv("HF_TOKEN", raising=False)
     hub.closed["lab/looks"] = code
     with pytest.raises(OSError, match=f" -> .*{remedy}$"):
         local_folder(LAB)
@@ -160,3 +163,51 @@ def test_an_export_of_a_model_of_the_hub_needs_a_folder(hub, tmp_path, monkeypat
     monkeypatch.setattr(deploy, "export", lambda run, to, out: deploy.Exported(out, 0.0))
     run_verb("export", [str(LAB), "--out", str(tmp_path / "made")])
     assert f"export -> {tmp_path / 'made'}" in capsys.readouterr().out
+
+
+# The whole road: each command that takes a checkpoint takes one of the hub
+
+def test_ranks_that_fetch_at_once_train_from_the_commit(hub, rig, tmp_path):
+    run = rig.run("of the hub", *SHORT, "--checkpoint", str(LAB), world=2,
+                  fault=("with_hub", settings(hub.address, tmp_path)))
+    config = config_of(run.folder)
+    assert config["run"]["checkpoint"] == f"hf:lab/looks@{COMMIT}" in config["learnt_from"]["start"]
+    assert "start: " in run.log() and f"entries from hf:lab/looks@{COMMIT} (one of ours)" in run.log()
+    assert 1 <= len(hub.starts) <= 2 and run.status()["step"] == 1
+
+
+def test_inference_of_the_hub_gives_the_scores_of_the_folder(hub, small_index, tmp_path, monkeypatch):
+    monkeypatch.setattr(Source, "ready", lambda self, processes: self)
+    monkeypatch.setattr(Source, "split", lambda self, name, config, processes: small_index)
+    for name, weights in (("hub", LAB), ("folder", hub.repositories["lab/looks"][0])):
+        infer(InferConfig(checkpoint=weights, exp_path=tmp_path / name, split="val", stride=1))
+    one, other = ((tmp_path / name / "pred" / "val" / "pred.csv").read_text() for name in ("hub", "folder"))
+    assert one == other and len(one.splitlines()) == 37
+    assert read_object(tmp_path / "hub" / "pred" / "val" / "about.json")["checkpoint"] == f"hf:lab/looks@{COMMIT}"
+
+
+@pytest.mark.parametrize(("run", "flag", "allowed"), [({"allow_unknown_priors": True}, False, True), ({}, True, True),
+                                                      ({}, False, False), (["damaged"], False, False)])
+def test_inference_allows_unknown_priors_where_the_training_did(hub, small_index, tmp_path, monkeypatch, run, flag,
+                                                                allowed):
+    folder = hub.repositories["lab/looks"][0]
+    save_weights(folder, build_model(NETWORK), {**read_object(folder / "config.json"), "run": run})
+    monkeypatch.setattr(Source, "ready", lambda self, processes: self)
+    monkeypatch.setattr(Source, "split", lambda self, name, config, processes: small_index)
+    seen: list[bool] = []
+    monkeypatch.setattr("gazepose.infer.check_priors", lambda *how: seen.append(how[-1]) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        infer(InferConfig(checkpoint=LAB, exp_path=tmp_path / "run", allow_unknown_priors=flag))
+    assert seen == [allowed]
+
+
+def test_watch_live_and_python_say_which_commit_scores(hub, monkeypatch, tmp_path, capsys):
+    whole = f"hf:lab/looks@{COMMIT}"
+    monkeypatch.setattr(jobs, "load_networks", lambda *how: (None, None))
+    runs = {name: path for name, path in name_scorers([str(LAB)], "landmarks").items() if path is not None}
+    assert make_tools(Pass("v", tmp_path, tmp_path, {}, runs)).scorers["looks"].run.source == whole
+    assert gazepose.load(LAB).source == whole and gazepose.load().source == "landmarks"
+    monkeypatch.setattr(gazepose.api.Scorer, "stream", lambda *how: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        live("0", LiveConfig(scorer=str(LAB)))
+    assert f"live: scored by {whole}" in capsys.readouterr().err

@@ -12,7 +12,7 @@ from hypothesis import given, settings, strategies
 from squares import Reader, Squares, film, moving, picture, still, tools
 from watching import faces, spans, video_of
 
-from gazepose.data.crops import grown
+from gazepose.data.crops import as_cut, grown
 from gazepose.data.video_times import TimedPicture, pictures_with_times
 from gazepose.models import ModelConfig, build_model
 from gazepose.training import scoring
@@ -23,7 +23,6 @@ from gazepose.watch.faces import video_of as facts_of
 from gazepose.watch.live import Watcher
 from gazepose.watch.live_looks import LiveLook, RunningMedian
 from gazepose.watch.scorers import TrainedScorer
-from gazepose.watch.table import as_cut
 from gazepose.watch.video_pass import POSE, read_face, watch_video
 
 RATE = 10

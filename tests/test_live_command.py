@@ -60,7 +60,7 @@ def served(pictures: int, connections: int) -> Iterator[str]:
         def log_message(self, format: str, *args: object) -> None: ...
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Camera)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     try:
         yield f"http://user:secret@127.0.0.1:{server.server_port}/camera"
     finally:

@@ -52,7 +52,7 @@ def test_the_report_lists_what_was_left_out(tmp_path):
     assert {rule: entry["count"] for rule, entry in report["counts"].items()} == facts["counts"]
     assert report["counts"]["row left out: past the end of the video"] == {"count": 3, "clips": {"late": 3}}
     assert report["rows"] == {"wanted": 18, "made": 15} and report["cut_short"] == {}
-    assert f"left out: 1 clips, 3 records, rows or tracks, see {folder / 'report.json'}" in messages[-1]
+    assert f"left out: 1 clip, 3 records, rows or tracks, see {folder / 'report.json'}" in messages[-1]
     index = Index.open(folder)
     assert skipped(index) in messages[-1]
     av1 = index.clips.index("av1")
@@ -82,7 +82,7 @@ def test_a_video_that_opens_short_counts_as_bad_and_keeps_its_right_rows(tmp_pat
     root = data_set(tmp_path, {"c": [("t", list(range(1, 100)))]}, videos=False)
     path = write_video(root / "videos" / "c.mkv", 100, g="10", bf="0")
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(ValueError, match=r"1 of 1 clips.*\n.*c\.mkv: ends before frame \d\d, its faces go on to"):
+    with pytest.raises(ValueError, match=r"1 of 1 clip .*\n.*c\.mkv: ends before frame \d\d, its faces go on to"):
         prepare(root, "train")
     folder = prepare(root, "train", max_bad_fraction=1)
     index, report = Index.open(folder), json.loads((folder / "report.json").read_text())
@@ -256,7 +256,7 @@ def test_an_image_that_is_none_is_refused_before_it_is_read(tmp_path):
         jpeg_bytes = (folder / name).read_bytes()
         (folder / name).unlink()
         plant(folder / name)
-        with pytest.raises(ValueError, match=rf"1 of 1 clips.*\n.*{name}.*{message}"):
+        with pytest.raises(ValueError, match=rf"1 of 1 clip .*\n.*{name}.*{message}"):
             prepare(root, "test")
         (folder / name).unlink()
         (folder / name).write_bytes(jpeg_bytes)

@@ -135,7 +135,7 @@ def test_a_policy_says_which_picture_a_frame_number_means(tmp_path, policy, deco
     assert index.label.tolist() == ([0, 1, 1, 1] if policy == "baseline" else [0, 1, 1, 0])
     assert index.facts["counts"]["gap: frames filled"] == 1
     (message,) = messages
-    assert "4 crops of 1 tracks in 1 clips" in message and "gap: frames filled: 1" in message
+    assert "4 crops of 1 track in 1 clip," in message and "gap: frames filled: 1" in message
     first = dict(frames_in_order(root / "videos" / "c.mp4", decoded))[decoded[0]]
     assert index.quality[0] == np.float32(laplacian_variance(published_crop(first)))
     assert index.facts["quality_fit"] == pytest.approx(fit_gaussian(index.quality), rel=1e-5)
@@ -286,7 +286,7 @@ def test_progress_prints_the_remaining_time(tmp_path, monkeypatch):
 
 def test_an_empty_split_names_folder_and_reasons(tmp_path):
     root = data_set(tmp_path, {"c": [("t", [])]})
-    with pytest.raises(ValueError, match=r"train: the split is empty, none of its 1 clips has a usable face "
+    with pytest.raises(ValueError, match=r"train: the split is empty, none of its 1 clip has a usable face "
                                          r"\(.*no usable record: 1.*\) -> check"):
         prepare(root, "train")
 

@@ -30,7 +30,7 @@ from gazepose.training import checkpoint
 from gazepose.training.augment import to_model
 
 ROOT = Path(__file__).resolve().parents[1]
-LIMIT = 4
+LIMIT = 2
 BOTH: dict[str, Any] = {"prior_head": True, "prior_landmark": True}
 
 
@@ -131,7 +131,7 @@ def test_gaze360_alone_cannot_score(golden, work):
     file = file_of(golden, "gazelstm_gaze360", work / "gaze360.pth.tar")
     for read in (checkpoint.read_model, lambda path: verbs.import_checkpoint(path, work / "no")):
         with pytest.raises(ValueError, match="gaze360.pth.tar: Gaze360's network says where a face looks, not whether "
-                                             "at the camera -> start a training from it: accelerate launch train.py"):
+                                             "at the camera -> start a training from it: python -m gazepose train"):
             read(file)
     assert not (work / "no").exists()
 

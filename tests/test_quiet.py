@@ -54,7 +54,7 @@ def test_a_quiet_preparation_prints_its_rows_and_what_it_left_out(tmp_path):
     assert line.startswith("10 rows -> ")
     (root / "videos" / "c1.mp4").unlink()
     warning, line = ran(*prepare, "32", "--max_bad_fraction", "0.5", cwd=tmp_path).splitlines()
-    assert "left out: 1 clips" in warning and line.startswith("5 rows -> ")
+    assert "left out: 1 clip," in warning and line.startswith("5 rows -> ")
 
 
 def test_a_quiet_training_prints_its_result_alone(rig: Rig):

@@ -6,12 +6,13 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
+from gazepose.data.crops import as_cut, as_detected
 from gazepose.io import write_arrays
 from gazepose.priors.model_files import MODELS
 from gazepose.watch import readout
 from gazepose.watch.codable import judge
 from gazepose.watch.readout import FEATURES, PAIRS, READ, Readout, fit, in_the_heads_axes, terms
-from gazepose.watch.table import REASONS, as_cut, as_detected
+from gazepose.watch.table import REASONS
 
 AHEAD = {"yaw": 0.0, "pitch": -5.0, "eye_x": 0.0, "eye_y": -0.2, "blink": 0.03}
 

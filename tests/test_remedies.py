@@ -1,6 +1,7 @@
 """Remedies: what a message tells its reader to do is read out of the message, done, and helps."""
 
 import ast
+import importlib
 import re
 import shlex
 import sys
@@ -11,10 +12,11 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
+from making import remedy_of
 from test_flags import hidden
 
 from gazepose import __main__ as program
-from gazepose import prior_verbs, verbs
+from gazepose import verbs
 from gazepose.compat.flags import RULES, translate
 from gazepose.config import InferConfig, TrainConfig, parse, parse_train
 from gazepose.data.annotations import policy_named
@@ -34,16 +36,6 @@ from gazepose.watch.config import LiveConfig
 PACKAGE = Path(program.__file__).parent
 SMALL: dict[str, Any] = {"num_encoder_layers": 1, "num_decoder_layers": 1, "dmodel": 32, "dim_feedforward": 32,
                          "nheads": 2, "backbone": "test_resnet"}
-
-
-def remedy_of(attempt: Callable[[], Any], capsys: Any = None) -> str:
-    """What the message of a failing attempt says behind its arrow, in one line."""
-    with pytest.raises((ValueError, OSError, ImportError, EOFError, RuntimeError, SystemExit)) as caught:
-        attempt()
-    text = str(caught.value) + ("" if capsys is None else "".join(capsys.readouterr()))
-    text = " ".join(re.sub("[╭╮╰╯│─]", " ", text).split()).split(" For full helptext")[0]     # in a frame, with a foot
-    assert " -> " in text, text
-    return text.split(" -> ", 1)[1]
 
 
 def typed(monkeypatch: pytest.MonkeyPatch, command: str, **names: Path) -> None:
@@ -109,7 +101,7 @@ LINES: list[tuple[Callable[[list[str]], None], str, list[str]]] = [    # refused
     (parsed, "--gaze_loss nan", ["give finite numbers: --gaze_loss 1"]), (parsed, "--clip -1", ["0 or more: --clip 0"]),
     (parsed, "--label_loss 0", ["give one a weight above 0: --label_loss 0 --gaze_loss 1"]),
     (train, "--cache_features --freeze_backbone --flip",
-     ["leave --flip and --random_crop out: --cache_features --freeze_backbone"]),
+     ["leave --flip, --random_crop and --augment out: --cache_features --freeze_backbone"]),
     (infer, "--limit -1", ["give 1 or more: --limit 1"]), (infer, "--val_stride 0", ["give 1 or more: --val_stride 1"]),
     (infer, "--max_bad_fraction 2", ["give 0 to 1: --max_bad_fraction 0", "give 0 to 1: --max_bad_fraction 1"]),
     (infer, "--split train", ["give val or test: --split val", "give val or test: --split test"]),
@@ -227,7 +219,7 @@ def messages() -> list[tuple[str, str]]:
 
 
 KINDS = (TrainConfig, InferConfig)
-VERBS = [getattr(prior_verbs if verb.startswith("priors ") else verbs, function)
+VERBS = [getattr(importlib.import_module(program.file_of(verb)), function)
          for verb, (function, _) in program.VERBS.items() if verb not in (*PROGRAMS, "launch")]
 
 
@@ -245,25 +237,26 @@ def flags_of(*kinds: Any) -> set[str]:
     return names
 
 
-WINGS = ("doctor", "experiments", "priors", "report", "synthetic", "verbs", "watch")
+CORE_VERBS = (verbs.prepare, verbs.export, verbs.push)
+WINGS = ("doctor", "experiments", "priors", "project_verbs", "report", "synthetic", "verbs", "watch")
 TRIED = {
     "api": 6, "compat/checkpoints": 4, "compat/flags": 11, "compat/folders": 4, "compat/start": 2, "config": 12,
     "data/annotations": 9, "data/box_formats": 14, "data/box_table": 18, "data/challenge": 5, "data/chunks": 1,
     "data/clip_crops": 1, "data/config": 4, "data/containers": 1, "data/conventions": 12, "data/features": 4,
     "data/images": 2, "data/index": 15, "data/index_writer": 1, "data/join": 1, "data/loader": 5, "data/merge": 1,
     "data/order": 1, "data/outcome": 3, "data/own_videos": 6, "data/prepare": 10, "data/streaming": 2,
-    "data/tracks": 3, "data/video": 9, "data/video_times": 3, "data/windows": 4, "deploy": 3,
+    "data/tracks": 3, "data/video": 9, "data/video_times": 3, "data/windows": 4, "deploy": 2,
     "evaluation/comparison": 2, "evaluation/examples": 1, "evaluation/metrics": 5, "evaluation/predictions": 7,
-    "evaluation/submission": 8, "heartbeat": 2, "infer": 4, "io": 9, "live": 2, "manifest": 1,
-    "models/backbone": 6, "models/config": 4, "output": 1, "processes": 2, "programs": 1, "records": 1,
+    "evaluation/submission": 8, "heartbeat": 2, "infer": 4, "io": 9, "live": 2, "machine": 1, "manifest": 1,
+    "models/backbone": 6, "models/config": 4, "output": 1, "processes": 2, "programs": 1, "publish": 2, "records": 1,
     "source": 5, "tensor_files": 11, "text": 1, "train": 4, "training/checkpoint": 11, "training/config": 8,
-    "training/distributed": 8, "training/engine": 2, "training/feature_cache": 3, "training/hub": 8,
+    "training/distributed": 8, "training/engine": 2, "training/feature_cache": 3, "training/hub": 14,
     "training/launcher": 1, "training/provenance": 7, "training/run_config": 9, "training/runlog": 7,
     "training/scoring": 1, "training/trackers": 1}
 """How many messages with an arrow each file outside WINGS has; those of infer name files, that of output is a pattern.
 All remedies are tried: most in test_remedies_of_*.py; those of copied runs, other data, stopped ranks, dead decoders,
 narrow videos, exported models, a hub and slow cameras in test_copied_runs.py, test_run_identity.py, test_heartbeat.py,
-test_media.py, test_video_files.py, test_export.py, test_hub.py and test_live_command.py."""
+test_media.py, test_video_files.py, test_export.py, test_hub.py, test_push.py and test_live_command.py."""
 
 
 def test_a_new_message_with_a_remedy_is_noticed_until_a_test_has_tried_it():
@@ -273,7 +266,7 @@ def test_a_new_message_with_a_remedy_is_noticed_until_a_test_has_tried_it():
 
 
 def test_every_flag_and_verb_that_a_remedy_names_exists():
-    every, core = flags_of(*KINDS, *VERBS, LiveConfig), flags_of(*KINDS, verbs.prepare, verbs.export, LiveConfig)
+    every, core = flags_of(*KINDS, *VERBS, LiveConfig), flags_of(*KINDS, *CORE_VERBS, LiveConfig)
     tried = 0
     for place, text in messages():
         remedy = text.split(" -> ", 1)[1]

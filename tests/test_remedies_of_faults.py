@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from making import data_set, prepare, quiet, settings_of, small_index
+from making import data_set, prepare, quiet, refused_until_mended, settings_of, small_index
 from rig import save_once
 from test_agree import coding
 from test_remedies import remedy_of
 from test_remedies_of_inputs import State, given, written
 
-from gazepose import tensor_files, verbs
+from gazepose import project_verbs, tensor_files, verbs
 from gazepose.compat import checkpoints
 from gazepose.config import parse_train
 from gazepose.data import prepare as prepare_module
@@ -95,7 +95,7 @@ def without_network(tmp: Path) -> State:
     save_tensors({"conv1.weight": torch.ones(1)}, tmp / "model.safetensors")
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Weights", (Hub,), {
         "content": (tmp / "model.safetensors").read_bytes()}))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
 
     def connect() -> None:
         patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
@@ -271,19 +271,14 @@ def not_a_world(tmp: Path) -> State:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Source, "ready", lambda source, processes: source)
             patch.setattr("gazepose.watch.readout.fit_on_world", lambda root, out, how: None)
-            verbs.fit_readout(data[0], out=tmp / "readout.json")
+            project_verbs.fit_readout(data[0], out=tmp / "readout.json")
     return fit, "name one, or leave --data out", lambda: data.pop(0)
 
 
-@pytest.mark.parametrize("state", [
+test_what_was_refused_is_taken_once_the_remedy_is_done = refused_until_mended(
     full_disk, without_network, taken_port, other_rows,
     partial(junk, program="time.sleep(60 * large)", words="save only its state_dict", seconds=0.5),
     partial(junk, program="os.kill(os.getpid(), 11 * large)", words="save only its state_dict"), unfolds,
     partial(other_tensors, b"\xff" * 40), partial(other_tensors, {"a": torch.tensor([np.nan])}), damaged_copy_of_faces,
     other_submission, *map(no_stills, ("--task lam", "--task gaze_clips", "--preset tiny --task lam_stills")),
-    wrong_match, not_a_world])
-def test_what_was_refused_is_taken_once_the_remedy_is_done(tmp_path, state):
-    attempt, words, mend = state(tmp_path)
-    assert words in remedy_of(attempt)
-    mend()
-    attempt()
+    wrong_match, not_a_world)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from making import refused_until_mended
 from squares import film, moving, picture, still, tools
 from test_live import watcher
 from test_remedies import command_in, remedy_of, typed
@@ -21,12 +22,12 @@ from test_remedies_of_inputs import State, given
 from test_watch_command import lines_of, one_video, use_squares
 from test_watch_dataset import ORIGIN, a_video, faces_of
 
-from gazepose import verbs
+from gazepose import project_verbs
 from gazepose.io import read_arrays
+from gazepose.machine import needed
 from gazepose.synthetic.presets import VERSION
 from gazepose.watch import many, readout
 from gazepose.watch.bouts import LookRules
-from gazepose.watch.coding import needed
 from gazepose.watch.config import WatchConfig
 from gazepose.watch.dataset import write_dataset
 from gazepose.watch.faces import read_pass
@@ -90,6 +91,7 @@ def runs_of_one_name(tmp: Path) -> State:
 
 
 SOURCES: list[Callable[[Path], State]] = [
+    lambda tmp: (lambda: name_sources([tmp / "a.mp4"], print), "check the path", (tmp / "a.mp4").touch),
     empty_folder, clips_of_other_names, run_that_is_not_there, runs_of_one_name,
     lambda tmp: given(lambda *sources: name_sources(sources, print), "name one or more files, or a folder", (),
                       ((tmp / "a.mp4").touch() or tmp / "a.mp4", (tmp / "a.mp4").parent))(tmp),
@@ -220,12 +222,7 @@ PASSES: list[Callable[[Path], State]] = [
     frame_of_floats, frame_of_an_earlier_time]
 
 
-@pytest.mark.parametrize("state", [*SETTINGS, *SOURCES, *RESULTS, *PASSES])
-def test_what_was_refused_is_taken_once_the_remedy_is_done(tmp_path, state):
-    attempt, words, mend = state(tmp_path)
-    assert words in remedy_of(attempt)
-    mend()
-    attempt()
+test_what_was_refused_is_taken_once_the_remedy_is_done = refused_until_mended(*SETTINGS, *SOURCES, *RESULTS, *PASSES)
 
 
 def test_parts_of_other_videos_are_not_replaced_unasked_and_an_empty_folder_is_used(tmp_path):
@@ -279,9 +276,9 @@ def test_packages_that_a_message_names_are_in_its_extra(monkeypatch):
         with monkeypatch.context() as patch:
             patch.setitem(sys.modules, module, None)
             patch.setitem(sys.modules, f"{module}.styles", None)
-            assert remedy_of(lambda module=module, package=package: needed(module, package)) == \
+            assert remedy_of(lambda module=module, package=package: needed(module, "watch", package)) == \
                 "pip install 'gazepose[watch]'"
-        assert f'"{package}>=' in extra[1] and needed(module, package)
+        assert f'"{package}>=' in extra[1] and needed(module, "watch", package)
 
 
 def rendered(root: Path) -> Path:
@@ -303,10 +300,10 @@ def test_a_readout_that_is_damaged_is_made_by_the_command_that_is_named(tmp_path
 def test_a_readout_is_fitted_on_the_world_that_is_named_or_on_the_embedded_one(tmp_path, monkeypatch):
     roots: list[Path] = []
     monkeypatch.setattr(readout, "fit_on_world", lambda root, *_: roots.append(root))
-    monkeypatch.setattr(verbs, "EMBEDDED", tmp_path / "embedded")
+    monkeypatch.setattr(project_verbs, "EMBEDDED", tmp_path / "embedded")
     (tmp_path / "videos").mkdir()
-    assert remedy_of(lambda: verbs.fit_readout(tmp_path)) == "name one, or leave --data out"
+    assert remedy_of(lambda: project_verbs.fit_readout(tmp_path)) == "name one, or leave --data out"
     worlds = [rendered(tmp_path / "world"), rendered(tmp_path / "embedded" / "tiny-0")]
-    verbs.fit_readout(worlds[0])
-    verbs.fit_readout(preset="tiny")
+    project_verbs.fit_readout(worlds[0])
+    project_verbs.fit_readout(preset="tiny")
     assert roots == worlds

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from making import refused_until_mended
 from test_ensemble import held_looks
 from test_ensemble import written as scored
 from test_face_landmarker import UPRIGHT
@@ -264,12 +265,7 @@ STATES: list[Callable[[Path], State]] = [
     other_world("name another folder", "new"), other_world("or delete this one", "w")]
 
 
-@pytest.mark.parametrize("state", STATES)
-def test_what_was_refused_is_taken_once_the_remedy_is_done(tmp_path, state):
-    attempt, words, mend = state(tmp_path)
-    assert words in remedy_of(attempt)
-    mend()
-    attempt()
+test_what_was_refused_is_taken_once_the_remedy_is_done = refused_until_mended(*STATES)
 
 
 def test_stills_are_rendered_once_there_are_enough_of_a_size(tmp_path, monkeypatch):
@@ -293,6 +289,17 @@ def test_clips_have_both_labels_once_the_preset_is_as_the_message_says(monkeypat
         assert len(np.unique(plan_of_clip.plan_clip(better, 0, "train", 0).truth["label"])) == 2
 
 
+def test_clips_have_faces_once_the_preset_is_as_the_message_says(monkeypatch):
+    plans = functools.cache(lambda preset: planning(generator(0, "train", 0, 3), preset, 0, "train", 0))
+    planning = plan_of_clip._plan_clip
+    monkeypatch.setattr(plan_of_clip, "_plan_clip", lambda rng, preset, *_: plans(preset))    # not a hundred times
+    crowded = replace(PRESETS["tiny"], view=4.0, pans=0.0, shots=1)                           # a face is wider than it
+    with pytest.raises(RuntimeError, match="no face in the picture -> widen the view, or seat people farther away"):
+        plan_of_clip.plan_clip(crowded, 0, "train", 0)
+    for better in (replace(crowded, view=60.0, shots=3), replace(crowded, distance=(9.0, 10.0), shots=3)):
+        assert len(plan_of_clip.plan_clip(better, 0, "train", 0).truth["label"])
+
+
 @pytest.mark.parametrize("verb", ["train", "infer", "prepare"])
 def test_the_launcher_starts_each_verb_that_its_message_names(monkeypatch, verb):
     from accelerate.commands import launch as launcher
@@ -309,11 +316,11 @@ TRIED = {
     "doctor/__init__": 1, "doctor/media": 1, "experiments/ensemble": 7, "experiments/plan": 10,
     "experiments/postprocessing": 2, "experiments/results": 2, "experiments/sweep": 6, "priors/commands": 2,
     "priors/face_landmarker": 3, "priors/head_pose": 2, "priors/import_files": 6, "priors/model_files": 6,
-    "report/__init__": 3, "report/records": 3, "synthetic/plan": 1, "synthetic/presets": 1, "synthetic/stills": 2,
-    "synthetic/world": 4, "verbs": 17, "watch/agree": 4, "watch/bouts": 2, "watch/coding": 1,
+    "report/__init__": 3, "report/records": 3, "synthetic/plan": 2, "synthetic/presets": 1, "synthetic/stills": 2,
+    "synthetic/world": 4, "project_verbs": 3, "verbs": 18, "watch/agree": 4, "watch/bouts": 2,
     "watch/coding_files": 12, "watch/config": 7, "watch/corrections": 3, "watch/dataset": 2, "watch/faces": 1,
     "watch/live": 2, "watch/live_source": 4, "watch/many": 1, "watch/outputs": 4, "watch/readout": 2,
-    "watch/results": 4, "watch/sources": 5, "watch/tables": 6, "watch/video_pass": 1}
+    "watch/results": 4, "watch/sources": 6, "watch/tables": 6, "watch/video_pass": 1}
 """How many messages with an arrow each file of the wings has: remedies, and lines that name a result. All remedies are
 tried: here, in the other test_remedies_of_*.py, in test_heartbeat.py (rendering), in test_sweep.py (logs), in
 test_live_command.py (cameras), in test_hub.py (export), and in test_watch_command.py and test_watch_tables.py."""

@@ -235,14 +235,14 @@ def test_the_commit_is_of_the_packages_own_repository(tmp_path, monkeypatch):
 
 # ---- what it has learnt from
 
-WORLD = LearntFrom(rendered=("embedded world tiny, seed 0",))
+WORLD = LearntFrom(rendered=("embedded world tiny, seed 0",), boxes=("annotated",))
 
 
 def test_a_checkpoint_says_what_it_has_learnt_from(rig, run):
     assert learnt_from(config_of(run), run) == WORLD
     next_run = rig.run("second", *SHORT, "--checkpoint", str(run)).folder
     shown = dict(tables.facts(read_records(run)))["learnt from"]
-    assert shown == "rendered: embedded world tiny, seed 0"
+    assert shown == "rendered: embedded world tiny, seed 0; boxes: annotated"
     learnt = learnt_from(config_of(checkpoint.weights_folder(next_run)), next_run)
     assert learnt == WORLD + LearntFrom(start=(str(run),))
     older = {name: value for name, value in config_of(run).items() if name != "learnt_from"}

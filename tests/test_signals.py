@@ -19,7 +19,7 @@ import torch
 from making import data_set
 
 from gazepose import __main__ as door
-from gazepose import heartbeat, processes, startup
+from gazepose import heartbeat, processes, startup, verbs
 from gazepose.data import loader as loading
 from gazepose.data.windows import WindowRule
 from gazepose.output import lasting_output
@@ -148,6 +148,16 @@ def broken_output(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with os.fdopen(write, "w") as stream, monkeypatch.context() as patched:
         patched.setattr(sys, "stdout", stream)
         yield
+
+
+@pytest.mark.parametrize(("verb", "words"), [
+    *((verb, "the same command begins anew") for verb in ("export", "push", "agree")),
+    *((verb, "finished parts are kept -> the same command continues") for verb in ("watch", "prepare"))])
+def test_a_verb_that_is_stopped_says_whether_it_goes_on_or_begins_anew(verb, words, monkeypatch, capsys):
+    monkeypatch.setattr(verbs, verb, lambda: os.kill(os.getpid(), signal.SIGINT) or time.sleep(5))
+    with pytest.raises(SystemExit):
+        door.run(verb, [])
+    assert f"{verb}: stopped by SIGINT; {words}" in capsys.readouterr().err
 
 
 def test_output_that_nobody_reads_is_dropped(monkeypatch):

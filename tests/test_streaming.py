@@ -220,7 +220,7 @@ def test_a_video_cut_short_is_left_out_and_reported_as_in_preparation(tmp_path):
     video = VideoIndex.open(list_faces(root, "train", notify=messages.append, max_bad_fraction=0.5))
     shards = prepared_index(root, max_bad_fraction=0.5)
     assert video.clips == shards.clips == ["c1"] and video.facts["bad_clips"].keys() == {"c0"}
-    assert "left out: 1 clips, see " in messages[0] and "cut while they are used" in messages[0]
+    assert "left out: 1 clip, see " in messages[0] and "cut while they are used" in messages[0]
     streamed, theirs = (json.loads((index.folder / "report.json").read_text()) for index in (video, shards))
     assert streamed == {**theirs, "state": "listed", "bad_clips": streamed["bad_clips"]}
     assert streamed["clips"]["bad"] == 1 and streamed["bad_clips"].keys() == {"c0"}

@@ -230,3 +230,12 @@ def test_a_text_in_a_video_that_is_not_utf8_does_not_matter(tmp_path):
     assert b"VideoHandler" in content
     path.write_bytes(content.replace(b"VideoHandler", b"Video\xffandler"))
     assert len(list(frames_in_order(path, [0, 3], "pyav"))) == 2
+
+
+def test_an_unknown_codec_is_named(tmp_path):
+    path = write_video(tmp_path / "a.mp4", 4)
+    content = path.read_bytes()
+    tag = next(tag for tag in (b"avc1", b"mp4v") if tag in content)
+    path.write_bytes(content.replace(tag, b"zzzz"))
+    with pytest.raises(UnusableFile, match=r"a\.mp4: holds no pictures -> give the video"):
+        next(frames_in_order(path, [0, 3], "pyav"))

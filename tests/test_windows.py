@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gazepose.data import windows
+from gazepose.data import random_changes, windows
 from gazepose.data.windows import WindowRule, centre_rows, close_up, make_batch, neighbours, segments, window_rows
 from gazepose.keyed_random import uniform
 
@@ -145,7 +145,7 @@ def test_chance_depends_on_its_keys_alone():
 
 
 def test_random_crops_lie_inside_and_keep_their_area():
-    crop = windows.random_crops(np.arange(5000), 0, 0, 224)
+    crop = random_changes.random_crops(np.arange(5000), 0, 0, 224)
     area = crop[:, 2] * crop[:, 3]
     assert (crop[:, :2] >= 0).all() and (crop[:, :2] + crop[:, 2:] <= 1 + 1e-6).all()
     assert area.min() > 0.79 and area.max() <= 1
@@ -155,10 +155,10 @@ def test_random_crops_lie_inside_and_keep_their_area():
 def test_random_crops_are_those_of_torchvision(size):
     from torchvision.transforms import RandomResizedCrop
     torch.manual_seed(0)
-    corner = [RandomResizedCrop.get_params(torch.zeros(1, size, size), list(windows.CROP_SCALE),
-                                           list(windows.CROP_ASPECT)) for _ in range(8000)]
+    corner = [RandomResizedCrop.get_params(torch.zeros(1, size, size), list(random_changes.CROP_SCALE),
+                                           list(random_changes.CROP_ASPECT)) for _ in range(8000)]
     theirs = np.array(corner)[:, [1, 0, 3, 2]]           # y, x, height, width -> x, y, width, height
-    ours = windows.random_crops(np.arange(8000), 0, 0, size) * size
+    ours = random_changes.random_crops(np.arange(8000), 0, 0, size) * size
     assert np.allclose(ours, np.rint(ours), atol=1e-3)                 # whole pixels
     whole = [((sides[:, 2:] > size - 0.5).any(1)).mean() for sides in (theirs, ours)]
     assert whole[0] == pytest.approx(whole[1], abs=0.02)               # 9 % at 224 pixels; clamped sides: 62 %
@@ -169,7 +169,7 @@ def test_random_crops_are_those_of_torchvision(size):
 def test_the_whole_picture_is_taken_where_no_draw_fits(monkeypatch):
     draws = []
     monkeypatch.setattr(windows, "uniform", lambda *keys: draws.append(1) or np.full(np.shape(keys[3]), 1 - 1e-9))
-    assert windows.random_crops(np.arange(3), 0, 0, 224).tolist() == [[0, 0, 1, 1]] * 3
+    assert random_changes.random_crops(np.arange(3), 0, 0, 224).tolist() == [[0, 0, 1, 1]] * 3
     assert len(draws) == 4 * windows.CROP_TRIES
 
 

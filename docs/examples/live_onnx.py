@@ -184,6 +184,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="what gazepose export --to onnx wrote")
     parser.add_argument("--detector", type=Path, required=True, help="file of YuNet; `gazepose models` gets it")
     given = parser.parse_args()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)     # OpenCV 5 warns of YuNet's file
     try:
         live = Live(Model(given.folder), cv2.FaceDetectorYN.create(str(given.detector), "", (320, 320), 0.6, 0.3, 1000))
     except (OSError, cv2.error) as error:

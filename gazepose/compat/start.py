@@ -23,6 +23,7 @@ from gazepose.models import build_model
 from gazepose.tensor_files import read_tensors
 from gazepose.training.checkpoint import CONFIG, WEIGHTS, file_to_score, save_weights, verify, weights_folder
 from gazepose.training.learnt_from import LearntFrom, learnt_from
+from gazepose.training.shipped_start import StartCard, start_weights
 
 IMPORTED = "imported.json"
 """which entry of a published file became which of ours, and which were not used"""
@@ -36,7 +37,7 @@ def model_of(path: Path, published: Published) -> tuple[nn.Module, dict[str, Any
     """
     if published.kind == "Gaze360":
         raise ValueError(f"{path}: Gaze360's network says where a face looks, not whether at the camera -> start a "
-                         f"training from it: accelerate launch train.py --checkpoint {path}")
+                         f"training from it: python -m gazepose train --checkpoint {path}")
     model = build_model(published.config)
     model.load_state_dict(published.state)
     return model, {"model": asdict(published.config), "prepare": {"policy": "baseline"}, "data": {},
@@ -151,3 +152,15 @@ def start_from_imagenet(model: nn.Module, backbone: str, fetch: bool = False) ->
     taken, left = load_into(model, cached[0])
     random = [name for name in model.state_dict() if name not in set(taken)]
     return Start("timm's cache", "ImageNet", taken, left, random, LearntFrom(start=(f"ImageNet ({cached[1]})",)))
+
+
+def start_from_package(model: nn.Module, card: StartCard) -> Start:
+    """Start a training from the weights of the package: as far as names and shapes agree.
+
+    Raises:
+        FileNotFoundError, ValueError: the file is missing or was changed; nothing fits.
+    """
+    taken, left = load_into(model, read_tensors(start_weights(card)))
+    random = [name for name in model.state_dict() if name not in set(taken)]
+    return Start(f"the package's {card.name}", f"{card.model} of {card.states} rendered faces", taken, left, random,
+                 card.record())

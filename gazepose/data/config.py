@@ -9,6 +9,7 @@ from gazepose.data.tracks import Policy
 
 Decoder = Literal["auto", "decord", "pyav"]
 Disk = Literal["shared", "local"]
+Augment = Literal["off", "standard"]
 Scale = Literal["variance", "log", "given"]
 """the values that p is the CDF of: the Laplacian variance (published) or its logarithm; given: p came with the data"""
 
@@ -65,6 +66,9 @@ class WindowConfig:
     """mirror half of the training segments, with their priors"""
     random_crop: bool = True
     """crop training segments at random (80 to 100 % of the area), together with their landmarks"""
+    augment: Augment = "off"
+    """standard: change the look of training segments at random (light, colour, blur, size, noise, JPEG, a hidden part);
+    default: on an embedded world standard if training starts from the package's weights, else off"""
 
     def __post_init__(self) -> None:
         if self.windows_per_segment < 1:

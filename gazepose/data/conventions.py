@@ -9,6 +9,8 @@ import math
 
 import numpy as np
 
+from gazepose.text import counted
+
 FPS = 30                     # of Ego4D and of the embedded world, from which models learn
 FEW = 20                     # fewer faces are judged only where a single one is evidence enough
 FEW_LANDMARKS = 8            # faces whose landmarks all span a small part of the crop
@@ -61,7 +63,7 @@ def unjudged(boxes: np.ndarray, size: np.ndarray) -> str:
     corner, sides, size = _known(boxes, size)
     known = np.isfinite(size).all(axis=1)
     if known.sum() < FEW:
-        return f"too few to judge: {known.sum()} faces in pictures of a known size, {FEW} are needed"
+        return f"too few to judge: {counted(known.sum(), 'face')} in pictures of a known size, {FEW} are needed"
     if not _near_an_edge(corner, sides):
         return "corners or centres cannot be told apart, since no face comes near the left or upper edge"
     return ""

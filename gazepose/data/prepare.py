@@ -34,6 +34,7 @@ from gazepose.machine import cores
 from gazepose.processes import WORKERS, Processes
 from gazepose.processes import killed as processes_killed
 from gazepose.progress import Progress
+from gazepose.text import counted
 
 SPLITS = ("train", "val", "test")
 FOLDERS = {"videos": "videos", "images": "video_imgs", "faces": "face_imgs", "challenge": "videos_challenge"}
@@ -268,7 +269,7 @@ def _cut(clips: list[ClipCrops], split: str, jobs: int | None, processes: Proces
     with Progress(f"preparing {split}", sum(clip.faces for clip in clips), "faces", processes.notify,
                   rank=processes.rank) as progress:
         for done, clip in enumerate(cutting, 1):
-            progress.add(clip.faces, f"{done} of {len(clips)} clips")
+            progress.add(clip.faces, f"{done} of {counted(len(clips), 'clip')}")
 
 
 def _in_this_process(clips: list[ClipCrops]) -> Iterator[ClipCrops]:

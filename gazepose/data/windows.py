@@ -17,14 +17,13 @@ from gazepose.data.config import Scale, WindowConfig
 from gazepose.data.features import Features
 from gazepose.data.index import PRIORS, Index
 from gazepose.data.quality import drop_in_evaluation, drop_in_training, fit_quality, quality_p, scaled
+from gazepose.data.random_changes import random_crops, random_looks
 from gazepose.keyed_random import uniform
+from gazepose.text import counted
 
 # The purpose of a draw is one of its keys, so that two purposes with equal keys get different numbers.
-_SHIFT, _DROP, _FLIP, _CROP = range(4)
+_SHIFT, _DROP, _FLIP = range(3)
 BLACK = -1                       # where a window shows a black frame instead of a row
-CROP_SCALE = (0.8, 1.0)          # area of the random crop; published training
-CROP_ASPECT = (3 / 4, 4 / 3)     # its width to height
-CROP_TRIES = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +108,7 @@ def centre_rows(index: Index, stride: int) -> np.ndarray:
 def counts_of(index: Index, rows: np.ndarray) -> str:
     """How many of a split's faces some rows are, in words; of the labelled ones too, where there are any others."""
     known = index.label >= 0
-    words = f"{index.facts.get('split', index.folder.name)}: {len(rows)} of {len(index)} faces"
+    words = f"{index.facts.get('split', index.folder.name)}: {len(rows)} of {counted(len(index), 'face')}"
     if known.any() and not known.all():
         words += f"; {int(known[rows].sum())} of the {int(known.sum())} with a label"
     return words
@@ -251,26 +250,6 @@ def _probability(index: Index, rule: WindowRule, rows: np.ndarray) -> np.ndarray
     return quality_p(scaled(index.quality[rows], rule.quality_scale), *rule.quality_fit)
 
 
-def random_crops(keys: np.ndarray, seed: int, epoch: int, size: int) -> np.ndarray:
-    """One crop for each key: x, y of its corner and width, height, as parts of the picture; float32 [n, 4].
-
-    As torchvision's RandomResizedCrop draws them: area uniform in CROP_SCALE, aspect log-uniform in CROP_ASPECT, sides
-    and corner in whole pixels of a square picture of `size`. Where a side is longer than the picture, all is drawn
-    again. After CROP_TRIES the whole picture is taken, since its aspect lies within the range.
-    """
-    crops = np.tile(np.array([0, 0, size, size]), (len(keys), 1))
-    pending = np.arange(len(keys))                       # have no crop that fits yet
-    for attempt in range(CROP_TRIES):
-        area, aspect, x, y = (uniform(seed, epoch, _CROP, keys[pending], 4 * attempt + number) for number in range(4))
-        area, aspect = np.interp(area, (0, 1), CROP_SCALE), np.exp(np.interp(aspect, (0, 1), np.log(CROP_ASPECT)))
-        width, height = np.rint(size * np.sqrt([area * aspect, area / aspect]))
-        drawn = np.stack([x * (size - width + 1), y * (size - height + 1), width, height], axis=1)
-        fits = np.maximum(width, height) <= size
-        crops[pending[fits]] = np.floor(drawn[fits])
-        pending = pending[~fits]
-    return (crops / size).astype(np.float32)
-
-
 def pool_of(index: Index, rule: WindowRule, centre: np.ndarray, shown: np.ndarray, epoch: int
             ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """The pool of frames that windows are made of, each needed picture once.
@@ -328,7 +307,7 @@ def make_batch(index: Index, rule: WindowRule, rows: np.ndarray, epoch: int, cro
     Returns:
         frames uint8 [F, 3, S, S] (each needed crop once), or their features float16 [F, C, h, w]; window int64 [B, T]
         into them, each prior float32 [B, ...], gaze float32 [B, 2], label int64 [B], row int64 [B]; for
-        training on pixels also flip bool [F] and crop float32 [F, 4].
+        training on pixels also flip bool [F], crop float32 [F, 4] and, with `augment`, look float32 [F, LOOKS].
     """
     filler = rows < 0
     centre = np.where(filler, ~rows, rows)
@@ -357,4 +336,6 @@ def make_batch(index: Index, rule: WindowRule, rows: np.ndarray, epoch: int, cro
         batch["flip"] = torch.from_numpy(flip)
         batch["crop"] = torch.from_numpy(random_crops(crop_key, rule.seed, epoch, crop_size) if rule.random_crop
                                          else np.tile(np.array([0, 0, 1, 1], np.float32), (len(pool), 1)))
+        if rule.augment != "off":
+            batch["look"] = torch.from_numpy(random_looks(flip_key, pool, rule.seed, epoch))
     return batch

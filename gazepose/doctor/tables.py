@@ -12,6 +12,7 @@ from gazepose.data.join import face_keys, match_keys, number_names
 from gazepose.doctor.checks import Findings, Place
 from gazepose.doctor.media import Faces
 from gazepose.io import read_arrays
+from gazepose.text import counted
 
 JOINED = {"priors": tuple(PRIORS), "truth": ("gaze",)}
 ANGLE, AROUND = 99.0, 0.5    # degrees a pose network can give; how far outside the crop a landmark may lie, in crops
@@ -60,7 +61,7 @@ def check_table(root: Path, kind: str, split: str, faces: Faces, findings: Findi
             findings.levels["convention"] = "must"                     # preparation stops at it
         elif 0 < known.sum() < FEW:
             findings.add("convention_unjudged", what="prior", **place,
-                         detail=f"{name}: too few to judge: {known.sum()} faces, {FEW} are needed")
+                         detail=f"{name}: too few to judge: {counted(known.sum(), 'face')}, {FEW} are needed")
         for what, wrong in _out_of_range(name, table[name]).items():
             findings.add_rows("prior_out_of_range", np.flatnonzero(wrong), f"{name}: {what}", where)
         facts["columns"][name] = {"known": int(known.sum()), "faces": len(clean), "covered": covered,

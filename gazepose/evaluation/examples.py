@@ -22,7 +22,7 @@ LONGEST = 400  # scored frames of a track
 FACES = 8  # under it
 MISTAKES = 12  # of each kind
 MAX_COPY = 256 << 20  # bytes of the copy of their crops, unpacked
-AGAIN = "predict again with infer.py --split val"
+AGAIN = "predict again with `python -m gazepose infer --split val`"
 
 
 # ---- the choice: places in arrays

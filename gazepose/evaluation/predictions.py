@@ -39,7 +39,7 @@ def faces(index: Index, rows: np.ndarray) -> list[Face]:
     """
     if index.unique_id is None:
         raise ValueError(f"{index.folder}: there are no unique ids, so this is not a test set -> name "
-                         "the prepared folder of the test split, or run python infer.py --split test")
+                         "the prepared folder of the test split, or run `python -m gazepose infer --split test`")
     return [(clip, unique.decode(), track) for (clip, track), unique in
             zip(names(index, rows), index.unique_id[rows].tolist(), strict=True)]
 

@@ -168,5 +168,5 @@ def check(path: Path | str, expected: Iterable[Face]) -> int:
         faults.append("no rows at all")
     if faults:
         raise ValueError(f"{path}: {len(rows)} rows for {len(required)} faces: {'; '.join(faults)} -> do not hand this "
-                         "in; run infer.py on the whole test split and build it again")
+                         "in; run `python -m gazepose infer` on the whole test split, and build it again")
     return len(rows)

@@ -48,6 +48,9 @@ class ModelConfig:
     """add a head for the gaze itself: yaw, pitch and spread in radians"""
     reach: int = 3
     """frames on each side of the centre of a window"""
+    reader: bool = False
+    """of GazePose: also read the flattened map of the centre frame, as FaceGaze does, and add its logits; the attention
+    alone learns slowly from random weights"""
 
     def __post_init__(self) -> None:
         for name, allowed in (("model", get_args(ModelName)), ("behaviour", get_args(Behaviour)),

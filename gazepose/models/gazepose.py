@@ -99,7 +99,11 @@ class FrameEncoder(nn.Module):
 
 
 class GazePose(nn.Module):
-    """A BiLSTM over seven frames, and eight queries (three angles, five landmarks) to the map of the centre frame."""
+    """A BiLSTM over seven frames, and eight queries (three angles, five landmarks) to the map of the centre frame.
+
+    With `config.reader` the logits are the sum of this head's and of FaceGaze's, which have the names that they have
+    there. Both heads then start at zero, so that a start from FaceGaze's weights scores as FaceGaze does.
+    """
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -117,8 +121,13 @@ class GazePose(nn.Module):
         self.fusion_layer = nn.Linear(8 * d, 2 * VECTOR)
         self.combine_layer = nn.Linear(4 * VECTOR, VECTOR)
         self.last_layer = nn.Linear(VECTOR, 2)
-        self.reader = FaceReader(self.frames.width) if config.gaze_head else None
+        both = config.reader and not published
+        self.reader = FaceReader(self.frames.width) if config.gaze_head or both else None
         self.gaze_head = GazeHead(VECTOR) if config.gaze_head else None
+        self.label_layer = nn.Linear(VECTOR, 2) if both else None
+        if self.label_layer is not None:
+            for parameter in (*self.last_layer.parameters(), *self.label_layer.parameters()):
+                nn.init.zeros_(parameter)
 
     @weights_cast_once
     def forward(self, frames: Tensor, window: Tensor, priors: Priors) -> Prediction:
@@ -138,9 +147,13 @@ class GazePose(nn.Module):
         answers = self.transformer(self.input_proj(face), self.contents, queries)  # [B, 8, d]
         spatial = self.fusion_layer(answers.flatten(1))                   # [B, 512]
         fused = self.combine_layer(torch.cat([sequence[:, centre], spatial], dim=1))  # [B, 256]
-        if self.reader is None or self.gaze_head is None:
-            return Prediction(self.last_layer(fused), None)
-        return Prediction(self.last_layer(fused), self.gaze_head(self.reader(face, vectors[window[:, centre]])))
+        logits = self.last_layer(fused)                                   # [B, 2]
+        if self.reader is None:
+            return Prediction(logits, None)
+        flat = self.reader(face, vectors[window[:, centre]])              # [B, 256]
+        if self.label_layer is not None:
+            logits = logits + self.label_layer(flat)
+        return Prediction(logits, None if self.gaze_head is None else self.gaze_head(flat))
 
 
 class FaceGaze(nn.Module):

@@ -147,6 +147,16 @@ class FaceLandmarker:
             light=_light(crop, points), fit=fit,
             eye=max(float(np.hypot(*(placed[a, :2] - placed[b, :2]))) for a, b in EYES))
 
+    def blendshapes(self, points: np.ndarray) -> np.ndarray:
+        """The second network's 52 values, such as how far an eye is closed, float [52].
+
+        Args:
+            points: of a reading, [478, 3]. The face is turned upright first.
+        """
+        square = cv2.invertAffineTransform(square_of_points(five_points(points)))
+        upright = (points[:, :2] @ square[:, :2].T + square[:, 2]).astype(np.float32)     # pixels of the square
+        return self._interpreters()[1](upright[None, TO_BLENDSHAPES])[0].ravel()
+
     def _interpreters(self) -> tuple[Any, Any]:
         """This thread's two networks (_network)."""
         if not hasattr(self.own, "pair"):

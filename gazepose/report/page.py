@@ -93,7 +93,7 @@ def _missing_scores(records: Records) -> str:
     """Why nothing can be drawn from the scores; empty where it can."""
     label = records.scores.get("label", ())
     if not len(label):
-        return "No labelled predictions were saved (pred/val.npz). `infer.py --split val` saves them."
+        return "No labelled predictions were saved (pred/val.npz). `python -m gazepose infer --split val` saves them."
     return "" if records.has_both_classes else f"All {len(label):,} predicted faces are of one class."
 
 

@@ -25,13 +25,15 @@ def draw_clip(clip: PlannedClip) -> Iterator[np.ndarray]:
 def draw_shot(preset: WorldPreset, shot: Shot, world_seed: int) -> Iterator[np.ndarray]:
     """The frames of one shot."""
     rng = np.random.default_rng(shot.seed)
-    room = scene.make_room(rng, preset)
+    farthest = max(float(a.position[0, 2]) for a in shot.people)
+    room = scene.make_room(rng, preset, farthest)
     sprites: dict[int, np.ndarray] = {}
     far_first = sorted(range(len(shot.persons)), key=lambda p: -shot.people[p].position[0, 2])
     for frame in range(shot.frames):
         picture = room.view(preset, shot.rotation[frame])
         for person in far_first:
             draw_person(picture, (0, 0), preset, shot, person, frame, world_seed, sprites)
+        picture = roll(picture, shot.skew[frame], preset.size[1] / 2)
         yield expose(rng, picture, shot.exposure, frame, tuple(shot.smear[frame]), picture.shape[:2])
 
 
@@ -44,14 +46,18 @@ def draw_person(picture: np.ndarray, corner: tuple[int, int], preset: WorldPrese
     """
     identity, pose = identity_of(world_seed, shot.identities[person]), pose_of(shot, person, frame)
     centre = (preset.size[0] / 2 - corner[0], preset.size[1] / 2 - corner[1])
-    light = replace(shot.exposure.light, direction=shot.rotation[frame].T @ shot.exposure.light.direction)
+    light, turn = shot.exposure.light, shot.rotation[frame].T
+    light = replace(light, direction=turn @ light.direction, second=turn @ light.second)
     height, width = picture.shape[:2]
     patch = head.render_person(identity, pose, light, preset.focal, centre, (width, height))
     scene.blend(picture, patch.x0, patch.y0, patch.rgb, patch.alpha)
-    occluder = shot.occluders[person]
-    if occluder is None:
+    occluder, moved = shot.occluders[person], shot.own_smear[person, frame]
+    if occluder is None and np.hypot(*moved) < 1:
         return
     box = head.face_box(identity, pose, preset.focal, centre)
+    blur_head(picture, box, *moved.tolist())
+    if occluder is None:
+        return
     if person not in sprites:
         sprites[person] = scene.make_occluder(
             np.random.default_rng(occluder.seed), occluder.kind, _tone(picture, box, (0.35, 0.65), (0.4, 0.7)),
@@ -93,6 +99,40 @@ def smear(picture: np.ndarray, dx: float, dy: float) -> np.ndarray:
     return out[y0:y0 + h, x0:x0 + w]
 
 
+@lru_cache(maxsize=1)
+def _around_head() -> np.ndarray:
+    """1 on a head and 0 around it, float32 [64, 64]."""
+    x = np.linspace(-1, 1, 64)
+    out = np.hypot(x[:, None], x)
+    return np.clip((1 - out) / 0.4, 0, 1).astype(np.float32)
+
+
+def blur_head(picture: np.ndarray, box: np.ndarray, dx: float, dy: float) -> None:
+    """Smear a head in the picture, in place, by what it moves on its own while the shutter is open.
+
+    Args: box: of its face, x1, y1, x2, y2.
+    """
+    if np.hypot(dx, dy) < 1:
+        return
+    height, width = picture.shape[:2]
+    centre, half = (box[:2] + box[2:]) / 2, (box[3] - box[1]) * np.array([0.75, 0.85])
+    x0, y0 = np.maximum(centre - half, 0).astype(int).tolist()
+    x1, y1 = np.minimum(centre + half, [width, height]).astype(int).tolist()
+    if x1 <= x0 or y1 <= y0:
+        return
+    moved = smear(picture[y0:y1, x0:x1], dx, dy)
+    scene.blend(picture, x0, y0, moved, cv2.resize(_around_head(), (x1 - x0, y1 - y0)))
+
+
+def roll(picture: np.ndarray, skew: np.ndarray, middle: float) -> np.ndarray:
+    """The picture as a rolling shutter takes it, whose rows are exposed one after another; see `shot.rolled`."""
+    if not skew.any():
+        return picture
+    across, down = skew.tolist()
+    move = np.array([[1, across, -across * (middle - 0.5)], [0, 1 + down, -down * (middle - 0.5)]])
+    return cv2.warpAffine(picture, move, picture.shape[1::-1], flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+
 def expose(rng: np.random.Generator, picture: np.ndarray, exposure: Exposure, frame: int, motion: tuple[float, float],
            size: tuple[int, int]) -> np.ndarray:
     """Apply motion blur, defocus, brightness and noise to a picture, or to a part of one. Returns uint8 [H, W, 3].
@@ -105,9 +145,10 @@ def expose(rng: np.random.Generator, picture: np.ndarray, exposure: Exposure, fr
     sigma = exposure.defocus[frame]
     if sigma > 0.3:
         picture = cv2.GaussianBlur(picture, (0, 0), sigma)
-    picture = cv2.LUT(np.ascontiguousarray(picture), exposure.table.reshape(256, 1, 3))
+    picture = cv2.LUT(np.ascontiguousarray(picture), exposure.sensed)
     h, w = picture.shape[:2]
     grain = _grain(size[0] + 64, size[1] + 64)
     y, x = rng.integers(0, grain.shape[0] - h + 1), rng.integers(0, grain.shape[1] - w + 1)
     weight = exposure.noise / 32
-    return cv2.addWeighted(picture, 1.0, grain[y:y + h, x:x + w], weight, -128 * weight)
+    picture = cv2.addWeighted(picture, 1.0, grain[y:y + h, x:x + w], weight, -128 * weight)
+    return cv2.LUT(picture, exposure.table.reshape(256, 1, 3))

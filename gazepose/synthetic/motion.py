@@ -9,14 +9,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gazepose.synthetic.lids import Lids, plan_lids
 from gazepose.synthetic.presets import FPS, WorldPreset
 
 RADIUS = 0.12
 """a gaze ray that passes the camera within this many metres is a look at the wearer"""
 EYE_LIMIT = np.radians([42.0, 30.0])
 """farthest an eye turns in the head, yaw and pitch"""
-BLINK = np.array([0.45, 0.05, 0.0, 0.4, 0.85])
-"""lid opening over the frames of a blink"""
+REACH = (0.48, 5.3)
+"""metres: where people sit who are nearer or farther than the preset's distance; faces of 220 to 20 pixels"""
+MOST_TURNED = np.radians(20.0)
+"""farthest that the wearer turns away from where the shot began"""
 WARM_UP = 45
 """frames simulated before a shot begins, so that heads and fixations are under way"""
 
@@ -30,7 +33,8 @@ class PersonMotion:
     midpoint: np.ndarray      # float64 [n, 3], between the eyes
     gaze: np.ndarray          # float64 [n, 3], unit, from the midpoint
     eyes: np.ndarray          # float64 [n, 2, 3], unit, own left and right eye, head frame; both meet in one point
-    lids: np.ndarray          # float64 [n], 1 open, 0 closed
+    velocity: np.ndarray      # float64 [n, 3], of the midpoint, metres per frame
+    lids: Lids
     mouth: np.ndarray         # float64 [n], 0 closed, 1 open
     body: float               # yaw of the torso, radians
     target: np.ndarray        # str [n]: camera, person, object, away
@@ -58,6 +62,10 @@ def seats(rng: np.random.Generator, preset: WorldPreset, people: int) -> np.ndar
     near, far = preset.distance
     share = width / people / preset.focal                      # width of a part of the picture at one metre
     depth = rng.uniform(near, far, people)
+    if preset.beyond:
+        near, far = REACH
+        elsewhere = np.exp(rng.uniform(np.log(near), np.log(far), people))
+        depth = np.where(rng.random(people) < preset.beyond, elsewhere, depth)
     depth = np.clip(np.maximum(depth, min(0.21 / share, 0.9 * far)), near, far)      # a head fits into its part
     room = np.maximum(share - 0.20 / depth, 0.02) / 2
     across = (np.arange(people) + 0.5) * share - width / 2 / preset.focal + rng.uniform(-1, 1, people) * room
@@ -77,11 +85,20 @@ def ego_motion(rng: np.random.Generator, preset: WorldPreset, frames: int, at: i
     wave = np.sin(2 * np.pi * (rate * t + rng.random((6, 3, 1)))).mean(1)          # [6, frames]
     yaw, pitch, roll = np.radians([[3.2], [2.2], [2.4]]) * wave[:3] * preset.ego
     position = (np.array([[0.03], [0.02], [0.03]]) * wave[3:] * preset.ego).T
-    for _ in range(rng.poisson(preset.pans * frames / FPS)):
+    turned = 0.0
+    for begins in np.sort(rng.uniform(0, t[-1], rng.poisson(preset.pans * frames / FPS))):
         length, angle = rng.uniform(0.25, 0.55), np.radians(rng.uniform(6, 26)) * rng.choice([-1, 1])
-        x = np.clip((t - rng.uniform(0, t[-1])) / length, 0, 1)
+        if abs(turned + angle) > MOST_TURNED:                  # in a long shot the wearer turns back to the people
+            angle = -angle
+        turned += angle
+        x = np.clip((t - begins) / length, 0, 1)
         yaw = yaw + angle * x * x * (3 - 2 * x)
         pitch = pitch + rng.uniform(-0.25, 0.25) * angle * x * x * (3 - 2 * x)
+    for begins in rng.uniform(0, t[-1], rng.poisson(preset.jolts * frames / FPS)):
+        since = np.maximum(t - begins, 0)
+        swing = np.exp(-since / rng.uniform(0.05, 0.09)) * np.sin(2 * np.pi * rng.uniform(4, 7) * since)
+        yaw = yaw + np.radians(rng.normal(0, 0.8)) * swing
+        pitch = pitch + np.radians(rng.normal(0, 1.6)) * swing
     yaw = yaw - yaw[at] + np.radians(rng.normal(0, 1.5))
     pitch = pitch - pitch[at] + np.radians(rng.normal(0, 1.5))
     return _turned(yaw, pitch, roll), position
@@ -160,9 +177,11 @@ def plan_motion(rng: np.random.Generator, preset: WorldPreset, seat: int, places
     each = unit(eyes.mean(0) + depth[:, None, None] * local[:, None] - eyes)     # [count, 2, 3]
 
     keep = slice(count - frames, count)
+    lids = plan_lids(rng, preset.blinks, count, start[1:])
     return PersonMotion(position=position[keep], rotation=rotation[keep], midpoint=midpoint[keep], gaze=gaze[keep],
-               eyes=each[keep], lids=_lids(rng, count, start)[keep], mouth=_mouth(rng, count)[keep],
-               body=float(body), target=kind[now][keep])
+                        eyes=each[keep], velocity=np.gradient(midpoint, axis=0)[keep],
+                        lids=Lids(lids.opening[keep], lids.squint[keep], lids.resting[keep]),
+                        mouth=_mouth(rng, count)[keep], body=float(body), target=kind[now][keep])
 
 
 def _angles(v: np.ndarray) -> np.ndarray:
@@ -213,7 +232,7 @@ def _fixations(rng, preset: WorldPreset, count: int, seat: int, places: np.ndarr
 def _elsewhere(rng, preset: WorldPreset, seat: int, places: np.ndarray, angles, body: float, to_camera: np.ndarray
                ) -> tuple[str, np.ndarray, float]:
     """A target other than the camera: its kind, its (yaw, pitch) and its distance."""
-    nearest = np.radians(preset.nearest)
+    nearest = max(np.radians(preset.nearest), float(np.arcsin(min(1.1 * RADIUS / np.linalg.norm(places[seat]), 1))))
     while True:
         target = rng.choice(["person", "object", "away", "close"], p=[0.3, 0.26, 0.2, 0.24])
         if target == "person":
@@ -255,16 +274,6 @@ def _spring(goals: np.ndarray, rate: float) -> np.ndarray:
         speed = (speed - rate * pull * step) * decay
         out[i] = at
     return out
-
-
-def _lids(rng, count: int, shifts: np.ndarray) -> np.ndarray:
-    """Lid opening [count]: 0.25 blinks a second, and one with a third of the gaze shifts."""
-    lids = np.ones(count)
-    onsets = [*np.flatnonzero(rng.random(count) < 0.25 / FPS), *shifts[1:][rng.random(len(shifts) - 1) < 1 / 3]]
-    for onset in onsets:
-        part = lids[onset:onset + len(BLINK)]
-        np.minimum(part, BLINK[:len(part)], out=part)
-    return lids
 
 
 def _mouth(rng, count: int) -> np.ndarray:

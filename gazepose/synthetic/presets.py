@@ -7,11 +7,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-VERSION = 1
+VERSION = 2
 """of the bytes that a preset and a seed give; goes up when the renderer draws something else"""
 FPS = 30
 SPLITS = ("train", "val", "test", "stills")
 """a split's place here is its number in every seed"""
+LONG = (30, 240)
+"""frames of a long shot, least and most: one to eight seconds"""
+BOX_RULES = ("annotated", "detector")
+"""how boxes lie on the face; box_rule of the truth is the place here"""
 PEOPLE_PER_SPLIT = 100_000_000
 """numbers of people that belong to one split, so that no person is in two"""
 
@@ -23,6 +27,8 @@ class WorldPreset:
     name: str
     distance: tuple[float, float]
     """metres from the camera to a head"""
+    beyond: float = 0.0
+    """share of people who are nearer or farther than that: faces of 220 to 20 pixels"""
     view: float = 60.0
     """horizontal field of view, degrees"""
     size: tuple[int, int] = (640, 360)
@@ -39,6 +45,14 @@ class WorldPreset:
     """scale of the wearer's sway"""
     pans: float
     """turns of the wearer's head per second"""
+    jolts: float = 0.0
+    """steps of the wearer and knocks of the camera, per second; each blurs a few frames"""
+    rolling: float = 0.0
+    """most time between the first and the last row of a picture, in frames (rolling shutter)"""
+    blinks: float = 0.25
+    """per second, beside those with a gaze shift"""
+    shutter: float = 1.0
+    """factor of the time that the shutter is open, which is at most that of a frame"""
     dark: float = 0.0
     """share of shots in bad light"""
     defocus: float = 0.0
@@ -52,13 +66,19 @@ class WorldPreset:
     clips: tuple[int, int, int]
     """clips of train, val, test"""
     shots: int
-    """shots a clip is edited from"""
+    """short shots that a clip is edited from"""
+    val_shots: int | None = None
+    """those of a validation clip, if it has another number: many short clips give narrower intervals"""
+    long_every: int = 0
+    """one of so many clips is edited from long shots instead, one for eight short ones; 0: none"""
     frames: tuple[int, int] = (9, 12)
-    """frames of a shot, least and most"""
+    """frames of a short shot, least and most"""
     people: tuple[int, int] = (2, 4)
     """people in a shot, least and most"""
     stills: int
     """single crops for gaze pre-training"""
+    detector: float = 0.0
+    """share of training tracks and of stills whose boxes lie as a face detector's, not as annotated ones"""
     prior_noise: float = 1.0
     """how much worse the priors get as the face gets small or blurred"""
 
@@ -67,10 +87,23 @@ class WorldPreset:
         """Focal length in pixels."""
         return self.size[0] / 2 / np.tan(np.radians(self.view) / 2)
 
+    @property
+    def box_rules(self) -> tuple[str, ...]:
+        """How boxes of training tracks and of stills lie on the face."""
+        return BOX_RULES if self.detector else BOX_RULES[:1]
+
+    def shots_of(self, split: str, number: int) -> tuple[int, tuple[int, int]]:
+        """Shots of a clip, and how many frames each has, least and most."""
+        count = self.shots if split != "val" or self.val_shots is None else self.val_shots
+        if self.long_every and number % self.long_every == self.long_every - 1:
+            return max(1, count // 8), LONG
+        return count, self.frames
+
 
 _DEFAULT = WorldPreset(
     name="default", distance=(0.7, 1.8), nearest=12, p_camera=0.40, independent=0.40, gain=(0.2, 0.8), ego=0.5,
-    pans=0.6, dark=0.2, defocus=0.25, occluder=0.08, crf=24, clips=(36, 10, 6), shots=14, stills=7000)
+    pans=0.6, dark=0.2, defocus=0.25, occluder=0.08, crf=24, clips=(36, 30, 6), shots=16, stills=7000,
+    beyond=0.3, jolts=0.3, rolling=0.5, val_shots=5, long_every=9, frames=(8, 11), detector=0.5)
 
 PRESETS: dict[str, WorldPreset] = {preset.name: preset for preset in (
     WorldPreset(
@@ -83,6 +116,10 @@ PRESETS: dict[str, WorldPreset] = {preset.name: preset for preset in (
     replace(
         _DEFAULT, name="lowquality", distance=(0.8, 2.3), independent=0.25, gain=(0.4, 0.85), defocus=0.3,
         defocus_sigma=(3.0, 4.5), prior_noise=2.0),
+    # half of the frames of a track show no eyes: closed, or smeared. What neighbours say is all there is to know
+    replace(
+        _DEFAULT, name="temporal", distance=(0.6, 1.2), beyond=0.0, dark=0.0, defocus=0.0, occluder=0.0, blinks=1.0,
+        jolts=10.0, pans=0.2, shutter=2.0, long_every=2, detector=0.0),
 )}
 
 

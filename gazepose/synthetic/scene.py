@@ -49,13 +49,16 @@ class Room:
                                    borderMode=cv2.BORDER_REFLECT_101)
 
 
-def make_room(rng: np.random.Generator, preset: WorldPreset) -> Room:
-    """Paint a room: wall, skirting, and some furniture side by side."""
+def make_room(rng: np.random.Generator, preset: WorldPreset, farthest: float) -> Room:
+    """Paint a room: wall, skirting, and some furniture side by side.
+
+    farthest: metres to the last person, who sits before the wall.
+    """
     focal = SCALE * preset.focal
     width = int(2 * focal * np.tan(np.radians(min(preset.view / 2 + 20, 60))))
     height = int(2 * focal * (np.tan(np.radians(18)) + preset.size[1] / 2 / preset.focal))
     canvas = np.empty((height, width, 3), np.uint8)
-    depth = max(preset.distance[1] + 0.8, rng.uniform(2.4, 4.0))
+    depth = max(farthest + 0.8, rng.uniform(2.4, 4.0))
     metre = focal / depth                                       # canvas pixels per metre of wall
     wall = np.array(WALLS[rng.integers(len(WALLS))], float) * rng.uniform(0.82, 1.02)
     canvas[:] = np.clip(wall, 0, 255)

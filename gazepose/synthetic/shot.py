@@ -10,6 +10,7 @@ import numpy as np
 
 from gazepose.synthetic import head, scene
 from gazepose.synthetic.identity import Identity, make_identity
+from gazepose.synthetic.light import Light, make_light
 from gazepose.synthetic.motion import WARM_UP, PersonMotion, ego_motion, plan_motion, seats
 from gazepose.synthetic.presets import FPS, WorldPreset, random_name
 
@@ -28,10 +29,12 @@ class Occluder:
 class Exposure:
     """Light, sensor and lens of one shot; constant over its n frames but for the focus, which drifts."""
 
-    light: head.Light
-    table: np.ndarray           # uint8 [256, 3], brightness and tint of the sensor
-    noise: float                # grey levels
+    light: Light
+    sensed: np.ndarray          # uint8 [256], grey levels on the scale on which the noise is equal everywhere
+    table: np.ndarray           # uint8 [256, 3], from that scale to the picture: brightness and tint of the sensor
+    noise: float                # standard deviation on that scale
     shutter: float              # share of the frame time that the shutter is open
+    rolling: float              # time between the first and the last row, in frames
     defocus: np.ndarray         # float64 [n], sigma in pixels
 
 
@@ -44,7 +47,9 @@ class Shot:
     seed: int                           # of all random numbers in its pictures
     rotation: np.ndarray                # float64 [n, 3, 3], camera -> world
     position: np.ndarray                # float64 [n, 3], of the camera
-    smear: np.ndarray                   # float64 [n, 2], pixels moved while the shutter is open
+    smear: np.ndarray                   # float64 [n, 2], pixels the camera moves the picture while the shutter is open
+    own_smear: np.ndarray               # float64 [people, n, 2], pixels that each head moves beside that
+    skew: np.ndarray                    # float64 [n, 2], pixels that a row is moved for each row it lies lower
     exposure: Exposure
     identities: list[int]
     persons: list[str]
@@ -74,7 +79,9 @@ def plan_shot(rng: np.random.Generator, preset: WorldPreset, first: int, frames:
     rotation, position = ego_motion(rng, preset, total + 1, WARM_UP + int(rng.integers(frames)))
     exposure = make_exposure(rng, preset, frames)
     ahead = np.einsum("nji,nj->ni", rotation[WARM_UP:-1], rotation[WARM_UP + 1:, :, 2])      # the next middle, seen now
-    smear = -preset.focal * ahead[:, :2] / ahead[:, 2:] * exposure.shutter
+    moved = -preset.focal * ahead[:, :2] / ahead[:, 2:]                # by the camera, from a frame to the next
+    skew = moved * exposure.rolling / preset.size[1]
+    skew[np.abs(skew).max(1) * preset.size[1] < 1] = 0                 # not half a pixel at the border
     people, occluders = [], []
     for seat, identity in enumerate(identities):
         eyes = identity_of(world_seed, identity).eyes
@@ -85,10 +92,29 @@ def plan_shot(rng: np.random.Generator, preset: WorldPreset, first: int, frames:
             seed=int(rng.integers(2**31)), kind=str(rng.choice(scene.KINDS, p=[0.4, 0.25, 0.2, 0.15])),
             place=rng.normal(0, [0.07, 0.03], (1, 2)) + 0.04 * wave[:2].T,
             angle=rng.uniform(-12, 12) + 3 * wave[2]) if held else None)
+    own = np.array([_moved(preset, a, rotation[WARM_UP:], position[WARM_UP:]) - moved for a in people])
     return Shot(first=first, frames=frames, seed=int(rng.integers(2**31)), rotation=rotation[WARM_UP:-1],
-                position=position[WARM_UP:total], smear=smear, exposure=exposure, identities=identities,
-                persons=persons, tracks=[f"{random_name(rng, 6)}-track" for _ in identities], people=people,
-                occluders=occluders)
+                position=position[WARM_UP:total], smear=moved * exposure.shutter, own_smear=own * exposure.shutter,
+                skew=skew, exposure=exposure, identities=identities, persons=persons,
+                tracks=[f"{random_name(rng, 6)}-track" for _ in identities], people=people, occluders=occluders)
+
+
+def _moved(preset: WorldPreset, a: PersonMotion, rotation: np.ndarray, position: np.ndarray) -> np.ndarray:
+    """Pixels [n, 2] that the eyes move in the picture from each frame to the next.
+
+    Args: rotation [n + 1, 3, 3], position [n + 1, 3]: of the camera.
+    """
+    now = np.einsum("nji,nj->ni", rotation[:-1], a.midpoint - position[:-1])
+    then = np.einsum("nji,nj->ni", rotation[1:], a.midpoint + a.velocity - position[1:])
+    return preset.focal * (then[:, :2] / then[:, 2:] - now[:, :2] / now[:, 2:])
+
+
+def rolled(points: np.ndarray, skew: np.ndarray, middle: float) -> np.ndarray:
+    """Where points [..., 2] of a picture lie after a rolling shutter.
+
+    Args: skew [2]: as of a shot; middle: the row that stays.
+    """
+    return points + skew * (points[..., 1:] - middle)
 
 
 def pose_of(shot: Shot, person: int, frame: int) -> head.Pose:
@@ -96,7 +122,8 @@ def pose_of(shot: Shot, person: int, frame: int) -> head.Pose:
     a, turn = shot.people[person], shot.rotation[frame].T
     position = turn @ (a.position[frame] - shot.position[frame])
     return head.Pose(position=position, rotation=turn @ a.rotation[frame], eyes=a.eyes[frame],
-                     lids=float(a.lids[frame]), mouth=float(a.mouth[frame]), shoulders=a.body)
+                     lids=a.lids.opening[frame], squint=float(a.lids.squint[frame]), mouth=float(a.mouth[frame]),
+                     shoulders=a.body)
 
 
 def place_of(occluder: Occluder, frame: int, box: np.ndarray) -> tuple[np.ndarray, float, float]:
@@ -109,21 +136,38 @@ def place_of(occluder: Occluder, frame: int, box: np.ndarray) -> tuple[np.ndarra
 def make_exposure(rng: np.random.Generator, preset: WorldPreset, frames: int) -> Exposure:
     """Light, brightness, noise, shutter and focus of a shot, drawn with the preset's shares."""
     dark = rng.random() < preset.dark
-    around, high = rng.uniform(-1.2, 1.2), rng.uniform(0.25, 1.0)
-    direction = np.array([np.sin(around) * np.cos(high), -np.sin(high), -np.cos(around) * np.cos(high)])
-    warm = rng.uniform(-0.07, 0.07)
-    colour = np.array([1 + warm, 1.0, 1 - warm])
-    key = rng.uniform(0.45, 0.75)                               # share of the light that has a direction
-    light = head.Light(
-        direction=direction, colour=key * colour, ambient_sky=(1.05 - key) * np.array([1.0, 1.0, 1.02]),
-        ambient_ground=(0.75 - 0.7 * key) * np.array([1.0, 0.95, 0.9]), gain=float(rng.uniform(0.9, 1.1)))
+    light = make_light(np.random.default_rng(rng.integers(2**31)))
     gain = rng.uniform(0.6, 0.85) if dark else rng.uniform(0.88, 1.08)
     tint = 1 + rng.normal(0, 0.02, 3) + (np.array([0.05, 0.0, -0.06]) if dark else 0)
     x = np.arange(256)[:, None] / 255
-    table = np.clip(255 * (x * gain * tint) ** rng.uniform(0.94, 1.06) + (4 if dark else 0), 0, 255)
+    shown = np.clip(255 * (x * gain * tint) ** rng.uniform(0.94, 1.06) + (4 if dark else 0), 0, 255)
     soft = 0.0
     if rng.random() < preset.defocus:
         soft = rng.uniform(*preset.defocus_sigma)
     focus = soft * (1 + 0.15 * np.sin(2 * np.pi * (rng.uniform(0.3, 1.0) * np.arange(frames) / FPS + rng.random())))
     noise, shutter = rng.uniform((4, 0.6), (8, 0.9)) if dark else rng.uniform((1.2, 0.25), (3, 0.6))
-    return Exposure(light=light, table=np.round(table).astype(np.uint8), noise=noise, shutter=shutter, defocus=focus)
+    sensed, table, noise = _sensor(shown, noise, 0.3 if dark else 0.12)
+    return Exposure(light=light, sensed=sensed, table=table, noise=noise, shutter=min(shutter * preset.shutter, 1.0),
+                    rolling=preset.rolling * rng.uniform(0.3, 1), defocus=focus)
+
+
+def _sensor(shown: np.ndarray, noise: float, reading: float) -> tuple[np.ndarray, np.ndarray, float]:
+    """Two tables and a noise between them, which together are stronger in the dark than in the light.
+
+    Photon noise is equal at all levels of a picture with gamma 2; the noise of reading the sensor is greater in the
+    dark. On a scale whose slope is one over that noise, both are one constant.
+
+    Args:
+        shown: grey levels of the picture by level, float [256, 3].
+        noise: grey levels, in the light. reading: noise of reading, as a share of that, at full light.
+
+    Returns:
+        sensed and table of an Exposure, and the noise between them.
+    """
+    level = np.arange(256) / 255
+    slope = 1 / np.hypot(1, reading / (level + 0.08))
+    scale = np.concatenate([[0], np.cumsum(slope[1:])])
+    scale *= 255 / scale[-1]
+    back = np.interp(np.arange(256), scale, np.arange(256))
+    table = np.stack([np.interp(back, np.arange(256), column) for column in shown.T], -1)
+    return np.round(scale).astype(np.uint8), np.round(table).astype(np.uint8), noise / float(slope[1:].mean())

@@ -21,6 +21,7 @@ from gazepose.output import inform
 from gazepose.processes import Processes
 from gazepose.progress import Progress
 from gazepose.synthetic import camera, scene
+from gazepose.synthetic.lids import CLOSED
 from gazepose.synthetic.plan import estimate_priors, measure_truth
 from gazepose.synthetic.presets import PEOPLE_PER_SPLIT, SPLITS, VERSION, WorldPreset, find_preset, generator
 from gazepose.synthetic.shot import plan_shot
@@ -81,7 +82,7 @@ def _render(folder: Path, chosen: WorldPreset, facts: dict[str, Any], jobs: int 
                 track_name=[f"still{i}" for table in tables for i in range(len(table["frame"]))],
                 track_clip=np.repeat(np.arange(len(tables)), [len(table["frame"]) for table in tables]),
                 track_start=np.arange(count + 1), shards=shards,
-                facts={**facts, "split": "stills", "policy": "clean", "decoder": "none",
+                facts={**facts, "split": "stills", "policy": "clean", "decoder": "none", "boxes": chosen.box_rules,
                        "quality_fit": fit_gaussian(columns["quality"])})
     shutil.rmtree(pieces)
 
@@ -114,16 +115,20 @@ def _draw_still(rng: np.random.Generator, preset: WorldPreset, seed: int, identi
     """One state of a person as a crop at its native size, with its truth [1, ...]; None when out of the picture."""
     others = int(rng.integers(preset.people[0], preset.people[1] + 1)) - 1
     shot = plan_shot(rng, preset, 0, 1, [identity], ["1"], seed, strangers=others)
-    truth, _, cut = measure_truth(rng, preset, shot, 0, seed)
+    truth, _, cut = measure_truth(rng, preset, shot, 0, seed, preset.detector)
     if not len(cut):
         return None
+    if (shot.people[0].lids.opening < CLOSED).all():           # one picture: nothing tells a blink from sleep
+        truth["label"][:], truth["gaze"][:] = 0, np.nan
     room = _room_of(seed, identity, preset)
-    around = int(np.ceil(np.abs(shot.smear[0]).max() / 2 + 3 * shot.exposure.defocus[0])) + 2
+    blurred = np.abs(shot.smear[0]).max() / 2 + 3 * shot.exposure.defocus[0]
+    around = int(np.ceil(blurred + np.abs(shot.skew).max() * preset.size[1] / 2)) + 2
     x0, y0, x1, y1 = cut[0].astype(int).tolist()
     left, top = max(0, x0 - around), max(0, y0 - around)
     right, bottom = min(preset.size[0], x1 + around), min(preset.size[1], y1 + around)
     picture = room.view(preset, shot.rotation[0], (left, top, right, bottom))
     camera.draw_person(picture, (left, top), preset, shot, 0, 0, seed, {})
+    picture = camera.roll(picture, shot.skew[0], preset.size[1] / 2 - top)
     picture = camera.expose(rng, picture, shot.exposure, 0, tuple(shot.smear[0]), (preset.size[1], preset.size[0]))
     crop = picture[y0 - top:max(y1, y0 + 1) - top, x0 - left:max(x1, x0 + 1) - left]
     quality = int(np.clip(150 - 3.2 * preset.crf + rng.normal(0, 6), 25, 95))      # about the video codec's loss
@@ -133,4 +138,4 @@ def _draw_still(rng: np.random.Generator, preset: WorldPreset, seed: int, identi
 
 @lru_cache(maxsize=2)
 def _room_of(seed: int, identity: int, preset: WorldPreset) -> scene.Room:
-    return scene.make_room(generator(seed, "stills", identity, 1), preset)
+    return scene.make_room(generator(seed, "stills", identity, 1), preset, preset.distance[1])

@@ -49,6 +49,7 @@ from gazepose.synthetic.presets import (
     generator,
     random_name,
 )
+from gazepose.text import counted
 
 BORDER = {0: (200, 40, 40), 1: (40, 190, 70)}    # of a face on the contact sheet, by label
 
@@ -98,8 +99,9 @@ def _render(root: Path, chosen: WorldPreset, seed: int, jobs: int | None, notify
     todo = [(split, n) for split, n in clips if not (
         _piece_path(root, split, n).exists() and _video_path(root, split, clip_names(seed, split, n)[0]).exists())]
     done = len(clips) - len(todo)
-    frames = len(clips) * chosen.shots * sum(chosen.frames) // 2
-    notify(f"embedded world: {len(clips)} clips of preset {preset!r}, about {frames} frames of "
+    shots = [chosen.shots_of(split, n) for split, n in clips]
+    frames = round(sum(count * sum(length) / 2 for count, length in shots))
+    notify(f"embedded world: {counted(len(clips), 'clip')} of preset {preset!r}, about {frames} frames of "
            f"{chosen.size[0]} x {chosen.size[1]}, into {root}" + (f"; {done} are done already" if done else ""))
     with Progress("rendering the embedded world", len(clips), "clips", notify, done=done) as progress:
         run_tasks(_render_clip, [(root, chosen, seed, *clip) for clip in todo], jobs, progress)
@@ -240,7 +242,7 @@ def _finish(root: Path, preset: WorldPreset, seed: int, clips: list[tuple[str, i
         part.write_bytes(cv2.imencode(".png", cv2.cvtColor(_contact_sheet(root), cv2.COLOR_RGB2BGR))[1].tobytes())
     write_json(root / "world.json", {
         "preset": preset.name, "seed": seed, "version": VERSION, "width": preset.size[0], "height": preset.size[1],
-        "fps": FPS, "radius": RADIUS, **facts, "complete": True}, indent=2)
+        "fps": FPS, "radius": RADIUS, "boxes": preset.box_rules, **facts, "complete": True}, indent=2)
     shutil.rmtree(root / ".pieces")
 
 

@@ -1,6 +1,6 @@
 """Changes to a batch on the device: uint8 to normalised floats; flips and crops of pixels, gaze and priors.
 
-Nothing here is random: the batch says which crops are flipped and where they are cut.
+Nothing here is random: the batch says which crops are flipped, where they are cut, and how they look (photometric.py).
 """
 
 import functools
@@ -10,17 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gazepose.training.photometric import change_look, constant
+
 # ImageNet statistics, which timm's and Gaze360's weights expect.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 MIRRORED_LANDMARKS = (0, 2, 1, 4, 3)         # a mirrored face swaps left and right
-
-
-@functools.cache
-def constant(values: Sequence[float], device: torch.device) -> Tensor:
-    """Numbers as float32 on a device. They are copied once, since a copy waits for all earlier work."""
-    with torch.inference_mode(False):
-        return torch.tensor(values, device=device)
 
 
 @functools.cache
@@ -79,7 +74,8 @@ def to_model(batch: dict[str, Tensor], mirror_priors: bool = True) -> dict[str, 
     """A loader's batch, on its device, as the model takes it: `frames` float and, if they are pixels, normalised.
 
     Features of frames (float16) become float and do not change otherwise. If the batch has `flip` and `crop`,
-    pixels, gaze and priors move together (MOVES): a row takes the flip and crop of its centre frame.
+    pixels, gaze and priors move together (MOVES): a row takes the flip and crop of its centre frame. If it has `look`,
+    the pixels are changed so.
 
     Args:
         mirror_priors: False leaves the priors as they are, as the published training did (quirk 34).
@@ -90,6 +86,10 @@ def to_model(batch: dict[str, Tensor], mirror_priors: bool = True) -> dict[str, 
         return batch
     flip, crop = batch.pop("flip"), batch.pop("crop")
     batch["frames"] = warp(batch["frames"], flip, crop)
+    if "look" in batch:
+        mean, std = (constant(values, flip.device).view(1, 3, 1, 1) for values in (MEAN, STD))
+        pixels = change_look(batch["frames"] * std + mean, batch.pop("look"))
+        batch["frames"] = ((pixels - mean) / std).contiguous(memory_format=torch.channels_last)
     centre = batch["window"][:, batch["window"].shape[1] // 2]
     flip, crop = flip[centre], crop[centre]
     for name, move in MOVES.items():

@@ -21,6 +21,7 @@ from gazepose.data.loader import make_pools, use_features, windows_of
 from gazepose.data.windows import shown_rows
 from gazepose.models.gazepose import FrameEncoder
 from gazepose.processes import Processes
+from gazepose.text import counted
 from gazepose.training.augment import normalise
 from gazepose.training.engine import batches_of
 
@@ -67,7 +68,7 @@ def features_of(encoder: FrameEncoder, index: Index, rows: np.ndarray, crop_size
     if all(processes.gather(folder.exists())):
         features = Features(folder)
         features.verify(processes.rank, processes.world_size)
-        processes.notify(f"features: {len(rows)} crops of {index.facts['split']} from {folder}")
+        processes.notify(f"features: {counted(len(rows), 'crop')} of {index.facts['split']} from {folder}")
         return features
     if not make:
         return None
@@ -120,7 +121,7 @@ def _compute(encoder: FrameEncoder, index: Index, rows: np.ndarray, crop_size: i
         finish(folder, chunks, rows, {
             "backbone": encoder.name, "output_stride": encoder.output_stride, "crop_size": crop_size, "crops": crops,
             "seconds": round(seconds, 1), "processes": processes.world_size})
-        processes.notify(f"features: {crops} crops of {split} in {seconds:.0f} s")
+        processes.notify(f"features: {counted(crops, 'crop')} of {split} in {seconds:.0f} s")
 
 
 @torch.inference_mode()

@@ -22,6 +22,9 @@ class LearntFrom:
     """who made labels that no person gave, such as a landmark score"""
     start: tuple[str, ...] = ()
     """start weights, each with its licence as far as it is known"""
+    boxes: tuple[str, ...] = ()
+    """how crops of rendered faces lie on the face: as annotated boxes, or as a face detector's; they suit both if both
+    are listed"""
 
     def __add__(self, other: "LearntFrom") -> "LearntFrom":
         both = {field.name: (*getattr(self, field.name), *getattr(other, field.name)) for field in fields(self)}
@@ -43,16 +46,17 @@ class LearntFrom:
                 "real faces are not tested")
 
 
-def data_set(root: Path, preset: str | None, seed: int, labels: str | None) -> LearntFrom:
+def data_set(root: Path, preset: str | None, seed: int, labels: str | None, boxes: tuple[str, ...] = ()) -> LearntFrom:
     """What a training on a data set learns from.
 
     Args:
         preset, seed: of an embedded world; preset None: of real faces. labels: who made them, if no person did.
+        boxes: of rendered faces, see LearntFrom.
     """
     makers = (labels,) if labels else ()
     if preset is None:
         return LearntFrom(real=(str(root),), labels=makers)
-    return LearntFrom(rendered=(f"embedded world {preset}, seed {seed}",), labels=makers)
+    return LearntFrom(rendered=(f"embedded world {preset}, seed {seed}",), labels=makers, boxes=boxes)
 
 
 def learnt_from(config: Mapping[str, Any], path: Path) -> LearntFrom:

@@ -74,6 +74,12 @@ def check_data(given: Path | None, trained: Mapping[str, Any], start: Path) -> N
                              f"({place!s:.140}) is not used -> name the data set with --data")
 
 
+def allows_unknown_priors(trained: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint was trained with --allow_unknown_priors. `trained`: its config.json."""
+    run = trained.get("run")
+    return isinstance(run, dict) and run.get("allow_unknown_priors") is True
+
+
 def is_own_run(run: Path) -> bool:
     """Whether a run was started or resumed here, and has not been copied or moved to another disk since."""
     steps = [step for name in ("checkpoints", "best") if not (run / name).is_symlink()

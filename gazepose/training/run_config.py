@@ -45,7 +45,8 @@ class RunConfig(LossConfig):
     """start from these weights: one of our runs or checkpoint folders, a published file, or hf:OWNER/NAME[@REVISION]"""
     pretrained: Literal["yes", "no"] | None = None
     """yes: start the backbone from timm's ImageNet weights; they are downloaded if needed, unless HF_HUB_OFFLINE is
-    set; no: start from random weights; default: on real data from ImageNet's, if this machine has them"""
+    set; no (--from_scratch): start from random weights; default: on real data from ImageNet's, if this machine has
+    them, else from those of the package, but not with --behaviour published"""
     config: Path | None = None
     """start a new run with the flags of another as defaults: its folder or its config.json"""
     exp_path: Path | None = None
@@ -88,6 +89,10 @@ class RunConfig(LossConfig):
                              "run")
         if self.checkpoint is not None and self.pretrained is not None:
             raise ValueError("--checkpoint and --pretrained: a run has one start -> give one of them")
+
+    def has_default_start(self, behaviour: str) -> bool:
+        """Whether weights are taken that no flag names: never for comparisons with published numbers."""
+        return self.checkpoint is None and self.pretrained is None and behaviour != "published"
 
     @property
     def save_steps(self) -> int | None:

@@ -124,7 +124,7 @@ def newest_finished(runs: Path) -> Path:
                 if status.get("state") == "finished"]
     if not finished:
         raise FileNotFoundError(f"{runs.absolute()}: no finished run -> train one first: "
-                                "accelerate launch train.py --model GazePose --prior_head")
+                                "python -m gazepose train --model GazePose --prior_head")
     return max(finished)[2]
 
 

@@ -20,6 +20,7 @@ from gazepose.models import Priors
 from gazepose.models.config import ModelConfig
 from gazepose.training.augment import normalise
 from gazepose.training.checkpoint import WEIGHTS, from_json, read_model
+from gazepose.training.hub import pinned
 from gazepose.training.learnt_from import LearntFrom, learnt_from
 from gazepose.training.run_config import CONFIG
 
@@ -59,11 +60,14 @@ class RunModel:
     least_height: float = np.inf
     """height of the smallest boxes that it was trained on, pixels; infinite if unknown"""
     learnt_from: LearntFrom = LearntFrom()
+    source: str = ""
+    """where it was read; of the hub hf:OWNER/NAME@COMMIT, with the commit that was used"""
 
     @classmethod
     def read(cls, path: Path) -> "RunModel":
-        """Read a run's folder, a checkpoint's, or its weights, or a published file. Raises as
+        """Read a run's folder, a checkpoint's, or its weights, a published file, or hf:OWNER/NAME[@REVISION]. Raises as
         training.checkpoint.read_model."""
+        path = pinned(path)
         if path.name == WEIGHTS and path.with_name(CONFIG).is_file():
             path = path.parent
         model, trained = read_model(path)
@@ -74,7 +78,7 @@ class RunModel:
         model = model.eval().to(memory_format=torch.channels_last)     # half the time on a CPU
         return cls(model, from_json(ModelConfig, trained["model"], path), prepared.crop_size,
                    prepared.rules.box_scale, scale, None if fit is None else (float(fit[0]), float(fit[1])),
-                   float((trained.get("face_heights") or (np.inf,))[0]), learnt_from(trained, path))
+                   float((trained.get("face_heights") or (np.inf,))[0]), learnt_from(trained, path), path.as_posix())
 
     def cut(self, picture: np.ndarray, corners: np.ndarray) -> tuple[np.ndarray, float] | None:
         """The crop of a face, uint8 [S, S, 3], and p of its quality, NaN without dropout; None outside the picture.

@@ -48,7 +48,17 @@ def start_tracker(accelerator: Accelerator, folder: Path, config: Mapping[str, A
             flags = {flag: value if isinstance(value, bool | int | float) else str(value)
                      for flag, value in flags_of(config).items()}
             tracker.writer.add_text("config.json", f"```\n{json.dumps(config, indent=1)}\n```", step)
-            tracker.writer.add_hparams(flags, {}, run_name=".")          # in the same folder
+            for part in _hparams()(flags, {}):           # SummaryWriter.add_hparams opens a file of its own for them
+                tracker.writer.file_writer.add_summary(part)
+
+
+def _hparams() -> Any:
+    """The function that turns flags into the summaries of TensorBoard's page of hyperparameters."""
+    try:
+        from torch.utils.tensorboard.summary import hparams
+    except ImportError:                          # the other package that Accelerate takes
+        from tensorboardX.summary import hparams  # type: ignore[reportMissingImports]
+    return hparams
 
 
 def _id_of(folder: Path) -> str:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from gazepose.io import writing, writing_bytes, writing_path
+from gazepose.machine import needed
 from gazepose.text import printable
 from gazepose.watch.bouts import LOOKS, NOT_CODABLE, PAIRS, PEOPLE, count_pairs, times_not_codable
 from gazepose.watch.table import REASONS, Table, Video
@@ -62,7 +63,7 @@ def write_eaf(path: Path, video: Video, looks: Table, hidden: Table, people: lis
 
     The video is linked by its path relative to the file, so that both can be moved together.
     """
-    elan = needed("pympi", "pympi-ling")
+    elan = needed("pympi", "watch", "pympi-ling")
     document = elan.Eaf(author="gazepose")
     document.adocument |= {
         "VERSION": "3.0", "FORMAT": "3.0", "DATE": _date_of(video.path).isoformat(timespec="seconds"),
@@ -98,7 +99,7 @@ def _sort_slots(document: Any) -> None:
 
 def write_vtt(path: Path, video: Video, looks: Table, hidden: Table, people: list[str]) -> None:
     """WebVTT: a subtitle for each look, spoken by its person; players show them over the video."""
-    vtt = needed("webvtt", "webvtt-py")
+    vtt = needed("webvtt", "watch", "webvtt-py")
     captions = vtt.WebVTT()
     for row in looks.sort_values(["start", "end", "person"]).to_dict("records"):
         name = escape(one_line(row["person"]), quote=False)
@@ -124,7 +125,7 @@ def write_boris(path: Path, video: Video, looks: Table, hidden: Table, people: l
 
 def write_workbook(path: Path, table: Table, looks: Table, people: Table, videos: Sequence[Video]) -> None:
     """A workbook with the sheets faces (a summary for each person), people, pairs, looks and not codable."""
-    excel = needed("openpyxl", "openpyxl")
+    excel, styles = needed("openpyxl", "watch"), needed("openpyxl.styles", "watch", "openpyxl")
     book = excel.Workbook()
     book.remove(book.active)
     sheets = (("faces", summary(table), SUMMARY), ("people", people, PEOPLE),
@@ -140,7 +141,7 @@ def write_workbook(path: Path, table: Table, looks: Table, people: Table, videos
                 if isinstance(cell.value, str):
                     cell.data_type = "s"                   # a name that begins with = is no formula
         for cell in sheet[1]:
-            cell.font = excel.styles.Font(bold=True)
+            cell.font = styles.Font(bold=True)
             sheet.column_dimensions[cell.column_letter].width = max(10, len(str(cell.value)) + 2)
         sheet.freeze_panes = "A2"
     with writing_bytes(path) as file:
@@ -160,17 +161,6 @@ def summary(table: Table) -> Table:
 
 
 # ---- cells and times
-
-def needed(module: str, package: str) -> Any:
-    """A module of the extra `watch`; ImportError with the command that installs it."""
-    import importlib
-    try:
-        if module == "openpyxl":
-            importlib.import_module("openpyxl.styles")
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ImportError(f"{package} is not installed ({error}) -> pip install 'gazepose[watch]'") from error
-
 
 def milliseconds(seconds: float) -> int:
     return round(1000 * seconds)

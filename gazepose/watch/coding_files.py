@@ -17,9 +17,10 @@ from urllib.parse import unquote
 import numpy as np
 
 from gazepose.io import open_regular
+from gazepose.machine import needed
 from gazepose.text import printable, read_text
 from gazepose.watch.bouts import frame_ends, times_not_codable
-from gazepose.watch.coding import LOOKING, UNCODABLE, needed
+from gazepose.watch.coding import LOOKING, UNCODABLE
 from gazepose.watch.tables import read_faces, read_looks, with_formula
 
 MOST = 256 << 20             # bytes of a coding made by hand
@@ -174,7 +175,7 @@ def _read_elan(path: Path, coding: Coding, codes: Codes) -> None:
     """A tier is a person, named by its participant or else by itself. A tier whose name ends in "not codable" holds the
     times that are not codable, whatever its annotations say."""
     open_regular(path, "ELAN file", MOST).close()
-    elan = needed("pympi", "pympi-ling")
+    elan = needed("pympi", "watch", "pympi-ling")
     try:
         document = elan.Eaf(str(path), suppress_version_warning=True)
         tiers = {tier: (document.get_parameters_for_tier(tier), document.tiers[tier][0]) for tier in document.tiers}

@@ -14,13 +14,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from gazepose.data.crops import as_cut
 from gazepose.data.outcome import some
 from gazepose.data.own_videos import link_or_copy
 from gazepose.data.video import SUFFIXES
 from gazepose.data.video_times import pictures_with_times
 from gazepose.data.video_writer import write_mp4
 from gazepose.io import read_object, write_json, writing, writing_path
-from gazepose.watch.table import SIDES, Table, Video, as_cut
+from gazepose.watch.table import SIDES, Table, Video
 
 SURE = (0.1, 0.6)
 """A score up to the first is the label 0, from the second on 1; between them the label is unknown. A face that looks

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 import gazepose
+from gazepose.data.crops import as_cut
 from gazepose.data.video_times import VIDEO_SUFFIXES
 from gazepose.io import is_id, sha256_of, writing
 from gazepose.text import counted, printable
@@ -21,7 +22,7 @@ from gazepose.watch.jobs import Drawing
 from gazepose.watch.many import Outcome, run_all
 from gazepose.watch.results import PARTS, Results
 from gazepose.watch.sources import Boxes
-from gazepose.watch.table import SIDES, Table, Video, as_cut
+from gazepose.watch.table import SIDES, Table, Video
 
 BOXES = "boxes/val.csv"
 NOT_OF_RESULTS = ("jobs", "replace", "dataset", "small")

@@ -12,6 +12,7 @@ from shlex import quote
 
 import numpy as np
 
+from gazepose.data.crops import as_detected
 from gazepose.data.video import frames_in_order
 from gazepose.evaluation.metrics import evaluate
 from gazepose.io import read_arrays, read_object, sha256_of, write_json
@@ -19,7 +20,6 @@ from gazepose.output import inform
 from gazepose.priors.face_landmarker import FaceLandmarker
 from gazepose.priors.model_files import find
 from gazepose.progress import Progress
-from gazepose.watch.table import as_detected
 
 SHIPPED = Path(__file__).with_name("readout.json")
 FEATURES = ("yaw", "pitch", "eye_x", "eye_y", "blink")

@@ -9,13 +9,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from gazepose.data.crops import grown
+from gazepose.data.crops import as_cut, grown
 from gazepose.data.quality import drop_in_evaluation
 from gazepose.data.video_times import TimedPicture
 from gazepose.data.windows import close_up
 from gazepose.training.scoring import APART, BATCH, RunModel, Window, seconds_around
 from gazepose.watch.codable import LEAST_HEIGHT
-from gazepose.watch.table import as_cut
 
 
 @dataclass

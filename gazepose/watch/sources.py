@@ -39,7 +39,7 @@ def name_sources(sources: Iterable[Path], notify: Callable[[str], None]) -> dict
         elif source.exists():
             files.append(source)
         else:
-            raise FileNotFoundError(f"{source}: no such video or picture")
+            raise FileNotFoundError(f"{source}: no such video or picture -> check the path")
     if not files:
         raise ValueError("watch needs a video or a picture -> name one or more files, or a folder")
     unique: dict[Path, Path] = {}

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 Table = Any                  # a pandas.DataFrame
 FACES = {"video": "str", "person": "str", "frame": "int64", "seconds": "float64", "x": "float64", "y": "float64",
          "width": "float64", "height": "float64", "yaw": "float64", "pitch": "float64", "eye_x": "float64",
@@ -47,22 +45,3 @@ class Video:
 
 
 SIDES = ["x", "y", "width", "height"]
-LEFT, TOP, WIDTH, HEIGHT = 0.038, 0.132, 0.92, 0.828
-"""The detector's boxes begin higher on the forehead than those of training data. x and y move by these parts of width
-and height, which are multiplied by the other two: so eyes and mouth come to where they are in the crops of training."""
-
-
-def as_cut(boxes: np.ndarray) -> np.ndarray:
-    """A detector's boxes, moved to where the crops of a data set lie on a face.
-
-    Args:
-        boxes: x, y, width, height in pixels, float [..., 4].
-    """
-    x, y, width, height = np.moveaxis(np.asarray(boxes, np.float64), -1, 0)
-    return np.stack([x + LEFT * width, y + TOP * height, WIDTH * width, HEIGHT * height], axis=-1)
-
-
-def as_detected(boxes: np.ndarray) -> np.ndarray:
-    """The inverse of `as_cut`."""
-    x, y, width, height = np.moveaxis(np.asarray(boxes, np.float64) / (1, 1, WIDTH, HEIGHT), -1, 0)
-    return np.stack([x - LEFT * width, y - TOP * height, width, height], axis=-1)

@@ -1,0 +1,141 @@
+"""The start weights of the package: written from a run, taken where no flag names another start, and recorded."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from gazepose import train
+from gazepose.compat.checkpoints import load_into
+from gazepose.compat.start import start_from_package
+from gazepose.config import TrainConfig, parse, train_defaults
+from gazepose.io import write_json
+from gazepose.models import ModelConfig, Priors, build_model
+from gazepose.source import Source
+from gazepose.training import shipped_start
+from gazepose.training.checkpoint import save_weights
+from gazepose.training.learnt_from import LearntFrom
+from gazepose.training.shipped_start import CARD, WEIGHTS, start_card, start_weights, write_start
+
+NETWORK = {"model": "FaceGaze", "backbone": "test_resnet", "output_stride": 32}
+WORLD = {"rendered": ["embedded world default, seed 1000"]}
+
+
+def a_run(folder: Path, root: Path, **changes: Any) -> Path:
+    """A run's best weights, its configuration and its figures, without a training."""
+    torch.manual_seed(1)
+    model = build_model(ModelConfig(**NETWORK))
+    for buffer in model.buffers():
+        if buffer.is_floating_point():
+            buffer.mul_(1e6)                             # beyond float16, as variances may be
+    config = {"model": NETWORK, "prepare": {"crop_size": 32}, "data": {}, "root": str(root),
+              "versions": {"commit": "abc"}, "learnt_from": WORLD, **changes}
+    save_weights(folder / "best" / "step-00000009", model, config)
+    lines = [{"kind": "val", "epoch": 1, "step": 3, "mAP": 0.7, "seconds": 4.0, "gaze_degrees": 9.0},
+             {"kind": "train", "loss": 0.5},
+             {"kind": "val", "epoch": 2, "step": 6, "mAP": 0.8, "seconds": 8.0, "gaze_degrees": 7.0},
+             {"kind": "val", "epoch": 3, "step": 9, "mAP": None, "seconds": 9.0}]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+@pytest.fixture
+def shipped(tmp_path, monkeypatch, index_of):
+    """Start weights of a small backbone in the place of the package's."""
+    (tmp_path / "world" / "stills").mkdir(parents=True)
+    (tmp_path / "world" / "stills" / "32").symlink_to(index_of([range(9)]).folder)
+    monkeypatch.setattr(shipped_start, "FOLDER", tmp_path / "weights")
+    (tmp_path / "weights").mkdir()
+    return write_start(a_run(tmp_path / "run", tmp_path / "world"), "bash launch/pretrain.sh")
+
+
+def started(tmp_path: Path, *flags: str, preset: str | None = "tiny") -> tuple[torch.nn.Module, list[str], LearntFrom]:
+    """A GazeLSTM at the start that these flags mean, what was printed, and what it has learnt from."""
+    lines: list[str] = []
+    accelerator: Any = SimpleNamespace(print=lines.append, is_main_process=True)
+    first = parse(TrainConfig, [*flags, "--backbone", "test_resnet"], TrainConfig())
+    config = parse(TrainConfig, [*flags, "--backbone", "test_resnet"], train_defaults(first, preset is not None, False))
+    model = build_model(ModelConfig(model="GazeLSTM", backbone="test_resnet"))
+    learnt = train.initial_weights(model, config, Source(tmp_path, preset), tmp_path, accelerator)
+    assert config.data.augment == ("standard" if "the package's" in lines[0] and preset else "off")
+    return model, lines, learnt
+
+
+def test_the_card_says_what_the_weights_are(shipped, tmp_path):
+    assert start_card("test_resnet") == shipped and start_card("resnet18") is None
+    assert shipped.figures == {"mAP": 0.8, "gaze_degrees": 7.0} and shipped.states == 9
+    assert (shipped.licence, shipped.commit, shipped.crop_size) == ("MIT", "abc", 32)
+    file = tmp_path / "weights" / WEIGHTS
+    weights, run = load_file(file), load_file(tmp_path / "run/best/step-00000009/model.safetensors")
+    assert weights.keys() == run.keys()
+    for name, value in weights.items():
+        assert value.dtype == (torch.float16 if run[name].ndim > 1 else run[name].dtype)
+        torch.testing.assert_close(value.to(run[name].dtype), run[name], rtol=1e-3, atol=1e-6)
+
+
+def test_a_training_without_another_start_takes_them_and_says_so(shipped, tmp_path):
+    model, lines, learnt = started(tmp_path)
+    weights = load_file(tmp_path / "weights" / WEIGHTS)
+    for name, value in model.frames.state_dict().items():                                # type: ignore[union-attr]
+        assert torch.equal(value, weights[f"frames.{name}"].to(value.dtype))
+    assert lines[0].startswith("start: ") and f"the package's {shipped.name}" in lines[0] and len(lines) == 1
+    assert learnt == LearntFrom(start=(f"start.safetensors (sha256 {shipped.sha256[:16]}, licence MIT)",),
+                                rendered=("embedded world default, seed 1000",))
+    assert "the package's" in started(tmp_path, preset=None)[1][0]                       # no ImageNet weights of it
+
+
+def test_gazepose_scores_from_the_first_step_as_facegaze_does(shipped, tmp_path):
+    face = build_model(ModelConfig(**NETWORK))
+    load_into(face, load_file(tmp_path / "weights" / WEIGHTS))
+    sizes = {"num_encoder_layers": 1, "num_decoder_layers": 1, "dmodel": 32, "dim_feedforward": 32, "nheads": 2}
+    model = build_model(ModelConfig(backbone="test_resnet", reader=True, **sizes))
+    start_from_package(model, shipped)
+    frames, window = torch.randn(9, 3, 32, 32), torch.tensor([[0, 1, 2, 3, 4, 5, 6], [2, 3, 4, 5, 6, 7, 8]])
+    inputs = frames, window, Priors(torch.zeros(2, 3), torch.full((2, 5, 3), torch.nan))
+    logits, gaze = model.eval()(*inputs)
+    torch.testing.assert_close(logits, face.eval()(*inputs).logits)
+    assert gaze is None and logits.std() > 0
+    logits[:, 1].sum().backward()
+    assert model.label_layer.weight.grad.any() and model.last_layer.weight.grad.any()    # both heads learn
+    alone = ModelConfig(backbone="test_resnet", reader=True, behaviour="published", **sizes)
+    assert not any("reader" in name for name in build_model(alone).state_dict())
+
+
+@pytest.mark.parametrize("flags", [("--from_scratch",), ("--pretrained", "no"), ("--behaviour", "published")])
+def test_no_flag_that_says_otherwise_gets_them(shipped, tmp_path, flags):
+    _, lines, learnt = started(tmp_path, *flags)
+    assert "start: random weights" in lines[0] and learnt == LearntFrom()
+
+
+def test_a_package_without_weights_starts_at_random(tmp_path):
+    assert "random weights" in started(tmp_path)[1][0]
+
+
+def test_damaged_weights_are_refused_with_a_remedy(shipped, tmp_path):
+    file, card = tmp_path / "weights" / WEIGHTS, tmp_path / "weights" / CARD
+    content = file.read_bytes()
+    file.write_bytes(content[:-1] + b"x")
+    with pytest.raises(ValueError, match="its SHA-256 differs from start.json -> install the package again, or give"):
+        start_weights(shipped)
+    file.unlink()
+    with pytest.raises(FileNotFoundError, match="missing, though start.json names it -> install"):
+        started(tmp_path)
+    assert "random" in started(tmp_path, "--from_scratch")[1][0]                         # the remedy
+    write_json(card, {"file": 3})
+    with pytest.raises(ValueError, match="start.json: StartCard: file: int is not an instance of str -> install"):
+        start_card("test_resnet")
+
+
+def test_only_weights_of_rendered_faces_alone_become_the_start(shipped, tmp_path, monkeypatch):
+    for number, learnt in enumerate(({"real": ["data"]}, {**WORLD, "start": ["w.pth"]})):
+        run = a_run(tmp_path / f"{number}", tmp_path / "world", learnt_from=learnt)
+        with pytest.raises(ValueError, match="-> give a run of FaceGaze that has learnt from rendered faces alone"):
+            write_start(run, "x")
+    monkeypatch.setattr(shipped_start, "MAX_BYTES", 1000)
+    with pytest.raises(ValueError, match="more than 1,000 -> train a smaller --backbone"):
+        write_start(tmp_path / "run", "x")
+    assert start_weights(shipped)                                                        # the old ones stay
