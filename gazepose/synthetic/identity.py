@@ -128,9 +128,9 @@ def make_identity(seed: int) -> Identity:
     eyes, landmarks, outline = eyes * size, landmarks * size, outline * size
     front = eyes + [0, -0.001, eye_numbers[eye.EYE_R] + 0.001]
     grids[0].rise, rise = rise_of_head(grids[0].p, front)
-    in_head = (points @ LEVEL.T for points in (eyes, landmarks, outline))
-    return Identity(seed, *in_head, join_grids(grids), eyes, paint, colours, eye_numbers, eye_colours,
-                    rise, t["squint"], skin_maps, glasses.scaled(size) if glasses else None)
+    return Identity(
+        seed, eyes @ LEVEL.T, landmarks @ LEVEL.T, outline @ LEVEL.T, join_grids(grids), eyes, paint, colours, eye_numbers,
+        eye_colours, rise, t["squint"], skin_maps, glasses.scaled(size) if glasses else None)
 
 
 def _traits(rng: np.random.Generator) -> dict[str, float]:
@@ -144,7 +144,7 @@ def _traits(rng: np.random.Generator) -> dict[str, float]:
         "chin": u(0.80, 1.1) + 0.08 * male, "chin_out": u(-0.004, 0.005),
         "nose": u(0.70, 1.2) + 0.08 * male, "nose_w": u(0.80, 1.50), "nose_y": u(0.0005, 0.0075), "bridge": u(0.4, 1.3),
         "brow": u(0.2, 0.8) + 0.6 * male, "bone": u(0.3, 1.5), "lips": u(0.75, 1.6), "smile": smile,
-        "squint": min(0.9, 0.35 * smile * u() + u(0.2, 0.8) * (u() < 0.08)), "narrow": u() * (u() < 0.4),
+        "squint": min(0.9, 0.35 * smile * u() + u(0.2, 0.8) * (u() < 0.04)), "narrow": u() * (u() < 0.4),
     }
 
 

@@ -68,12 +68,16 @@ def lamp_of(light: Light) -> np.ndarray:
 
 
 def rise_of_head(head: np.ndarray, eyes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rise around the points of a head's table [r, c, 3] and around the eyes [2, 3]: int8 [r, c, 8] and [2, 8]."""
+    """Rise around the points of a head's table [r, c, 3] and around the eyes [2, 3]: int8 [r, c, 9] and [2, 8].
+
+    The ninth number is the mean of the others without those below 0: how deep a point lies.
+    """
     coarse = np.ascontiguousarray(head[::2, ::2])
     around = rise_around(head.reshape(-1, 3), np.concatenate([coarse.reshape(-1, 3), eyes]))
     table = around[:-2].reshape(*coarse.shape[:2], 8).astype(np.float32)
     table = cv2.resize(cv2.blur(table, (3, 3)), head.shape[1::-1], interpolation=cv2.INTER_LINEAR)
-    return table.astype(np.int8), around[-2:]
+    deep = np.maximum(table, 0).mean(2, keepdims=True)
+    return np.concatenate([table, deep], 2).astype(np.int8), around[-2:]
 
 
 @compiled

@@ -15,6 +15,7 @@ from gazepose.synthetic.compiled import compiled
 
 WRAPS, TWO_SIDED = 1, 2
 HAIR = 4  # kind of a vertex
+CLEAR = np.array([-127] * 8 + [0], np.int8)  # rise of what nothing shades
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Mesh:
     hang: np.ndarray  # 0 follows the head, 1 hangs from the body, -1 turns with the head but stays upright
     gloss: np.ndarray
     kind: np.ndarray  # uint8, a sum: 1 skin on which the face is painted, 2 part of a two-sided sheet, 4 hair
-    rise: np.ndarray  # int8 [N,8], see light.py
+    rise: np.ndarray  # int8 [N,9], see light.py
     grids: np.ndarray  # first vertex, rows, columns, WRAPS | TWO_SIDED
 
 
@@ -43,7 +44,7 @@ class Grid:
     hang: np.ndarray | float = 0.0
     gloss: np.ndarray | float = 0.0
     kind: np.ndarray | int = 0
-    rise: np.ndarray | None = None  # [r,c,8]; None: nothing casts a shadow on it
+    rise: np.ndarray | None = None  # [r,c,9]; None: nothing casts a shadow on it
 
 
 def curve(x: np.ndarray, xs: Sequence[float], ys: Sequence[float]) -> np.ndarray:
@@ -87,13 +88,14 @@ def ramp(lo: float | np.ndarray, hi: float | np.ndarray, x: np.ndarray) -> np.nd
 
 @compiled
 def bump(x: np.ndarray, y: np.ndarray, cx: float, cy: float, sx: float, sy: float) -> np.ndarray:
-    """exp(-((x - cx) / sx)^2 - ((y - cy) / sy)^2) on tables [R,C]; 0 where the exponent is below -14."""
+    """exp(-((x - cx) / sx)^2 - ((y - cy) / sy)^2) on tables [R,C]; 0 where the exponent is below -10."""
     out = np.zeros(x.shape)
+    per_x, per_y = 1 / sx, 1 / sy
     for j in range(x.shape[0]):
         for i in range(x.shape[1]):
-            u, v = (x[j, i] - cx) / sx, (y[j, i] - cy) / sy
+            u, v = (x[j, i] - cx) * per_x, (y[j, i] - cy) * per_y
             u = u * u + v * v
-            if u < 14:
+            if u < 10:
                 out[j, i] = math.exp(-u)
     return out
 
@@ -154,7 +156,7 @@ def join_grids(grids: list[Grid]) -> tuple[Mesh, Mesh]:
     for g in grids:
         wraps, shape = bool(g.flags & WRAPS), g.p.shape[:2]
         per_vertex = (g.jaw, g.hang, g.gloss, g.kind | (g.flags & TWO_SIDED))
-        rise = np.full((*shape, 8), -127, np.int8) if g.rise is None else g.rise
+        rise = np.tile(CLEAR, (*shape, 1)) if g.rise is None else g.rise
         tables_of = (np.broadcast_to(np.asarray(v), shape) for v in per_vertex)
         fine = [g.p, _normals(g.p, wraps), g.albedo, *tables_of, rise]
         coarse = [_every_second(v, wraps) if v is g.albedo else v[::2, ::2] for v in fine]

@@ -13,8 +13,8 @@ import numpy as np
 from gazepose.synthetic.compiled import compiled
 
 MOUTH_GAP = 0.016  # metres between the lips at mouth = 1
-TEXEL, LEFT, TOP = 0.0007, -0.084, 0.092  # map of the skin, head frame: metres per cell, corner; its columns and rows
-WIDE, HIGH = 240, 288
+TEXEL, LEFT, TOP = 0.0008, -0.084, 0.092  # map of the skin, head frame: metres per cell, corner; its columns and rows
+WIDE, HIGH = 212, 252
 
 # places in the vector of numbers the painting kernel reads
 (BROW_Y, BROW_ARCH, BROW_THICK, BROW_IN, BROW_OUT, BROW_DENSE, BROW_PEAK, BROW_TILT, EYE_Y) = range(9)

@@ -77,10 +77,7 @@ def light_vertices(
         nl = nx * lx + ny * ly + nz * lz
         n2 = nx * light[4, 0] + ny * light[4, 1] + nz * light[4, 2]
         up = 0.5 - 0.5 * ny
-        open_sky = 0.0  # share of the surroundings that a hollow sees
-        for k in range(8):
-            open_sky += max(0, rise[i, k])
-        open_sky = 1 - 0.8 * open_sky / (8 * 127.0)
+        open_sky = 1 - rise[i, 8] * (0.8 / 127)  # share of the surroundings that a hollow sees
         spec = 0.0
         if gloss[i] > 0:
             hx, hy, hz = lx + vx, ly + vy, lz + vz

@@ -99,9 +99,9 @@ def make_skin(t: dict[str, float], paint: np.ndarray, beard: int, rng: np.random
         x, y = LEFT + TEXEL * (np.arange(WIDE) + 0.5), TOP - TEXEL * (np.arange(HIGH)[:, None] + 0.5)
         grown = np.clip((-0.036 - 0.2 * (np.abs(x) - 0.03) - y) / 0.01, 0, 1).astype(np.float32)
         bright = bright + grown * (0.03, 0.07)[beard > 1] * np.minimum(_noise(rng, 0.0008), 1.0)
-    right, down = np.roll(height, -1, 1) - height, np.roll(height, -1, 0) - height
-    full = cv2.merge([128 + 128 * bright, 128 + 300 * red, 128 - 40 * right, 128 + 40 * down])
-    levels = [cv2.convertScaleAbs(np.maximum(full, 0))]
+    right, down = np.diff(height, axis=1, append=height[:, -1:]), np.diff(height, axis=0, append=height[-1:])
+    channels = ((bright, 128), (red, 300), (right, -40), (down, 40))
+    levels = [cv2.merge([cv2.convertScaleAbs(np.maximum(c, -128 / abs(k)), alpha=k, beta=128) for c, k in channels])]
     for _ in range(LEVELS - 1):
         half = levels[-1]
         levels.append(cv2.resize(half, (half.shape[1] // 2, half.shape[0] // 2), interpolation=cv2.INTER_AREA))

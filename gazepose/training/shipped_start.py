@@ -15,6 +15,7 @@ from gazepose.training.learnt_from import LearntFrom, learnt_from
 FOLDER = Path(__file__).resolve().parents[1] / "weights"
 WEIGHTS, CARD = "start.safetensors", "start.json"
 MAX_BYTES = 25_000_000
+FIGURES = ("mAP", "auroc", "accuracy", "gaze_degrees")
 REMEDY = "install the package again, or give --checkpoint or --from_scratch"
 
 
@@ -120,4 +121,4 @@ def best_figures(run: Path) -> dict[str, float]:
     """The numbers of a run's best validation."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     best = max((line for line in lines if line["kind"] == "val"), key=lambda line: line["mAP"] or 0)
-    return {name: round(value, 4) for name, value in best.items() if isinstance(value, float) and name != "seconds"}
+    return {name: round(best[name], 4) for name in FIGURES if best.get(name) is not None}
