@@ -20,7 +20,7 @@ from gazepose.manifest import MANIFEST
 from gazepose.model_card import UNKNOWN, Licences, figures_of, model_card, public
 from gazepose.tensor_files import Entries, tensor_entries
 from gazepose.training.checkpoint import CONFIG, WEIGHTS, file_to_score, verify, weights_folder
-from gazepose.training.hub import is_on_hub, send
+from gazepose.training.hub import check_target, is_on_hub, send
 from gazepose.training.learnt_from import learnt_from
 from gazepose.training.runlog import run_folder
 from gazepose.training.scoring import RunModel
@@ -86,6 +86,7 @@ def push(run: Path, repository: str, revision: str | None = None, private: bool 
     Args:
         dry_run: send nothing, and return the list of files and the card.
     """
+    check_target(repository, revision, dry_run)
     files = files_of(run, repository, revision, licences)
     sizes = {name: len(content) if isinstance(content, bytes) else content.stat().st_size
              for name, content in files.items()}

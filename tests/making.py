@@ -1,6 +1,7 @@
 """Prepared data for tests: the same calls with settings by name, quiet and with small crops."""
 
 import json
+import re
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import av
 import cv2
 import numpy as np
+import pytest
 
 from gazepose.data import prepare as prepare_module
 from gazepose.data.clip_files import ClipCrops
@@ -60,6 +62,31 @@ def faces(index: Index) -> dict[tuple[str, str, int], int]:
     track = index.track_of(np.arange(len(index))).tolist()
     return {(index.clips[index.track_clip[t]], index.track_name[t], frame): row
             for row, (t, frame) in enumerate(zip(track, index.frame.tolist(), strict=True))}
+
+
+# refusals, and what their messages advise
+
+def remedy_of(attempt: Callable[[], Any], capsys: Any = None) -> str:
+    """What the message of a failing attempt says behind its arrow, in one line."""
+    with pytest.raises((ValueError, OSError, ImportError, EOFError, RuntimeError, SystemExit)) as caught:
+        attempt()
+    text = str(caught.value) + ("" if capsys is None else "".join(capsys.readouterr()))
+    text = " ".join(re.sub("[╭╮╰╯│─]", " ", text).split()).split(" For full helptext")[0]     # in a frame, with a foot
+    assert " -> " in text, text
+    return text.split(" -> ", 1)[1]
+
+
+def refused_until_mended(*states: Callable[[Path], tuple[Callable[[], Any], str, Callable[[], Any]]]) -> Any:
+    """A test, once for each state: an attempt is refused, the remedy has these words, and once it is done, the attempt
+    succeeds. A state makes the attempt, the words and what does the remedy, in a folder."""
+    @pytest.mark.parametrize("state", states)
+    def test(tmp_path: Path, state: Any) -> None:
+        attempt, words, mend = state(tmp_path)
+        remedy = remedy_of(attempt)
+        assert words in remedy, remedy
+        mend()
+        attempt()
+    return test
 
 
 # videos whose pictures show their own number, and data sets of them

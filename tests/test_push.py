@@ -82,7 +82,8 @@ def card_of(hub: Hub) -> tuple[dict, str]:
 def test_what_was_pushed_is_loaded_with_the_same_scores(hub, made, capsys):
     push(made)
     commit = hub.repositories["lab/looks"][1]
-    assert f"pushed as hf:lab/looks@{commit}" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert f"pushed as hf:lab/looks@{commit}" in printed.out and printed.err == ""      # no bar without a terminal
     crops = np.random.default_rng(0).integers(0, 256, (2, 7, 3, 32, 32), np.uint8)
     theirs = gazepose.load("hf:lab/looks")
     np.testing.assert_array_equal(theirs.crops(crops), gazepose.load(made).crops(crops))
@@ -155,6 +156,14 @@ def test_a_dry_run_prints_what_would_be_sent_and_asks_nobody(hub, made, monkeypa
     assert f"model.safetensors {size:12,} bytes".split() == re.search(r"model.saf.*", printed)[0].split()
     assert "## What it has learnt from" in printed and "nothing was sent to lab/looks" in printed
     assert hub.asked == [] and hub.sent == {}
+    with pytest.raises(SystemExit, match="not a name on the hub -> give OWNER/NAME"):
+        run_verb("push", [str(made), "looks", "--dry_run"])
+
+
+def test_a_push_that_cannot_be_is_refused_before_the_model_is_read(hub, tmp_path):
+    Path(constants.HF_TOKEN_PATH).unlink()
+    with pytest.raises(SystemExit, match="no token of the hub"):
+        push(tmp_path / "no run")
 
 
 def test_a_branch_and_a_private_repository_are_made(hub, made):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
+from making import remedy_of
 from test_flags import hidden
 
 from gazepose import __main__ as program
@@ -35,16 +36,6 @@ from gazepose.watch.config import LiveConfig
 PACKAGE = Path(program.__file__).parent
 SMALL: dict[str, Any] = {"num_encoder_layers": 1, "num_decoder_layers": 1, "dmodel": 32, "dim_feedforward": 32,
                          "nheads": 2, "backbone": "test_resnet"}
-
-
-def remedy_of(attempt: Callable[[], Any], capsys: Any = None) -> str:
-    """What the message of a failing attempt says behind its arrow, in one line."""
-    with pytest.raises((ValueError, OSError, ImportError, EOFError, RuntimeError, SystemExit)) as caught:
-        attempt()
-    text = str(caught.value) + ("" if capsys is None else "".join(capsys.readouterr()))
-    text = " ".join(re.sub("[╭╮╰╯│─]", " ", text).split()).split(" For full helptext")[0]     # in a frame, with a foot
-    assert " -> " in text, text
-    return text.split(" -> ", 1)[1]
 
 
 def typed(monkeypatch: pytest.MonkeyPatch, command: str, **names: Path) -> None:
@@ -254,9 +245,9 @@ TRIED = {
     "data/clip_crops": 1, "data/config": 4, "data/containers": 1, "data/conventions": 12, "data/features": 4,
     "data/images": 2, "data/index": 15, "data/index_writer": 1, "data/join": 1, "data/loader": 5, "data/merge": 1,
     "data/order": 1, "data/outcome": 3, "data/own_videos": 6, "data/prepare": 10, "data/streaming": 2,
-    "data/tracks": 3, "data/video": 9, "data/video_times": 3, "data/windows": 4, "deploy": 3,
+    "data/tracks": 3, "data/video": 9, "data/video_times": 3, "data/windows": 4, "deploy": 2,
     "evaluation/comparison": 2, "evaluation/examples": 1, "evaluation/metrics": 5, "evaluation/predictions": 7,
-    "evaluation/submission": 8, "heartbeat": 2, "infer": 4, "io": 9, "live": 2, "manifest": 1,
+    "evaluation/submission": 8, "heartbeat": 2, "infer": 4, "io": 9, "live": 2, "machine": 1, "manifest": 1,
     "models/backbone": 6, "models/config": 4, "output": 1, "processes": 2, "programs": 1, "publish": 2, "records": 1,
     "source": 5, "tensor_files": 11, "text": 1, "train": 4, "training/checkpoint": 11, "training/config": 8,
     "training/distributed": 8, "training/engine": 2, "training/feature_cache": 3, "training/hub": 14,

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from making import refused_until_mended
 from test_remedies import remedy_of
 from test_remedies_of_inputs import State, written
 from test_watch_command import lines_of, one_video, use_squares
@@ -160,12 +161,7 @@ TABLES: list[Callable[[Path], State]] = [
     correction("look,a.mp4,P1,3,2,", "exchange them", "look,a.mp4,P1,2,3,")]
 
 
-@pytest.mark.parametrize("state", [*CODINGS, *AGREEMENT, *TABLES])
-def test_what_was_refused_is_taken_once_the_remedy_is_done(tmp_path, state):
-    attempt, words, mend = state(tmp_path)
-    assert words in remedy_of(attempt)
-    mend()
-    attempt()
+test_what_was_refused_is_taken_once_the_remedy_is_done = refused_until_mended(*CODINGS, *AGREEMENT, *TABLES)
 
 
 def test_a_name_that_another_person_has_is_merged_or_another_is_chosen(tmp_path):

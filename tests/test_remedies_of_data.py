@@ -13,11 +13,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from making import challenge, data_set, list_faces, prepared_index, small_index, write_video
+from making import challenge, data_set, list_faces, prepared_index, refused_until_mended, small_index, write_video
 from test_boxes import HEADER
 from test_conventions import SIZE, boxes_of, centres, corners, parts, percent
 from test_features import computed, network
-from test_remedies import remedy_of
 from test_remedies_of_inputs import FACE, State, foreign, given, spoilt, video_of, written
 from test_rows import LOOKING, original, read_one, record
 
@@ -326,9 +325,4 @@ def test_a_prior_that_is_unknown_for_new_faces_is_imported_again(tmp_path):
     assert not any("import" in line for line in lines)
 
 
-@pytest.mark.parametrize("state", [*TABLES, *FILES])
-def test_what_was_refused_is_taken_once_the_remedy_is_done(tmp_path, state):
-    attempt, words, mend = state(tmp_path)
-    assert words in remedy_of(attempt)
-    mend()
-    attempt()
+test_what_was_refused_is_taken_once_the_remedy_is_done = refused_until_mended(*TABLES, *FILES)

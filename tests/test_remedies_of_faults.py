@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from making import data_set, prepare, quiet, settings_of, small_index
+from making import data_set, prepare, quiet, refused_until_mended, settings_of, small_index
 from rig import save_once
 from test_agree import coding
 from test_remedies import remedy_of
@@ -275,15 +275,10 @@ def not_a_world(tmp: Path) -> State:
     return fit, "name one, or leave --data out", lambda: data.pop(0)
 
 
-@pytest.mark.parametrize("state", [
+test_what_was_refused_is_taken_once_the_remedy_is_done = refused_until_mended(
     full_disk, without_network, taken_port, other_rows,
     partial(junk, program="time.sleep(60 * large)", words="save only its state_dict", seconds=0.5),
     partial(junk, program="os.kill(os.getpid(), 11 * large)", words="save only its state_dict"), unfolds,
     partial(other_tensors, b"\xff" * 40), partial(other_tensors, {"a": torch.tensor([np.nan])}), damaged_copy_of_faces,
     other_submission, *map(no_stills, ("--task lam", "--task gaze_clips", "--preset tiny --task lam_stills")),
-    wrong_match, not_a_world])
-def test_what_was_refused_is_taken_once_the_remedy_is_done(tmp_path, state):
-    attempt, words, mend = state(tmp_path)
-    assert words in remedy_of(attempt)
-    mend()
-    attempt()
+    wrong_match, not_a_world)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from making import challenge, data_set, face, prepare, prepared_index, small_index, write_video
+from making import challenge, data_set, face, prepare, prepared_index, refused_until_mended, small_index, write_video
 from test_boxes import HEADER
 from test_remedies import remedy_of
 
@@ -364,9 +364,4 @@ SCORES: list[Callable[[Path], State]] = [
                         "the columns are video_id,track_id,unique_id,label with labels 0 and 1")]
 
 
-@pytest.mark.parametrize("state", [*BOXES, *PICTURES, *DATA, *SCORES])
-def test_what_was_refused_is_taken_once_the_remedy_is_done(tmp_path, state):
-    attempt, words, mend = state(tmp_path)
-    assert words in remedy_of(attempt)
-    mend()
-    attempt()
+test_what_was_refused_is_taken_once_the_remedy_is_done = refused_until_mended(*BOXES, *PICTURES, *DATA, *SCORES)

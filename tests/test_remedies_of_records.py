@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from making import data_set, list_faces, prepare, prepared_index, small_index, write_video
+from making import data_set, list_faces, prepare, prepared_index, refused_until_mended, small_index, write_video
 from rig import save_once
 from test_models import published_file, small
 from test_remedies import remedy_of
@@ -337,12 +337,7 @@ STATES = [
     cut_archive]
 
 
-@pytest.mark.parametrize("state", [*FILES, *STATES])
-def test_what_was_refused_is_taken_once_the_remedy_is_done(tmp_path, state):
-    attempt, words, mend = state(tmp_path)
-    assert words in remedy_of(attempt)
-    mend()
-    attempt()
+test_what_was_refused_is_taken_once_the_remedy_is_done = refused_until_mended(*FILES, *STATES)
 
 
 def test_hopenet_is_the_users_own(tmp_path):

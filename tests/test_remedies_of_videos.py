@@ -13,9 +13,8 @@ import av.error
 import cv2
 import pytest
 from av.filter import Graph
-from making import HEIGHT, WIDTH, write_video
+from making import HEIGHT, WIDTH, refused_until_mended, write_video
 from squares import film
-from test_remedies import remedy_of
 from test_remedies_of_inputs import State, written
 from test_streaming import hide_first
 from test_video_files import changing, picture
@@ -143,9 +142,4 @@ def test_a_video_of_another_rate_has_that_of_the_models_after_the_command_of_the
     assert of_rate(look_at(tmp_path / "out.mp4")[0].fps) == ""
 
 
-@pytest.mark.parametrize("state", VIDEOS)
-def test_what_was_refused_is_taken_once_the_remedy_is_done(tmp_path, state):
-    attempt, words, mend = state(tmp_path)
-    assert words in remedy_of(attempt)
-    mend()
-    attempt()
+test_what_was_refused_is_taken_once_the_remedy_is_done = refused_until_mended(*VIDEOS)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from making import refused_until_mended
 from squares import film, moving, picture, still, tools
 from test_live import watcher
 from test_remedies import command_in, remedy_of, typed
@@ -221,12 +222,7 @@ PASSES: list[Callable[[Path], State]] = [
     frame_of_floats, frame_of_an_earlier_time]
 
 
-@pytest.mark.parametrize("state", [*SETTINGS, *SOURCES, *RESULTS, *PASSES])
-def test_what_was_refused_is_taken_once_the_remedy_is_done(tmp_path, state):
-    attempt, words, mend = state(tmp_path)
-    assert words in remedy_of(attempt)
-    mend()
-    attempt()
+test_what_was_refused_is_taken_once_the_remedy_is_done = refused_until_mended(*SETTINGS, *SOURCES, *RESULTS, *PASSES)
 
 
 def test_parts_of_other_videos_are_not_replaced_unasked_and_an_empty_folder_is_used(tmp_path):

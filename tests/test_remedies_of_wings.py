@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from making import refused_until_mended
 from test_ensemble import held_looks
 from test_ensemble import written as scored
 from test_face_landmarker import UPRIGHT
@@ -264,12 +265,7 @@ STATES: list[Callable[[Path], State]] = [
     other_world("name another folder", "new"), other_world("or delete this one", "w")]
 
 
-@pytest.mark.parametrize("state", STATES)
-def test_what_was_refused_is_taken_once_the_remedy_is_done(tmp_path, state):
-    attempt, words, mend = state(tmp_path)
-    assert words in remedy_of(attempt)
-    mend()
-    attempt()
+test_what_was_refused_is_taken_once_the_remedy_is_done = refused_until_mended(*STATES)
 
 
 def test_stills_are_rendered_once_there_are_enough_of_a_size(tmp_path, monkeypatch):
@@ -321,10 +317,10 @@ TRIED = {
     "experiments/postprocessing": 2, "experiments/results": 2, "experiments/sweep": 6, "priors/commands": 2,
     "priors/face_landmarker": 3, "priors/head_pose": 2, "priors/import_files": 6, "priors/model_files": 6,
     "report/__init__": 3, "report/records": 3, "synthetic/plan": 2, "synthetic/presets": 1, "synthetic/stills": 2,
-    "synthetic/world": 4, "project_verbs": 3, "verbs": 18, "watch/agree": 4, "watch/bouts": 2, "watch/coding": 1,
+    "synthetic/world": 4, "project_verbs": 3, "verbs": 18, "watch/agree": 4, "watch/bouts": 2,
     "watch/coding_files": 12, "watch/config": 7, "watch/corrections": 3, "watch/dataset": 2, "watch/faces": 1,
     "watch/live": 2, "watch/live_source": 4, "watch/many": 1, "watch/outputs": 4, "watch/readout": 2,
-    "watch/results": 4, "watch/sources": 5, "watch/tables": 6, "watch/video_pass": 1}
+    "watch/results": 4, "watch/sources": 6, "watch/tables": 6, "watch/video_pass": 1}
 """How many messages with an arrow each file of the wings has: remedies, and lines that name a result. All remedies are
 tried: here, in the other test_remedies_of_*.py, in test_heartbeat.py (rendering), in test_sweep.py (logs), in
 test_live_command.py (cameras), in test_hub.py (export), and in test_watch_command.py and test_watch_tables.py."""

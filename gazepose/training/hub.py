@@ -5,9 +5,12 @@ cache of huggingface_hub. They are read as a run that was copied from elsewhere.
 """
 
 import re
+import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+
+from gazepose.output import is_quiet
 
 PREFIX = "hf:"
 FILES = ("config.json", "manifest.json", "model.safetensors")
@@ -61,9 +64,17 @@ def _parts(path: Path) -> tuple[str, str | None]:
     return match[1], match[2]
 
 
+def _show_bars_on_terminals_only() -> None:
+    """The library draws its bars into files too."""
+    from huggingface_hub.utils import disable_progress_bars
+    if is_quiet() or not sys.stderr.isatty():
+        disable_progress_bars()
+
+
 def _fetch(path: str, repository: str, revision: str | None) -> str:
     """The folder of the fetched files, whose name is their commit."""
     from huggingface_hub import constants, errors, snapshot_download
+    _show_bars_on_terminals_only()
     files = [*FILES, *OTHERS]
     if revision is not None and COMMIT.fullmatch(revision):            # no bar of progress for what is there
         with suppress(errors.LocalEntryNotFoundError):
@@ -92,6 +103,24 @@ def _fetch(path: str, repository: str, revision: str | None) -> str:
                       "are not fetched again") from error
 
 
+def check_target(repository: str, revision: str | None, dry_run: bool = False) -> None:
+    """Refuse what `send` could not do, before anything is computed. Arguments and errors as there.
+
+    Args:
+        dry_run: nothing is to be sent, so only the names count.
+    """
+    from huggingface_hub import constants, get_token
+    if NAME.fullmatch(f"{PREFIX}{repository}" + ("" if revision is None else f"@{revision}")) is None:
+        raise ValueError(f"{repository}, revision {revision}: not a name on the hub -> give OWNER/NAME, and with "
+                         "--revision a branch of letters, digits, _ . - and /")
+    if constants.is_offline_mode() and not dry_run:
+        raise ValueError("HF_HUB_OFFLINE is set, so nothing is sent -> unset it, or add --dry_run to see what would "
+                         "be sent")
+    if get_token() is None and not dry_run:
+        raise PermissionError("this machine has no token of the hub -> run `hf auth login` with one that may write, or "
+                              "set HF_TOKEN to one")
+
+
 def send(repository: str, files: Mapping[str, Path | bytes], message: str, revision: str | None = None,
          private: bool = False) -> str:
     """Put files into a model repository in one commit; the repository and the branch are made if they are not there.
@@ -107,16 +136,9 @@ def send(repository: str, files: Mapping[str, Path | bytes], message: str, revis
         ValueError: not such a name; offline; public though `private` was asked for. PermissionError: no token, or one
             that may not write there. OSError: the transfer failed; the repository is as it was.
     """
-    from huggingface_hub import CommitOperationAdd, HfApi, constants, errors, get_token
-    if NAME.fullmatch(f"{PREFIX}{repository}" + ("" if revision is None else f"@{revision}")) is None:
-        raise ValueError(f"{repository}, revision {revision}: not a name on the hub -> give OWNER/NAME, and with "
-                         "--revision a branch of letters, digits, _ . - and /")
-    if constants.is_offline_mode():
-        raise ValueError("HF_HUB_OFFLINE is set, so nothing is sent -> unset it, or add --dry_run to see what would "
-                         "be sent")
-    if get_token() is None:
-        raise PermissionError("this machine has no token of the hub -> run `hf auth login` with one that may write, or "
-                              "set HF_TOKEN to one")
+    from huggingface_hub import CommitOperationAdd, HfApi, errors
+    check_target(repository, revision)
+    _show_bars_on_terminals_only()
     hub = HfApi()
     try:
         hub.create_repo(repository, private=private or None, exist_ok=True)
