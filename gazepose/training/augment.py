@@ -4,7 +4,7 @@ Nothing here is random: the batch says which crops are flipped, where they are c
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
