@@ -128,9 +128,10 @@ def make_identity(seed: int) -> Identity:
     eyes, landmarks, outline = eyes * size, landmarks * size, outline * size
     front = eyes + [0, -0.001, eye_numbers[eye.EYE_R] + 0.001]
     grids[0].rise, rise = rise_of_head(grids[0].p, front)
+    points = eyes @ LEVEL.T, landmarks @ LEVEL.T, outline @ LEVEL.T
     return Identity(
-        seed, eyes @ LEVEL.T, landmarks @ LEVEL.T, outline @ LEVEL.T, join_grids(grids), eyes, paint, colours, eye_numbers,
-        eye_colours, rise, t["squint"], skin_maps, glasses.scaled(size) if glasses else None)
+        seed, points[0], points[1], points[2], join_grids(grids), eyes, paint, colours, eye_numbers, eye_colours, rise,
+        t["squint"], skin_maps, glasses.scaled(size) if glasses else None)
 
 
 def _traits(rng: np.random.Generator) -> dict[str, float]:
