@@ -18,9 +18,9 @@ import simplejpeg
 
 from benchmarks import real_faces
 from benchmarks.measure import ROOT, Aim, Goal, main, parser
-from benchmarks.real_faces import BOX, WHOLE, Trained, as_cut, drawn, pictures, shrunk
+from benchmarks.real_faces import BOX, WHOLE, Trained, drawn, pictures, shrunk
 from benchmarks.tells import SHAPES, Features, picture_features, scores_apart, shape_features, tells
-from gazepose.data.crops import cut_face, stored_crop
+from gazepose.data.crops import as_cut, cut_face, stored_crop
 from gazepose.data.shards import decode, encode
 from gazepose.evaluation.metrics import evaluate
 from gazepose.priors.face_landmarker import LEAST_PRESENCE, FaceLandmarker, FaceReading, five_points
@@ -151,7 +151,7 @@ def readings_against_truth(faces: list[Face], size: int) -> dict[str, Any]:
     blink = np.array([one.blink for one in readings])
     found = {"faces": len(there), "head pose, median error of yaw, pitch, roll": medians(np.abs(pose)),
              "head pose, median of found minus true": medians(pose),
-             **eye_errors(eyes, turned, np.array([face.group for face in there])),
+             **eye_errors(eyes[~closed], turned[~closed], np.array([face.group for face in there])[~closed]),
              "closed eyes": int(closed.sum()), "blink score of open eyes, median": medians(blink[~closed])}
     if size == WHOLE:
         found |= landmark_errors(readings, truths)

@@ -353,7 +353,7 @@ def parse_train(args: Sequence[str] | None = None) -> tuple[TrainConfig, Source]
     data = config.data
     if data.cache_features and (data.flip or data.random_crop or data.augment != "off"):
         raise ValueError("--cache_features with --flip, --random_crop or --augment: features are made from whole, "
-                         "unmirrored, unchanged crops -> leave --flip, --random_crop and --augment out")
+                         "unmirrored crops -> leave --flip, --random_crop and --augment out")
     model = replace(config.model, gaze_head=config.run.gaze_weight > 0, image_size=config.prepare.crop_size)
     return replace(config, model=model), source
 

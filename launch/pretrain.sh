@@ -13,7 +13,7 @@ if ! grep -qs '"state": "finished"' "$run/status.json"; then
   resume=; if [ -e "$run/status.json" ]; then resume=--resume; fi          # it was stopped in the middle
   accelerate launch --quiet --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
     train.py --data "$world" --exp_path "$run" $resume --seed "$seed" --task gaze --label_loss 1 --gaze_loss 3 \
-    --epochs "$epochs" --crop_size "$pixels" --batch_size 32 --augment standard --from_scratch
+    --epochs "$epochs" --crop_size "$pixels" --batch_size 32 --save_every 5min --augment standard --pretrained no
 fi
 python -m gazepose write_start "$run" --out "${OUT:-gazepose/weights}" \
   --command "STATES=$states EPOCHS=$epochs SEED=$seed PRESET=$preset bash launch/pretrain.sh"

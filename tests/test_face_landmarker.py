@@ -117,8 +117,8 @@ def network():
 @pytest.fixture(scope="module")
 def rendered(tiny_world, tmp_path_factory):
     """A picture of the tiny world's clips, its faces' boxes as a detector's, their poses: the five largest faces."""
+    from gazepose.data.crops import as_detected
     from gazepose.data.video import frames_in_order
-    from gazepose.watch.table import as_detected
     truth = dict(np.load(tiny_world / "truth" / "train.npz"))
     chosen = np.argsort(-(truth["box"][:, 3] - truth["box"][:, 1]), kind="stable")[:200:40]
     faces = []

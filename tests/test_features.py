@@ -287,7 +287,7 @@ def test_flags_that_contradict_cached_features_are_refused_or_switched_off(capsy
     with pytest.raises(SystemExit):
         parse(InferConfig, ["--cache_features", "--flip_average"])
     assert "mirrored crops are not stored" in "".join(capsys.readouterr())
-    for flag in ("--flip", "--random_crop"):
+    for flag in ("--flip", "--random_crop", "--augment=standard"):
         with pytest.raises(SystemExit, match="features are made from whole, unmirrored crops -> leave --flip"):
             parse_train(["--cache_features", "--freeze_backbone", flag])
     config, _ = parse_train(["--cache_features", "--freeze_backbone"])

@@ -10,9 +10,10 @@ import cv2
 import numpy as np
 import pytest
 
+from gazepose.synthetic.eyes import PUPIL_R
+from gazepose.synthetic.glasses import make_glasses
 from gazepose.synthetic.head import Light, Pose, face_box, landmark_visible, project, render_person
 from gazepose.synthetic.identity import make_identity
-from gazepose.synthetic.paint import LASH
 
 UPRIGHT = np.diag([1.0, -1.0, -1.0])
 LIGHT = Light(np.array([-0.3, -0.5, -0.8]), np.full(3, 0.75), np.full(3, 0.40), np.full(3, 0.22))
@@ -43,21 +44,30 @@ def picture(identity, pose, region=None, background=128) -> np.ndarray:
     return canvas
 
 
-def dark_centroid(identity, pose, eye=0) -> np.ndarray:
-    """Centre of the pupil: the mean place of the darkest pixels around the projected eye, glint filled in."""
-    paint = identity.paint.copy()
-    paint[LASH] = 0.0  # lashes are as dark as a pupil
-    shown = picture(replace(identity, paint=paint), pose).astype(np.float32).mean(-1)
-    grey = cv2.morphologyEx(shown, cv2.MORPH_OPEN, np.ones((5, 5)))
+def pupil_centre(identity, pose, eye=0) -> np.ndarray:
+    """Centre of the pupil: of the pixels that a person without pupils has otherwise."""
+    numbers = identity.eye_numbers.copy()
+    numbers[PUPIL_R] = 1e-6
+    shown, blind = (picture(someone, pose).astype(float).sum(-1)
+                    for someone in (identity, replace(identity, eye_numbers=numbers)))
     x, y = project(identity.eyes, pose, FOCAL, CENTRE)[eye]
     rows, cols = np.mgrid[int(y) - 9 : int(y) + 10, int(x) - 14 : int(x) + 15]
-    weight = np.clip(grey[rows, cols].min() + 25 - grey[rows, cols], 0, None)
+    weight = np.abs(shown - blind)[rows, cols]
     return np.array([(weight * (cols + 0.5)).sum(), (weight * (rows + 0.5)).sum()]) / weight.sum()
+
+
+def pupil_weight(identity, **face) -> float:
+    """How much of the picture changes with the pupils of a person who looks at the camera."""
+    numbers = identity.eye_numbers.copy()
+    numbers[PUPIL_R] = 1e-6
+    blind = replace(identity, eye_numbers=numbers)
+    shown, without = (picture(who, looking(who, (0, 0, 0), **face)).astype(float) for who in (identity, blind))
+    return np.abs(shown - without).sum()
 
 
 def plain_seed(start=0) -> int:
     """A seed of a person without glasses, whose frame could be the darkest thing near the eye."""
-    return next(seed for seed in range(start, start + 50) if len(make_identity(seed).frame) == 0)
+    return next(seed for seed in range(start, start + 50) if make_identity(seed).glasses is None)
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +77,7 @@ def person():
 
 DIGEST = """
 import hashlib, numpy as np
+from gazepose.synthetic.eyes import PUPIL_R
 from gazepose.synthetic.head import Light, Pose, render_person
 from gazepose.synthetic.identity import make_identity
 pose = Pose(np.array([0.05, 0.02, 1.0]), np.diag([1.0, -1.0, -1.0]), np.array([[0, 0, 1.0]] * 2), mouth=0.4)
@@ -96,12 +107,12 @@ def test_eyes_on_the_camera_put_the_pupil_on_the_projected_eye_centre():
             pose = looking(identity, (0, 0, 0), rotation)
             for eye in (0, 1):
                 place = project(identity.eyes, pose, FOCAL, CENTRE)[eye]
-                assert np.abs(dark_centroid(identity, pose, eye) - place).max() < 1.3
+                assert np.abs(pupil_centre(identity, pose, eye) - place).max() < 1.3
 
 
 def test_gaze_moves_the_pupil_the_way_it_points(person):
     targets = (0, 0, 0), (-0.27, 0, 0), (0.27, 0, 0), (0, 0.27, 0)
-    straight, left, right, down = (dark_centroid(person, looking(person, t)) for t in targets)
+    straight, left, right, down = (pupil_centre(person, looking(person, t)) for t in targets)
     # the eye's radius is about 14 mm = 17 px; sin 15 deg of it is 4.3 px
     assert 3 < straight[0] - left[0] < 6 and 3 < right[0] - straight[0] < 6 and 1.5 < down[1] - straight[1] < 6
 
@@ -158,7 +169,7 @@ def test_the_silhouette_has_no_holes():
         rows = slice(0, int(150 + 0.08 * 500) - patch.y0)  # the head; gaps between arms, hair and body are not holes
         solid = (patch.alpha[rows] > 0.5).astype(np.uint8)
         empty, _ = cv2.connectedComponents(np.pad(1 - solid, 1, constant_values=1), connectivity=4)
-        glasses = len(identity.frame) > 0  # one can see through a frame that stands off the face
+        glasses = identity.glasses is not None  # one can see through a frame that stands off the face
         assert empty - 1 <= (3 if glasses else 1)
 
 
@@ -174,3 +185,31 @@ def test_a_person_outside_the_picture_is_an_empty_patch(person):
     for position in ((5.0, 0.0, 1.0), (0.0, 0.0, -1.0)):
         patch = render_person(person, looking(person, (0, 0, 0), position=position), LIGHT, FOCAL, CENTRE, SIZE)
         assert patch.alpha.size == 0 or patch.alpha.max() == 0
+
+
+def test_each_eye_closes_by_itself_and_a_squint_is_not_a_closed_eye(person):
+    def changed(other, eye):
+        x, y = project(person.eyes, looking(person, (0, 0, 0)), FOCAL, CENTRE)[eye].astype(int)
+        shown = picture(person, replace(looking(person, (0, 0, 0)), **other)).astype(int)
+        return np.abs(shown - picture(person, looking(person, (0, 0, 0))))[y - 10 : y + 11, x - 14 : x + 15].max()
+
+    wink = {"lids": np.array([0.0, 1.0])}
+    assert changed(wink, 0) > 60 and changed(wink, 1) == 0
+    assert pupil_weight(person, lids=1.0, squint=1.0) > 0.3 * pupil_weight(person, lids=1.0)
+    assert pupil_weight(person, lids=0.0) == 0
+
+
+def test_glasses_show_the_eyes_and_sunglasses_hide_them(person):
+    glasses = make_glasses(0.032, 0.018, np.random.default_rng(0))
+    clear, dark = (replace(person, glasses=replace(glasses, glass=np.full(3, g))) for g in (0.95, 0.03))
+    assert pupil_weight(clear) > 0.5 * pupil_weight(person) > 5 * pupil_weight(dark)
+
+
+def test_light_from_one_side_casts_the_shadow_of_the_nose_on_the_other(person):
+    pose = looking(person, (0, 0, 0))
+    x, y = project(person.landmarks, pose, FOCAL, CENTRE)[0].astype(int)
+    lamp = Light(np.array([-1.0, -0.2, -0.35]), np.full(3, 0.9), np.full(3, 0.1), np.full(3, 0.1), hard=1.0)
+    patch = render_person(person, pose, lamp, FOCAL, CENTRE, SIZE)
+    lit, shaded = (patch.rgb[y - patch.y0 - 8 : y - patch.y0 + 4, x + d - patch.x0 : x + d + 8 - patch.x0].mean()
+                   for d in (-32, 24))
+    assert shaded < 0.6 * lit

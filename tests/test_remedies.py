@@ -101,7 +101,7 @@ LINES: list[tuple[Callable[[list[str]], None], str, list[str]]] = [    # refused
     (parsed, "--gaze_loss nan", ["give finite numbers: --gaze_loss 1"]), (parsed, "--clip -1", ["0 or more: --clip 0"]),
     (parsed, "--label_loss 0", ["give one a weight above 0: --label_loss 0 --gaze_loss 1"]),
     (train, "--cache_features --freeze_backbone --flip",
-     ["leave --flip and --random_crop out: --cache_features --freeze_backbone"]),
+     ["leave --flip, --random_crop and --augment out: --cache_features --freeze_backbone"]),
     (infer, "--limit -1", ["give 1 or more: --limit 1"]), (infer, "--val_stride 0", ["give 1 or more: --val_stride 1"]),
     (infer, "--max_bad_fraction 2", ["give 0 to 1: --max_bad_fraction 0", "give 0 to 1: --max_bad_fraction 1"]),
     (infer, "--split train", ["give val or test: --split val", "give val or test: --split test"]),

@@ -28,11 +28,15 @@ class Priors(NamedTuple):
 
 
 def bins(value: Tensor, step: float, top: int) -> Tensor:
-    """floor(value / step) held within 0..top; NaN gives 0. float [...] -> int64 [...]."""
+    """floor(value / step) held within 0..top; NaN stays NaN. float [...] -> float32 [...]."""
     value = value.float()
     # a tensor as divisor: by a plain number the GPU multiplies with the reciprocal, another bin at the edges
-    count = torch.floor(value / torch.full_like(value, step))
-    return count.clamp(0, top).nan_to_num(0.0).long()
+    return torch.floor(value / torch.full_like(value, step)).clamp(0, top)
+
+
+def table_rows(row: Tensor, unknown: int) -> Tensor:
+    """Whole numbers, NaN unknown, as rows of a table: float32 [...] -> int64 [...]."""
+    return row.nan_to_num(unknown).long()
 
 
 def eye_centred(landmarks: Tensor) -> Tensor:
@@ -81,7 +85,7 @@ class HeadPoseQueries(nn.Module):
     def rows(self, head_pose: Tensor) -> Tensor:
         """Table rows, float [B, 3] degrees (NaN unknown) -> int64 [B, 3]."""
         angle = head_pose.abs() if self.unsigned else head_pose + 99
-        return torch.where(head_pose.isnan(), self.unknown, bins(angle, self.split, self.top))
+        return table_rows(bins(angle, self.split, self.top), self.unknown)
 
     def forward(self, head_pose: Tensor) -> Tensor:
         """(yaw, pitch, roll) in degrees, NaN unknown, [B, 3] -> [B, 3, d]."""
@@ -115,9 +119,8 @@ class LandmarkQueries(nn.Module):
         if self.published:
             relative = relative.nan_to_num(0.0)
         x, y = bins(relative[..., :2] + 2, self.dsplit, self.top).unbind(dim=-1)  # [B, 5] each
-        cell = torch.where(relative[..., :2].isnan().any(dim=-1), self.unknown_cell, x * self.stride + y)
         confidence = bins(relative[..., 2], self.csplit, self.confidence_top)
-        return cell, torch.where(relative[..., 2].isnan(), self.unknown_confidence, confidence)
+        return table_rows(x * self.stride + y, self.unknown_cell), table_rows(confidence, self.unknown_confidence)
 
     def forward(self, landmarks: Tensor) -> Tensor:
         """(x, y in 0..1 of the crop, confidence) of five landmarks, NaN unknown, [B, 5, 3] -> [B, 5, d]."""

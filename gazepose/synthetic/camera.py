@@ -46,7 +46,8 @@ def draw_person(picture: np.ndarray, corner: tuple[int, int], preset: WorldPrese
     """
     identity, pose = identity_of(world_seed, shot.identities[person]), pose_of(shot, person, frame)
     centre = (preset.size[0] / 2 - corner[0], preset.size[1] / 2 - corner[1])
-    light = replace(shot.exposure.light, direction=shot.rotation[frame].T @ shot.exposure.light.direction)
+    light, turn = shot.exposure.light, shot.rotation[frame].T
+    light = replace(light, direction=turn @ light.direction, second=turn @ light.second)
     height, width = picture.shape[:2]
     patch = head.render_person(identity, pose, light, preset.focal, centre, (width, height))
     scene.blend(picture, patch.x0, patch.y0, patch.rgb, patch.alpha)

@@ -11,12 +11,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gazepose.synthetic.mesh import TWO_SIDED, WRAPS, Grid, bump, curve, ramp, ring, warp
-from gazepose.synthetic.paint import EYE_R, MOUTH_W, MOUTH_Y
+from gazepose.synthetic.mesh import HAIR, TWO_SIDED, WRAPS, Grid, bump, curve, ramp, ring, warp
+from gazepose.synthetic.paint import MOUTH_W, MOUTH_Y
 
 EYE_Z = 0.0665  # metres from the ears forward to the eyes' centres, before a person's size
 HEAD_PHI = warp(128, [(1.0, 0.6), (0.22, 0.9)])
 TOP = 0.045
+_C, _S = math.cos(math.radians(10)), math.sin(math.radians(10))
+LEVEL = np.array([[1.0, 0.0, 0.0], [0.0, _C, _S], [0.0, -_S, _C]])
+"""face frame -> head frame: a level head has the face built here tilted up, as estimators of head pose define level"""
 BALD, CROPPED, SHORT, FULL, WAVY, CAP = range(6)  # kinds of hair
 
 
@@ -43,7 +46,7 @@ def section(y: np.ndarray, t: dict[str, float]) -> tuple[np.ndarray, ...]:
     middle = curve(y, ys, [-0.010, -0.005, 0.004, 0.014, 0.022, 0.032, 0.042])
     power = curve(y, ys, [2.3, 2.3, 2.3, 2.25, 2.2, 2.1, 2.0])
     middle = middle + (1 - close) * 0.004
-    return half * close, middle + (front - middle) * close, middle + (back - middle) * close, middle, power
+    return half * close * t["wide"], middle + (front - middle) * close, middle + (back - middle) * close, middle, power
 
 
 @dataclass
@@ -63,7 +66,7 @@ class Surface:
     albedo: np.ndarray  # [rows, cols, 3] of the skin
 
 
-def surface(t: dict[str, float], paint: np.ndarray) -> Surface:
+def surface(t: dict[str, float], paint: np.ndarray, eye_r: float) -> Surface:
     """The bare head: sections from top to chin, then nose, sockets, brows, cheeks, lips and chin along z."""
     row_y = HEAD_Y[:, None]
     x, z = ring(HEAD_PHI[None], *section(row_y, t))
@@ -82,6 +85,7 @@ def surface(t: dict[str, float], paint: np.ndarray) -> Surface:
         (-0.0055, 0.0145, eye_y + 0.003, 0.007, 0.012),  # inner corner
         (0.0045 * t["brow"], 0.027, eye_y + 0.019, 0.022, 0.008),
         (0.0045 * t["bone"], 0.046, -0.010, 0.018, 0.016),  # cheekbone
+        (0.0050 * t["smile"], 0.036, -0.022, 0.014, 0.012),  # cheek, raised by a smile
         (-0.0030, 0.045, -0.045, 0.014, 0.020),  # hollow below it
         (0.0050, 0.0, my + 0.003, 0.028, 0.020),  # muzzle
         (0.0035 * t["lips"], 0.0, my + 0.0055, mw * 0.75, 0.0045),
@@ -94,8 +98,8 @@ def surface(t: dict[str, float], paint: np.ndarray) -> Surface:
     z = z + d * front
     # lids: the skin may not sink below the eyeball's cover
     r2 = (ax - eye_x) ** 2 + (y - eye_y) ** 2
-    cover = EYE_Z + np.sqrt(np.maximum((paint[EYE_R] + 0.0012) ** 2 - r2, 0))
-    z = np.where((r2 < (paint[EYE_R] + 0.0005) ** 2) & (z > 0), np.maximum(z, cover), z)
+    cover = EYE_Z + np.sqrt(np.maximum((eye_r + 0.0012) ** 2 - r2, 0))
+    z = np.where((r2 < (eye_r + 0.0005) ** 2) & (z > 0), np.maximum(z, cover), z)
     p = np.stack([x, y, z], -1)
     outward = p - np.array([0.0, 0.02, -0.005])
     outward /= np.sqrt(np.einsum("ijk,ijk->ij", outward, outward))[..., None]
@@ -113,7 +117,7 @@ def add_complexion(face: Surface, t: dict[str, float], skin: np.ndarray, rng: np
     dark += 0.22 * bump(ax, y, eye_x, eye_y - 0.002, 0.02, 0.016)
     dark += 0.30 * bump(ax, y, 0.006, -0.0340 + ny, 0.010, 0.0035) + 0.22 * bump(ax, y, 0, -0.070, 0.018, 0.005)
     beside = np.exp(-(((ax - face.nose_side * 1.6) / 0.005) ** 2))
-    dark += 0.10 * beside * ramp(0.02, 0.0, y) * ramp(-0.036, -0.028, y)
+    dark += 0.20 * beside * ramp(0.02, 0.0, y) * ramp(-0.036, -0.028, y)
     fold = np.exp(-(((ax - 0.017 + 0.55 * (0.030 + y)) / 0.0035) ** 2))  # from the nose to beside the mouth
     dark += (0.04 + 0.22 * age * u(0.3, 1.0)) * fold * ramp(-0.058, -0.048, y) * ramp(-0.022, -0.032, y)
     dark += 0.15 * age * bump(ax, y, eye_x - 0.004, eye_y - 0.016, 0.011, 0.0035)
@@ -122,6 +126,7 @@ def add_complexion(face: Surface, t: dict[str, float], skin: np.ndarray, rng: np
     shade = (1 - front * dark) * (1 - 0.45 * below) * (1 + 0.02 * grain)
     if u() < 0.2:
         shade *= 1 - 0.12 * np.clip(grain - 1, 0, 1) * front * ramp(0.035, 0.0, y)  # freckles
+    shade *= 1 + 0.10 * front * bump(ax, y, 0.0, 0.056, 0.045, 0.022)  # the forehead is lighter
     face.albedo = skin * shade[..., None] * (1 - red[..., None] * np.array([0.0, 1.6, 1.3]))
 
 
@@ -145,8 +150,8 @@ def hair_style(t: dict[str, float], rng: np.random.Generator) -> HairStyle:
     cap = int(rng.choice(6, p=[0.06, 0.16, 0.34, 0.24, 0.14, 0.06] if male else [0.0, 0.02, 0.2, 0.3, 0.42, 0.06]))
     scarf = cap == CAP and not male and u() < 0.6
     big = cap == WAVY and u() < 0.2 + 0.3 * (t["tone"] > 0.6)
-    long = cap in (SHORT, FULL, WAVY) and not big and u() < (0.08 if male else 0.7)
-    fringe = cap in (SHORT, FULL, WAVY) and u() < (0.25 if male else 0.4)
+    long = cap in (SHORT, FULL, WAVY) and not big and u() < (0.10 if male else 0.8)
+    fringe = cap in (SHORT, FULL, WAVY) and u() < (0.16 if male else 0.28)
     return HairStyle(cap, scarf, big, long, fringe, u() * (t["age"] > 0.5) * male)
 
 
@@ -196,11 +201,14 @@ def add_hair(face: Surface, style: HairStyle, t: dict[str, float], colour: np.nd
 
 
 def add_beard(face: Surface, t: dict[str, float], paint: np.ndarray, hair: np.ndarray, rng: np.random.Generator
-              ) -> None:
-    """Colour the skin where a beard grows; a full beard also raises it."""
-    kind = int(rng.choice(5, p=[0.45, 0.2, 0.15, 0.12, 0.08]))  # none, stubble, full, moustache, goatee
+              ) -> int:
+    """Colour the skin where a beard grows; a full beard also raises it.
+
+    Returns: 0 none, 1 stubble, 2 full, 3 moustache, 4 goatee.
+    """
+    kind = int(rng.choice(5, p=[0.45, 0.2, 0.15, 0.12, 0.08]))
     if kind == 0:
-        return
+        return kind
     ax, y, my, mw = face.ax, face.y, paint[MOUTH_Y], paint[MOUTH_W]
     lower = ramp(-0.045 - 0.35 * (ax - 0.03), -0.055 - 0.35 * (ax - 0.03), y)
     lip = 1.5 * np.exp(-(((y - my - 0.0115 + 9.6 * ax**2) / 0.0048) ** 2)) * ramp(mw + 0.006, mw - 0.004, ax)
@@ -210,12 +218,13 @@ def add_beard(face: Surface, t: dict[str, float], paint: np.ndarray, hair: np.nd
     cover = (0.45 * full, 0.92 * full, 1.2 * lip, 0.9 * goatee)[kind - 1]
     bare_lip = np.exp(-((ax / (0.95 * mw)) ** 4) - ((y - my + 0.0005) / (0.0078 * t["lips"] ** 0.5)) ** 4)
     most = (0.45, 0.92, 0.95, 0.9)[kind - 1]
-    cover = np.minimum(cover, most) * (1 + 0.12 * rng.standard_normal(ax.shape)) * (1 - 0.95 * bare_lip)
+    cover = np.minimum(cover, most) * (1 + 0.06 * rng.standard_normal(ax.shape)) * (1 - 0.95 * bare_lip)
     cover = np.clip(cover, 0, 1)[..., None]
     face.albedo = face.albedo * (1 - cover) + 0.9 * hair * cover
     if kind == 2:
         grown = rng.uniform(0.003, 0.012) * lower * ramp(0.0, 0.03, face.z)
         face.p = face.p + grown[..., None] * face.outward * np.array([0.6, 1.0, 1.0])
+    return kind
 
 
 def head_grid(face: Surface, paint: np.ndarray, style: HairStyle, oily: float) -> Grid:
@@ -223,9 +232,12 @@ def head_grid(face: Surface, paint: np.ndarray, style: HairStyle, oily: float) -
     mask = face.mask[..., None]
     my, beyond = paint[MOUTH_Y], 0.02 * ramp(paint[MOUTH_W] * 0.7, paint[MOUTH_W] * 1.7, face.ax)
     jaw = ramp(my + 0.003 + beyond, my - 0.004 - beyond, face.y) * ramp(-0.03, 0.05, face.z)
-    gloss = 0.05 * oily * (1 - face.mask) + (0.0 if style.cap == CAP else 0.12) * face.mask
+    shiny = bump(face.ax, face.y, 0.0, 0.055, 0.035, 0.02) + bump(face.ax, face.y, 0.0, -0.002, 0.009, 0.035)
+    shiny = 0.4 + 0.6 * shiny + 0.6 * bump(face.ax, face.y, 0.043, -0.004, 0.014, 0.012)
+    gloss = 0.13 * oily * shiny * (1 - face.mask) + (0.0 if style.cap == CAP else 0.12) * face.mask
     albedo = face.albedo * (1 - mask) + face.hair * mask
-    return Grid(face.p, albedo, WRAPS, jaw=jaw, gloss=gloss, kind=(face.mask < 0.4).astype(np.uint8))
+    kind = np.where(face.mask < 0.4, 1, 0 if style.cap == CAP else HAIR).astype(np.uint8)
+    return Grid(face.p, albedo, WRAPS, jaw=jaw, gloss=gloss, kind=kind)
 
 
 def curtain(
@@ -236,7 +248,7 @@ def curtain(
     length = -0.17 if scarf else u(-0.24, -0.08)
     y = np.linspace(0.095, length, 29)[:, None]
     # where it starts beside the face
-    start = 1.0 - 0.12 * ramp(0.0, -0.08, y) if scarf else 1.28 - u(0.05, 0.40) * ramp(0.03, -0.08, y)
+    start = 1.0 - 0.12 * ramp(0.0, -0.08, y) if scarf else 1.24 - u(0.05, 0.50) * ramp(0.03, -0.08, y)
     phi = math.pi + (math.pi - start) * np.linspace(-1, 1, 49)[None]
     half, front, back, middle, power = section(np.maximum(y, 0.012), t)
     low = ramp(0.02, -0.12, y)
@@ -253,7 +265,8 @@ def curtain(
     q = np.stack([x * spread, y + 0.015 * low * np.abs(strand), z], -1)
     shade = np.clip(1 + 0.2 * strand + 0.12 * wave, 0.5, 1.6) * (1 - 0.25 * low)
     upright = -0.8 * ramp(0.0, -0.16, y) + 0 * x
-    return Grid(q, colour * shade[..., None] + 0 * q, TWO_SIDED, hang=upright, gloss=0.0 if scarf else 0.12)
+    return Grid(q, colour * shade[..., None] + 0 * q, TWO_SIDED, hang=upright, gloss=0.0 if scarf else 0.12,
+                kind=0 if scarf else HAIR)
 
 
 def ball(centre: tuple[float, float, float], radius: float, colour: np.ndarray, rng: np.random.Generator) -> Grid:
@@ -264,4 +277,4 @@ def ball(centre: tuple[float, float, float], radius: float, colour: np.ndarray, 
     q = np.stack([r * np.cos(up) * np.sin(phi), r * 0.9 * np.sin(up), r * np.cos(up) * np.cos(phi)], -1)
     q = q + np.array(centre)
     shade = np.clip(1 + 0.15 * rng.standard_normal(phi.shape), 0.6, 1.5)
-    return Grid(q, colour * shade[..., None] + 0 * q, WRAPS, gloss=0.1)
+    return Grid(q, colour * shade[..., None] + 0 * q, WRAPS, gloss=0.1, kind=HAIR)

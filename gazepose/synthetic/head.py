@@ -6,7 +6,8 @@ lips, nostrils and glasses must stay sharp, so they are painted per sample, at t
 The kernels are raster.py and paint.py. Room, occluders, blur, noise and exposure are scene.py and camera.py.
 
 Frames: head +x to the person's own left, +y up, +z out of the face, metres, origin between the ears; camera x right,
-y down, z forward. Pixel i covers [i, i + 1): its centre lies at i + 0.5.
+y down, z forward. The face frame, in which people are built and painted, is the head frame tilted by face.LEVEL.
+Pixel i covers [i, i + 1): its centre lies at i + 0.5.
 """
 
 from __future__ import annotations
@@ -16,14 +17,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gazepose.synthetic.eyes import paint_eyes
+from gazepose.synthetic.face import LEVEL
+from gazepose.synthetic.glasses import draw_frame, draw_lenses
 from gazepose.synthetic.identity import Identity
+from gazepose.synthetic.light import Light, clear_of, lamp_of
 from gazepose.synthetic.mesh import Mesh
-from gazepose.synthetic.paint import MOUTH_GAP, draw_frame, paint_face
+from gazepose.synthetic.paint import MOUTH_GAP, TEXEL, paint_face, paint_hair
 from gazepose.synthetic.raster import average_samples, draw_grids, light_vertices, visible
+from gazepose.synthetic.skin import hair_strands
 
 FINE = 220.0  # pixels of head height from which the fine meshes are drawn
-# a box around all that is painted, head frame
-PAINTED = np.array([[a, b, c] for a in (-0.058, 0.058) for b in (0.06, -0.105) for c in (0.03, 0.125)])
+# a box around all that is painted, face frame
+PAINTED = np.array([[a, b, c] for a in (-0.08, 0.08) for b in (0.1, -0.11) for c in (0.0, 0.125)])
 
 
 @dataclass(frozen=True)
@@ -33,20 +39,10 @@ class Pose:
     position: np.ndarray  # [3] head centre, camera frame, metres
     rotation: np.ndarray  # [3,3] head -> camera
     eyes: np.ndarray  # [2,3] unit gaze of own left, own right eye, HEAD frame
-    lids: float = 1.0  # 1 open, 0 closed; gaze pitch moves the lids by itself
+    lids: float | np.ndarray = 1.0  # 1 open, 0 closed; [2] for each eye; gaze pitch moves the lids by itself
+    squint: float = 0.0  # 0..1, beside the person's own
     mouth: float = 0.0  # 0 closed, 1 open
     shoulders: float = 0.0  # radians; 0 faces the camera, > 0 turns towards image right
-
-
-@dataclass(frozen=True)
-class Light:
-    """Linear light: a white surface facing it shows gain * (colour + ambient), 1.0 being full white."""
-
-    direction: np.ndarray  # [3] towards the light, camera frame
-    colour: np.ndarray
-    ambient_sky: np.ndarray
-    ambient_ground: np.ndarray
-    gain: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -75,7 +71,7 @@ def landmark_visible(identity: Identity, pose: Pose) -> np.ndarray:
     """Which landmarks the camera sees, bool [5]: those that no part of the same person hides."""
     mesh = identity.meshes[1]
     nowhere = np.array([0.0, 0.0, -1.0, -1.0]) * 1e12  # no vertex needs light
-    sx, sy, iz, _ = _light_mesh(mesh, pose, np.zeros((4, 3)), np.array([1000.0, 0.0, 0.0]), nowhere)
+    sx, sy, iz, _ = _light_mesh(mesh, pose, np.zeros((7, 3)), np.array([1000.0, 0.0, 0.0]), nowhere)
     p = project(identity.landmarks, pose, 1000.0, (0.0, 0.0))
     z = identity.landmarks @ pose.rotation[2] + pose.position[2]
     return visible(sx, sy, iz, mesh.grids, p, 1.0 / (z - 0.008))
@@ -107,7 +103,7 @@ def render_person(
     mesh = identity.meshes[0 if pixels > FINE else 1]
     camera = 2.0 * np.array([focal, centre[0], centre[1]], float)  # in samples: two by two in a pixel
     window = 2.0 * np.array([left, top, right, bottom], float)
-    lamp = _lamp(light)
+    lamp = lamp_of(light)
     sx, sy, iz, rgb = _light_mesh(mesh, pose, lamp, camera, window)
     seen = iz > 0
     if seen.any():
@@ -121,19 +117,33 @@ def render_person(
     depth, code = np.zeros((2 * h, 2 * w), np.float32), np.empty((2 * h, 2 * w), np.int32)
     draw_grids(sx, sy, iz, rgb, mesh.kind, mesh.grids, 2 * left, 2 * top, depth, code)
 
-    rotation, origin = np.array(pose.rotation, float, order="C"), np.array(pose.position, float)
-    corners = project(PAINTED, pose, camera[0], (camera[1], camera[2]))
-    box = np.concatenate([np.floor(corners.min(0)), np.ceil(corners.max(0))]).astype(np.int64)
-    gaze = np.array(pose.eyes, float, order="C")
-    face = (identity.paint, identity.colours, identity.eyes, gaze, float(pose.lids), float(pose.mouth))
-    paint_face(*face, rotation, origin, lamp, camera, 2 * left, 2 * top, box, depth, code)
-    if len(identity.frame):
-        shown = 1023 * np.sqrt(np.clip(identity.frame_colour * (np.array([0.5, 0.6, 0.3]) @ lamp[1:]), 0, 1))
-        glasses = (identity.frame, identity.frame_width, shown)
-        draw_frame(*glasses, rotation, origin, camera, 2 * left, 2 * top, depth, code)
+    _paint(identity, pose, lamp, camera, (2 * left, 2 * top), depth, code)
     out, alpha = np.empty((h, w, 3), np.uint8), np.empty((h, w), np.float32)
     average_samples(depth, code, out, alpha)
     return Patch(left, top, out, alpha)
+
+
+def _paint(identity: Identity, pose: Pose, lamp: np.ndarray, camera: np.ndarray, corner: tuple[int, int],
+           depth: np.ndarray, code: np.ndarray) -> None:
+    """Paint what must be sharp: skin, hair, eyes, glasses."""
+    rotation, origin = _face_rotation(pose), np.array(pose.position, float)
+    corners = project(PAINTED @ LEVEL.T, pose, camera[0], (camera[1], camera[2]))
+    box = np.concatenate([np.floor(corners.min(0)), np.ceil(corners.max(0))]).astype(np.int64)
+    where = (rotation, origin, lamp, camera, *corner)
+    coarser = float(np.log2(max(origin[2] / camera[0] / TEXEL, 1.0)))  # halvings that make a cell of a map a sample
+    skin, strands = (maps[min(round(coarser), len(maps) - 1)] for maps in (identity.skin, hair_strands()))
+    squint = 1 - (1 - identity.squint) * (1 - pose.squint)
+    paint_face(identity.paint, identity.colours, skin, float(pose.mouth), squint, *where, box, depth, code)
+    paint_hair(strands, 0.35, rotation, origin, camera, *corner, depth, code)
+    lids = np.array(np.broadcast_to(pose.lids, 2), float)
+    free = clear_of(identity.eye_rise, lamp, rotation)
+    paint_eyes(identity.eye_numbers, identity.eye_colours, identity.drawn_eyes, pose.eyes @ LEVEL, lids,
+               squint, free, *where, depth, code)
+    glasses = identity.glasses
+    if glasses is not None:
+        draw_lenses(glasses.lenses, glasses.shape, glasses.glass, glasses.mirror, *where, depth, code)
+        shown = 1023 * np.sqrt(np.clip(glasses.colour * (np.array([0.5, 0.6, 0.3]) @ lamp[1:4]) + 0.004, 0, 1))
+        draw_frame(glasses.frame, glasses.width, shown, rotation, origin, camera, *corner, depth, code)
 
 
 def _light_mesh(mesh: Mesh, pose: Pose, lamp: np.ndarray, camera: np.ndarray, window: np.ndarray
@@ -141,11 +151,17 @@ def _light_mesh(mesh: Mesh, pose: Pose, lamp: np.ndarray, camera: np.ndarray, wi
     """Every vertex projected and lit: x, y, 1 / depth, colour; see `light_vertices`."""
     n = len(mesh.position)
     sx, sy, iz, rgb = np.empty(n), np.empty(n), np.empty(n), np.zeros((n, 3), np.float32)
-    turns = np.stack([np.asarray(pose.rotation, float), _body_rotation(pose), _upright(pose.rotation)])
-    per_vertex = (mesh.position, mesh.normal, mesh.albedo, mesh.jaw, mesh.hang, mesh.gloss, mesh.kind)
+    turns = np.stack([_face_rotation(pose), _body_rotation(pose), _upright(pose.rotation)])
+    per_vertex = (mesh.position, mesh.normal, mesh.albedo, mesh.jaw, mesh.hang, mesh.gloss, mesh.kind, mesh.rise)
     origin = np.array(pose.position, float)
-    light_vertices(*per_vertex, turns, origin, MOUTH_GAP * pose.mouth, lamp, camera, window, sx, sy, iz, rgb)
+    free = clear_of(mesh.rise, lamp, turns[0]) if lamp.any() else np.ones(n)
+    light_vertices(*per_vertex, free, turns, origin, MOUTH_GAP * pose.mouth, lamp, camera, window, sx, sy, iz, rgb)
     return sx, sy, iz, rgb
+
+
+def _face_rotation(pose: Pose) -> np.ndarray:
+    """Face -> camera."""
+    return np.ascontiguousarray(pose.rotation @ LEVEL)
 
 
 def _body_rotation(pose: Pose) -> np.ndarray:
@@ -160,9 +176,3 @@ def _upright(rotation: np.ndarray) -> np.ndarray:
     c, s = math.cos(yaw), math.sin(yaw)
     return np.array([[c, 0, s], [0, -1, 0], [s, 0, -c]])
 
-
-def _lamp(light: Light) -> np.ndarray:
-    """Direction, colour, sky and ground, [4,3]; the colours are multiplied by the gain."""
-    direction = np.asarray(light.direction, float)
-    colours = np.array([light.colour, light.ambient_sky, light.ambient_ground], float) * light.gain
-    return np.concatenate([direction[None] / np.linalg.norm(direction), colours])

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gazepose.synthetic import eyes as eye
 from gazepose.synthetic import paint as at
 from gazepose.synthetic.face import (
     CAP,
     EYE_Z,
     FULL,
     HEAD_Y,
+    LEVEL,
     SHORT,
     WAVY,
     add_beard,
@@ -27,7 +29,10 @@ from gazepose.synthetic.face import (
     head_grid,
     surface,
 )
+from gazepose.synthetic.glasses import Glasses, make_glasses
+from gazepose.synthetic.light import rise_of_head
 from gazepose.synthetic.mesh import TWO_SIDED, WRAPS, Grid, Mesh, curve, join_grids, ramp, ring, warp
+from gazepose.synthetic.skin import make_skin
 
 
 def rgb(*v: float) -> np.ndarray:
@@ -51,18 +56,22 @@ CLOTHES = palette(
 
 @dataclass(frozen=True)
 class Identity:
-    """One person, in the head frame; made by make_identity, used in every frame."""
+    """One person; made by make_identity, used in every frame. Frames: see head.py."""
 
     seed: int
-    eyes: np.ndarray  # [2,3] eye centres, own left then own right
+    eyes: np.ndarray  # [2,3] eye centres, own left then own right, head frame as landmarks and outline
     landmarks: np.ndarray  # [5,3] nose tip, own left and right eye, own left and right mouth corner, on the surface
     outline: np.ndarray  # [K,3] points whose projection spans the face box
-    meshes: tuple[Mesh, ...]  # fine to coarse
+    meshes: tuple[Mesh, ...]  # fine to coarse, face frame as all that follows
+    drawn_eyes: np.ndarray  # [2,3] eye centres
     paint: np.ndarray  # [at.N_PAINT]
     colours: np.ndarray  # [at.N_COLOUR,3]
-    frame: np.ndarray  # [S,2,3] segments of the glasses' frame; [0,2,3] without
-    frame_width: float  # metres
-    frame_colour: np.ndarray  # [3]
+    eye_numbers: np.ndarray  # [eye.N_EYE]
+    eye_colours: np.ndarray  # [eye.N_EYE_COLOUR,3]
+    eye_rise: np.ndarray  # int8 [2,8], see light.py
+    squint: float  # 0..1 of the face at rest
+    skin: list[np.ndarray]  # maps, fine to coarse, see skin.py
+    glasses: Glasses | None
 
 
 def make_identity(seed: int) -> Identity:
@@ -73,23 +82,22 @@ def make_identity(seed: int) -> Identity:
     male, tone = t["male"] > 0, t["tone"]
     k = tone * (len(SKINS) - 1)
     skin = SKINS[int(k)] * (1 - k % 1) + SKINS[min(int(k) + 1, len(SKINS) - 1)] * (k % 1)
-    skin = skin * np.array([1.0, u(0.95, 1.05), u(0.9, 1.08)])
+    skin = skin * np.array([1.0, u(0.95, 1.06), u(0.96, 1.28)])
     common = int(rng.choice(8, p=[0.2, 0.2, 0.17, 0.13, 0.1, 0.08, 0.06, 0.06]))
     hair = HAIRS[common if u() > 0.6 * tone else common % 3]
-    if t["age"] > 0.78:
+    if t["age"] > 0.8:
         grey = u(0.4, 1.0)
         hair = hair * (1 - grey) + HAIRS[8 + int(u() < 0.5)] * grey
-    paint = _paint_numbers(t, rng)
-    colours = _paint_colours(paint, skin, hair, t, rng)
+    paint, eye_numbers = _paint_numbers(t, rng), _eye_numbers(t, rng)
+    colours, eye_colours = _paint_colours(skin, hair, t, rng), _eye_colours(eye_numbers, skin, t, rng)
 
-    face = surface(t, paint)
+    face = surface(t, paint, eye_numbers[eye.EYE_R])
     style = hair_style(t, rng)
     cloth = CLOTHES[int(rng.integers(0, len(CLOTHES)))]
     thick = add_hair(face, style, t, cloth if style.cap == CAP else hair, rng)
     add_complexion(face, t, skin, rng)
-    if male:
-        add_beard(face, t, paint, hair, rng)
-    neck_w = u(0.050, 0.056) + 0.006 * male
+    beard = add_beard(face, t, paint, hair, rng) if male else 0
+    neck_w = u(0.045, 0.052) + 0.007 * male
     grids = [head_grid(face, paint, style, u(0.5, 1.8)), neck(neck_w, skin)]
     if not (style.scarf or style.long and u() < 0.7):  # otherwise the hair covers them
         grids += ears(t, skin, rng)
@@ -98,83 +106,113 @@ def make_identity(seed: int) -> Identity:
         grids.append(curtain(t, cloth if style.scarf else hair, thick, rng, style.cap == WAVY, style.scarf))
     elif not male and style.cap in (SHORT, FULL) and u() < 0.6:
         grids.append(ball(((0, 0.135, -0.055), (0, 0.075, -0.115))[int(u() < 0.4)], u(0.026, 0.036), hair, rng))
-    frame, frame_width, frame_colour = np.zeros((0, 2, 3)), 0.001, np.zeros(3)
-    if u() < 0.28:
-        frame, frame_width, frame_colour = glasses(t["half_ipd"], t["eye_y"], rng)
+    glasses = make_glasses(t["half_ipd"], t["eye_y"], rng) if u() < 0.28 else None
 
     mouth_row = int(np.argmin(np.abs(HEAD_Y - paint[at.MOUTH_Y])))
     mouth_z = float(np.interp(paint[at.MOUTH_W], face.x[mouth_row, :30], face.z[mouth_row, :30]))
     tip = np.argmax(np.where((face.ax < 0.004) & (np.abs(face.y + 0.022 - t["nose_y"]) < 0.012), face.z, -1.0))
     eyes = np.array([[t["half_ipd"], t["eye_y"], EYE_Z], [-t["half_ipd"], t["eye_y"], EYE_Z]])
     corners = [[paint[at.MOUTH_W] * c, paint[at.MOUTH_Y] + paint[at.MOUTH_SMILE], mouth_z] for c in (1, -1)]
-    landmarks = np.array([[0.0, face.y.flat[tip], face.z.flat[tip]], *(eyes + [0, 0, paint[at.EYE_R]]), *corners])
-    cheek, jaw = 0.066 * t["cheek"], 0.05 * t["jaw"]
+    pupils = eyes + [0, 0, eye_numbers[eye.EYE_R]]
+    landmarks = np.array([[0.0, face.y.flat[tip], face.z.flat[tip]], *pupils, *corners])
+    cheek, jaw = 0.066 * t["cheek"] * t["wide"], 0.05 * t["jaw"] * t["wide"]
     half_outline = [[0.04, 0.064, 0.072], [0.068, 0.03, 0.03], [cheek, -0.005, 0.03], [jaw, -0.065, 0.045]]
     middle = [[0, 0.068, 0.088], [0, -0.099, 0.075], landmarks[0]]
     outline = np.array([*middle, *half_outline, *([-a, b, c] for a, b, c in half_outline)])
     size = t["size"]
     for g in grids:
         g.p = g.p * size
+    skin_maps = make_skin(t, paint, beard, rng)
     paint[at.LENGTHS] *= size
-    points = eyes * size, landmarks * size, outline * size
-    return Identity(seed, *points, join_grids(grids), paint, colours, frame * size, frame_width * size, frame_colour)
+    eye_numbers[eye.EYE_LENGTHS] *= size
+    eyes, landmarks, outline = eyes * size, landmarks * size, outline * size
+    front = eyes + [0, -0.001, eye_numbers[eye.EYE_R] + 0.001]
+    grids[0].rise, rise = rise_of_head(grids[0].p, front)
+    return Identity(
+        seed, eyes @ LEVEL.T, landmarks @ LEVEL.T, outline @ LEVEL.T, join_grids(grids), eyes, paint, colours,
+        eye_numbers, eye_colours, rise, t["squint"], skin_maps, glasses.scaled(size) if glasses else None)
 
 
 def _traits(rng: np.random.Generator) -> dict[str, float]:
     u = rng.uniform
     male = float(u() < 0.5)
+    smile = u(0.15, 1.0) * (u() < 0.5)
     return {
         "male": male, "age": u(), "tone": u(), "size": u(0.96, 1.04) + 0.01 * male,
-        "half_ipd": u(0.0315, 0.0345), "eye_y": 0.018 + u(-0.002, 0.002),
-        "cheek": u(0.96, 1.06), "jaw": u(0.93, 1.04) + 0.05 * male,
-        "chin": u(0.85, 1.1) + 0.08 * male, "chin_out": u(-0.004, 0.005),
-        "nose": u(0.75, 1.2) + 0.08 * male, "nose_w": u(0.85, 1.3), "nose_y": u(-0.003, 0.003), "bridge": u(0.6, 1.3),
-        "brow": u(0.2, 0.8) + 0.6 * male, "bone": u(0.3, 1.5), "lips": u(0.7, 1.5),
+        "half_ipd": u(0.0305, 0.0345), "eye_y": 0.018 + u(-0.003, 0.002),
+        "cheek": u(0.92, 1.06), "jaw": u(0.86, 1.04) + 0.05 * male, "wide": u(0.925, 1.0),
+        "chin": u(0.80, 1.1) + 0.08 * male, "chin_out": u(-0.004, 0.005),
+        "nose": u(0.70, 1.2) + 0.08 * male, "nose_w": u(0.80, 1.50), "nose_y": u(0.0005, 0.0075), "bridge": u(0.4, 1.3),
+        "brow": u(0.2, 0.8) + 0.6 * male, "bone": u(0.3, 1.5), "lips": u(0.75, 1.6), "smile": smile,
+        "squint": min(0.9, 0.35 * smile * u() + u(0.2, 0.8) * (u() < 0.04)), "narrow": u() * (u() < 0.4),
     }
 
 
 def _paint_numbers(t: dict[str, float], rng: np.random.Generator) -> np.ndarray:
-    """Sizes of all that paint.py paints, [N_PAINT]: metres; radians for the opening of the lids."""
+    """Sizes of brows, mouth and nostrils that paint.py paints, [N_PAINT]: metres."""
     u = rng.uniform
-    male = t["male"] > 0
+    male, smile = t["male"] > 0, t["smile"]
     p = np.zeros(at.N_PAINT)
-    p[at.EYE_R], p[at.IRIS_R] = u(0.0137, 0.0145), u(0.0059, 0.0064)  # large: gaze must be visible at 64 px
-    p[at.PUPIL_R] = p[at.IRIS_R] * u(0.36, 0.5)
-    p[at.OPEN_IN], p[at.OPEN_OUT] = u(0.98, 1.06), u(1.06, 1.17)
-    p[at.LID_UP], p[at.LID_LOW], p[at.LID_TILT] = u(0.36, 0.45), u(0.38, 0.44), u(-0.02, 0.09)
-    p[at.LASH], p[at.CREASE] = u(0.0008, 0.0013) + 0.0005 * (not male), u(0.1, 0.5)
-    p[at.BROW_Y], p[at.BROW_ARCH] = u(0.0185, 0.0225) - 0.001 * male, u(0.0, 0.005)
-    p[at.BROW_THICK], p[at.BROW_DENSE] = u(0.0028, 0.0045) + 0.0012 * male, u(0.6, 0.95)
-    p[at.BROW_IN], p[at.BROW_OUT] = u(0.010, 0.015), u(0.047, 0.054)
-    p[at.MOUTH_Y], p[at.MOUTH_W], p[at.MOUTH_SMILE] = -0.053 + u(-0.003, 0.003), u(0.0225, 0.0285), u(-0.002, 0.004)
-    p[at.LIP_UP], p[at.LIP_LOW] = 0.0068 * t["lips"], 0.0085 * t["lips"]
+    p[at.BROW_Y], p[at.BROW_ARCH] = u(0.0165, 0.0220) - 0.0012 * male, u(-0.001, 0.005)
+    p[at.BROW_THICK], p[at.BROW_DENSE] = u(0.0024, 0.0050) + 0.0012 * male, u(0.45, 0.95)
+    p[at.BROW_IN], p[at.BROW_OUT], p[at.BROW_PEAK] = u(0.008, 0.015), u(0.045, 0.054), u(0.48, 0.74)
+    p[at.BROW_TILT] = u(0.001, 0.006)
+    p[at.EYE_Y] = t["eye_y"]
+    p[at.MOUTH_Y], p[at.MOUTH_W] = -0.053 + u(-0.003, 0.003), u(0.0220, 0.0280) + 0.0070 * smile
+    p[at.MOUTH_SMILE] = u(-0.0005, 0.0045) + 0.0070 * smile
+    p[at.TEETH] = u(0.004, 0.0105) * smile * (smile > 0.3) * (u() < 0.75)
+    p[at.LIP_UP], p[at.LIP_LOW] = 0.0060 * t["lips"] * (1 - 0.25 * smile), 0.0088 * t["lips"] * (1 - 0.2 * smile)
     p[at.NOSTRIL_X], p[at.NOSTRIL_Y] = 0.0072 * t["nose_w"], -0.0315 + t["nose_y"]
     p[at.TEXTURE] = u(0, 100)
-    if not male:
-        p[at.LINER], p[at.SHADOW] = u() * (u() < 0.5), u(0.0, 0.6) * (u() < 0.4)
     return p
 
 
-def _paint_colours(
-    paint: np.ndarray, skin: np.ndarray, hair: np.ndarray, t: dict[str, float], rng: np.random.Generator
-) -> np.ndarray:
+def _eye_numbers(t: dict[str, float], rng: np.random.Generator) -> np.ndarray:
+    """Sizes of all that eyes.py paints, [N_EYE]: metres; radians for the opening of the lids."""
+    u, narrow, male = rng.uniform, t["narrow"], t["male"] > 0
+    p = np.zeros(eye.N_EYE)
+    p[eye.EYE_R], p[eye.IRIS_R] = u(0.0130, 0.0140), u(0.0056, 0.0062)  # large: gaze must be visible at 64 px
+    p[eye.PUPIL_R] = p[eye.IRIS_R] * u(0.32, 0.52)
+    p[eye.OPEN_IN], p[eye.OPEN_OUT] = u(0.98, 1.10), u(1.06, 1.20)
+    p[eye.LID_UP], p[eye.LID_LOW] = u(0.29, 0.42) * (1 - 0.38 * narrow), u(0.34, 0.43) * (1 - 0.22 * narrow)
+    p[eye.LID_TILT], p[eye.UNEVEN] = u(-0.04, 0.08) + 0.06 * narrow, rng.normal(0, 0.018)
+    p[eye.LASH], p[eye.CREASE] = u(0.0008, 0.0013) + 0.0006 * (not male), u(0.15, 0.75) * (1 - 0.8 * narrow)
+    p[eye.HOOD] = max(0.6 * narrow * u(), u() * (u() < 0.25 + 0.3 * t["age"]))
+    p[eye.TEXTURE] = u(0, 100)
+    if not male:
+        p[eye.LINER], p[eye.SHADOW] = u() * (u() < 0.5), u(0.0, 0.6) * (u() < 0.4)
+    return p
+
+
+def _paint_colours(skin: np.ndarray, hair: np.ndarray, t: dict[str, float], rng: np.random.Generator) -> np.ndarray:
+    """Colours of brows, lips and mouth, [N_COLOUR,3], see paint.py."""
     u = rng.uniform
-    iris = IRISES[int(rng.integers(0, len(IRISES) if u() > t["tone"] else 3))]
     c = np.zeros((at.N_COLOUR, 3))
-    c[at.C_IRIS], c[at.C_LIMBUS] = iris, iris * 0.25
-    c[at.C_SCLERA] = rgb(240, 236, 230) * np.array([1, u(0.96, 1), u(0.93, 1)])
-    c[at.C_INNER] = rgb(70, 24, 24)
-    c[at.C_BROW] = np.minimum(hair, skin * 0.5) * u(0.7, 1.0) / skin
-    c[at.C_LIP] = (u(0.80, 0.98), u(0.5, 0.66), u(0.5, 0.68))
+    c[at.C_INNER] = rgb(60, 20, 20)
+    c[at.C_BROW] = np.minimum(hair, skin * 0.5) * u(0.6, 1.0) / skin
+    c[at.C_LIP] = (u(0.74, 0.98), u(0.44, 0.68), u(0.46, 0.70))
     if t["male"] == 0 and u() < 0.45:
-        c[at.C_LIP] = (u(0.65, 0.85), u(0.22, 0.4), u(0.25, 0.45))
-    c[at.C_LASH] = np.minimum(rgb(38, 28, 26), skin * 0.15)
-    c[at.C_LID] = (0.9, 0.75, 0.75) if paint[at.SHADOW] == 0 else (u(0.4, 0.8), u(0.35, 0.7), u(0.4, 0.9))
-    c[[at.C_BROW, at.C_LIP, at.C_LASH, at.C_LID]] **= 0.5
+        c[at.C_LIP] = (u(0.60, 0.85), u(0.20, 0.4), u(0.24, 0.45))
+    c[at.C_DARK] = np.minimum(rgb(44, 26, 22), skin * 0.15)
+    c[[at.C_BROW, at.C_LIP]] **= 0.5
     return c
 
 
-# ---- ears, neck, clothes and glasses
+def _eye_colours(p: np.ndarray, skin: np.ndarray, t: dict[str, float], rng: np.random.Generator) -> np.ndarray:
+    """Colours of eyeballs, lids and lashes, [N_EYE_COLOUR,3], see eyes.py."""
+    u = rng.uniform
+    iris = IRISES[int(rng.integers(0, len(IRISES) if u() > t["tone"] else 3))] * u(0.5, 0.95)
+    c = np.zeros((eye.N_EYE_COLOUR, 3))
+    c[eye.C_IRIS], c[eye.C_LIMBUS] = iris, iris * u(0.1, 0.5)
+    c[eye.C_CENTRE] = iris * (1 - 0.6 * (k := u() * (u() < 0.6))) + IRISES[int(rng.integers(0, 4))] * 0.6 * k
+    c[eye.C_SCLERA] = rgb(216, 208, 200) * u(0.75, 1.15) * np.array([1, u(0.94, 1), u(0.90, 1)])
+    c[eye.C_LASH] = np.minimum(rgb(38, 28, 26), skin * 0.15)
+    c[eye.C_LID] = (0.80, 0.62, 0.62) if p[eye.SHADOW] == 0 else (u(0.3, 0.8), u(0.25, 0.65), u(0.3, 0.8))
+    c[[eye.C_LASH, eye.C_LID]] **= 0.5
+    return c
+
+
+# ---- ears, neck and clothes
 
 def ears(t: dict[str, float], skin: np.ndarray, rng: np.random.Generator) -> list[Grid]:
     """Two discs with a raised rim, own left and own right."""
@@ -187,7 +225,7 @@ def ears(t: dict[str, float], skin: np.ndarray, rng: np.random.Generator) -> lis
     off = high + 0.006 + 0 * angle
     ears = []
     for sign in (1.0, -1.0):
-        x = 0.0710 * t["cheek"] + off * math.cos(flare) + (rear + 0.008) * math.sin(flare)
+        x = 0.0710 * t["cheek"] * t["wide"] + off * math.cos(flare) + (rear + 0.008) * math.sin(flare)
         z = -0.012 - rear * math.cos(flare) + off * math.sin(flare) * 0.3
         q = np.stack([sign * x, -0.003 + up, z], -1)
         q = q if sign < 0 else q[:, ::-1]  # columns run so that the outer face is the front
@@ -201,7 +239,7 @@ def neck(width: float, skin: np.ndarray) -> Grid:
     phi = np.linspace(0, 2 * math.pi, 32, endpoint=False)[None]
     x, z = ring(phi, width + 0 * y, 0.030 - 0.03 * ramp(-0.05, -0.16, y), -0.072, -0.03, 2.0)
     q = np.stack([x, y + 0 * x, z], -1)
-    shadow = 1 - 0.5 * ramp(-0.14, -0.085, y) * (0.4 + 0.6 * ramp(-0.06, 0.02, z))  # under the chin
+    shadow = 1 - 0.62 * ramp(-0.14, -0.085, y) * (0.4 + 0.6 * ramp(-0.06, 0.02, z))  # under the chin
     return Grid(q, skin * shadow[..., None], WRAPS, hang=0.35 + 0.65 * ramp(-0.03, -0.15, y) + 0 * x)
 
 
@@ -287,26 +325,3 @@ def _collar(hood: bool, colour: np.ndarray, neck_w: float) -> Grid:
     q = np.stack([r * np.sin(phi) * (1 + 0.1 * v), h - point + 0 * phi, z], -1)
     return Grid(q, colour * (0.75 + 0.3 * v)[..., None] + 0 * q, TWO_SIDED, hang=1.0)
 
-
-def glasses(half_ipd: float, eye_y: float, rng: np.random.Generator) -> tuple[np.ndarray, float, np.ndarray]:
-    u = rng.uniform
-    w, h, power = u(0.0245, 0.028), u(0.018, 0.023), u(2.0, 4.5)
-    a = np.linspace(0, 2 * math.pi, 29)
-    cx = np.sign(np.cos(a)) * np.abs(np.cos(a)) ** (2 / power) * w
-    cy = np.sign(np.sin(a)) * np.abs(np.sin(a)) ** (2 / power) * h
-    lines = []
-
-    def at(x, y):
-        return np.stack([x, y, 0.098 - 2.2 * np.asarray(x) ** 2], -1)
-    for sign in (1, -1):
-        rim = at(sign * (half_ipd + 0.001) + cx, eye_y - 0.003 + cy)
-        lines.append(np.stack([rim[:-1], rim[1:]], 1))
-        hinge = at(np.array(sign * (half_ipd + 0.001 + w)), np.array(eye_y + 0.006))
-        bend = hinge * [0, 1, 0] + [sign * 0.0715, 0, 0.072]
-        temple = np.stack([hinge, bend, [sign * 0.0765, eye_y + 0.004, -0.004]])
-        lines.append(np.stack([temple[:-1], temple[1:]], 1))
-    b = np.linspace(-(half_ipd + 0.001 - w), half_ipd + 0.001 - w, 7)
-    bridge = at(b, eye_y + 0.004 + 0.003 * np.cos(b / 0.01))
-    lines.append(np.stack([bridge[:-1], bridge[1:]], 1))
-    colour = palette("141416 3c2418 6e6a64 781e22 967846")[int(rng.integers(0, 5))]
-    return np.concatenate(lines), float(u(0.0010, 0.0028)), colour

@@ -14,6 +14,8 @@ import numpy as np
 from gazepose.synthetic.compiled import compiled
 
 WRAPS, TWO_SIDED = 1, 2
+HAIR = 4  # kind of a vertex
+CLEAR = np.array([-127] * 8 + [0], np.int8)  # rise of what nothing shades
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,8 @@ class Mesh:
     jaw: np.ndarray  # 0..1 how far a vertex drops with the mouth
     hang: np.ndarray  # 0 follows the head, 1 hangs from the body, -1 turns with the head but stays upright
     gloss: np.ndarray
-    kind: np.ndarray  # uint8: 1 skin on which the face is painted, 2 part of a two-sided sheet, 0 else
+    kind: np.ndarray  # uint8, a sum: 1 skin on which the face is painted, 2 part of a two-sided sheet, 4 hair
+    rise: np.ndarray  # int8 [N,9], see light.py
     grids: np.ndarray  # first vertex, rows, columns, WRAPS | TWO_SIDED
 
 
@@ -41,22 +44,40 @@ class Grid:
     hang: np.ndarray | float = 0.0
     gloss: np.ndarray | float = 0.0
     kind: np.ndarray | int = 0
+    rise: np.ndarray | None = None  # [r,c,9]; None: nothing casts a shadow on it
 
 
 def curve(x: np.ndarray, xs: Sequence[float], ys: Sequence[float]) -> np.ndarray:
     """Smooth curve through points (cubic Hermite, monotone xs, either direction)."""
-    px, py = np.asarray(xs, float), np.asarray(ys, float)
+    px, py = np.array(xs, float), np.array(ys, float)
     if px[0] > px[-1]:
-        px, py = px[::-1], py[::-1]
-    slope = np.gradient(py, px)
-    slope[0] = (py[1] - py[0]) / (px[1] - px[0])
-    slope[-1] = (py[-1] - py[-2]) / (px[-1] - px[-2])
-    x = np.clip(x, px[0], px[-1])
-    k = np.clip(np.searchsorted(px, x) - 1, 0, len(px) - 2)
-    h = px[k + 1] - px[k]
-    t = (x - px[k]) / h
-    return (py[k] * (1 + 2 * t) * (1 - t) ** 2 + slope[k] * h * t * (1 - t) ** 2
-            + py[k + 1] * t * t * (3 - 2 * t) + slope[k + 1] * h * t * t * (t - 1))
+        px, py = px[::-1].copy(), py[::-1].copy()
+    x = np.ascontiguousarray(x, float)
+    return _curve(x.ravel(), px, py).reshape(x.shape)
+
+
+@compiled
+def _curve(x, px, py):
+    n = px.shape[0]
+    slope = np.empty(n)
+    slope[0], slope[n - 1] = (py[1] - py[0]) / (px[1] - px[0]), (py[n - 1] - py[n - 2]) / (px[n - 1] - px[n - 2])
+    for i in range(1, n - 1):
+        before, after = px[i] - px[i - 1], px[i + 1] - px[i]
+        rise = before * before * (py[i + 1] - py[i]) + after * after * (py[i] - py[i - 1])
+        slope[i] = rise / (before * after * (before + after))
+    out = np.empty(x.shape[0])
+    k = 0
+    for i in range(x.shape[0]):
+        v = min(max(x[i], px[0]), px[n - 1])
+        while k > 0 and v < px[k]:
+            k -= 1
+        while k < n - 2 and v > px[k + 1]:
+            k += 1
+        h = px[k + 1] - px[k]
+        t = (v - px[k]) / h
+        near = py[k] * (1 + 2 * t) + slope[k] * h * t
+        out[i] = near * (1 - t) ** 2 + t * t * (py[k + 1] * (3 - 2 * t) + slope[k + 1] * h * (t - 1))
+    return out
 
 
 def ramp(lo: float | np.ndarray, hi: float | np.ndarray, x: np.ndarray) -> np.ndarray:
@@ -67,13 +88,14 @@ def ramp(lo: float | np.ndarray, hi: float | np.ndarray, x: np.ndarray) -> np.nd
 
 @compiled
 def bump(x: np.ndarray, y: np.ndarray, cx: float, cy: float, sx: float, sy: float) -> np.ndarray:
-    """exp(-((x - cx) / sx)^2 - ((y - cy) / sy)^2) on tables [R,C]; 0 where the exponent is below -14."""
+    """exp(-((x - cx) / sx)^2 - ((y - cy) / sy)^2) on tables [R,C]; 0 where the exponent is below -10."""
     out = np.zeros(x.shape)
+    per_x, per_y = 1 / sx, 1 / sy
     for j in range(x.shape[0]):
         for i in range(x.shape[1]):
-            u, v = (x[j, i] - cx) / sx, (y[j, i] - cy) / sy
+            u, v = (x[j, i] - cx) * per_x, (y[j, i] - cy) * per_y
             u = u * u + v * v
-            if u < 14:
+            if u < 10:
                 out[j, i] = math.exp(-u)
     return out
 
@@ -127,14 +149,16 @@ def _every_second(a: np.ndarray, wraps: bool) -> np.ndarray:
 
 def join_grids(grids: list[Grid]) -> tuple[Mesh, Mesh]:
     """All grids as one mesh, fine and at half the resolution."""
-    names = ("position", "normal", "albedo", "jaw", "hang", "gloss", "kind")
+    names = ("position", "normal", "albedo", "jaw", "hang", "gloss", "kind", "rise")
     parts: tuple[list, list] = ([], [])
     tables: tuple[list, list] = ([], [])
     first = [0, 0]
     for g in grids:
         wraps, shape = bool(g.flags & WRAPS), g.p.shape[:2]
-        per_vertex = (g.jaw, g.hang, g.gloss, 2 if g.flags & TWO_SIDED else g.kind)
-        fine = [g.p, _normals(g.p, wraps), g.albedo, *(np.broadcast_to(np.asarray(v), shape) for v in per_vertex)]
+        per_vertex = (g.jaw, g.hang, g.gloss, g.kind | (g.flags & TWO_SIDED))
+        rise = np.tile(CLEAR, (*shape, 1)) if g.rise is None else g.rise
+        tables_of = (np.broadcast_to(np.asarray(v), shape) for v in per_vertex)
+        fine = [g.p, _normals(g.p, wraps), g.albedo, *tables_of, rise]
         coarse = [_every_second(v, wraps) if v is g.albedo else v[::2, ::2] for v in fine]
         for k, level in enumerate((fine, coarse)):
             rows, cols = level[0].shape[:2]
@@ -145,6 +169,6 @@ def join_grids(grids: list[Grid]) -> tuple[Mesh, Mesh]:
     for k in range(2):
         columns = {}
         for name, arrays in zip(names, zip(*parts[k], strict=True), strict=True):
-            columns[name] = np.concatenate(arrays).astype(np.uint8 if name == "kind" else np.float32)
+            columns[name] = np.concatenate(arrays).astype({"kind": np.uint8, "rise": np.int8}.get(name, np.float32))
         made.append(Mesh(grids=np.array(tables[k], np.int32), **columns))
     return made[0], made[1]

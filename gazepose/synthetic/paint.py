@@ -1,8 +1,7 @@
-"""Kernels that paint eyes and lids, brows, nostrils, lips and glasses, per sample, on the surface that raster.py drew.
+"""Kernels that paint skin, brows, nostrils, lips and hair, per sample, on the surface that raster.py drew.
 
-A person is given as one vector of numbers and one table of colours; their places are named here.
+A person is given as one vector of numbers and one table of colours; their places are named here. Eyes: see eyes.py.
 numba's cache checks one file only, so all that these kernels call, and every constant they read, is in this file.
-The painting kernel is one long loop on purpose: helpers would cost speed or change the last bit.
 """
 
 from __future__ import annotations
@@ -14,15 +13,24 @@ import numpy as np
 from gazepose.synthetic.compiled import compiled
 
 MOUTH_GAP = 0.016  # metres between the lips at mouth = 1
+TEXEL, LEFT, TOP = 0.0008, -0.084, 0.092  # map of the skin, head frame: metres per cell, corner; its columns and rows
+WIDE, HIGH = 212, 252
 
 # places in the vector of numbers the painting kernel reads
-(EYE_R, IRIS_R, PUPIL_R, OPEN_IN, OPEN_OUT, LID_UP, LID_LOW, LID_TILT, LASH, CREASE) = range(10)
-(BROW_Y, BROW_ARCH, BROW_THICK, BROW_IN, BROW_OUT, BROW_DENSE) = range(10, 16)
-(MOUTH_Y, MOUTH_W, MOUTH_SMILE, LIP_UP, LIP_LOW, NOSTRIL_X, NOSTRIL_Y) = range(16, 23)
-(LINER, SHADOW, TEXTURE, N_PAINT) = range(23, 27)
-LENGTHS = [EYE_R, IRIS_R, PUPIL_R, LASH, *range(BROW_Y, BROW_DENSE), *range(MOUTH_Y, LINER)]  # grow with the head
-# rows of the colour table: reflectances; for brow, lip, lash and lid the ratio to the skin as shown (gamma 2)
-C_IRIS, C_LIMBUS, C_SCLERA, C_BROW, C_LIP, C_LASH, C_LID, C_INNER, N_COLOUR = range(9)
+(BROW_Y, BROW_ARCH, BROW_THICK, BROW_IN, BROW_OUT, BROW_DENSE, BROW_PEAK, BROW_TILT, EYE_Y) = range(9)
+(MOUTH_Y, MOUTH_W, MOUTH_SMILE, TEETH, LIP_UP, LIP_LOW, NOSTRIL_X, NOSTRIL_Y, TEXTURE, N_PAINT) = range(9, 19)
+LENGTHS = [BROW_Y, BROW_ARCH, BROW_THICK, BROW_IN, BROW_OUT, *range(BROW_TILT, TEXTURE)]  # grow with the head
+# rows of the colour table: reflectance of the mouth's inside; for brow, lip and nostril the ratio to the skin as shown
+C_BROW, C_LIP, C_DARK, C_INNER, N_COLOUR = range(5)
+
+
+@compiled
+def _turned(m, v):
+    """m @ v in a fixed order: the library's product may differ in the last bit from call to call."""
+    out = np.empty(3)
+    for r in range(3):
+        out[r] = m[r, 0] * v[0] + m[r, 1] * v[1] + m[r, 2] * v[2]
+    return out
 
 
 @compiled
@@ -31,256 +39,188 @@ def _unit(x):
 
 
 @compiled
-def paint_face(paint, colours, eyes, gaze, lids, mouth, head, origin, light, camera, x0, y0, box, depth, code):
-    """Paint eyes, brows, nostrils and lips on the skin samples inside box (samples: x1, y1, x2, y2)."""
-    h, w = depth.shape
-    radius, iris, pupil = paint[EYE_R], paint[IRIS_R], paint[PUPIL_R]
-    f, cx, cy = camera[0], camera[1], camera[2]
-    colour, sky, ground = light[1], light[2], light[3]
-    lx = head[0, 0] * light[0, 0] + head[1, 0] * light[0, 1] + head[2, 0] * light[0, 2]  # light in the head frame
-    ly = head[0, 1] * light[0, 0] + head[1, 1] * light[0, 1] + head[2, 1] * light[0, 2]
-    lz = head[0, 2] * light[0, 0] + head[1, 2] * light[0, 1] + head[2, 2] * light[0, 2]
-    ox = -(head[0, 0] * origin[0] + head[1, 0] * origin[1] + head[2, 0] * origin[2])  # camera in the head frame
-    oy = -(head[0, 1] * origin[0] + head[1, 1] * origin[1] + head[2, 1] * origin[2])
-    oz = -(head[0, 2] * origin[0] + head[1, 2] * origin[1] + head[2, 2] * origin[2])
-    upx, upy, upz = -head[1, 0], -head[1, 1], -head[1, 2]  # the sky in the head frame
-    my, mw, gap = paint[MOUTH_Y], paint[MOUTH_W] * (1 - 0.12 * mouth), MOUTH_GAP * mouth
-    lip_up, lip_low = paint[LIP_UP] * (1 - 0.15 * mouth), paint[LIP_LOW] * (1 - 0.15 * mouth)
-    eye_reach, tone = radius + 0.006, 1023.0
-    tint = np.empty(3)
-    for j in range(max(box[1] - y0, 0), min(box[3] - y0, h)):
-        for i in range(max(box[0] - x0, 0), min(box[2] - x0, w)):
-            if code[j, i] < (1 << 30) or depth[j, i] == 0:
-                continue
-            z = 1.0 / depth[j, i]
-            foot = z / f
-            x = (x0 + i + 0.5 - cx) * foot
-            y = (y0 + j + 0.5 - cy) * foot
-            dx = head[0, 0] * x + head[1, 0] * y + head[2, 0] * z  # from the camera to the point, head frame
-            dy = head[0, 1] * x + head[1, 1] * y + head[2, 1] * z
-            dz = head[0, 2] * x + head[1, 2] * y + head[2, 2] * z
-            px, py, pz = dx + ox, dy + oy, dz + oz
-            if pz < 0.02:
-                continue
-            k = 0 if px > 0 else 1
-            side = 1.0 if px > 0 else -1.0
-            bx = px * side
-            qx, qy, qz = px - eyes[k, 0], py - eyes[k, 1], pz - eyes[k, 2]
-            at_eye = abs(qx) < eye_reach and abs(qy) < eye_reach and qz > 0
-            at_brow = 0.008 < qy < 0.036 and paint[BROW_IN] - 0.004 < bx < paint[BROW_OUT] + 0.004
-            at_nose = abs(py - paint[NOSTRIL_Y]) < 0.006 and abs(bx - paint[NOSTRIL_X]) < 0.009
-            at_mouth = bx < 1.15 * mw and my - 0.022 - gap < py < my + 0.017
-            if not (at_eye or at_brow or at_nose or at_mouth):
-                continue
-            tint[0] = tint[1] = tint[2] = 1.0  # factors of the lit skin
-            over, pr, pg, pb = 0.0, 0.0, 0.0, 0.0  # share and colour of a layer over it
-            dark = 0.0  # lashes over everything
-
-            if at_eye:
-                reach = math.sqrt(qx * qx + qy * qy + qz * qz)
-                if reach < eye_reach:
-                    s = math.atan2(qx * side, qz)
-                    s /= paint[OPEN_OUT] if s > 0 else paint[OPEN_IN]
-                    b = math.asin(qy / reach)
-                    pitch = math.asin(max(-0.7, min(0.7, gaze[k, 1])))
-                    arch = max(0.0, 1 - s * s)
-                    root = math.sqrt(arch)
-                    base = paint[LID_TILT] * s
-                    low = base - paint[LID_LOW] * (1 - 0.15 * s) * arch + (0.34 if pitch < 0 else 0.22) * pitch * arch
-                    high = max(paint[LID_UP] + (0.56 if pitch < 0 else 0.50) * pitch, -0.75 * paint[LID_LOW] + 0.12)
-                    high = base + high * (0.5 * arch + 0.5 * root) * (1 - 0.12 * s)
-                    shut = low + 0.25 * arch * paint[LID_LOW]
-                    high = shut + (high - shut) * lids
-                    du, dl = (high - b) * radius, (b - low) * radius
-                    inside = min(du, min(dl, (1 - abs(s)) * 0.9 * radius))
-                    cover = _unit(0.5 + inside / foot) if lids > 0.04 else 0.0
-                    if inside < 0 and b > high:  # lid: crease, make-up
-                        v = (b - high - 0.21 * (0.35 + 0.65 * lids)) * radius / 0.0013
-                        m = 0.9 * _unit(1.25 - abs(s)) * paint[CREASE] / (1 + v * v * v * v)
-                        m = max(m, paint[SHADOW] * _unit(1 - (b - high) / 0.35) * _unit(2.2 - 2 * abs(s)))
-                        for c in range(3):
-                            tint[c] *= 1 + (colours[C_LID, c] - 1) * m
-                    if cover > 0:
-                        # the ray goes on through the opening to the eyeball
-                        over = cover
-                        ex, ey, ez = ox - eyes[k, 0], oy - eyes[k, 1], oz - eyes[k, 2]
-                        dd = dx * dx + dy * dy + dz * dz
-                        vd = math.sqrt(dd)
-                        half = ex * dx + ey * dy + ez * dz
-                        disc = half * half - dd * (ex * ex + ey * ey + ez * ez - radius * radius)
-                        if disc > 0:
-                            t = (-half - math.sqrt(disc)) / dd
-                            nx, ny, nz = (ex + t * dx) / radius, (ey + t * dy) / radius, (ez + t * dz) / radius
-                        else:
-                            nx, ny, nz = qx / reach, qy / reach, qz / reach
-                        gx, gy, gz = gaze[k, 0], gaze[k, 1], gaze[k, 2]
-                        along = nx * gx + ny * gy + nz * gz
-                        tx, ty, tz = nx - along * gx, ny - along * gy, nz - along * gz
-                        r = math.sqrt(tx * tx + ty * ty + tz * tz) * radius if along > 0 else 2 * radius
-                        in_iris = _unit(0.5 + (iris - r) / foot)
-                        in_pupil = _unit(0.5 + (pupil - r) / foot)
-                        ring = _unit((r / iris - 0.66) / 0.34)
-                        ring *= ring
-                        rays = 1.0
-                        if in_iris > 0 and foot < 0.0008:
-                            turn = math.atan2(ty, tx)
-                            rays += 0.22 * math.sin(9 * turn + paint[TEXTURE]) * math.sin(5 * turn + 40 * r / iris)
-                        lit = max(0.0, (nx * lx + ny * ly + nz * lz + 0.5) / 1.5)
-                        up = 0.5 + 0.5 * (nx * upx + ny * upy + nz * upz)
-                        shade = 1 - 0.50 * math.exp(-max(du, 0.0) / 0.0022)  # the lids' shadows
-                        shade *= 1 - 0.20 * math.exp(-max(dl, 0.0) / 0.0018)
-                        if disc <= 0:
-                            shade *= 0.6
-                        corner = _unit((abs(s) - 0.6) / 0.4)
-                        glint = 0.0
-                        if in_iris > 0:
-                            # one highlight near the pupil, between the viewer and the light;
-                            # the cornea bulges, so its normal turns faster than the eyeball's
-                            ux, uy, uz = -dx / vd + 0.45 * lx, -dy / vd + 0.45 * ly, -dz / vd + 0.45 * lz
-                            vx, vy, vz = nx + 0.55 * tx, ny + 0.55 * ty, nz + 0.55 * tz
-                            size = (ux * ux + uy * uy + uz * uz) * (vx * vx + vy * vy + vz * vz)
-                            hh = (vx * ux + vy * uy + vz * uz) / math.sqrt(size)
-                            glint = 0.0013 - math.sqrt(max(0.0, 2 - 2 * hh)) * radius / 1.5
-                            glint = _unit(0.5 + glint / foot) * in_iris
-                        for c in range(3):
-                            alb = colours[C_SCLERA, c] * (1.0 if c == 0 else 1 - (0.38 if s < 0 else 0.22) * corner)
-                            stroma = colours[C_IRIS, c] * rays * (1 - ring) + colours[C_LIMBUS, c] * ring
-                            alb += (stroma - alb) * in_iris
-                            alb += (0.006 - alb) * in_pupil
-                            lin = alb * shade * (colour[c] * lit + sky[c] * up + ground[c] * (1 - up))
-                            shown = tone * math.sqrt(lin + 0.75 * glint * (colour[c] + sky[c]))
-                            if c == 0:
-                                pr = shown
-                            elif c == 1:
-                                pg = shown
-                            else:
-                                pb = shown
-                    # lash lines: dark along the upper edge, faint along the lower
-                    thick = paint[LASH] * (0.75 + 0.5 * _unit(0.5 + 0.5 * s)) * (1 + 0.6 * paint[LINER])
-                    wide = max(thick, foot * 0.5)
-                    v = (du + 0.4 * thick) / wide
-                    if v * v < 9:
-                        dark = 0.95 * math.exp(-v * v) * thick / wide * _unit((1.10 - abs(s)) / 0.15)
-                    if lids > 0.04:
-                        wide = max(0.0006, foot * 0.5)
-                        v = (dl + 0.0003) / wide
-                        if v * v < 9:
-                            m = 0.45 * math.exp(-v * v) * 0.0006 / wide * _unit((1.0 - abs(s)) / 0.2)
-                            dark = max(dark, 0.55 * m)
-            if at_brow:
-                t = (bx - paint[BROW_IN]) / (paint[BROW_OUT] - paint[BROW_IN])
-                v = t - 0.62
-                line = paint[BROW_Y] + paint[BROW_ARCH] * (1 - 5.5 * v * v) - 0.0015
-                thick = max(paint[BROW_THICK] * (0.62 + 0.9 * t - 1.25 * t * t), 1e-4)
-                soft = max(0.0012, foot * 0.6)
-                m = _unit((thick - abs(qy - line)) / soft) * paint[BROW_DENSE]
-                m *= _unit((t + 0.02) * 9) * _unit((1.03 - t) * 7)
-                if m > 0:
-                    strand = 900 * bx - 500 * qy * (0.3 + t) + paint[TEXTURE]
-                    m *= 0.85 + (0.15 * math.sin(strand) if foot < 0.001 else 0.0)
-                    for c in range(3):
-                        tint[c] *= 1 + (colours[C_BROW, c] - 1) * m
-            if at_nose:
-                v = (bx - paint[NOSTRIL_X]) / 0.0042
-                m = (py - paint[NOSTRIL_Y]) / 0.0021
-                v = v * v + m * m
-                if v < 5:
-                    dark = max(dark, 0.62 * math.exp(-1.1 * v))
-            if at_mouth:
-                s = px / mw
-                arch = max(0.0, 1 - s * s)
-                root = math.sqrt(arch)
-                mid = my + paint[MOUTH_SMILE] * s * s
-                top = mid + lip_up * (0.4 * arch + 0.6 * root) * (1 - 0.22 * math.exp(-s * s / 0.02))
-                inner_up = mid + 0.10 * gap * root
-                inner_low = mid - 0.90 * gap * (0.75 * arch + 0.25 * root)
-                bottom = inner_low - lip_low * (0.3 * arch + 0.7 * root)
-                lip = _unit(0.5 + min(top - py, py - bottom) / max(foot, 0.0012)) * _unit((1 - abs(s)) * 14)
-                v = (py - inner_low + 0.45 * lip_low) / 0.0016
-                shine = 1 + 0.10 * arch / (1 + v * v)
-                for c in range(3):
-                    tint[c] *= (1 + (colours[C_LIP, c] - 1) * lip) * shine
-                if gap < 0.004:
-                    wide = max(0.0009, 0.5 * foot)
-                    v = (py - mid) / wide
-                    if v * v < 9:
-                        m = 0.75 * math.exp(-v * v) * 0.0009 / wide * _unit((1.04 - abs(s)) * 10)
-                        dark = max(dark, m * (1 - gap / 0.004))
-                hole = _unit(0.5 + min(inner_up - py, py - inner_low) / foot) * _unit(gap / 0.001)
-                if hole > 0:
-                    over = hole
-                    teeth = py - inner_up + min(0.0055, 0.42 * gap) * root
-                    teeth = _unit(0.5 + teeth / foot) * _unit((0.85 - abs(s)) * 5)
-                    for c in range(3):
-                        alb = colours[C_INNER, c] * (1 - teeth) + 0.72 * teeth * (1 - 0.07 * c)
-                        shown = tone * math.sqrt(alb * (0.5 * colour[c] + 0.4 * sky[c] + 0.3 * ground[c]))
-                        if c == 0:
-                            pr = shown
-                        elif c == 1:
-                            pg = shown
-                        else:
-                            pb = shown
-
-            v = code[j, i]
-            r = (v & 1023) * tint[0]
-            g = ((v >> 10) & 1023) * tint[1]
-            b = ((v >> 20) & 1023) * tint[2]
-            r = (r + (pr - r) * over) * (1 + (colours[C_LASH, 0] - 1) * dark)
-            g = (g + (pg - g) * over) * (1 + (colours[C_LASH, 1] - 1) * dark)
-            b = (b + (pb - b) * over) * (1 + (colours[C_LASH, 2] - 1) * dark)
-            r, g, b = min(r, 1023.0), min(g, 1023.0), min(b, 1023.0)
-            code[j, i] = int(r) | (int(g) << 10) | (int(b) << 20) | (1 << 30)
+def _bell(x2):
+    """About exp(-x2), without its cost; 0 from x2 = 4 on."""
+    q = max(0.0, 1 - 0.25 * x2)
+    return q * q * q * q
 
 
 @compiled
-def draw_frame(segments, width, shown, head, origin, camera, x0, y0, depth, code):
-    """Draw glasses as lines of constant width. A sample is covered at most once; nearer surfaces hide the lines."""
+def _brow(paint, colours, bx, qy, foot, squint, tint):
+    """Factors of the skin under an eyebrow, into tint; bx and qy: metres from the middle and above the eye."""
+    t = (bx - paint[BROW_IN]) / (paint[BROW_OUT] - paint[BROW_IN])
+    v = t - paint[BROW_PEAK]
+    line = paint[BROW_Y] + paint[BROW_ARCH] * (1 - 5.5 * v * v) - 0.003 * squint
+    line += paint[BROW_TILT] * (t - 0.4)
+    if abs(qy - line) > 1.3 * paint[BROW_THICK] + 0.002:
+        return
+    strand = 900 * bx - 500 * (qy - line) * (0.3 + 1.4 * t) + paint[TEXTURE]
+    thick = max(paint[BROW_THICK] * (0.70 + 0.9 * t - 1.35 * t * t), 1e-4)
+    if foot < 0.001:  # hairs stand out at the edges
+        thick *= 1 + 0.22 * math.sin(2.3 * strand) * math.sin(0.7 * strand)
+    soft = max(0.0022, foot * 0.6)
+    m = _unit((thick + 0.0006 - abs(qy - line)) / soft) * paint[BROW_DENSE]
+    m *= _unit((t + 0.06) * 6) * _unit((1.03 - t) * 5)
+    if m > 0:
+        m *= 0.82 + (0.18 * math.sin(strand) if foot < 0.001 else 0.0)
+        for c in range(3):
+            tint[c] *= 1 + (colours[C_BROW, c] - 1) * m
+
+
+@compiled
+def _mouth(paint, colours, light, mouth, px, py, foot, tint, over):
+    """Factors of the skin on the lips, into tint; over [4]: colour of what lies in the open mouth, and its share.
+
+    Returns: darkness of the line between the lips, 0..1.
+    """
+    my, mw, gap = paint[MOUTH_Y], paint[MOUTH_W] * (1 - 0.12 * mouth), MOUTH_GAP * mouth + paint[TEETH]
+    shrink = 1 - 0.15 * min(1.0, gap / MOUTH_GAP)
+    s = px / mw
+    arch = max(0.0, 1 - s * s)
+    root = math.sqrt(arch)
+    dip = _bell(s * s / 0.02)
+    mid = my + paint[MOUTH_SMILE] * s * s - 0.0006 * dip
+    top = mid + shrink * paint[LIP_UP] * (0.4 * arch + 0.6 * root) * (1 - 0.22 * dip)
+    inner_up = mid + 0.25 * min(paint[TEETH], gap) * arch + 0.10 * gap * root
+    inner_low = mid - 0.90 * gap * (0.75 * arch + 0.25 * root)
+    lip_low = shrink * paint[LIP_LOW]
+    bottom = inner_low - lip_low * (0.3 * arch + 0.7 * root)
+    top += inner_up - mid
+    lip = _unit(0.5 + min(top - py, py - bottom) / max(foot, 0.0018)) * _unit((1 - abs(s)) * 9)
+    v = (py - inner_low + 0.45 * lip_low) / 0.0016
+    shine = 1 + 0.14 * arch / (1 + v * v)
+    if py > inner_up:
+        shine *= 1 - 0.12 * lip  # the upper lip faces down
+    if foot < 0.0007 and lip > 0:
+        shine *= 1 + 0.05 * lip * math.sin(2100 * px + 300 * py * s + paint[TEXTURE])
+    below = (bottom - 0.0035 - py) / 0.0035
+    shine *= 1 - 0.16 * arch * _bell(below * below)  # shadow of the lower lip
+    corner = (abs(s) - 1.02) / 0.09
+    away = (py - mid) / 0.003
+    shine *= 1 - 0.30 * _bell(corner * corner + away * away)
+    for c in range(3):
+        tint[c] *= (1 + (colours[C_LIP, c] - 1) * lip) * shine
+    dark = 0.0
+    if gap < 0.004:
+        wide = max(0.0008 + 0.0005 * dip, 0.5 * foot)
+        v = (py - mid) / wide
+        if v * v < 9:
+            dark = 0.8 * _bell(v * v) * 0.0009 / wide * _unit((1.04 - abs(s)) * 10) * (1 - gap / 0.004)
+    over[3] = _unit(0.5 + min(inner_up - py, py - inner_low) / foot) * _unit(gap / 0.001)
+    if over[3] > 0:
+        high = min(0.0062, 0.42 * gap) if paint[TEETH] == 0 else max(0.92 * paint[TEETH], min(0.0075, 0.5 * gap))
+        teeth = py - inner_up + high * root
+        teeth = _unit(0.5 + teeth / foot) * _unit((0.92 - abs(s)) * 4)
+        between = abs(abs(px) / 0.0078 - math.floor(abs(px) / 0.0078 + 0.5))
+        teeth *= 1 - 0.22 * _unit(1 - between * 0.0078 / max(0.0007, foot))
+        deep = (0.45 + 0.55 * arch) * _unit(0.6 + (inner_up - py) / 0.004)
+        for c in range(3):
+            alb = colours[C_INNER, c] * (1 - teeth) + (0.60 - 0.07 * c) * teeth * deep
+            lin = alb * (0.5 * light[1, c] + 0.4 * light[2, c] + 0.3 * light[3, c])
+            over[c] = 1023 * math.sqrt(lin)
+    return dark
+
+
+@compiled
+def paint_face(paint, colours, skin, mouth, squint, head, position, light, camera, x0, y0, box, depth, code):
+    """Paint skin, brows, nostrils and lips on the skin samples inside box (samples: x1, y1, x2, y2).
+
+    skin: a map of the skin, uint8 [h, w, 4]: brightness, redness, slope to the own left and up (skin.py).
+    """
     h, w = depth.shape
     f, cx, cy = camera[0], camera[1], camera[2]
-    ends = np.empty((segments.shape[0], 2, 3))  # x, y in samples, 1 / depth
-    left, top, right, bottom = x0 + w, y0 + h, x0, y0
-    for s in range(segments.shape[0]):
-        for e in range(2):
-            p = segments[s, e]
-            z = head[2, 0] * p[0] + head[2, 1] * p[1] + head[2, 2] * p[2] + origin[2]
-            if z < 0.05:
-                return
-            ends[s, e, 0] = f * (head[0, 0] * p[0] + head[0, 1] * p[1] + head[0, 2] * p[2] + origin[0]) / z + cx
-            ends[s, e, 1] = f * (head[1, 0] * p[0] + head[1, 1] * p[1] + head[1, 2] * p[2] + origin[1]) / z + cy
-            ends[s, e, 2] = 1 / z
-            wide = 0.5 * width * f / z + 2
-            left, right = min(left, int(ends[s, e, 0] - wide)), max(right, int(ends[s, e, 0] + wide) + 1)
-            top, bottom = min(top, int(ends[s, e, 1] - wide)), max(bottom, int(ends[s, e, 1] + wide) + 1)
-    left, top, right, bottom = max(left - x0, 0), max(top - y0, 0), min(right - x0, w), min(bottom - y0, h)
-    if left >= right or top >= bottom:
-        return
-    cover = np.zeros((bottom - top, right - left), np.float32)
-    near = np.zeros((bottom - top, right - left), np.float32)
-    for s in range(segments.shape[0]):
-        ax, ay, ia = ends[s, 0, 0], ends[s, 0, 1], ends[s, 0, 2]
-        bx, by, ib = ends[s, 1, 0], ends[s, 1, 1], ends[s, 1, 2]
-        true = 0.25 * width * f * (ia + ib)
-        half = max(true, 0.5)
-        dx, dy = bx - ax, by - ay
-        dd = dx * dx + dy * dy + 1e-9
-        for j in range(max(top, int(min(ay, by) - half - 1) - y0), min(bottom, int(max(ay, by) + half + 2) - y0)):
-            for i in range(max(left, int(min(ax, bx) - half - 1) - x0), min(right, int(max(ax, bx) + half + 2) - x0)):
-                px, py = x0 + i + 0.5 - ax, y0 + j + 0.5 - ay
-                t = _unit((px * dx + py * dy) / dd)
-                ex, ey = px - t * dx, py - t * dy
-                a = _unit(0.5 + half - math.sqrt(ex * ex + ey * ey)) * min(1.0, true / half)
-                z = ia + (ib - ia) * t
-                if a > cover[j - top, i - left] and z * 1.002 > depth[j, i]:
-                    cover[j - top, i - left] = a
-                    near[j - top, i - left] = z
-    for j in range(top, bottom):
-        for i in range(left, right):
-            a = cover[j - top, i - left]
-            if a > 0 and (depth[j, i] > 0 or a >= 0.5):
-                v = code[j, i]
-                if depth[j, i] == 0:
-                    v, a = 0, np.float32(1.0)
-                r, g, b = v & 1023, (v >> 10) & 1023, (v >> 20) & 1023
-                r, g, b = r + (shown[0] - r) * a, g + (shown[1] - g) * a, b + (shown[2] - b) * a
-                code[j, i] = int(r) | (int(g) << 10) | (int(b) << 20)
-                depth[j, i] = max(depth[j, i], near[j - top, i - left])
+    towards = _turned(head.T, light[0])  # the main light in the head frame
+    origin = -_turned(head.T, position)  # the camera in the head frame
+    strength = 0.0009 * (0.4 + 0.6 * light[6, 0])
+    slope_x, slope_y = strength * towards[0] * 4, strength * towards[1] * 4
+    per_cell = skin.shape[1] / (TEXEL * WIDE)
+    my, mw, gap = paint[MOUTH_Y], paint[MOUTH_W], MOUTH_GAP * mouth + paint[TEETH]
+    tint, plain, over = np.empty(3), np.empty(3), np.zeros(4)
+    columns, rows = skin.shape[1] - 1, skin.shape[0] - 1
+    ax, ay, az = head[0, 0] / f, head[0, 1] / f, head[0, 2] / f
+    top, left = max(box[1] - y0, 0) // 2 * 2, max(box[0] - x0, 0) // 2 * 2
+    for j in range(top, min(box[3] - y0, h - 1), 2):  # two by two samples have one place in the map of the skin
+        down = (y0 + j + 1.0 - cy) / f
+        bx0, by0, bz0 = head[1, 0] * down + head[2, 0], head[1, 1] * down + head[2, 1], head[1, 2] * down + head[2, 2]
+        for i in range(left, min(box[2] - x0, w - 1), 2):
+            near = max(max(depth[j, i], depth[j, i + 1]), max(depth[j + 1, i], depth[j + 1, i + 1]))
+            if near == 0 or max(max(code[j, i], code[j, i + 1]), max(code[j + 1, i], code[j + 1, i + 1])) < (1 << 30):
+                continue
+            z, across = 1.0 / near, x0 + i + 1.0 - cx
+            px, py = (ax * across + bx0) * z + origin[0], (ay * across + by0) * z + origin[1]
+            pz = (az * across + bz0) * z + origin[2]
+            if pz < 0.0:
+                continue
+            column = min(max(int((px - LEFT) * per_cell), 0), columns)
+            row = min(max(int((TOP - py) * per_cell), 0), rows)
+            bump = (skin[row, column, 2] - 128.0) * slope_x + (skin[row, column, 3] - 128.0) * slope_y
+            bright = skin[row, column, 0] * (1 / 128.0) * (1 + bump)
+            blush = (skin[row, column, 1] - 128.0) * (1 / 300.0)
+            plain[0], plain[1], plain[2] = bright * (1 + 0.25 * blush), bright * (1 - blush), bright * (1 - 0.9 * blush)
+            bx, qy, foot = abs(px), py - paint[EYE_Y], z / f
+            at_brow = paint[BROW_IN] - 0.007 < bx < paint[BROW_OUT] + 0.005 and abs(qy - paint[BROW_Y]) < 0.013
+            at_brow = at_brow and pz > 0.02
+            at_nose = abs(py - paint[NOSTRIL_Y]) < 0.007 and abs(bx - paint[NOSTRIL_X]) < 0.010 and pz > 0.02
+            at_mouth = bx < 1.2 * mw and my - 0.025 - gap < py < my + 0.020 and pz > 0.02
+            special = at_brow or at_nose or at_mouth
+            red, green, blue = int(1024 * plain[0]), int(1024 * plain[1]), int(1024 * plain[2])
+            for k in range(4):
+                jj, ii = j + (k >> 1), i + (k & 1)
+                v = code[jj, ii]
+                if v >= (1 << 30) and not special:
+                    r, g = min(((v & 1023) * red) >> 10, 1023), min((((v >> 10) & 1023) * green) >> 10, 1023)
+                    b = min((((v >> 20) & 1023) * blue) >> 10, 1023)
+                    code[jj, ii] = r | (g << 10) | (b << 20) | (1 << 30)
+                    continue
+                if v < (1 << 30) or depth[jj, ii] == 0:
+                    continue
+                tint[0], tint[1], tint[2] = plain[0], plain[1], plain[2]
+                over[3] = dark = 0.0
+                zz, x, y = 1.0 / depth[jj, ii], x0 + ii + 0.5 - cx, (y0 + jj + 0.5 - cy) / f
+                px = (ax * x + head[1, 0] * y + head[2, 0]) * zz + origin[0]
+                py = (ay * x + head[1, 1] * y + head[2, 1]) * zz + origin[1]
+                if at_brow:
+                    _brow(paint, colours, abs(px), py - paint[EYE_Y], foot, squint, tint)
+                if at_nose:
+                    s, t = (abs(px) - paint[NOSTRIL_X]) / 0.0042, (py - paint[NOSTRIL_Y]) / 0.0021
+                    dark = 0.85 * _bell(1.1 * (s * s + t * t))
+                if at_mouth:
+                    dark = max(dark, _mouth(paint, colours, light, mouth, px, py, foot, tint, over))
+                mixed = 0
+                for c in range(3):
+                    value = ((v >> (10 * c)) & 1023) * tint[c]
+                    if over[3] > 0 or dark > 0:
+                        value = (value + (over[c] - value) * over[3]) * (1 + (colours[C_DARK, c] - 1) * dark)
+                    mixed |= int(min(value, 1023.0)) << (10 * c)
+                code[jj, ii] = mixed | (1 << 30)
+
+
+@compiled
+def paint_hair(strands, length, head, position, camera, x0, y0, depth, code):
+    """Draw strands on the samples of hair (code < 0). strands: uint8 [n, n], run down; length: metres they span."""
+    h, w = depth.shape
+    f, cx, cy = camera[0], camera[1], camera[2]
+    origin = -_turned(head.T, position)
+    n = strands.shape[0]
+    for j in range(0, h - 1, 2):  # two by two samples have one place in the map
+        for i in range(0, w - 1, 2):
+            if min(min(code[j, i], code[j, i + 1]), min(code[j + 1, i], code[j + 1, i + 1])) >= 0:
+                continue
+            near = max(max(depth[j, i], depth[j, i + 1]), max(depth[j + 1, i], depth[j + 1, i + 1]))
+            if near == 0:
+                continue
+            z = 1.0 / near
+            x, y = (x0 + i + 1.0 - cx) * z / f, (y0 + j + 1.0 - cy) * z / f
+            px = head[0, 0] * x + head[1, 0] * y + head[2, 0] * z + origin[0]
+            py = head[0, 1] * x + head[1, 1] * y + head[2, 1] * z + origin[1]
+            pz = head[0, 2] * x + head[1, 2] * y + head[2, 2] * z + origin[2]
+            wave = 160 * py - 4000 * py * abs(py)  # locks are not straight
+            across = math.atan2(px, pz + 0.01) * (n / math.pi) + wave
+            factor = np.int64(strands[int((0.3 - py) * n / length) & (n - 1), int(across + 2 * n) & (n - 1)])
+            for k in range(4):
+                jj, ii = j + (k >> 1), i + (k & 1)
+                v = code[jj, ii]
+                if v < 0 and depth[jj, ii] > 0:
+                    r, g = min(((v & 1023) * factor) >> 7, 1023), min((((v >> 10) & 1023) * factor) >> 7, 1023)
+                    b = min((((v >> 20) & 1023) * factor) >> 7, 1023)
+                    code[jj, ii] = r | (g << 10) | (b << 20) | (-2147483648)

@@ -1,7 +1,7 @@
 """Kernels that draw: they pose and light vertices, draw grids into a depth buffer, and average samples to pixels.
 
 Samples carry 1 / depth (float32, 0 = nothing) and a code: three times ten bits of colour, bit 30 where skin may be
-painted on (paint.py does). Two by two samples make a pixel.
+painted on, the sign where hair is (paint.py paints both). Two by two samples make a pixel.
 """
 
 from __future__ import annotations
@@ -15,18 +15,21 @@ from gazepose.synthetic.compiled import compiled
 
 @compiled
 def light_vertices(
-    position, normal, albedo, jaw, hang, gloss, kind, turns, origin, drop, light, camera, window, sx, sy, iz, rgb
+    position, normal, albedo, jaw, hang, gloss, kind, rise, free, turns, origin, drop, light, camera, window,
+    sx, sy, iz, rgb
 ):
     """Pose, project and light every vertex: sx, sy in samples, iz = 1 / depth (-1 behind), rgb 0..1023 as shown.
 
-    turns: rotations of the head, the body, the upright head; light: direction, colour, sky, ground; camera: f, cx, cy.
+    turns: rotations of the head, the body, the upright head; camera: f, cx, cy; light: see light.py, and so are rise
+    and free, the share [N] of the main light that reaches a vertex.
     Vertices that face away, or lie outside the window (samples x0, y0, x1, y1) by more than a cell, are left unlit.
     """
     m = np.empty((3, 3))
     head, body, upright = turns[0], turns[1], turns[2]
     f, cx, cy = camera[0], camera[1], camera[2]
     lx, ly, lz = light[0, 0], light[0, 1], light[0, 2]
-    colour, sky, ground = light[1], light[2], light[3]
+    colour, sky, ground, second = light[1], light[2], light[3], light[5]
+    bleed = 1 - 0.55 * light[6, 0]
     before = -2.0
     for i in range(position.shape[0]):
         w = hang[i]
@@ -65,14 +68,16 @@ def light_vertices(
         vx, vy, vz = x * far, y * far, z * far
         nv = nx * vx + ny * vy + nz * vz
         inside = 1.0
-        if kind[i] == 2:
+        if kind[i] & 2:
             if nv < -0.05:  # the back of a sheet
                 nx, ny, nz = -nx, -ny, -nz
                 inside = 0.45
         elif nv < -0.6:
             continue
         nl = nx * lx + ny * ly + nz * lz
+        n2 = nx * light[4, 0] + ny * light[4, 1] + nz * light[4, 2]
         up = 0.5 - 0.5 * ny
+        open_sky = 1 - rise[i, 8] * (0.8 / 127)  # share of the surroundings that a hollow sees
         spec = 0.0
         if gloss[i] > 0:
             hx, hy, hz = lx + vx, ly + vy, lz + vz
@@ -81,11 +86,12 @@ def light_vertices(
                 nh = nh * nh / (hx * hx + hy * hy + hz * hz + 1e-9)
                 nh *= nh
                 nh *= nh
-                spec = gloss[i] * nh * nh
+                spec = gloss[i] * nh * nh * free[i]
         for k in range(3):
-            wrap = 0.42 - 0.10 * k  # light bleeds around skin, red most
-            lit = max(0.0, (nl + wrap) / (1 + wrap))
-            shown = albedo[i, k] * (colour[k] * lit + sky[k] * up + ground[k] * (1 - up)) + spec * colour[k]
+            wrap = (0.42 - 0.10 * k) * bleed  # light bleeds around skin, red most
+            lit = max(0.0, (nl + wrap) / (1 + wrap)) * free[i]
+            around = second[k] * max(0.0, (n2 + wrap) / (1 + wrap)) + open_sky * (sky[k] * up + ground[k] * (1 - up))
+            shown = albedo[i, k] * (colour[k] * lit + around) + spec * colour[k]
             rgb[i, k] = min(1023.0, 1023.0 * math.sqrt(max(inside * shown, 0.0)))
 
 
@@ -123,6 +129,8 @@ def draw_grids(sx, sy, iz, col, kind, grids, x0, y0, depth, code):
             if right < x0 or bottom < y0 or left > x0 + w or top > y0 + h:
                 continue
             mark = 1 << 30 if (kind[a0] & 1) + (kind[b0] & 1) + (kind[d0] & 1) + (kind[e0] & 1) >= 3 else 0
+            if kind[a0] & kind[b0] & kind[d0] & kind[e0] & 4:
+                mark = -(1 << 31)
             for half in range(2):
                 a = a0 if half == 0 else b0
                 b = b0 if half == 0 else e0
@@ -142,9 +150,6 @@ def draw_grids(sx, sy, iz, col, kind, grids, x0, y0, depth, code):
                 bux, buy = (dy - ay) * inv, (ax - dx) * inv
                 dux, duy = (ay - by) * inv, (bx - ax) * inv
                 aux, auy = -bux - dux, -buy - duy
-                rb = 1.0 / bux if abs(bux) > 1e-12 else 0.0
-                rd = 1.0 / dux if abs(dux) > 1e-12 else 0.0
-                ra = 1.0 / aux if abs(aux) > 1e-12 else 0.0
                 # depth and colour likewise: value at (0, 0) and steps
                 z0, r0, g0, l0 = iz[a], col[a, 0], col[a, 1], col[a, 2]
                 zu, zd = iz[b] - z0, iz[d] - z0
@@ -171,6 +176,9 @@ def draw_grids(sx, sy, iz, col, kind, grids, x0, y0, depth, code):
                                 blue = l0 + py * ly + px * lx
                                 code[j, i] = int(red + 0.5) | (int(green + 0.5) << 10) | (int(blue + 0.5) << 20) | mark
                     continue
+                rb = 1.0 / bux if abs(bux) > 1e-12 else 0.0
+                rd = 1.0 / dux if abs(dux) > 1e-12 else 0.0
+                ra = 1.0 / aux if abs(aux) > 1e-12 else 0.0
                 for j in range(lo_y, hi_y + 1):
                     py = y0 + j + 0.5 - ay
                     lo, hi = lo_x + x0 + 0.5 - ax, hi_x + x0 + 0.5 - ax
@@ -228,10 +236,11 @@ def visible(sx, sy, iz, grids, points, limit):
                         if not free[k] or max(iz[a], max(iz[b], iz[d])) < limit[k]:
                             continue
                         px, py = points[k, 0] - sx[a], points[k, 1] - sy[a]
-                        wb = (px * (sy[d] - sy[a]) - py * (sx[d] - sx[a])) / area
-                        wc = (py * (sx[b] - sx[a]) - px * (sy[b] - sy[a])) / area
-                        if wb < 0 or wc < 0 or wb + wc > 1:
+                        wb = px * (sy[d] - sy[a]) - py * (sx[d] - sx[a])
+                        wc = py * (sx[b] - sx[a]) - px * (sy[b] - sy[a])
+                        if wb < 0 or wc < 0 or wb + wc > area:
                             continue
+                        wb, wc = wb / area, wc / area
                         if iz[a] + wb * (iz[b] - iz[a]) + wc * (iz[d] - iz[a]) > limit[k]:
                             free[k] = False
     return free

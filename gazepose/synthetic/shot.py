@@ -10,6 +10,7 @@ import numpy as np
 
 from gazepose.synthetic import head, scene
 from gazepose.synthetic.identity import Identity, make_identity
+from gazepose.synthetic.light import Light, make_light
 from gazepose.synthetic.motion import WARM_UP, PersonMotion, ego_motion, plan_motion, seats
 from gazepose.synthetic.presets import FPS, WorldPreset, random_name
 
@@ -28,7 +29,7 @@ class Occluder:
 class Exposure:
     """Light, sensor and lens of one shot; constant over its n frames but for the focus, which drifts."""
 
-    light: head.Light
+    light: Light
     sensed: np.ndarray          # uint8 [256], grey levels on the scale on which the noise is equal everywhere
     table: np.ndarray           # uint8 [256, 3], from that scale to the picture: brightness and tint of the sensor
     noise: float                # standard deviation on that scale
@@ -121,7 +122,8 @@ def pose_of(shot: Shot, person: int, frame: int) -> head.Pose:
     a, turn = shot.people[person], shot.rotation[frame].T
     position = turn @ (a.position[frame] - shot.position[frame])
     return head.Pose(position=position, rotation=turn @ a.rotation[frame], eyes=a.eyes[frame],
-                     lids=float(a.lids.opening[frame].mean()), mouth=float(a.mouth[frame]), shoulders=a.body)
+                     lids=a.lids.opening[frame], squint=float(a.lids.squint[frame]), mouth=float(a.mouth[frame]),
+                     shoulders=a.body)
 
 
 def place_of(occluder: Occluder, frame: int, box: np.ndarray) -> tuple[np.ndarray, float, float]:
@@ -134,14 +136,7 @@ def place_of(occluder: Occluder, frame: int, box: np.ndarray) -> tuple[np.ndarra
 def make_exposure(rng: np.random.Generator, preset: WorldPreset, frames: int) -> Exposure:
     """Light, brightness, noise, shutter and focus of a shot, drawn with the preset's shares."""
     dark = rng.random() < preset.dark
-    around, high = rng.uniform(-1.2, 1.2), rng.uniform(0.25, 1.0)
-    direction = np.array([np.sin(around) * np.cos(high), -np.sin(high), -np.cos(around) * np.cos(high)])
-    warm = rng.uniform(-0.07, 0.07)
-    colour = np.array([1 + warm, 1.0, 1 - warm])
-    key = rng.uniform(0.45, 0.75)                               # share of the light that has a direction
-    light = head.Light(
-        direction=direction, colour=key * colour, ambient_sky=(1.05 - key) * np.array([1.0, 1.0, 1.02]),
-        ambient_ground=(0.75 - 0.7 * key) * np.array([1.0, 0.95, 0.9]), gain=float(rng.uniform(0.9, 1.1)))
+    light = make_light(np.random.default_rng(rng.integers(2**31)))
     gain = rng.uniform(0.6, 0.85) if dark else rng.uniform(0.88, 1.08)
     tint = 1 + rng.normal(0, 0.02, 3) + (np.array([0.05, 0.0, -0.06]) if dark else 0)
     x = np.arange(256)[:, None] / 255

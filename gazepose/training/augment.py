@@ -18,11 +18,18 @@ STD = (0.229, 0.224, 0.225)
 MIRRORED_LANDMARKS = (0, 2, 1, 4, 3)         # a mirrored face swaps left and right
 
 
+@functools.cache
+def mean_and_scale(device: torch.device) -> tuple[Tensor, Tensor]:
+    """What `normalise` subtracts from pixels of 0..255, and what it multiplies them with; [1, 3, 1, 1] each."""
+    with torch.inference_mode(False):
+        mean, std = (constant(values, device).view(1, 3, 1, 1) * 255 for values in (MEAN, STD))
+        return mean, 1 / std
+
+
 def normalise(frames: Tensor) -> Tensor:
     """uint8 [F, 3, H, W] to float32 of the same shape, channels last, zero mean and unit variance of ImageNet."""
-    mean = constant(MEAN, frames.device).view(1, 3, 1, 1) * 255
-    scale = 1 / (constant(STD, frames.device).view(1, 3, 1, 1) * 255)
-    return ((frames.float() - mean) * scale).contiguous(memory_format=torch.channels_last)
+    mean, scale = mean_and_scale(frames.device)
+    return (frames - mean).mul_(scale).contiguous(memory_format=torch.channels_last)
 
 
 def warp(frames: Tensor, flip: Tensor, crop: Tensor) -> Tensor:
@@ -33,19 +40,18 @@ def warp(frames: Tensor, flip: Tensor, crop: Tensor) -> Tensor:
         flip: bool [F].
         crop: float [F, 4], x, y of the corner and width, height, as parts of the picture.
     """
-    x, y, width, height = crop.unbind(1)
-    sign = torch.where(flip, -1.0, 1.0)
+    corner, size = crop.split(2, dim=1)                                                    # [F, 2] each
+    (width, height), (x, y) = size.unbind(1), (2 * corner + size - 1).unbind(1)
     zero = torch.zeros_like(x)
-    theta = torch.stack([torch.stack([sign * width, zero, 2 * x + width - 1], 1),
-                         torch.stack([zero, height, 2 * y + height - 1], 1)], 1)           # [F, 2, 3]
+    theta = torch.stack([torch.where(flip, -width, width), zero, x, zero, height, y], 1).unflatten(1, (2, 3))
     grid = F.affine_grid(theta, list(frames.shape), align_corners=False)
     return F.grid_sample(frames, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
 def move_landmarks(landmarks: Tensor, flip: Tensor, crop: Tensor) -> Tensor:
     """Landmarks [B, 5, 3] (x, y as 0..1 of the crop, confidence; NaN unknown) after `warp` of their frame."""
-    x, y, width, height = crop[:, None].unbind(2)                                          # [B, 1] each
-    moved = torch.stack([(landmarks[..., 0] - x) / width, (landmarks[..., 1] - y) / height, landmarks[..., 2]], 2)
+    corner, size = crop[:, None].split(2, dim=2)                                           # [B, 1, 2] each
+    moved = torch.cat([(landmarks[..., :2] - corner) / size, landmarks[..., 2:]], 2)
     swapped = torch.stack([moved[:, place] for place in MIRRORED_LANDMARKS], 1)
     mirrored = swapped * constant((-1.0, 1.0, 1.0), moved.device) + constant((1.0, 0.0, 0.0), moved.device)
     return torch.where(flip[:, None, None], mirrored, moved)
@@ -85,9 +91,10 @@ def to_model(batch: dict[str, Tensor], mirror_priors: bool = True) -> dict[str, 
         pixels = change_look(batch["frames"] * std + mean, batch.pop("look"))
         batch["frames"] = ((pixels - mean) / std).contiguous(memory_format=torch.channels_last)
     centre = batch["window"][:, batch["window"].shape[1] // 2]
+    flip, crop = flip[centre], crop[centre]
     for name, move in MOVES.items():
         if mirror_priors or name == "gaze":
-            batch[name] = move(batch[name], flip[centre], crop[centre])
+            batch[name] = move(batch[name], flip, crop)
     return batch
 
 

@@ -24,7 +24,7 @@ from gazepose.progress import Progress
 from gazepose.training.augment import constant, mirror, to_model
 from gazepose.training.config import LossRule, OptimConfig
 from gazepose.training.losses import global_loss, loss_parts
-from gazepose.training.optim import learning_rate, set_learning_rate, skip_unless_finite
+from gazepose.training.optim import gradient_norm, learning_rate, set_learning_rate, skip_unless_finite
 
 READ_EVERY = 10                  # steps or batches of a GPU between two reads, which wait for its work
 
@@ -80,7 +80,7 @@ def train_steps(accelerator: Accelerator, model: nn.Module, optimizer: torch.opt
     """
     interval, unread = read_interval(accelerator), []
     batches, count, micro, rate = batches_of(loader), 0, 0, 0.0
-    began, waited, sums = time.perf_counter(), 0.0, torch.zeros(3, device=accelerator.device)
+    began, waited, sums = time.perf_counter(), 0.0, None
     while True:
         ready = time.perf_counter()
         try:
@@ -104,15 +104,14 @@ def train_steps(accelerator: Accelerator, model: nn.Module, optimizer: torch.opt
                 logits, gaze = model(batch["frames"], batch["window"], Priors.of(batch))
             share, figures = global_loss(loss_parts(logits, gaze, batch, loss), loss, accelerator, stop())
             accelerator.backward(share)
-            sums, micro = sums + figures, micro + 1
+            sums, micro = figures if sums is None else sums + figures, micro + 1
             if not accelerator.sync_gradients:
                 continue
             if micro < accelerator.gradient_accumulation_steps:      # the last batches of an epoch, if they are fewer
                 for parameter in model.parameters():
                     if parameter.grad is not None:
                         parameter.grad *= accelerator.gradient_accumulation_steps / micro
-            norm = accelerator.clip_grad_norm_(model.parameters(), optim.clip or math.inf)
-            norm = sums.new_zeros(()) if norm is None else norm.float()
+            norm = gradient_norm(accelerator, model, optim.clip)
             if accelerator.scaler is None:       # fp16's scaler skips the step by itself
                 skip_unless_finite(optimizer, norm)
             optimizer.step()
@@ -126,7 +125,7 @@ def train_steps(accelerator: Accelerator, model: nn.Module, optimizer: torch.opt
         if step % interval == 0 or step % (save_every or interval) == 0:
             yield read_steps(unread, began)
             began, unread = time.perf_counter(), []
-        waited, micro, sums = 0.0, 0, torch.zeros_like(sums)
+        waited, micro, sums = 0.0, 0, None
     if unread:
         yield read_steps(unread, began)
 

@@ -14,6 +14,8 @@ from gazepose.training.augment import constant
 from gazepose.training.config import LossRule
 
 GAZE_QUANTILES = (0.1, 0.9)      # of Gaze360's pinball loss
+SUM = 2                          # torch's number of that reduction
+SMALLEST = torch.finfo(torch.float32).tiny
 
 
 class LossParts(NamedTuple):
@@ -51,17 +53,17 @@ def loss_parts(logits: Tensor, gaze: Tensor | None, batch: dict[str, Tensor], ru
         batch: label int64 [B], gaze float [B, 2], row int64 [B].
     """
     labelled = batch["label"] >= 0
-    label = batch["label"].clamp(min=0)
-    weights = constant(rule.class_weights, logits.device)[label] * labelled
-    entropy = F.cross_entropy(logits.float(), label, reduction="none")
+    # torch's cross entropy in its two steps: the second also gives the sum of the weights
+    entropy, weight = torch.ops.aten.nll_loss_forward(
+        F.log_softmax(logits.float(), 1), batch["label"], constant(rule.class_weights, logits.device), SUM, -1)
     if gaze is None:
-        zero = entropy.new_zeros(())
-        return LossParts((entropy * weights).sum(), weights.sum(), zero, zero, labelled.sum().float())
+        zero = constant((0.0,), logits.device)[0]
+        return LossParts(entropy, weight, zero, zero, labelled.sum(dtype=torch.float32))
     measured = torch.isfinite(batch["gaze"]).all(1) & (batch["row"] >= 0)
     target = torch.where(measured[:, None], batch["gaze"], 0.0)
     used = (labelled & (rule.label > 0)) | (measured & (rule.gaze > 0))
-    return LossParts((entropy * weights).sum(), weights.sum(), (pinball(gaze.float(), target) * measured).sum(),
-                     measured.sum().float(), used.sum().float())
+    return LossParts(entropy, weight, (pinball(gaze.float(), target) * measured).sum(),
+                     measured.sum(dtype=torch.float32), used.sum(dtype=torch.float32))
 
 
 def global_loss(parts: LossParts, rule: LossRule, accelerator: Accelerator, stop: bool = False
@@ -71,22 +73,11 @@ def global_loss(parts: LossParts, rule: LossRule, accelerator: Accelerator, stop
     DistributedDataParallel averages gradients over the processes, so each one's sum is divided by the mean of all
     weights: the step is that of one process with the whole batch.
     """
-    sums = torch.stack(parts)                                             # [5]
-    reduced: Tensor = accelerator.reduce(F.pad(sums.detach(), (0, 1), value=float(stop)),
+    reduced: Tensor = accelerator.reduce(F.pad(torch.stack(parts).detach(), (0, 1), value=float(stop)),
                                          reduction="sum")                 # type: ignore[assignment]
-    *totals, stopping = reduced.unbind()
-    total = LossParts(*totals)
-    share = 0.0 * sums.sum()        # every output takes part in every step, which DistributedDataParallel relies on
-    value = reduced.new_zeros(())
-    for factor, own, all_own, weight in ((rule.label, parts.label, total.label, total.label_weight),
-                                         (rule.gaze, parts.gaze, total.gaze, total.gaze_rows)):
-        if factor:
-            share = share + _ratio(factor * own * accelerator.num_processes, weight)
-            value = value + _ratio(factor * all_own, weight)
-    return share, torch.stack([value, total.samples, stopping])
-
-
-def _ratio(amount: Tensor, weight: Tensor) -> Tensor:
-    """amount / weight, and 0 where the weight is 0; the host does not wait for the device to know which."""
-    known = weight > 0
-    return torch.where(known, amount / torch.where(known, weight, 1.0), 0.0)
+    amounts, weights = reduced[:4].unflatten(0, (2, 2)).unbind(1)         # [2] each: of the labels, of the gaze
+    # a weight of 0 has an amount of 0, and so has its loss
+    scale = constant((rule.label, rule.gaze), reduced.device) / weights.clamp(min=SMALLEST)
+    # a factor of 0 too: every output takes part in every step, which DistributedDataParallel relies on
+    share = torch.dot(torch.stack([parts.label, parts.gaze]), scale * accelerator.num_processes)
+    return share, torch.cat([torch.dot(amounts, scale)[None], reduced[4:]])

@@ -3,6 +3,7 @@
 import math
 
 import torch
+from accelerate import Accelerator
 from torch import nn
 
 from gazepose.training.config import OptimConfig
@@ -48,10 +49,20 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
         group["lr"] = lr * group["scale"]
 
 
+def gradient_norm(accelerator: Accelerator, model: nn.Module, clip: float) -> torch.Tensor:
+    """The norm of all gradients, [], float32; they are scaled down to `clip` if it is above 0 and below the norm."""
+    if clip:
+        norm = accelerator.clip_grad_norm_(model.parameters(), clip)
+    else:
+        accelerator.unscale_gradients()
+        norm = torch.nn.utils.get_total_norm(weight.grad for weight in model.parameters() if weight.grad is not None)
+    return torch.zeros((), device=accelerator.device) if norm is None else norm.float()
+
+
 def skip_unless_finite(optimizer: torch.optim.Optimizer, norm: torch.Tensor) -> None:
     """Make the next step of `make_optimizer`'s change nothing if the gradient's norm is not finite.
 
     The fused kernels read `found_inf` on the device, as they do for the scaler of fp16; the host does not wait.
     """
     optimizer = getattr(optimizer, "optimizer", optimizer)             # under Accelerate's wrapper
-    optimizer.found_inf = (~norm.isfinite()).float()                   # type: ignore[attr-defined]
+    optimizer.found_inf = (~(norm < math.inf)).float()                   # type: ignore[attr-defined]
