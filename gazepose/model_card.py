@@ -1,7 +1,7 @@
 """The model card of a run that is published: README.md of a repository on the hub, made from the run's records."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -20,6 +20,7 @@ SHOWN = ("mAP", "accuracy", "auroc")
 OWN_LICENCE = ("Ego4D", "Gaze360")
 """data sets of real faces with a licence that each user signs or accepts"""
 UNKNOWN = "**not known**"
+RULES = {"annotated": "as annotated ones lie", "detector": "as those of a face detector lie"}
 LIMITS = (
     "- Boxes that lie otherwise on the face, such as taller ones, lower the quality of the scores.",
     "- Scores are not calibrated for other cameras than those of its data.",
@@ -70,8 +71,8 @@ def public(learnt: LearntFrom) -> LearntFrom:
     """What weights have learnt from, without paths of this machine."""
     def plain(names: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(dict.fromkeys(map(without_path, names)))
-    return LearntFrom(rendered=learnt.rendered, real=tuple(dict.fromkeys(map(data_name, learnt.real))),
-                      unknown=plain(learnt.unknown), labels=plain(learnt.labels), start=plain(learnt.start))
+    return replace(learnt, real=tuple(dict.fromkeys(map(data_name, learnt.real))), unknown=plain(learnt.unknown),
+                   labels=plain(learnt.labels), start=plain(learnt.start))
 
 
 # ---- figures
@@ -149,8 +150,9 @@ def front_matter(name: str, learnt: LearntFrom, licences: Licences, figures: Seq
 
 
 def is_free(learnt: LearntFrom) -> bool:
-    """Whether weights have learnt from this package's rendered faces alone, from random weights."""
-    return bool(learnt.rendered) and not (learnt.real or learnt.unknown or learnt.start)
+    """Whether weights have learnt from this package's rendered faces alone, from random weights or the package's."""
+    return bool(learnt.rendered) and not (learnt.real or learnt.unknown) and all(
+        name.endswith("licence MIT)") for name in learnt.start)
 
 
 def _origin(learnt: LearntFrom, licences: Licences) -> list[list[str]]:
@@ -229,6 +231,7 @@ Only safetensors and JSON are read; the repository holds no code.
 - A box: {box["rule"]} Here left is {box["left"]:g}, top {box["top"]:g}, width {box["width"]:g},
   height {box["height"]:g}, least_height {box["least_height"]:g} and box_scale {crop["box_scale"]:g}.
 - A window: {window["rule"]}
+- Boxes of rendered faces in the training: {" and ".join(RULES.get(rule, rule) for rule in learnt.boxes) or "none"}.
 
 `gazepose watch`, `infer` and `export` follow these rules by themselves.
 

@@ -137,12 +137,15 @@ def test_figures_of_other_weights_are_left_out(hub, made, tmp_path):
 
 
 def test_weights_of_rendered_faces_alone_are_free_and_their_card_warns(hub, tmp_path):
-    learnt = {"learnt_from": {"rendered": ["embedded world tiny, seed 0"]}}
+    own = "start.safetensors (sha256 00ff, licence MIT)"
+    learnt = {"learnt_from": {"rendered": ["embedded world tiny, seed 0"], "start": [own],
+                              "boxes": ["annotated", "detector"]}}
     config = {"model": asdict(NETWORK), **learnt, "face_heights": [31.0, 99.0]}
     save_best(tmp_path / "run", build_model(NETWORK), config, 1)
     push(tmp_path / "run")
     front, text = card_of(hub)
     assert front["license"] == "mit" and "real faces are not tested" in text and "lower than 31 pixels" in text
+    assert own in text and "as annotated ones lie and as those of a face detector lie" in text
     push(tmp_path / "run", "--license", "cc-by-4.0")
     assert card_of(hub)[0]["license"] == "cc-by-4.0"
 

@@ -252,11 +252,12 @@ TRIED = {
     "source": 5, "tensor_files": 11, "text": 1, "train": 4, "training/checkpoint": 11, "training/config": 8,
     "training/distributed": 8, "training/engine": 2, "training/feature_cache": 3, "training/hub": 14,
     "training/launcher": 1, "training/provenance": 7, "training/run_config": 9, "training/runlog": 7,
-    "training/scoring": 1, "training/trackers": 1}
+    "training/scoring": 1, "training/shipped_start": 4, "training/trackers": 1}
 """How many messages with an arrow each file outside WINGS has; those of infer name files, that of output is a pattern.
 All remedies are tried: most in test_remedies_of_*.py; those of copied runs, other data, stopped ranks, dead decoders,
 narrow videos, exported models, a hub and slow cameras in test_copied_runs.py, test_run_identity.py, test_heartbeat.py,
-test_media.py, test_video_files.py, test_export.py, test_hub.py, test_push.py and test_live_command.py."""
+test_media.py, test_video_files.py, test_export.py, test_hub.py, test_push.py, test_shipped_start.py and
+test_live_command.py."""
 
 
 def test_a_new_message_with_a_remedy_is_noticed_until_a_test_has_tried_it():

@@ -124,7 +124,7 @@ def test_damaged_weights_are_refused_with_a_remedy(shipped, tmp_path):
     file.unlink()
     with pytest.raises(FileNotFoundError, match="missing, though start.json names it -> install"):
         started(tmp_path)
-    assert "random" in started(tmp_path, "--from_scratch")[1][0]                         # the remedy
+    assert "random" in started(tmp_path, "--pretrained", "no")[1][0]                     # the remedy
     write_json(card, {"file": 3})
     with pytest.raises(ValueError, match="start.json: StartCard: file: int is not an instance of str -> install"):
         start_card("test_resnet")

@@ -298,8 +298,10 @@ def test_noise_is_stronger_in_the_dark_of_a_picture():
 
 
 def test_half_of_the_frames_of_a_temporal_track_show_no_eyes():
-    truth = plan_clip(replace(PRESETS["temporal"], shots=8), 0, "train", 1).truth        # one shot of seconds
-    height = truth["box"][:, 3] - truth["box"][:, 1]
-    unreadable = (truth["blink"] > 0.7) | (truth["blur"] > 0.05 * height)
-    assert 0.35 < unreadable.mean() < 0.65
-    assert all(0.2 < unreadable[truth["track"] == name].mean() < 0.8 for name in np.unique(truth["track"]))
+    shares = []
+    for number in (1, 3, 5):                                                             # one shot of seconds each
+        truth = plan_clip(replace(PRESETS["temporal"], shots=8), 0, "train", number).truth
+        height = truth["box"][:, 3] - truth["box"][:, 1]
+        unreadable = (truth["blink"] > 0.7) | (truth["blur"] > 0.05 * height)
+        shares += [unreadable[truth["track"] == name].mean() for name in np.unique(truth["track"])]
+    assert 0.4 < np.mean(shares) < 0.6 and 0.2 < min(shares) and max(shares) < 0.8

@@ -129,8 +129,8 @@ def make_identity(seed: int) -> Identity:
     front = eyes + [0, -0.001, eye_numbers[eye.EYE_R] + 0.001]
     grids[0].rise, rise = rise_of_head(grids[0].p, front)
     return Identity(
-        seed, eyes @ LEVEL.T, landmarks @ LEVEL.T, outline @ LEVEL.T, join_grids(grids), eyes, paint, colours, eye_numbers,
-        eye_colours, rise, t["squint"], skin_maps, glasses.scaled(size) if glasses else None)
+        seed, eyes @ LEVEL.T, landmarks @ LEVEL.T, outline @ LEVEL.T, join_grids(grids), eyes, paint, colours,
+        eye_numbers, eye_colours, rise, t["squint"], skin_maps, glasses.scaled(size) if glasses else None)
 
 
 def _traits(rng: np.random.Generator) -> dict[str, float]:

@@ -13,7 +13,7 @@ from gazepose.data.crops import as_detected
 from gazepose.data.head_angles import head_angles
 from gazepose.synthetic import head, scene
 from gazepose.synthetic.motion import looks_at, unit
-from gazepose.synthetic.presets import FPS, PEOPLE_PER_SPLIT, SPLITS, WorldPreset, clip_names, generator
+from gazepose.synthetic.presets import FPS, LONG, PEOPLE_PER_SPLIT, SPLITS, WorldPreset, clip_names, generator
 from gazepose.synthetic.shot import Occluder, Shot, identity_of, place_of, plan_shot, pose_of, rolled
 
 TRUTH = ("clip", "track", "frame", "box", "detected", "box_rule", "head_pose", "landmarks", "gaze", "angle",
@@ -104,6 +104,8 @@ def _plan_shots(rng: np.random.Generator, preset: WorldPreset, seed: int, split:
                 cast.append(first_person + len(seen))
                 seen.append(cast[-1])
         frames = int(rng.integers(least, most + 1))
+        if (least, most) == LONG:                               # shorter ones are more frequent, as in conversations
+            frames = round(least * (most / least) ** rng.random())
         shots.append(plan_shot(rng, preset, first, frames, cast, [str(i - first_person + 1) for i in cast], seed))
         first += frames
     return shots

@@ -119,7 +119,7 @@ PRESETS: dict[str, WorldPreset] = {preset.name: preset for preset in (
     # half of the frames of a track show no eyes: closed, or smeared. What neighbours say is all there is to know
     replace(
         _DEFAULT, name="temporal", distance=(0.6, 1.2), beyond=0.0, dark=0.0, defocus=0.0, occluder=0.0, blinks=1.0,
-        jolts=10.0, pans=0.2, shutter=2.0, long_every=2, detector=0.0),
+        jolts=12.0, pans=0.2, shutter=2.0, long_every=2, detector=0.0),
 )}
 
 

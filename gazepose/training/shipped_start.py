@@ -16,7 +16,7 @@ FOLDER = Path(__file__).resolve().parents[1] / "weights"
 WEIGHTS, CARD = "start.safetensors", "start.json"
 MAX_BYTES = 25_000_000
 FIGURES = ("mAP", "auroc", "accuracy", "gaze_degrees")
-REMEDY = "install the package again, or give --checkpoint or --from_scratch"
+REMEDY = "install the package again, or give --checkpoint or --pretrained no"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +97,7 @@ def write_start(run: Path, command: str, folder: Path | None = None) -> StartCar
     network, learnt, out = config["model"], learnt_from(config, run), folder or FOLDER
     if network["model"] != "FaceGaze" or learnt != LearntFrom(rendered=learnt.rendered):
         raise ValueError(f"{run}: {network['model']}, learnt from {learnt} -> give a run of FaceGaze that has learnt "
-                         "from rendered faces alone: --task gaze --label_loss 1 --from_scratch")
+                         "from rendered faces alone: --task gaze --label_loss 1 --pretrained no")
     # vectors are a thousandth of the file, and the variances of BatchNorm are beyond what float16 holds
     state = {name: (value.half() if value.is_floating_point() and value.ndim > 1 else value).contiguous()
              for name, value in model.state_dict().items()}
