@@ -22,7 +22,7 @@ from gazepose.training.learnt_from import LearntFrom
 from gazepose.training.shipped_start import CARD, WEIGHTS, start_card, start_weights, write_start
 
 NETWORK = {"model": "FaceGaze", "backbone": "test_resnet", "output_stride": 32}
-WORLD = {"rendered": ["embedded world default, seed 1000"]}
+WORLD = {"rendered": ["embedded world default, seed 1000"], "boxes": ["annotated", "detector"]}
 
 
 def a_run(folder: Path, root: Path, **changes: Any) -> Path:
@@ -84,7 +84,7 @@ def test_a_training_without_another_start_takes_them_and_says_so(shipped, tmp_pa
         assert torch.equal(value, weights[f"frames.{name}"].to(value.dtype))
     assert lines[0].startswith("start: ") and f"the package's {shipped.name}" in lines[0] and len(lines) == 1
     assert learnt == LearntFrom(start=(f"start.safetensors (sha256 {shipped.sha256[:16]}, licence MIT)",),
-                                rendered=("embedded world default, seed 1000",))
+                                rendered=("embedded world default, seed 1000",), boxes=("annotated", "detector"))
     assert "the package's" in started(tmp_path, preset=None)[1][0]                       # no ImageNet weights of it
 
 

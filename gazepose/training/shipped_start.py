@@ -95,7 +95,7 @@ def write_start(run: Path, command: str, folder: Path | None = None) -> StartCar
 
     model, config = read_model(run)
     network, learnt, out = config["model"], learnt_from(config, run), folder or FOLDER
-    if network["model"] != "FaceGaze" or learnt != LearntFrom(rendered=learnt.rendered):
+    if network["model"] != "FaceGaze" or learnt != LearntFrom(rendered=learnt.rendered, boxes=learnt.boxes):
         raise ValueError(f"{run}: {network['model']}, learnt from {learnt} -> give a run of FaceGaze that has learnt "
                          "from rendered faces alone: --task gaze --label_loss 1 --pretrained no")
     # vectors are a thousandth of the file, and the variances of BatchNorm are beyond what float16 holds
