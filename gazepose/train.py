@@ -285,7 +285,7 @@ def initial_weights(model: nn.Module, config: TrainConfig, source: Source, folde
     if run.pretrained == "no":
         accelerator.print("start: random weights (--pretrained no)")
     elif source.preset is not None:
-        accelerator.print("start: random weights -> for a better start, train with --task gaze first, and give that "
+        accelerator.print("start: random weights; for a better start, train with --task gaze first, and give that "
                           "run as --checkpoint")
     else:
         accelerator.print(f"start: WARNING: random weights, because this machine has no ImageNet weights of "
