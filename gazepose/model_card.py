@@ -211,8 +211,8 @@ faces, looks, people = scorer.video("visit.mp4")
 
 ```
 gazepose watch visit.mp4 --out watched --scorer {place}
-python infer.py --checkpoint {place} --data DATA --exp_path runs/{name}
-accelerate launch train.py --checkpoint {place} --data DATA
+gazepose infer --checkpoint {place} --data DATA --exp_path runs/{name}
+gazepose train --checkpoint {place} --data DATA
 ```
 
 Only safetensors and JSON are read; the repository holds no code.

@@ -285,7 +285,8 @@ def initial_weights(model: nn.Module, config: TrainConfig, source: Source, folde
     if run.pretrained == "no":
         accelerator.print("start: random weights (--pretrained no)")
     elif source.preset is not None:
-        accelerator.print("start: random weights; launch/demo.sh trains the backbone first")
+        accelerator.print("start: random weights; for a better start, train with --task gaze first, and give that "
+                          "run as --checkpoint")
     else:
         accelerator.print(f"start: WARNING: random weights, because this machine has no ImageNet weights of "
                           f"{config.model.backbone}. Such a model learns slowly -> add --pretrained yes to download "

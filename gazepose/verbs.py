@@ -16,6 +16,7 @@ from gazepose.data.box_formats import BoxFormat
 from gazepose.data.clip_files import CropsFrom
 from gazepose.data.config import PrepareConfig
 from gazepose.data.index import Index
+from gazepose.output import inform
 from gazepose.source import find_source
 from gazepose.text import counted, printable
 from gazepose.watch.config import LiveConfig, WatchConfig
@@ -329,7 +330,7 @@ def export(run: Path, /, to: Literal["onnx", "torch"] = "onnx", out: Path | None
     if is_on_hub(run) and out is None:
         raise ValueError(f"{run}: its export has no folder yet -> add --out FOLDER")
     out = out or (run if run.is_dir() else run.parent) / f"export-{to}"
-    print(f"writing {out}, and comparing it with the package: a minute or more", flush=True)
+    inform(f"writing {out}, and comparing it with the package: a minute or more")
     done = export(run, to, out)
     print(f"largest difference from the package: {done.difference:.2g} (at most {TOLERANCE:g})\n"
           f"export -> {done.folder}; {FACTS} has the rules for crops, boxes and windows")

@@ -127,7 +127,7 @@ def test_a_prior_that_the_data_lacks_is_refused_with_the_command(index_of):
 
 
 @pytest.mark.parametrize("preset, line", [
-    ("tiny", "start: random weights; launch/demo.sh trains the backbone first"),
+    ("tiny", "start: random weights; for a better start, train with --task gaze first"),
     (None, "start: WARNING: random weights, because this machine has no ImageNet weights of resnet18. Such a model")])
 def test_random_weights_say_what_to_do_on_this_data(preset, line, monkeypatch, tmp_path):
     monkeypatch.setattr(train, "start_from_imagenet", lambda model, backbone, fetch: None)

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -71,6 +72,13 @@ def test_the_wheel_says_what_it_is(wheel):
         assert line in facts, line
     entry = wheel.read(about.replace("METADATA", "entry_points.txt")).decode()
     assert entry == "[console_scripts]\ngazepose = gazepose.__main__:main\n"
+
+
+def test_the_page_of_the_installation_names_every_extra():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    lines = (ROOT / "docs" / "install.md").read_text().splitlines()
+    named = " ".join(line.split("|")[2] for line in lines if line.count("|") == 4)
+    assert [extra for extra in extras if f"`{extra}`" not in named] == []
 
 
 def test_every_verb_of_the_unpacked_wheel_shows_its_help(wheel, tmp_path):

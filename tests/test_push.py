@@ -107,8 +107,10 @@ def test_the_card_has_figures_with_intervals_and_what_was_learnt_from(hub, made)
     front, text = card_of(hub)
     assert re.search(r"\| val of faces \| 120 +\| 12 +\| this model +\| \d+\.\d \[\d+\.\d, \d+\.\d\]", text)
     for words in ("embedded world tiny, seed 0", "landmark score of gazepose watch 0.2", "licence x", "**not known**",
-                  'gazepose.load("hf:lab/looks")', "python infer.py --checkpoint hf:lab/looks", "Cut the box at whole"):
+                  'gazepose.load("hf:lab/looks")', "gazepose infer --checkpoint hf:lab/looks --data DATA",
+                  "gazepose train --checkpoint hf:lab/looks --data DATA", "Cut the box at whole"):
         assert words in text, words
+    assert ".py" not in text                            # a reader of the card has the package, and not the repository
     assert front["library_name"] == "gazepose" and front["license"] == "other"
     [result] = front["model-index"][0]["results"]
     assert result["dataset"]["split"] == "val" and {metric["type"] for metric in result["metrics"]} == {

@@ -13,6 +13,7 @@ from making import data_set
 from rig import SHORT, Rig
 from warm import ran
 
+from gazepose import deploy, verbs
 from gazepose.output import QUIET, inform, take_quiet
 from gazepose.progress import Progress
 
@@ -57,9 +58,16 @@ def test_a_quiet_preparation_prints_its_rows_and_what_it_left_out(tmp_path):
     assert "left out: 1 clip," in warning and line.startswith("5 rows -> ")
 
 
+def test_a_quiet_export_prints_its_result_alone(silent, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(deploy, "export", lambda run, to, out: deploy.Exported(out, 0.0))
+    verbs.export(tmp_path)
+    assert capsys.readouterr().out.startswith("largest difference from the package: 0")
+
+
 def test_a_quiet_training_prints_its_result_alone(rig: Rig):
-    line, = rig.run("quiet", *SHORT, "--quiet").log().splitlines()
+    *warnings, line = rig.run("quiet", *SHORT, "--quiet").log().splitlines()
     assert line.startswith("best val_mAP=")
+    assert all("(collapsed: " in words for words in warnings), warnings        # after two steps scores may be equal
 
 
 def test_a_terminal_shows_one_bar_and_whole_lines_while_a_training_runs(rig: Rig):
