@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What: from nothing to a submission on the embedded world: renders it, pre-trains on gaze, trains GazePose with both
-#       priors and temporal dropout, infers val and test, writes the submission's JSON and a report.
+# What: from nothing to a submission on the embedded world: renders it, trains GazePose with both priors and temporal
+#       dropout from the package's start weights, infers val and test, writes the submission's JSON and a report.
 # How long: the installation (a minute with uv), then 6 to 16 minutes on 2 free CPU cores, as fast as these are.
 # Expect: RESULT val_mAP=0.835 seconds=537 for seed 0; the same score for every face .50, head pose alone .62.
 . "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
@@ -17,9 +17,7 @@ step() {                                   # step RUN WHAT FLAG...: one training
 }
 both="--model GazePose --prior_head --prior_landmark --freeze_backbone"
 
-step gaze "the embedded world; gaze and label together on single faces" --task gaze --label_loss 1 --gaze_loss 3
-step head "GazePose's head on that backbone, still on single faces" $both --task lam_stills --epochs 1 \
-  --checkpoint "runs/demo-$seed-gaze"
+step head "GazePose's head on the package's start weights, on single faces" $both --task lam_stills --epochs 1
 step clips "GazePose with both priors and temporal dropout on the clips" $both --Gaussiandrop --lr 1e-4 --epochs 1 \
   --checkpoint "runs/demo-$seed-head"
 run="runs/demo-$seed-clips"
