@@ -82,7 +82,7 @@ def test_a_download_without_one_clip_is_trained_on_scored_and_handed_in(tiny_wor
              "--dmodel 32 --dim_feedforward 32 --nheads 2 --limit 8 --batch_size 8 --epochs 1 --num_workers 0 "
              "--lr 1e-3 --pretrained no --max_bad_fraction 0.5").split()
     printed = ran("-m", "gazepose", "train", "--data", "ego4d", "--exp_path", "run", *small, cwd=tmp_path)
-    assert "left out: 1 clips" in printed and "step 1/1" in printed and "best val_mAP=" in printed
+    assert "left out: 1 clip" in printed and "step 1/1" in printed and "best val_mAP=" in printed
     printed = ran("-m", "gazepose", "infer", "--checkpoint", "run", "--split", "test", "--to_json", cwd=tmp_path)
     assert "submission checked, " in printed
     assert "each exactly once" in ran("-m", "gazepose", "submit", "run/pred/test/submission.json", "--index",

@@ -250,7 +250,7 @@ def test_a_prior_of_another_kind_or_scale_is_imported_as_the_message_says(index,
 def test_published_files_are_used_as_their_messages_say(tmp_path):
     gaze360 = published_file(tmp_path / "g", "Gaze360", small(backbone="resnet18", model="GazeLSTM", gaze_head=True))
     remedy = remedy_of(lambda: checkpoint.read_model(gaze360))
-    flags = shlex.split(remedy.partition("accelerate launch train.py ")[2])
+    flags = shlex.split(remedy.partition("python -m gazepose train ")[2])
     file = parse(TrainConfig, flags).run.checkpoint
     assert file is not None
     start_from(small(backbone="resnet18", model="GazeLSTM"), file)
@@ -273,4 +273,4 @@ def test_a_file_that_could_run_code_is_read_once_its_state_dict_is_saved_alone(t
 
 def test_the_training_that_a_missing_run_asks_for_is_a_command(tmp_path):
     remedy = remedy_of(lambda: runlog.newest_finished(tmp_path))
-    train(shlex.split(remedy.partition("accelerate launch train.py ")[2]))
+    train(shlex.split(remedy.partition("python -m gazepose train ")[2]))

@@ -36,7 +36,7 @@ from gazepose.programs import launch
 from gazepose.report.records import read_records
 from gazepose.synthetic import plan as plan_of_clip
 from gazepose.synthetic import stills, world
-from gazepose.synthetic.presets import PRESETS, generator
+from gazepose.synthetic.presets import PRESETS, VERSION, generator
 
 __all__ = ["index", "small"]                  # fixtures of other files
 ROOT = Path(__file__).resolve().parents[1]
@@ -233,7 +233,7 @@ def other_world(words: str, folder: str) -> Callable[[Path], State]:
     def state(tmp: Path) -> State:
         root = [tmp / "w"]
         root[0].mkdir()
-        (root[0] / "world.json").write_text('{"preset": "tiny", "seed": 1, "version": 1}')
+        (root[0] / "world.json").write_text(json.dumps({"preset": "tiny", "seed": 1, "version": VERSION}))
 
         def attempt() -> Path:
             with pytest.MonkeyPatch.context() as patch:

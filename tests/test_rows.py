@@ -293,7 +293,7 @@ def test_what_is_there_is_used_unless_a_flag_says_otherwise(tmp_path):
                                                 ("faces", r"face_imgs.c: no such folder of images")])
 def test_a_clip_without_its_folder_cannot_be_used(tmp_path, source, reason):
     root = data_set(tmp_path, {"c": [("t", [2, 3])]}, videos=False)
-    with pytest.raises(ValueError, match=rf"(?s)1 of 1 clips cannot be used.*{reason}"):
+    with pytest.raises(ValueError, match=rf"(?s)1 of 1 clip cannot be used.*{reason}"):
         prepared_index(root, crops_from=source)
 
 

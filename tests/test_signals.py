@@ -26,6 +26,7 @@ from gazepose.output import lasting_output
 from gazepose.processes import STOP_SIGNALS, Overdue, Preempted, StopRequest, Watchdog
 from gazepose.synthetic import stills, world
 from gazepose.synthetic.compiled import compiled
+from gazepose.synthetic.presets import VERSION
 from gazepose.training import distributed
 from gazepose.training.checkpoint import newest_whole
 from gazepose.training.distributed import check_processes, start_accelerator, waiting_for_processes
@@ -269,7 +270,7 @@ def test_of_two_renderings_one_renders_and_the_other_uses_it(module, tmp_path, m
     assert len(rendered) == 1 and [line for line in lines if "waiting for" in line]
 
 
-WORLD = {"preset": "tiny", "seed": 0, "version": 1}
+WORLD = {"preset": "tiny", "seed": 0, "version": VERSION}
 
 
 def test_a_world_in_a_place_that_cannot_be_written_is_used(tmp_path, monkeypatch):

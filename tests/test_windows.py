@@ -168,9 +168,10 @@ def test_random_crops_are_those_of_torchvision(size):
 
 def test_the_whole_picture_is_taken_where_no_draw_fits(monkeypatch):
     draws = []
-    monkeypatch.setattr(windows, "uniform", lambda *keys: draws.append(1) or np.full(np.shape(keys[3]), 1 - 1e-9))
+    monkeypatch.setattr(random_changes, "uniform",
+                        lambda *keys: draws.append(1) or np.full(np.shape(keys[3]), 1 - 1e-9))
     assert random_changes.random_crops(np.arange(3), 0, 0, 224).tolist() == [[0, 0, 1, 1]] * 3
-    assert len(draws) == 4 * windows.CROP_TRIES
+    assert len(draws) == 4 * random_changes.CROP_TRIES
 
 
 def test_a_stride_goes_over_labelled_rows_where_labels_are_sparse(index_of):
