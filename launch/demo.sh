@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # What: from nothing to a submission on the embedded world: renders it, trains GazePose with both priors and temporal
 #       dropout from the package's start weights, infers val and test, writes the submission's JSON and a report.
-# How long: the installation (a minute with uv), then 6 to 16 minutes on 2 free CPU cores, as fast as these are.
-# Expect: RESULT val_mAP=0.835 seconds=537 for seed 0; the same score for every face .50, head pose alone .62.
+# How long: the installation (a minute with uv), then 5 to 15 minutes on 2 free CPU cores, as fast as these are.
+# Expect: RESULT val_mAP=0.775 seconds=415 for seed 0; the same score for every face .50, head pose alone .61.
 . "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 SECONDS=0
 seed="${SEED:-0}"
