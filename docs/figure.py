@@ -30,8 +30,8 @@ def scored(run: Path, work: Path) -> pd.DataFrame:
     """Render the world once, score every face of its val split with the run; pred.csv, one row per face."""
     if not (work / "world").exists():
         presets.PRESETS["figure"] = replace(presets.PRESETS["default"], name="figure", frames=(110, 130), shots=1,
-                                            clips=(1, 6, 1), people=(2, 3), stills=10, distance=(0.7, 1.2),
-                                            occluder=0.0)
+                                            val_shots=1, long_every=0, clips=(1, 6, 1), people=(2, 3), stills=10,
+                                            distance=(0.7, 1.2), beyond=0.0, jolts=0.0, occluder=0.0)
         world.render_world(work / "world", "figure", 3)
         (work / "world" / "world.json").unlink()                       # other programs do not know this preset
     if not (work / "pred" / "val" / "pred.csv").exists():
