@@ -46,6 +46,7 @@ print(processes.START, machine.cores(), sys.modules["gazepose.machine"].os.__cla
     assert output.split() == ["spawn" if platform == "win32" else "forkserver", str(os.cpu_count()), "Seen"]
 
 
+@pytest.mark.drill
 def test_a_world_is_rendered_trained_on_scored_and_examined_on_windows(tmp_path):
     """It lacks all that macOS lacks, beside forked workers."""
     platform = "win32"

@@ -296,7 +296,7 @@ def world(tmp_path_factory, tiny_world) -> Path:
     return Path(shutil.copytree(tiny_world, tmp_path_factory.mktemp("guide") / "world"))
 
 
-@pytest.mark.parametrize("kind", ["pose", "base"])
+@pytest.mark.parametrize("kind", ["pose", pytest.param("base", marks=pytest.mark.drill)])
 def test_the_guides_runs_reach_their_end(kind, tmp_path, world, typed):
     gaze360 = build_model(ModelConfig(model="GazeLSTM", gaze_head=True)).state_dict()
     torch.save({"state_dict": {f"module.{theirs(name)}": value for name, value in gaze360.items()

@@ -130,6 +130,7 @@ def test_a_part_of_a_sweep_is_queued_again_when_it_was_stopped(cluster, tmp_path
     assert code == 75 and calls == ["scontrol requeue 4711"] and "part 2/8 was stopped and has saved" in output
 
 
+@pytest.mark.drill
 def test_two_nodes_really_find_each_other(cluster, tmp_path):
     code, output, _ = cluster("slurm.sh", "--lr", "1", SLURM_NNODES="2", PROCESSES="1", OMP_NUM_THREADS="1")
     assert code == 0, output

@@ -231,6 +231,7 @@ def test_channels_last_changes_nothing_but_time():
     torch.testing.assert_close(before, after, rtol=0, atol=1e-5)
 
 
+@pytest.mark.drill
 def test_compiles_once_for_any_number_of_frames_and_windows():
     model, graphs = small(**BOTH), CompileCounter()  # one break in the graph: dynamo leaves nn.LSTM to cuDNN
     compiled = torch.compile(model, backend=graphs)

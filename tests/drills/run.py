@@ -17,4 +17,4 @@ if __name__ == "__main__":
     known, others = parser.parse_known_args()
     os.environ.update(KILLS=str(known.kills), WARM=str(int(known.warm)), FIGURES=known.figures)
     unwatched = ["-o", "faulthandler_timeout=0"]                       # of tests, which end within minutes
-    sys.exit(pytest.main(["-m", "drill", "-s", *unwatched, *(others or [str(Path(__file__).parent)])]))
+    sys.exit(pytest.main(["-m", "drill", "-s", *unwatched, *(others or [str(Path(__file__).parents[1])])]))
