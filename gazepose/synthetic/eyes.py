@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from gazepose.synthetic.compiled import compiled
+from gazepose.synthetic.compiled import compiled, turned, unit
 
 # places in the vector of numbers; lengths in metres, lids in radians on the eyeball
 (EYE_R, IRIS_R, PUPIL_R, LASH, OPEN_IN, OPEN_OUT, LID_UP, LID_LOW, LID_TILT, UNEVEN, CREASE, HOOD, LINER, SHADOW,
@@ -18,20 +18,6 @@ from gazepose.synthetic.compiled import compiled
 EYE_LENGTHS = [EYE_R, IRIS_R, PUPIL_R, LASH]  # grow with the head
 # rows of the colour table: reflectances; for lash and lid the ratio to the skin as shown (gamma 2)
 C_IRIS, C_CENTRE, C_LIMBUS, C_SCLERA, C_LASH, C_LID, N_EYE_COLOUR = range(7)
-
-
-@compiled
-def _turned(m, v):
-    """m @ v in a fixed order: the library's product may differ in the last bit from call to call."""
-    out = np.empty(3)
-    for r in range(3):
-        out[r] = m[r, 0] * v[0] + m[r, 1] * v[1] + m[r, 2] * v[2]
-    return out
-
-
-@compiled
-def _unit(x):
-    return 0.0 if x < 0 else 1.0 if x > 1 else x
 
 
 @compiled
@@ -55,7 +41,7 @@ def _highlight(direction, dx, dy, dz, vd, nx, ny, nz, tx, ty, tz, radius, width,
     vx, vy, vz = nx + 0.55 * tx, ny + 0.55 * ty, nz + 0.55 * tz
     size = (ux * ux + uy * uy + uz * uz) * (vx * vx + vy * vy + vz * vz)
     off = math.sqrt(max(0.0, 2 - 2 * (vx * ux + vy * uy + vz * uz) / math.sqrt(size))) * radius / 1.5
-    return _unit(0.5 + (width - off) / max(foot, 0.3 * width))
+    return unit(0.5 + (width - off) / max(foot, 0.3 * width))
 
 
 @compiled
@@ -72,11 +58,11 @@ def _eyeball(n, colours, k, s, eye, gaze, towards, free, light, dx, dy, dz, orig
     along = nx * gaze[0] + ny * gaze[1] + nz * gaze[2]
     tx, ty, tz = nx - along * gaze[0], ny - along * gaze[1], nz - along * gaze[2]
     r = math.sqrt(tx * tx + ty * ty + tz * tz) * radius if along > 0 else 2 * radius
-    in_iris = _unit(0.5 + (iris - r) / max(foot, 0.0005))
-    in_pupil = _unit(0.5 + (pupil - r) / max(foot, 0.0003))
+    in_iris = unit(0.5 + (iris - r) / max(foot, 0.0005))
+    in_pupil = unit(0.5 + (pupil - r) / max(foot, 0.0003))
     # the lids and lashes shade the eyeball, its corners lie deep
     shade = (1 - 0.66 * math.exp(-max(du, 0.0) / 0.0024)) * (1 - 0.28 * math.exp(-max(dl, 0.0) / 0.0016))
-    corner = _unit((abs(s) - 0.45) / 0.55)
+    corner = unit((abs(s) - 0.45) / 0.55)
     shade *= 1 - 0.45 * corner * corner
     if disc <= 0:
         shade *= 0.6
@@ -86,9 +72,9 @@ def _eyeball(n, colours, k, s, eye, gaze, towards, free, light, dx, dy, dz, orig
     sky = 0.5 + 0.5 * (nx * up[0] + ny * up[1] + nz * up[2])
     glint = glint2 = deep = 0.0
     rays = 1.0
-    ring = _unit((r / iris - 0.70) / 0.30)
+    ring = unit((r / iris - 0.70) / 0.30)
     ring *= ring
-    centre = _unit(1.6 - 1.6 * r / iris)
+    centre = unit(1.6 - 1.6 * r / iris)
     if in_iris > 0:
         width = 0.0015 - 0.0007 * light[6, 0]
         glint = _highlight(towards[0], dx, dy, dz, vd, nx, ny, nz, tx, ty, tz, radius, width, foot)
@@ -99,7 +85,7 @@ def _eyeball(n, colours, k, s, eye, gaze, towards, free, light, dx, dy, dz, orig
             turn = math.atan2(ty, tx)
             rays += 0.25 * math.sin(9 * turn + n[TEXTURE] + k) * math.sin(5 * turn + 40 * r / iris)
             rays += 0.15 * math.sin(31 * turn + 3 * n[TEXTURE])
-    inner = _unit((-s - 0.72) / 0.2)
+    inner = unit((-s - 0.72) / 0.2)
     wet = 0.22 * math.exp(-(((dl - 0.0003) / max(0.0003, 0.5 * foot)) ** 2)) * min(1.0, 0.0006 / foot)
     for c in range(3):
         alb = colours[C_SCLERA, c] * (1.0 if c == 0 else 1 - 0.20 * corner)
@@ -119,10 +105,10 @@ def _eyeball(n, colours, k, s, eye, gaze, towards, free, light, dx, dy, dz, orig
 def _lid(n, colours, s, qx, above, lids, foot, tint):
     """Factors of the lit skin above the opening: crease, fold, shadow of the brow bone, make-up; into tint [3]."""
     v = (above - 0.20 * (0.35 + 0.65 * lids)) * n[EYE_R] / max(0.0011, 0.8 * foot)
-    m = 0.95 * _unit(1.25 - abs(s)) * n[CREASE] / (1 + v * v * v * v)
-    fold = n[HOOD] * lids * _unit(1.4 - abs(s)) * math.exp(-((above - 0.05) / 0.10) ** 2)
+    m = 0.95 * unit(1.25 - abs(s)) * n[CREASE] / (1 + v * v * v * v)
+    fold = n[HOOD] * lids * unit(1.4 - abs(s)) * math.exp(-((above - 0.05) / 0.10) ** 2)
     m = max(m, 0.8 * fold)
-    m = max(m, n[SHADOW] * _unit(1 - (above - 0.02) / 0.40) * _unit(2.2 - 2 * abs(s)))
+    m = max(m, n[SHADOW] * unit(1 - (above - 0.02) / 0.40) * unit(2.2 - 2 * abs(s)))
     for c in range(3):
         tint[c] *= 1 + (colours[C_LID, c] - 1) * m
 
@@ -130,8 +116,8 @@ def _lid(n, colours, s, qx, above, lids, foot, tint):
 @compiled
 def _lashes(n, s, qx, du, dl, lids, foot):
     """Darkness of the lashes, 0..1: a line along the upper edge, single hairs near by, a faint line below."""
-    reach = _unit((1.10 - abs(s)) / 0.15)
-    thick = n[LASH] * (0.7 + 0.6 * _unit(0.5 + 0.5 * s)) * (1 + 0.8 * n[LINER])
+    reach = unit((1.10 - abs(s)) / 0.15)
+    thick = n[LASH] * (0.7 + 0.6 * unit(0.5 + 0.5 * s)) * (1 + 0.8 * n[LINER])
     wide = max(thick, foot * 0.5)
     v = (du + 0.3 * thick) / wide
     dark = 0.0
@@ -145,8 +131,8 @@ def _lashes(n, s, qx, du, dl, lids, foot):
         wide = max(0.0006, foot * 0.5)
         v = (dl + 0.0006) / wide
         if v * v < 9:
-            faint = (0.22 + 0.5 * n[LINER]) * math.exp(-v * v) * 0.0006 / wide * _unit((1.0 - abs(s)) / 0.2)
-            dark = max(dark, faint * (0.4 + 0.6 * _unit(0.5 + s)))
+            faint = (0.22 + 0.5 * n[LINER]) * math.exp(-v * v) * 0.0006 / wide * unit((1.0 - abs(s)) / 0.2)
+            dark = max(dark, faint * (0.4 + 0.6 * unit(0.5 + s)))
     return dark
 
 
@@ -162,14 +148,14 @@ def paint_eyes(n, colours, eyes, gaze, lids, squint, free, head, position, light
     radius = n[EYE_R]
     eye_reach = radius + 0.007
     towards = np.empty((2, 3))  # the lamps in the head frame
-    towards[0] = _turned(head.T, light[0])
-    towards[1] = _turned(head.T, light[4])
-    origin = -_turned(head.T, position)  # the camera in the head frame
+    towards[0] = turned(head.T, light[0])
+    towards[1] = turned(head.T, light[4])
+    origin = -turned(head.T, position)  # the camera in the head frame
     up = -head[1].copy()
     tint, shown = np.empty(3), np.zeros(3)  # shown is used times zero where no eyeball was painted yet
     for k in range(2):
         side = 1.0 if k == 0 else -1.0
-        middle = _turned(head, eyes[k]) + position
+        middle = turned(head, eyes[k]) + position
         if middle[2] < 0.05:
             continue
         px, py, wide = f * middle[0] / middle[2] + cx, f * middle[1] / middle[2] + cy, 1.15 * eye_reach * f / middle[2]
@@ -196,7 +182,7 @@ def paint_eyes(n, colours, eyes, gaze, lids, squint, free, head, position, light
                 low, high = lid_edges(n, s, side, pitch, lids[k], squint)
                 du, dl = (high - b) * radius, (b - low) * radius
                 inside = min(du, min(dl, (1 - abs(s)) * 0.9 * radius))
-                cover = _unit(0.5 + inside / foot) if lids[k] > 0.04 else 0.0
+                cover = unit(0.5 + inside / foot) if lids[k] > 0.04 else 0.0
                 tint[0] = tint[1] = tint[2] = 1.0
                 if inside < 0 and b > high:
                     _lid(n, colours, s, qx, b - high, lids[k], foot, tint)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gazepose.synthetic.compiled import compiled
+from gazepose.synthetic.compiled import compiled, turned, unit
 
 FRAMES = ((20, 20, 20), (60, 36, 24), (110, 106, 100), (120, 30, 34), (150, 120, 70), (40, 44, 70), (190, 180, 160))
 """colours of frames as shown, 0..255"""
@@ -68,20 +68,6 @@ def make_glasses(half_ipd: float, eye_y: float, rng: np.random.Generator) -> Gla
 
 
 @compiled
-def _turned(m, v):
-    """m @ v in a fixed order: the library's product may differ in the last bit from call to call."""
-    out = np.empty(3)
-    for r in range(3):
-        out[r] = m[r, 0] * v[0] + m[r, 1] * v[1] + m[r, 2] * v[2]
-    return out
-
-
-@compiled
-def _unit(x):
-    return 0.0 if x < 0 else 1.0 if x > 1 else x
-
-
-@compiled
 def _window(r, lamp, hard):
     """Brightness of a window, or of a lamp if the light is hard, in direction r; both in the camera frame."""
     ahead = r[0] * lamp[0] + r[1] * lamp[1] + r[2] * lamp[2]
@@ -91,7 +77,7 @@ def _window(r, lamp, hard):
     wide, high = 0.42 - 0.30 * hard, 0.34 - 0.24 * hard
     turn = abs(r[0] * lamp[2] - r[2] * lamp[0]) / level
     rise = abs((r[1] - ahead * lamp[1]) / level)
-    inside = min(_unit(0.5 + (wide - turn) / 0.05), _unit(0.5 + (high - rise) / 0.05))
+    inside = min(unit(0.5 + (wide - turn) / 0.05), unit(0.5 + (high - rise) / 0.05))
     if hard < 0.6 and turn < 0.03:  # the bar between two panes
         inside *= 0.25
     return inside * (2.0 + 6.0 * hard)
@@ -102,11 +88,11 @@ def draw_lenses(lenses, shape, glass, mirror, head, position, light, camera, x0,
     """Darken what lies behind the lenses and add what they reflect: lamps, windows, ceiling and floor."""
     h, w = depth.shape
     f, cx, cy = camera[0], camera[1], camera[2]
-    origin = -_turned(head.T, position)  # the camera in the head frame
+    origin = -turned(head.T, position)  # the camera in the head frame
     d, n, r = np.empty(3), np.empty(3), np.empty(3)
     dense = glass[0] + glass[1] + glass[2] < 1
     for k in range(2):
-        middle = _turned(head, lenses[k]) + position
+        middle = turned(head, lenses[k]) + position
         if middle[2] < 0.05:
             continue
         px, py = f * middle[0] / middle[2] + cx, f * middle[1] / middle[2] + cy
@@ -141,7 +127,7 @@ def draw_lenses(lenses, shape, glass, mirror, head, position, light, camera, x0,
                     r[c] = head[c, 0] * n[0] + head[c, 1] * n[1] + head[c, 2] * n[2]
                 share = mirror + (1 - mirror) * (1 - facing) ** 5
                 lamp, lamp2 = _window(r, light[0], light[6, 0]), _window(r, light[4], 0.3)
-                sky = _unit(0.5 - 0.9 * r[1])
+                sky = unit(0.5 - 0.9 * r[1])
                 seen = code[j, i] if depth[j, i] > 0 else 0
                 mixed = 0
                 for c in range(3):
@@ -189,9 +175,9 @@ def draw_frame(segments, width, shown, head, origin, camera, x0, y0, depth, code
         for j in range(max(top, int(min(ay, by) - half - 1) - y0), min(bottom, int(max(ay, by) + half + 2) - y0)):
             for i in range(max(left, int(min(ax, bx) - half - 1) - x0), min(right, int(max(ax, bx) + half + 2) - x0)):
                 px, py = x0 + i + 0.5 - ax, y0 + j + 0.5 - ay
-                t = _unit((px * dx + py * dy) / dd)
+                t = unit((px * dx + py * dy) / dd)
                 ex, ey = px - t * dx, py - t * dy
-                a = _unit(0.5 + half - math.sqrt(ex * ex + ey * ey)) * min(1.0, true / half)
+                a = unit(0.5 + half - math.sqrt(ex * ex + ey * ey)) * min(1.0, true / half)
                 z = ia + (ib - ia) * t
                 if a > cover[j - top, i - left] and z * 1.002 > depth[j, i]:
                     cover[j - top, i - left] = a

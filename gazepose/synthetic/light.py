@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from gazepose.synthetic.compiled import compiled
+from gazepose.synthetic.compiled import compiled, turned
 
 CELL, COLUMNS, ROWS = 0.003, 64, 88  # a map of the head's front: metres per cell, and its size
 LEFT, LOW = -0.096, -0.125  # its corner, head frame
@@ -111,19 +111,10 @@ def rise_around(surface, points):
 
 
 @compiled
-def _turned(m, v):
-    """m @ v in a fixed order: the library's product may differ in the last bit from call to call."""
-    out = np.empty(3)
-    for r in range(3):
-        out[r] = m[r, 0] * v[0] + m[r, 1] * v[1] + m[r, 2] * v[2]
-    return out
-
-
-@compiled
 def clear_of(rise, lamp, turn):
     """Share of the main light that reaches points with the given rise [k, 8] when a head is turned, [k]."""
     free = np.empty(rise.shape[0])
-    towards = _turned(turn.T, lamp[0])
+    towards = turned(turn.T, lamp[0])
     sector = math.atan2(towards[1], towards[0]) * 4 / math.pi
     sector = sector + 8 if sector < 0 else sector
     k, part = int(sector) % 8, sector - int(sector)

@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from gazepose.synthetic.compiled import compiled
+from gazepose.synthetic.compiled import compiled, turned, unit
 
 MOUTH_GAP = 0.016  # metres between the lips at mouth = 1
 TEXEL, LEFT, TOP = 0.0008, -0.084, 0.092  # map of the skin, head frame: metres per cell, corner; its columns and rows
@@ -22,20 +22,6 @@ WIDE, HIGH = 212, 252
 LENGTHS = [BROW_Y, BROW_ARCH, BROW_THICK, BROW_IN, BROW_OUT, *range(BROW_TILT, TEXTURE)]  # grow with the head
 # rows of the colour table: reflectance of the mouth's inside; for brow, lip and nostril the ratio to the skin as shown
 C_BROW, C_LIP, C_DARK, C_INNER, N_COLOUR = range(5)
-
-
-@compiled
-def _turned(m, v):
-    """m @ v in a fixed order: the library's product may differ in the last bit from call to call."""
-    out = np.empty(3)
-    for r in range(3):
-        out[r] = m[r, 0] * v[0] + m[r, 1] * v[1] + m[r, 2] * v[2]
-    return out
-
-
-@compiled
-def _unit(x):
-    return 0.0 if x < 0 else 1.0 if x > 1 else x
 
 
 @compiled
@@ -59,8 +45,8 @@ def _brow(paint, colours, bx, qy, foot, squint, tint):
     if foot < 0.001:  # hairs stand out at the edges
         thick *= 1 + 0.22 * math.sin(2.3 * strand) * math.sin(0.7 * strand)
     soft = max(0.0022, foot * 0.6)
-    m = _unit((thick + 0.0006 - abs(qy - line)) / soft) * paint[BROW_DENSE]
-    m *= _unit((t + 0.06) * 6) * _unit((1.03 - t) * 5)
+    m = unit((thick + 0.0006 - abs(qy - line)) / soft) * paint[BROW_DENSE]
+    m *= unit((t + 0.06) * 6) * unit((1.03 - t) * 5)
     if m > 0:
         m *= 0.82 + (0.18 * math.sin(strand) if foot < 0.001 else 0.0)
         for c in range(3):
@@ -86,7 +72,7 @@ def _mouth(paint, colours, light, mouth, px, py, foot, tint, over):
     lip_low = shrink * paint[LIP_LOW]
     bottom = inner_low - lip_low * (0.3 * arch + 0.7 * root)
     top += inner_up - mid
-    lip = _unit(0.5 + min(top - py, py - bottom) / max(foot, 0.0018)) * _unit((1 - abs(s)) * 9)
+    lip = unit(0.5 + min(top - py, py - bottom) / max(foot, 0.0018)) * unit((1 - abs(s)) * 9)
     v = (py - inner_low + 0.45 * lip_low) / 0.0016
     shine = 1 + 0.14 * arch / (1 + v * v)
     if py > inner_up:
@@ -105,15 +91,15 @@ def _mouth(paint, colours, light, mouth, px, py, foot, tint, over):
         wide = max(0.0008 + 0.0005 * dip, 0.5 * foot)
         v = (py - mid) / wide
         if v * v < 9:
-            dark = 0.8 * _bell(v * v) * 0.0009 / wide * _unit((1.04 - abs(s)) * 10) * (1 - gap / 0.004)
-    over[3] = _unit(0.5 + min(inner_up - py, py - inner_low) / foot) * _unit(gap / 0.001)
+            dark = 0.8 * _bell(v * v) * 0.0009 / wide * unit((1.04 - abs(s)) * 10) * (1 - gap / 0.004)
+    over[3] = unit(0.5 + min(inner_up - py, py - inner_low) / foot) * unit(gap / 0.001)
     if over[3] > 0:
         high = min(0.0062, 0.42 * gap) if paint[TEETH] == 0 else max(0.92 * paint[TEETH], min(0.0075, 0.5 * gap))
         teeth = py - inner_up + high * root
-        teeth = _unit(0.5 + teeth / foot) * _unit((0.92 - abs(s)) * 4)
+        teeth = unit(0.5 + teeth / foot) * unit((0.92 - abs(s)) * 4)
         between = abs(abs(px) / 0.0078 - math.floor(abs(px) / 0.0078 + 0.5))
-        teeth *= 1 - 0.22 * _unit(1 - between * 0.0078 / max(0.0007, foot))
-        deep = (0.45 + 0.55 * arch) * _unit(0.6 + (inner_up - py) / 0.004)
+        teeth *= 1 - 0.22 * unit(1 - between * 0.0078 / max(0.0007, foot))
+        deep = (0.45 + 0.55 * arch) * unit(0.6 + (inner_up - py) / 0.004)
         for c in range(3):
             alb = colours[C_INNER, c] * (1 - teeth) + (0.60 - 0.07 * c) * teeth * deep
             lin = alb * (0.5 * light[1, c] + 0.4 * light[2, c] + 0.3 * light[3, c])
@@ -129,8 +115,8 @@ def paint_face(paint, colours, skin, mouth, squint, head, position, light, camer
     """
     h, w = depth.shape
     f, cx, cy = camera[0], camera[1], camera[2]
-    towards = _turned(head.T, light[0])  # the main light in the head frame
-    origin = -_turned(head.T, position)  # the camera in the head frame
+    towards = turned(head.T, light[0])  # the main light in the head frame
+    origin = -turned(head.T, position)  # the camera in the head frame
     strength = 0.0009 * (0.4 + 0.6 * light[6, 0])
     slope_x, slope_y = strength * towards[0] * 4, strength * towards[1] * 4
     per_cell = skin.shape[1] / (TEXEL * WIDE)
@@ -200,7 +186,7 @@ def paint_hair(strands, length, head, position, camera, x0, y0, depth, code):
     """Draw strands on the samples of hair (code < 0). strands: uint8 [n, n], run down; length: metres they span."""
     h, w = depth.shape
     f, cx, cy = camera[0], camera[1], camera[2]
-    origin = -_turned(head.T, position)
+    origin = -turned(head.T, position)
     n = strands.shape[0]
     for j in range(0, h - 1, 2):  # two by two samples have one place in the map
         for i in range(0, w - 1, 2):
