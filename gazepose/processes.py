@@ -22,9 +22,8 @@ from gazepose import heartbeat
 from gazepose.heartbeat import Watch
 from gazepose.output import inform, lasting_output
 from gazepose.signals import STOP_SIGNALS, stop_signals_blocked, unblock_sigterm, wake_main_thread
-from gazepose.startup import say, tell_launcher
+from gazepose.startup import EXIT_PREEMPTED, preempted, say, tell_launcher
 
-EXIT_PREEMPTED = 75              # EX_TEMPFAIL of sysexits.h: the same command with --resume goes on
 OUTSIDE = 3.0                    # seconds after a stop signal in which its handler runs, if there is nothing to save
 OVERDUE = 10.0                   # seconds after a stop signal in which a process leaves a wait for a batch
 LATEST = 110.0                   # seconds after a stop signal in which a process ends; SLURM gives 120
@@ -234,7 +233,7 @@ def command(name: str, continues: bool = True) -> Iterator[StopRequest]:
             kept = "finished parts are kept -> the same command continues" if continues else \
                 "the same command begins anew"
             say(f"{name}: stopped {str(error).partition(',')[0]}; {kept}")
-            raise SystemExit(EXIT_PREEMPTED) from None
+            raise preempted() from None
         finally:
             kill_workers()                       # torch would wait 5 seconds for each
 

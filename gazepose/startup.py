@@ -3,10 +3,12 @@
 It imports what Python has imported at its start, because Ctrl-C is a traceback until `end_at_interrupt`.
 """
 
+import atexit
 import os
 import signal
 import sys
 
+EXIT_PREEMPTED = 75              # EX_TEMPFAIL of sysexits.h: the same command with --resume goes on
 LAUNCHED = {"ACCELERATE_MIXED_PRECISION", "TORCHELASTIC_RUN_ID"}     # set by accelerate's two launchers and torchrun
 _PR_SET_PDEATHSIG = 1            # prctl(2)
 
@@ -28,6 +30,32 @@ def end_at_interrupt(name: str) -> None:
 
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, end)
+
+
+_preempted = False
+
+
+def preempted() -> SystemExit:
+    """What ends this program after a stop signal. To be raised when all is said and kept.
+
+    The signal's exception may have come out of a library's lock or of `Thread.join`, which Python before 3.13 then
+    takes for ended (its issue 90882). Taking the interpreter apart could wait for such a lock for ever.
+    """
+    global _preempted
+    _preempted = True
+    return SystemExit(EXIT_PREEMPTED)
+
+
+@atexit.register                 # before any other, so it is called after all others
+def _leave() -> None:
+    """End the process as it is, after `preempted`."""
+    if _preempted:
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except (OSError, ValueError, AttributeError):
+                pass
+        os._exit(EXIT_PREEMPTED)
 
 
 def say(line: str) -> None:

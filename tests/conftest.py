@@ -15,6 +15,7 @@ from hypothesis import settings
 from making import write_tracks
 from rig import SHORT, Rig
 
+from gazepose import startup
 from gazepose.data.index import Index
 
 # files that take longest come first, so that the processes of pytest end together
@@ -57,6 +58,7 @@ def pytest_collection_finish() -> None:
 
 def pytest_unconfigure() -> None:
     gc.unfreeze()                            # or libraries report what they hold at the end of Python as leaks
+    startup._preempted = False               # by a test that caught the exception
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,8 @@ from gazepose.io import lock, parse_json, read_object, write_json, writing
 from gazepose.machine import cores
 from gazepose.manifest import mark_folder
 from gazepose.output import is_quiet, is_shown
-from gazepose.processes import EXIT_PREEMPTED, Preempted, StopRequest
+from gazepose.processes import Preempted, StopRequest
+from gazepose.startup import preempted
 from gazepose.text import printable, read_text
 from gazepose.training.checkpoint import BEST, CHECKPOINTS, CONFIG, WEIGHTS, Progress, newest_whole
 from gazepose.training.distributed import check_alike, from_main
@@ -282,7 +283,7 @@ class RunLog:
 
         Raises:
             ValueError: another training holds the folder, or it has checkpoints and `resume` is False.
-            SystemExit: with EXIT_PREEMPTED, where the block ended with Preempted.
+            SystemExit: `preempted`, where the block ended with Preempted.
         """
         self.earlier = from_main(self.accelerator, lambda: self._take(resume, config))
         stop.ending = self._ended
@@ -293,7 +294,7 @@ class RunLog:
         except Preempted as error:
             self._ended("preempted", str(error))
             self.notify(f"train: stopped {error} -> to continue, add --resume --exp_path {self.folder}")
-            raise SystemExit(EXIT_PREEMPTED) from None
+            raise preempted() from None
         except BaseException as error:
             self._ended("failed", f"{type(error).__name__}: {error}")
             raise
