@@ -32,7 +32,7 @@ def model_of(**settings) -> nn.Module:
     return model
 
 
-@pytest.mark.parametrize("backbone", ["resnet18", "resnet50", "resnet18d"])
+@pytest.mark.parametrize("backbone", ["resnet18", "resnet26d"])
 def test_maps_of_a_folded_resnet_are_the_same_and_no_norm_or_relu_is_left(backbone):
     model = model_of(model="FaceGaze", backbone=backbone)
     with torch.inference_mode():
@@ -43,6 +43,22 @@ def test_maps_of_a_folded_resnet_are_the_same_and_no_norm_or_relu_is_left(backbo
     torch.testing.assert_close(folded, plain, rtol=0, atol=1e-5 * float(plain.abs().max()))
     kinds = [type(module) for module in model.frames.folded.network.modules()]
     assert kinds.count(ConvolutionReLU) > 16 and not {nn.BatchNorm2d, nn.ReLU} & set(kinds)
+
+
+@pytest.mark.parametrize(("side", "layout"), [(32, torch.channels_last), (64, torch.contiguous_format)])
+def test_a_folded_network_takes_bf16_in_both_layouts_and_maps_of_one_cell(side, layout):
+    model = model_of(model="FaceGaze").to(memory_format=layout)
+    frames = BATCH["frames"][:, :, :side, :side].bfloat16().contiguous(memory_format=layout)
+    with torch.inference_mode():
+        fold(model)
+        assert model.frames.maps_of(frames).shape == (4, 512, side // 32, side // 32)
+
+
+@pytest.mark.parametrize("backbone", ["seresnet18", "mobilenetv3_small_050"])
+def test_other_networks_stay_as_they_are(backbone):
+    model = model_of(model="FaceGaze", backbone=backbone)
+    fold(model)
+    assert model.frames.folded is None
 
 
 def test_a_folded_map_in_bf16_is_as_near_as_the_plain_one():

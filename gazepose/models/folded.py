@@ -10,13 +10,17 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from timm.models import ResNet
+from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import Tensor, fx, nn
 from torch.fx.experimental.optimization import fuse
 
 from gazepose.models.gazepose import FrameEncoder
 
 ADDITIONS = (operator.add, operator.iadd, torch.add)
+PARTS = {BasicBlock, Bottleneck, nn.Sequential, nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.MaxPool2d, nn.AvgPool2d,
+         nn.Identity}
+"""of a network that is folded; others (attention over channels, blurred pooling) stay as they are"""
+HEAD = ("global_pool", "fc")                     # not part of the features
 
 
 class Features(nn.Module):
@@ -31,7 +35,7 @@ class Features(nn.Module):
 
 
 class ConvolutionReLU(nn.Module):
-    """relu(convolution(x) + other) in one kernel of oneDNN, with the weights of a convolution that has a bias."""
+    """relu(convolution(x) + other) in one kernel of oneDNN, channels last; it lacks others for bf16."""
 
     def __init__(self, convolution: nn.Conv2d):
         super().__init__()
@@ -50,7 +54,7 @@ def fuse_relu(network: fx.GraphModule) -> None:
     graph, modules = network.graph, dict(network.named_modules())
 
     def is_module(node: Any, kind: type[nn.Module]) -> bool:
-        return isinstance(node, fx.Node) and node.op == "call_module" and type(modules[str(node.target)]) is kind
+        return isinstance(node, fx.Node) and node.op == "call_module" and type(modules.get(str(node.target))) is kind
 
     for node in graph.nodes:
         if is_module(node, nn.Identity):
@@ -62,7 +66,7 @@ def fuse_relu(network: fx.GraphModule) -> None:
         added = node.args[0]
         terms = list(added.args) if added.op == "call_function" and added.target in ADDITIONS else [added]
         convolution = next((term for term in terms if is_module(term, nn.Conv2d) and len(term.users) == 1), None)
-        if convolution is None or len(added.users) > 1 or modules[convolution.target].bias is None:
+        if convolution is None or len(added.users) > 1:
             continue
         others = [term for term in terms if term is not convolution]
         name = f"fused_{node.name}"
@@ -81,11 +85,12 @@ class FoldedBackbone:
     def __init__(self, network: nn.Module):
         self.network = fuse(Features(network), inplace=True)     # a fused convolution is a copy, the network stays
         fuse_relu(self.network)                                  # type: ignore[arg-type]
+        self.network.to(memory_format=torch.channels_last)       # type: ignore[call-overload]
         self.weights: dict[torch.dtype, dict[str, Tensor]] = {}
 
     def __call__(self, frames: Tensor) -> Tensor:
         """frames [F, 3, H, W] normalised -> what `forward_features` of the network gives."""
-        dtype = frames.dtype
+        frames, dtype = frames.contiguous(memory_format=torch.channels_last), frames.dtype
         if dtype == torch.float32:
             return self.network(frames)
         if dtype not in self.weights:
@@ -93,15 +98,19 @@ class FoldedBackbone:
         return torch.func.functional_call(self.network, self.weights[dtype], (frames,))
 
 
+def foldable(network: nn.Module) -> bool:
+    """A plain ResNet on a CPU with oneDNN."""
+    parts = [part for name, child in network.named_children() if name not in HEAD for part in child.modules()]
+    return (isinstance(network, ResNet) and {type(part) for part in parts} <= PARTS
+            and torch.backends.mkldnn.is_available() and next(network.parameters()).device.type == "cpu")
+
+
 @torch.no_grad()
 def fold(model: nn.Module) -> None:
     """Let a model in evaluation score faster under torch.inference_mode. Its weights must not change from here on."""
     model.bf16_weights = {}                                              # type: ignore[assignment]
     for encoder in model.modules():
-        if not isinstance(encoder, FrameEncoder) or not isinstance(encoder.backbone, ResNet):
-            continue
-        weights = list(encoder.backbone.parameters())
-        if torch.backends.mkldnn.is_available() and all(weight.device.type == "cpu" for weight in weights):
+        if isinstance(encoder, FrameEncoder) and foldable(encoder.backbone):
             encoder.folded = FoldedBackbone(encoder.backbone)
 
 
