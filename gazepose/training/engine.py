@@ -104,9 +104,9 @@ def train_steps(accelerator: Accelerator, model: nn.Module, optimizer: torch.opt
             batch["stop"] = constant((float(stop()),), accelerator.device)[0]
             micro, ended = micro + 1, accelerator.sync_gradients
             # a step of fewer batches than the others, at the end of an epoch, has no graph of its own
-            captured = graphs is not None and (not ended or micro == accelerator.gradient_accumulation_steps)
-            run = graphs.run if captured else lambda learn, *batch: learn(*batch)
-            figures, *norm = run(learn, batch, micro if ended else 0)
+            graph = graphs if not ended or micro == accelerator.gradient_accumulation_steps else None
+            ends = micro if ended else 0
+            figures, *norm = learn(batch, ends) if graph is None else graph.run(learn, batch, ends)
             sums = figures if sums is None else sums + figures
             if not ended:
                 continue
