@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,6 +38,10 @@ class WindowBatches(Dataset):
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For a worker: batches tell it its rows, and millions of them would be a copy in each."""
+        return {**vars(self), "rows": range(len(self.rows))}
 
     def __getitem__(self, place: tuple[int, ...]) -> dict[str, torch.Tensor]:
         return self.__getitems__([place])

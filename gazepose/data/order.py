@@ -51,7 +51,7 @@ class BatchOrder(Sampler[list[tuple[int, ...]]]):
             return self.rows
         length = _run_lengths(segments(self.index, self.rule, self.rows, self.epoch))
         shuffled = np.random.Generator(np.random.PCG64([self.rule.seed, self.epoch])).permutation(len(length))
-        return _sorted_segments(self.rows, length, np.argsort(shuffled))
+        return _segments_in_order(self.rows, length, shuffled)
 
     def fingerprint(self) -> str:
         """Tells one order of the epoch from another."""
@@ -73,8 +73,8 @@ class BatchOrder(Sampler[list[tuple[int, ...]]]):
         if self.full_pools:                              # a run that resumes in the epoch has the same size
             whole = np.concatenate([order, ~np.resize(order, -len(order) % self.batch_size)])
             size = (-(-max(map(self.most_frames, (whole, filled))) // ROUND) * ROUND,)
-        for batch in filled.reshape(-1, self.batch_size).tolist():
-            yield [(self.epoch, row, *size) for row in batch]
+        for batch in filled.reshape(-1, self.batch_size):              # a list of all rows would delay the first batch
+            yield [(self.epoch, row, *size) for row in batch.tolist()]
 
     def most_frames(self, rows: np.ndarray) -> int:
         """A bound of the pictures in a batch's pool (`pool_of`), over all batches of this epoch.
@@ -156,15 +156,15 @@ class ClipOrder(BatchOrder):
         generator = np.random.Generator(np.random.PCG64([self.rule.seed, epoch]))
         first = self.rows[np.cumsum(length) - length]
         clip = generator.permutation(len(self.index.clips))[self.index.clip_of(first)]
-        place = np.argsort(np.lexsort((generator.random(len(length)), clip)))
-        return _sorted_segments(self.rows, length, place)
+        return _segments_in_order(self.rows, length, np.lexsort((generator.random(len(length)), clip)))
 
     def _shuffled_by_buffer(self, rows: np.ndarray, epoch: int, lane: int) -> np.ndarray:
         """Rows of a lane, each segment delayed by a random part of the buffer: so many wait at most at any time."""
         length = _run_lengths(segments(self.index, self.rule, np.where(rows < 0, ~rows, rows), epoch))
         buffer = max(BUFFER_WINDOWS // int(length.max()), 1)           # segments
         generator = np.random.Generator(np.random.PCG64([self.rule.seed, epoch, lane]))
-        return _sorted_segments(rows, length, np.arange(len(length)) + buffer * generator.random(len(length)))
+        place = np.arange(len(length)) + buffer * generator.random(len(length))
+        return _segments_in_order(rows, length, np.argsort(place, kind="stable"))
 
 
 def _run_lengths(names: np.ndarray) -> np.ndarray:
@@ -173,6 +173,10 @@ def _run_lengths(names: np.ndarray) -> np.ndarray:
     return np.diff(np.append(starts, len(names)))
 
 
-def _sorted_segments(rows: np.ndarray, length: np.ndarray, place: np.ndarray) -> np.ndarray:
-    """Rows whose consecutive segments, of these lengths, are sorted by place; their rows keep their order."""
-    return rows[np.argsort(np.repeat(place, length), kind="stable")]
+def _segments_in_order(rows: np.ndarray, length: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Rows whose consecutive segments, of these lengths, come in another order; their own rows keep theirs.
+
+    Only the segments have been sorted: sorting millions of rows would delay the first batch.
+    """
+    first, length = (np.cumsum(length) - length)[order], length[order]
+    return rows[np.arange(len(rows)) + np.repeat(first - (np.cumsum(length) - length), length)]

@@ -187,9 +187,12 @@ def segments(index: Index, rule: WindowRule, rows: np.ndarray, epoch: int) -> np
         return rows
     track = index.track_of(rows)
     count = rule.windows_per_segment
-    shift = (uniform(rule.seed, epoch, _SHIFT, track) * count).astype(np.int64)
+    # of each track once, where there are more rows than tracks
+    drawn = np.arange(len(index.track_clip)) if len(track) > len(index.track_clip) else track
+    shift = (uniform(rule.seed, epoch, _SHIFT, drawn) * count).astype(np.int64)
+    shift = shift if drawn is track else shift[track]
     # a track of n positions has at most n segments, so counting on from its first one makes the numbers unique
-    return index.track_position[track] + (index.position[rows] // rule.stride + shift) // count
+    return index.track_position[track] + (index.position_of(rows) // rule.stride + shift) // count
 
 
 def window_rows(index: Index, rule: WindowRule, rows: np.ndarray, epoch: int = 0) -> np.ndarray:
@@ -207,7 +210,7 @@ def window_rows(index: Index, rule: WindowRule, rows: np.ndarray, epoch: int = 0
     if rule.gaussian_drop:
         p = _probability(index, rule, known)
         if rule.train and rule.behaviour.quality_of_key_frames:
-            p = np.where(index.position[known] % rule.stride == 0, p, np.nan)
+            p = np.where(index.position_of(known) % rule.stride == 0, p, np.nan)
         drawn = uniform(rule.seed, epoch, _DROP, rows[:, None], np.arange(frames.shape[1]))
         dropped = drop_in_training(p, drawn) if rule.train else drop_in_evaluation(p)
         if rule.test and rule.behaviour.black_centre_at_test:
