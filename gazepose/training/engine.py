@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 from gazepose import heartbeat, processes
 from gazepose.keyed_random import keyed
 from gazepose.models import Priors
+from gazepose.models.folded import ready_to_score
 from gazepose.processes import Preempted, waiting
 from gazepose.progress import Progress
 from gazepose.training.augment import constant, mirror, to_model
@@ -230,7 +231,8 @@ def predict(accelerator: Accelerator, model: nn.Module, loader: DataLoader, rows
     """
     model.eval()
     met, outputs = [], []
-    with Progress("scoring", len(loader), "batches", accelerator.print, rank=accelerator.process_index) as progress:
+    with (ready_to_score(accelerator.unwrap_model(model)),
+          Progress("scoring", len(loader), "batches", accelerator.print, rank=accelerator.process_index) as progress):
         for number, batch in enumerate(batches_of(loader)):
             if stop is not None and number % read_interval(accelerator) == 0:
                 request = torch.full((), float(stop()), device=accelerator.device)
