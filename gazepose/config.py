@@ -31,7 +31,7 @@ from gazepose.text import printable
 from gazepose.training.config import GAZE_TASKS, OptimConfig
 from gazepose.training.provenance import check_copy, is_own_run, of_copy
 from gazepose.training.run_config import CONFIG, MAY_CHANGE, ONE_START, SECTIONS, RunConfig, differing
-from gazepose.training.shipped_start import start_card
+from gazepose.training.shipped_start import default_card
 
 PLAIN_FLAGS = (tyro.conf.OmitArgPrefixes, tyro.conf.UseAppendAction)
 """flags without the name of their section; --rule may be given several times"""
@@ -286,7 +286,7 @@ def train_defaults(first: TrainConfig, embedded: bool, gpu: bool) -> TrainConfig
                            optim=OptimFlags(lr=lr, schedule=schedule))
     optim = OptimFlags(lr=lr if gaze else 5 * lr, schedule=schedule, warmup=0.0 if published else 0.1,
                        weight_decay=0.05, clip=1.0)
-    shipped = first.run.has_default_start(first.model.behaviour) and start_card(first.model.backbone) is not None
+    shipped = default_card(first.run, first.model) is not None
     model, data = replace(model, output_stride=16), replace(data, val_stride=3)
     data = replace(data, augment="standard" if shipped and pixels else "off")
     if gpu:

@@ -70,7 +70,7 @@ from gazepose.training.runlog import (
     versions,
     world_line,
 )
-from gazepose.training.shipped_start import start_card
+from gazepose.training.shipped_start import default_card
 from gazepose.training.trackers import check_tracker, start_tracker
 
 
@@ -83,11 +83,10 @@ def main(flags: tuple[TrainConfig, Source] | None = None) -> None:
         run = config.run
         check_tracker(run.log_with)
         if not run.resume:
-            backbone = config.model.backbone if run.pretrained == "yes" else None
             if run.checkpoint is not None:
                 run = replace(run, checkpoint=pinned(run.checkpoint))
                 config = replace(config, run=run)
-            find_start(run.checkpoint, backbone)                         # before data are prepared
+            find_start(run, config.model, source.preset is not None)     # before data are prepared
         folder = run.exp_path or Path("runs") / f"{config.model.model}-{datetime.now():%Y%m%d-%H%M%S}"
         accelerator = start_accelerator(
             mixed_precision=run.mixed_precision, gradient_accumulation_steps=run.gradient_accumulation_steps,
@@ -270,7 +269,7 @@ def initial_weights(model: nn.Module, config: TrainConfig, source: Source, folde
     data. Returns what they have learnt from.
     """
     run, start = config.run, None
-    card = start_card(config.model.backbone) if run.has_default_start(config.model.behaviour) else None
+    card = default_card(run, config.model)
     if run.checkpoint:
         start = start_from(model, run.checkpoint)
     elif run.pretrained == "yes" or (source.preset is None and run.pretrained is None):

@@ -166,7 +166,7 @@ def test_what_the_messages_about_a_camera_advise_helps(tmp_path, video):
             assert next(iter(camera)) and list(camera)
     with served(pictures=2, connections=2) as address, LiveSource(address, LiveConfig(give_up=30).give_up,
                                                                   lambda line: None) as camera:
-        assert max(shown.number for shown, _ in zip(camera, range(4), strict=False) if shown) >= 2     # of the second connection
+        assert max(shown.number for shown, _ in zip(camera, range(4), strict=False) if shown) >= 2
 
 
 class Camera:
