@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from gazepose.api import load
+from gazepose.output import inform
 from gazepose.processes import Preempted
 from gazepose.startup import say
-from gazepose.text import printable
+from gazepose.text import counted, printable
 from gazepose.training.hub import is_on_hub
 from gazepose.watch.config import LANDMARKS, LiveConfig
 from gazepose.watch.live import Face
@@ -34,7 +35,7 @@ def live(source: str, config: LiveConfig = LiveConfig()) -> None:               
     """
     scorer = load(config.scorer)
     if is_on_hub(scorer.source):
-        say(printable(f"live: scored by {scorer.source}"))
+        inform(printable(f"live: scored by {scorer.source}"), sys.stderr)
     watcher = scorer.stream(config.window, config.smooth, config.looks, config.detector_size)
     watcher.warm_up()                            # else people are lost in the first second
     delays: deque[float] = deque(maxlen=DELAYS)
@@ -68,8 +69,8 @@ def live(source: str, config: LiveConfig = LiveConfig()) -> None:               
         finally:
             end_looks()
     spread = np.percentile(1000 * np.array(delays or [0.0]), [50, 95])
-    say(f"live: {count} pictures in {max(last, 0.0):.1f} s, {camera.dropped} dropped; from the camera to the line "
-        f"{spread[0]:.0f} ms, 95 of 100 below {spread[1]:.0f} ms")
+    inform(f"live: {counted(count, 'picture')} in {max(last, 0.0):.1f} s, {camera.dropped} dropped; from the camera to "
+        f"the line {spread[0]:.0f} ms, 95 of 100 below {spread[1]:.0f} ms", sys.stderr)
 
 
 def faster(config: LiveConfig) -> str:

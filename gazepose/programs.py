@@ -4,6 +4,7 @@ import importlib
 import os
 import signal
 
+from gazepose.errors import UsageError
 from gazepose.output import QUIET_HELP, lasting_output, take_quiet
 from gazepose.startup import called, end_at_interrupt, end_with_launcher
 
@@ -31,7 +32,7 @@ def launch(words: list[str], /) -> None:
     """Start train, infer or prepare with `accelerate launch`, in this process, whose options come before the verb.
 
     Raises:
-        ValueError: no such configuration. SystemExit: words without a verb, or the launcher's own.
+        UsageError: no such configuration, or words without a verb. SystemExit: after the help, or the launcher's own.
     """
     from gazepose.training.launcher import configurations, with_paths
     place = next((number for number, word in enumerate(words) if word in LAUNCHED), None)
@@ -41,8 +42,9 @@ def launch(words: list[str], /) -> None:
             f"usage: {called()} launch [--config_file NAME_OR_FILE] [OPTION ...] train|infer|prepare FLAG ...", "",
             "Start one of these verbs in several processes. Options are those of `accelerate launch`.", "",
             "names of --config_file:", *lines, "", QUIET_HELP]))
-        raise SystemExit(0 if not words or words[0] in ("-h", "--help") else
-                         "error: no verb -> add train, infer or prepare after the options")
+        if not words or words[0] in ("-h", "--help"):
+            raise SystemExit(0)
+        raise UsageError("no verb -> add train, infer or prepare after the options")
     module = LAUNCHED[words[place]]
     take_quiet(words[:place])                    # before the verb it is an option of Accelerate's launcher too
     options = [*with_paths(words[:place]), "-m", *module, *words[place + 1:]]

@@ -27,11 +27,12 @@ from torch.distributed.elastic.multiprocessing.errors import record
 from torch.utils.data import DataLoader
 
 from gazepose.compat.start import find_start, start_from, start_from_imagenet, start_from_package
-from gazepose.config import TrainConfig, asdict, check_priors, parse_train, readable_errors
+from gazepose.config import TrainConfig, asdict, check_priors, parse_train
 from gazepose.data.index import Index
 from gazepose.data.loader import BatchOrder, check_workers, make_loader, order_of
 from gazepose.data.outcome import skipped
 from gazepose.data.windows import BEHAVIOURS, WindowRule, counts_of, quality_fit
+from gazepose.errors import readable_errors
 from gazepose.evaluation.metrics import (
     class_weights,
     evaluate,
@@ -45,6 +46,7 @@ from gazepose.models import build_model, sync_batchnorm
 from gazepose.models.average import RunningAverage, running_average
 from gazepose.processes import Overdue, Preempted, Processes, StopRequest, command, shield_workers
 from gazepose.source import Source, chosen_rows
+from gazepose.text import counted
 from gazepose.training import checkpoint
 from gazepose.training.checkpoint import Progress
 from gazepose.training.distributed import (
@@ -109,8 +111,9 @@ def train(config: TrainConfig, source: Source, accelerator: Accelerator, log: Ru
     label = data.train_index.label[data.train_rows]
     weights = run.weights or (class_weights(label) if run.label_weight > 0 else (1.0, 1.0))
     loss = run.rule(weights)
-    accelerator.print(f"data: {source.root}, {len(data.train_rows)} training and {len(data.val_rows)} validation "
-                      f"windows, class weights {weights[0]:.3f} {weights[1]:.3f}")
+    accelerator.print(f"data: {source.root}, {len(data.train_rows)} training and "
+                      f"{counted(len(data.val_rows), 'validation window')}, class weights {weights[0]:.3f} "
+                      f"{weights[1]:.3f}")
 
     # ---- model
     resumed = find_checkpoint(log.folder, accelerator) if run.resume else None

@@ -186,8 +186,9 @@ def test_inference_of_the_hub_gives_the_scores_of_the_folder(hub, small_index, t
     assert read_object(tmp_path / "hub" / "pred" / "val" / "about.json")["checkpoint"] == f"hf:lab/looks@{COMMIT}"
 
 
-@pytest.mark.parametrize(("run", "flag", "allowed"), [({"allow_unknown_priors": True}, False, True), ({}, True, True),
-                                                      ({}, False, False), (["damaged"], False, False)])
+@pytest.mark.parametrize(("run", "flag", "allowed"), [({"allow_unknown_priors": True}, None, True), ({}, True, True),
+                                                      ({"allow_unknown_priors": True}, False, False),
+                                                      ({}, None, False), (["damaged"], None, False)])
 def test_inference_allows_unknown_priors_where_the_training_did(hub, small_index, tmp_path, monkeypatch, run, flag,
                                                                 allowed):
     folder = hub.repositories["lab/looks"][0]

@@ -20,6 +20,7 @@ from squares import Reader, Squares, film, moving, still
 from gazepose import api
 from gazepose import live as live_module
 from gazepose.live import live
+from gazepose.output import QUIET
 from gazepose.watch import live_source
 from gazepose.watch.config import LiveConfig
 from gazepose.watch.live_source import LiveSource
@@ -83,6 +84,13 @@ def test_a_file_is_played_at_its_own_pace_and_each_picture_is_a_line(video, caps
     events = [event["event"] for line in lines for event in line["events"]]
     assert events == ["starts looking", "people looking", "stops looking", "people looking"]
     assert f"live: {len({line['frame'] for line in lines})} pictures in 0.4 s" in err
+
+
+def test_a_quiet_command_prints_its_lines_of_json_alone(video, capsys, monkeypatch):
+    monkeypatch.setenv(QUIET, "1")
+    live(str(video), LiveConfig(every=0.2))
+    out, err = capsys.readouterr()
+    assert not err and all(json.loads(line) for line in out.splitlines()) and out
 
 
 def test_a_slow_reader_gets_the_newest_picture_and_the_others_are_counted(video):
@@ -245,4 +253,4 @@ def test_it_ends_when_nobody_reads_its_lines(tmp_path):
             "read, write = os.pipe(); os.dup2(write, 1); os.close(write); os.close(read)\n"
             "with lasting_output(): live.live(sys.argv[1], LiveConfig())")
     code_of_end, output = warm.python("-c", code, str(path), cwd=tmp_path, timeout=60)
-    assert code_of_end == 0 and "live: 1 pictures" in output
+    assert code_of_end == 0 and "live: 1 picture " in output
