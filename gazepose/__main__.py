@@ -4,7 +4,7 @@ own."""
 
 import sys
 
-from gazepose.startup import called, end_at_interrupt
+from gazepose.startup import called, end_at_interrupt, without_telemetry
 
 if __name__ == "__main__":
     end_at_interrupt(" ".join(sys.argv[1:2]) or "gazepose")             # before the slow imports
@@ -65,6 +65,7 @@ def usage() -> str:
 def main() -> None:
     args = sys.argv[1:]
     end_at_interrupt(" ".join(args[:1]) or "gazepose")
+    without_telemetry()
     count = 2 if args[:1] == ["priors"] else 1
     verb = " ".join(args[:count])
     if verb in ("", "-h", "--help", "priors", "priors --help"):

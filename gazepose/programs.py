@@ -6,7 +6,7 @@ import signal
 
 from gazepose.errors import UsageError
 from gazepose.output import QUIET_HELP, lasting_output, take_quiet
-from gazepose.startup import called, end_at_interrupt, end_with_launcher
+from gazepose.startup import called, end_at_interrupt, end_with_launcher, without_telemetry
 
 PROGRAMS = ("train", "infer")
 LAUNCHED = {"train": ["gazepose.train"], "infer": ["gazepose.infer"], "prepare": ["gazepose", "prepare"]}
@@ -22,6 +22,7 @@ def program(name: str, flags: list[str] | None = None) -> None:
     """
     end_at_interrupt(name)
     end_with_launcher()
+    without_telemetry()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")   # before torch: waiting threads must not spin on shared cores
     from gazepose.config import InferConfig, parse, parse_train
     given = parse_train(flags) if name == "train" else parse(InferConfig, flags)

@@ -13,6 +13,15 @@ LAUNCHED = {"ACCELERATE_MIXED_PRECISION", "TORCHELASTIC_RUN_ID"}     # set by ac
 _PR_SET_PDEATHSIG = 1            # prctl(2)
 
 
+def without_telemetry() -> None:
+    """Have huggingface_hub, before it is imported, send no facts about this machine unless the user wants it.
+
+    Else it asks the hub once a day for a list of programs that may have started this one (/api/agent-harnesses), and
+    names the program and the version of torch in every request.
+    """
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+
 def called() -> str:
     """How the user wrote this program: gazepose, or python -m gazepose."""
     return "gazepose" if os.path.splitext(os.path.basename(sys.argv[0]))[0] == "gazepose" else "python -m gazepose"
