@@ -3,6 +3,7 @@
 import importlib
 import os
 import signal
+from typing import Any
 
 from gazepose.errors import UsageError
 from gazepose.output import QUIET_HELP, lasting_output, take_quiet
@@ -25,7 +26,14 @@ def program(name: str, flags: list[str] | None = None) -> None:
     without_telemetry()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")   # before torch: waiting threads must not spin on shared cores
     from gazepose.config import InferConfig, parse, parse_train
-    given = parse_train(flags) if name == "train" else parse(InferConfig, flags)
+    given: Any
+    if name == "train":
+        given = parse_train(flags)
+        if given[0].data.num_workers:            # their server imports while this process does
+            from gazepose.processes import shield_workers
+            shield_workers()
+    else:
+        given = parse(InferConfig, flags)
     importlib.import_module(f"gazepose.{name}").main(given)
 
 

@@ -46,7 +46,6 @@ from gazepose.models import build_model, sync_batchnorm
 from gazepose.models.average import RunningAverage, running_average
 from gazepose.processes import Overdue, Preempted, Processes, StopRequest, command, shield_workers
 from gazepose.source import Source, chosen_rows
-from gazepose.text import counted
 from gazepose.training import checkpoint
 from gazepose.training.checkpoint import Progress
 from gazepose.training.distributed import (
@@ -59,6 +58,7 @@ from gazepose.training.distributed import (
 )
 from gazepose.training.engine import predict, train_steps
 from gazepose.training.feature_cache import cache_features
+from gazepose.training.graphs import prepare_launches, step_graphs
 from gazepose.training.hub import pinned
 from gazepose.training.learnt_from import LearntFrom, data_set, learnt_from
 from gazepose.training.optim import make_optimizer
@@ -111,9 +111,8 @@ def train(config: TrainConfig, source: Source, accelerator: Accelerator, log: Ru
     label = data.train_index.label[data.train_rows]
     weights = run.weights or (class_weights(label) if run.label_weight > 0 else (1.0, 1.0))
     loss = run.rule(weights)
-    accelerator.print(f"data: {source.root}, {len(data.train_rows)} training and "
-                      f"{counted(len(data.val_rows), 'validation window')}, class weights {weights[0]:.3f} "
-                      f"{weights[1]:.3f}")
+    accelerator.print(f"data: {source.root}, windows for training: {len(data.train_rows)}, for validation: "
+                      f"{len(data.val_rows)}, class weights {weights[0]:.3f} {weights[1]:.3f}")
 
     # ---- model
     resumed = find_checkpoint(log.folder, accelerator) if run.resume else None
@@ -131,8 +130,7 @@ def train(config: TrainConfig, source: Source, accelerator: Accelerator, log: Ru
         frames.backbone.requires_grad_(False)
     optimizer = make_optimizer(model, config.optim)
     average = running_average(model, config.optim.ema) if config.optim.ema else None
-    if run.compile:
-        model.compile()
+    prepare_launches(accelerator, model, run.compile)
     wrapped, optimizer, data.train_loader, data.val_loader = accelerator.prepare(
         model, optimizer, data.train_loader, data.val_loader)
     if average is not None:
@@ -154,6 +152,7 @@ def train(config: TrainConfig, source: Source, accelerator: Accelerator, log: Ru
     if config.data.cache_features:
         accelerator.print("features: of whole, unmirrored crops, so --flip and --random_crop are off")
         cache_features(frames, (data.train_loader, data.val_loader), processes)
+    graphs = step_graphs(accelerator, optimizer, data.order, run.compile)
     state = RunState(config, accelerator, log, stop, model, average, wrapped, optimizer, data, progress, record)
 
     # ---- loop
@@ -174,7 +173,7 @@ def train(config: TrainConfig, source: Source, accelerator: Accelerator, log: Ru
                 for steps in train_steps(accelerator, wrapped, optimizer, data.train_loader, step=progress.step,
                                          ahead=ahead, total=log.total, seed=run.seed, loss=loss, optim=config.optim,
                                          epoch=epoch, mirror_priors=BEHAVIOURS[config.model.behaviour].mirror_priors,
-                                         save_every=run.save_steps, stop=stop, moved=state.moved):
+                                         save_every=run.save_steps, stop=stop, moved=state.moved, graphs=graphs):
                     progress.step, progress.consumed = steps[-1].step + 1, data.order.after(steps[-1].batches)
                     for step in steps:
                         log.step(step, epoch)

@@ -48,8 +48,9 @@ class CropWriter:
         """Append a face, uint8 [H, W, 3]; None: black. `jpeg`: the face's own bytes, used where the size fits."""
         if face is None:
             face = np.zeros((1, 1, 3), np.uint8)
-        jpeg, self.columns["quality"][row] = jpeg_and_quality(face, self.crop_size, jpeg)
-        self.columns["black"][row] = not face.any()
+        jpeg, quality = jpeg_and_quality(face, self.crop_size, jpeg)
+        self.columns["quality"][row] = quality
+        self.columns["black"][row] = quality == 0 and not face.any()   # few faces have to be looked at
         self.columns["offset"][row] = self.file.tell()
         self.columns["length"][row] = self.file.write(jpeg)
         self.columns["checksum"][row] = zlib.crc32(jpeg)

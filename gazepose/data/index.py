@@ -13,6 +13,7 @@ import json
 import zlib
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,6 @@ class Index:
     landmarks: np.ndarray                # five points of x, y, confidence
     gaze: np.ndarray                     # yaw, pitch in radians
     unique_id: np.ndarray | None         # bytes
-    position: np.ndarray                 # in the cleaned track, frames without a crop included; absent: crops alone
     black: np.ndarray                    # all pixels are black, as of a face outside the picture; absent: False
     corners: np.ndarray                  # x1, y1, x2, y2 in the picture, where no shard holds the crop; absent: None
     track_clip: np.ndarray               # number of the clip, int32 [tracks]
@@ -98,14 +98,14 @@ class Index:
                     raise ValueError(f"{folder}: {name}: {column.dtype} {column.shape}, wanted {dtype.__name__} "
                                      f"{(self.rows, *tail)} -> {REMEDY}")
             elif name == "position":
-                column = np.arange(self.rows, dtype=dtype) - np.repeat(self.track_start[:-1], np.diff(self.track_start))
+                continue                                               # see below
             else:
                 unknown = {"unique_id": None, "corners": None, "black": np.False_}.get(name, np.nan)
                 column = None if unknown is None else np.broadcast_to(dtype(unknown), (self.rows, *tail))
             setattr(self, name, column)
-        filled = np.diff(self.track_start) > 0
-        positions = np.zeros(len(filled), np.int64)
-        positions[filled] = self.position[self.track_start[1:][filled] - 1] + 1
+        positions = np.diff(self.track_start)
+        filled = np.flatnonzero(positions)
+        positions[filled] = self.position_of(self.track_start[1:][filled] - 1) + 1
         self.track_position = np.r_[0, np.cumsum(positions)]
         self.shards = Shards([folder / SHARDS / shard["file"] for shard in contents["shards"]])
 
@@ -134,6 +134,16 @@ class Index:
 
     def __reduce__(self) -> tuple[Any, tuple[Path, dict[str, Any]]]:
         return type(self), (self.folder, self.contents)               # to a worker: the files that this process reads
+
+    @cached_property
+    def position(self) -> np.ndarray:
+        """In the cleaned track, frames without a crop included; in a folder without it, crops alone. int32 [rows]."""
+        first = self.track_start.astype(np.int32)
+        return np.arange(self.rows, dtype=np.int32) - np.repeat(first[:-1], np.diff(first))
+
+    def position_of(self, rows: np.ndarray) -> np.ndarray:
+        """`position` of some rows: a loader worker that needs a few of an absent column does not hold all of it."""
+        return self.position[rows] if "position" in self.columns else rows - self.track_start[self.track_of(rows)]
 
     def track_of(self, rows: np.ndarray | int) -> np.ndarray:
         """Number of the track each row belongs to, int64 like rows."""

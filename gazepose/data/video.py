@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from gazepose.data.containers import check_stated_frames, container_of
+from gazepose.data.decoded import NotCopied, Planes
 from gazepose.data.display_turn import DisplayTurn, as_shown, display_turn
 from gazepose.io import UnusableFile, plain_file
 
@@ -145,7 +146,8 @@ def frames_in_order(path: str | Path, numbers: Sequence[int], decoder: str = "au
     Args:
         numbers: ascending from 0, each once. decoder: one of DECODERS, or auto: that of `usable_decoder`.
         whole: False where only parts of each picture are needed: then a picture may be an object with `shape`, whose
-            parts `picture[y1:y2, x1:x2]` are the same arrays. PyAV converts only these to RGB, a third less work.
+            parts `picture[y1:y2, x1:x2]` are the same arrays, not to be written to. PyAV converts only these to RGB, a
+            third less work; decord's picture is not copied.
 
     Pictures are turned and mirrored as the file says, and scaled to the size of the first where a file changes it. A
     picture of another shape is an error, since nobody knows what its boxes refer to. With decord such a file is noticed
@@ -164,10 +166,10 @@ def frames_in_order(path: str | Path, numbers: Sequence[int], decoder: str = "au
     name = _checked(path, decoder)
     if not len(ascending):
         return iter(())
-    return _by_decord(name, ascending) if decoder == "decord" else _by_pyav(name, ascending, whole)
+    return _by_decord(name, ascending, whole) if decoder == "decord" else _by_pyav(name, ascending, whole)
 
 
-def _by_decord(name: str, numbers: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+def _by_decord(name: str, numbers: np.ndarray, whole: bool) -> Iterator[tuple[int, np.ndarray]]:
     reader, position, picture, before = _decord(name), 0, None, _memory()
     for number in numbers[numbers < len(reader)].tolist():
         while position <= number:                                      # in order only: seeking is where it goes wrong
@@ -176,7 +178,7 @@ def _by_decord(name: str, numbers: np.ndarray) -> Iterator[tuple[int, np.ndarray
                 raise UnusableFile(f"{name}: frame {position}: decord decodes ahead of what is taken and holds "
                                  f"{held >> 20} MiB -> use `--decoder pyav`")
         assert picture is not None                                     # numbers ascend, so at least one was read
-        yield number, picture.asnumpy()
+        yield number, picture.asnumpy() if whole else np.from_dlpack(NotCopied(picture))
 
 
 def _memory() -> int:
@@ -194,34 +196,6 @@ def _next(reader: Any, name: str, position: int) -> Any:
     if picture.shape[2] != 3:            # it takes bytes that fill up the lines of a narrow picture for channels
         raise UnusableFile(f"{name}: is {picture.shape[1]} pixels wide, which decord misreads -> use `--decoder pyav`")
     return picture
-
-
-class _Planes:
-    """A picture as PyAV decodes it: planes of luma and of chroma at half size, converted to RGB part by part."""
-
-    ALIGNED = 16                 # pixels; narrower parts leave the converter's fast path, which rounds differently
-
-    def __init__(self, frame: Any, reformatter: Any):
-        self.frame, self.reformatter = frame, reformatter
-        self.shape = (frame.height, frame.width, 3)
-
-    def __getitem__(self, part: tuple[slice, slice]) -> np.ndarray:
-        import av
-        frame = self.frame
-        y1, y2, x1, x2 = (edge for along, length in zip(part, self.shape, strict=False)
-                          for edge in along.indices(length)[:2])
-        if y2 <= y1 or x2 <= x1:
-            return np.zeros((max(y2 - y1, 0), max(x2 - x1, 0), 3), np.uint8)
-        top, left = y1 // 2 * 2, x1 // self.ALIGNED * self.ALIGNED
-        bottom, right = min(y2 + y2 % 2, frame.height), min(-(-x2 // self.ALIGNED) * self.ALIGNED, frame.width)
-        cut: Any = av.VideoFrame(right - left, bottom - top, frame.format.name)
-        for old, new, halved in zip(frame.planes, cut.planes, (0, 1, 1), strict=True):
-            source, target = (np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size) for plane in (old, new))
-            y, x = top >> halved, left >> halved
-            target[:new.height, :new.width] = source[y:y + new.height, x:x + new.width]
-        cut.colorspace, cut.color_range = frame.colorspace, frame.color_range
-        rgb = self.reformatter.reformat(cut, format="rgb24", threads=1).to_ndarray()
-        return rgb[y1 - top:y2 - top, x1 - left:x2 - left]
 
 
 def _by_pyav(name: str, numbers: np.ndarray, whole: bool) -> Iterator[tuple[int, Any]]:
@@ -245,7 +219,7 @@ def _by_pyav(name: str, numbers: np.ndarray, whole: bool) -> Iterator[tuple[int,
                         picture = frame.to_ndarray(format="rgb24")
                         yield position, as_shown(picture, turned) if turned else picture
                     else:                                              # parts of an odd picture differ from the whole
-                        yield position, _Planes(frame, reformatter)
+                        yield position, Planes(frame, reformatter)
                     number = next(following, None)
                     if number is None:
                         return
