@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import shutil
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import av
+import cv2
 import numpy as np
 
 from gazepose.data.index import SHARDS, Index
 from gazepose.data.index_writer import write_index
 from gazepose.data.prepare import PrepareConfig, prepare
+from gazepose.data.shards import encode
 from gazepose.data.video_writer import write_mp4
 from gazepose.io import writing_by_checksum
 from gazepose.processes import Processes
@@ -153,7 +156,27 @@ def faces(work: Path, quick: bool, crop_size: int = FACES) -> Index:
     return Index.open(root / "prepared" / f"clean-{crop_size}" / "train")
 
 
-def many_rows(source: Index, folder: Path, *, tracks: int, length: int) -> Index:
+class NoiseFaces:
+    """Pictures without a video, for `many_rows`: soft colours and grain, as large as JPEGs of faces."""
+
+    def __init__(self, count: int, size: int) -> None:
+        random = np.random.default_rng(0)
+        soft = random.integers(0, 256, (count, size // 16, size // 16, 3), np.uint8)
+        grain = random.normal(0, 2 * GRAIN, (size, size, 1))
+        crops = [cv2.resize(colours, (size, size), interpolation=cv2.INTER_CUBIC) + grain for colours in soft]
+        self.jpegs = [encode(np.clip(crop, 0, 255).astype(np.uint8)) for crop in crops]
+        self.length = np.array([len(jpeg) for jpeg in self.jpegs])
+        self.checksum = np.array([zlib.crc32(jpeg) for jpeg in self.jpegs])
+        self.box, self.facts = np.zeros((count, 4), np.float32), {"crop_size": size}
+
+    def __len__(self) -> int:
+        return len(self.jpegs)
+
+    def jpeg(self, row: int) -> bytes:
+        return self.jpegs[row]
+
+
+def many_rows(source: Index | NoiseFaces, folder: Path, *, tracks: int, length: int) -> Index:
     """An index of tracks x length rows that show the crops of `source` in turn; its pixels take no more room."""
     with made_once(folder) as part:
         if part is not None:

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.measure import ROOT, Aim, Goal, main, parser
-from gazepose.data.crops import as_cut
+from gazepose.data.crops import as_cut, grown
 from gazepose.evaluation.comparison import draws_of_clips
 from gazepose.evaluation.metrics import evaluate, score_of_gaze
 from gazepose.io import read_object
@@ -33,12 +33,17 @@ LANDMARKS, POSE, STUDENT = "landmarks", "head pose alone", "student"
 AS_IT_IS, MOVED = "GazePose as the box is", "GazePose with the box moved"
 SIZES = (96, 64, 48, 36, 28)
 WHOLE = 0                    # stands for the size that a face has
+LARGER = (0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3)
+"""how many times a detector's box, about its centre, a run is shown: how much depends on where boxes lie"""
+CUT = "AUROC of GazePose, box times {}"
 SIZE, SIZE_OF_STUDENT = "AUROC of landmarks, faces of {} px", "AUROC of students, faces of {} px"
 AUROC, COVERAGE, TIME = "AUROC of {}", "share codable", "milliseconds a face, one thread, CPU"
 GOAL = Goal(12, "who looks, on real faces", (
     Aim(AUROC.format(LANDMARKS), least=0.95, unit=""), Aim(AUROC.format(POSE)), Aim(AUROC.format("GazePose")),
     Aim(AUROC.format("GazePose, box moved")), Aim(COVERAGE), Aim(TIME),
-    *(Aim(what.format(size)) for what in (SIZE, SIZE_OF_STUDENT) for size in SIZES)))
+    *(Aim(CUT.format(factor)) for factor in LARGER),
+    *(Aim(what.format(size)) for what in (SIZE, SIZE_OF_STUDENT) for size in SIZES)),
+    how="Head pose alone, on the same faces. Nothing is tuned on them.")
 FLAGS = parser(GOAL)
 FLAGS.add_argument("--real", type=Path, default=ROOT.parent / "shared" / "real", help="default %(default)s")
 FLAGS.add_argument("--run", type=Path, help="a trained run or a checkpoint, scored too; its window repeats the face")
@@ -101,7 +106,7 @@ class Trained:
     def score(self, picture: np.ndarray, box: np.ndarray, reading: FaceReading) -> float:
         import torch
 
-        from gazepose.data.crops import cut_face, grown, published_crop, stored_crop
+        from gazepose.data.crops import cut_face, published_crop, stored_crop
         from gazepose.models import Priors
         from gazepose.training.augment import normalise
         corners = grown(np.append(box[:2], box[:2] + box[2:]), self.scale)
@@ -178,7 +183,7 @@ class Faces:
 
     Attributes:
         readings: size -> FaceReading of each row, None where the face is smaller. scores: name -> size -> float [n].
-        seconds: CPU-seconds of each reading of a whole face.
+        by_box: times the box -> score of the run on whole faces, float [n]. seconds: CPU-seconds of each reading.
     """
 
     def __init__(self, labels: pd.DataFrame, network: FaceLandmarker, run: Trained | None,
@@ -187,6 +192,7 @@ class Faces:
         self.readings: dict[int, list[Any]] = {size: [None] * len(labels) for size in (WHOLE, *SIZES)}
         names = (*((AS_IT_IS, MOVED) if run else ()), *((STUDENT,) if students else ()))
         self.scores = {name: {size: np.full(len(labels), np.nan) for size in self.readings} for name in names}
+        self.by_box = {factor: np.full(len(labels), np.nan) for factor in LARGER if run}
         self.seconds: list[float] = []
         unseen = np.array([lacks(student, labels["source"].to_numpy()) for student in students])
         self.student = np.where(unseen.any(axis=0), unseen.argmax(axis=0), -1) if students else np.full(len(labels), -1)
@@ -203,6 +209,9 @@ class Faces:
         reading = self.readings[size][row] = self.network.read(picture, box)
         if size == WHOLE:
             self.seconds.append(time.process_time() - began)
+        for factor, scores in self.by_box.items() if size == WHOLE and self.run else ():
+            corners = grown(np.append(box[:2], box[:2] + box[2:]), factor)
+            scores[row] = self.run.score(picture, np.append(corners[:2], corners[2:] - corners[:2]), reading)
         if self.run:
             self.scores[AS_IT_IS][size][row] = self.run.score(picture, box, reading)
             self.scores[MOVED][size][row] = self.run.score(picture, as_cut(box), reading)
@@ -244,17 +253,20 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     found = {name: with_intervals(label, score[WHOLE], source, draws) for name, score in faces.scores.items()}
     found[f"{LANDMARKS}, codable faces"] = with_intervals(
         label, np.where(codable, faces.scores[LANDMARKS][WHOLE], np.nan), source, draws)
+    by_box = {factor: with_intervals(label, score, source, draws) for factor, score in faces.by_box.items()}
     by_size = {size: by_scorer(faces, size, label, source, draws) for size in SIZES}
     auroc = {name: value["AUROC"][0] for name, value in found.items()}
     sized = {what.format(size): value[name]["AUROC"][0]
              for what, name in ((SIZE, LANDMARKS), (SIZE_OF_STUDENT, STUDENT))
              for size, value in by_size.items() if name in value}
+    sized |= {CUT.format(factor): value["AUROC"][0] for factor, value in by_box.items()}
     return {"measured": {
         AUROC.format(LANDMARKS): auroc[LANDMARKS], AUROC.format(POSE): auroc[POSE],
         AUROC.format("GazePose"): auroc.get(AS_IT_IS), AUROC.format("GazePose, box moved"): auroc.get(MOVED),
         COVERAGE: float(codable.mean()), TIME: 1000 * float(np.median(faces.seconds)), **sized},
         "faces": len(labels), "sources": len(np.unique(source)), "looking": int(label.sum()), "scorers": found,
-        "by size": by_size, "not codable": {name: int((reason == name).sum()) for name in np.unique(reason) if name},
+        "by box": by_box, "by size": by_size,
+        "not codable": {name: int((reason == name).sum()) for name in np.unique(reason) if name},
         "looking among the faces that cannot be coded": int(label[~codable].sum()), "readout": readout.made}
 
 

@@ -23,7 +23,8 @@ LINES = {"prepare": ("prepare", "--split", "train", "--data", "{data}"), "doctor
 LINE = "first line of {}"
 GOAL = Goal(7, "start-up", (
     Aim(HELP, most=6, unit="s"), Aim(FLOOR, unit="s"), Aim(STEP, most=15, unit="s"),
-    *(Aim(LINE.format(verb), most=2, unit="CPU-s") for verb in LINES)))
+    *(Aim(LINE.format(verb), most=2, unit="CPU-s") for verb in LINES)),
+    how="Importing torch, timm and accelerate alone. Wall seconds; of first lines CPU-seconds, without a reference.")
 
 
 def world(work: Path) -> Path:

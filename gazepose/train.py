@@ -57,6 +57,7 @@ from gazepose.training.distributed import (
 )
 from gazepose.training.engine import predict, train_steps
 from gazepose.training.feature_cache import cache_features
+from gazepose.training.graphs import prepare_launches, step_graphs
 from gazepose.training.hub import pinned
 from gazepose.training.learnt_from import LearntFrom, data_set, learnt_from
 from gazepose.training.optim import make_optimizer
@@ -129,8 +130,7 @@ def train(config: TrainConfig, source: Source, accelerator: Accelerator, log: Ru
         frames.backbone.requires_grad_(False)
     optimizer = make_optimizer(model, config.optim)
     average = running_average(model, config.optim.ema) if config.optim.ema else None
-    if run.compile:
-        model.compile()
+    prepare_launches(accelerator, model, run.compile)
     wrapped, optimizer, data.train_loader, data.val_loader = accelerator.prepare(
         model, optimizer, data.train_loader, data.val_loader)
     if average is not None:
@@ -152,6 +152,7 @@ def train(config: TrainConfig, source: Source, accelerator: Accelerator, log: Ru
     if config.data.cache_features:
         accelerator.print("features: of whole, unmirrored crops, so --flip and --random_crop are off")
         cache_features(frames, (data.train_loader, data.val_loader), processes)
+    graphs = step_graphs(accelerator, optimizer, data.order, run.compile)
     state = RunState(config, accelerator, log, stop, model, average, wrapped, optimizer, data, progress, record)
 
     # ---- loop
@@ -172,7 +173,7 @@ def train(config: TrainConfig, source: Source, accelerator: Accelerator, log: Ru
                 for steps in train_steps(accelerator, wrapped, optimizer, data.train_loader, step=progress.step,
                                          ahead=ahead, total=log.total, seed=run.seed, loss=loss, optim=config.optim,
                                          epoch=epoch, mirror_priors=BEHAVIOURS[config.model.behaviour].mirror_priors,
-                                         save_every=run.save_steps, stop=stop, moved=state.moved):
+                                         save_every=run.save_steps, stop=stop, moved=state.moved, graphs=graphs):
                     progress.step, progress.consumed = steps[-1].step + 1, data.order.after(steps[-1].batches)
                     for step in steps:
                         log.step(step, epoch)

@@ -16,8 +16,9 @@ from gazepose.watch.dataset import clip_name
 @pytest.fixture
 def ran(tmp_path, monkeypatch):
     """Runs a benchmark with --quick; returns its JSON."""
-    def run(name: str) -> dict:
-        monkeypatch.setattr(sys, "argv", [name, "--quick", "--out", str(tmp_path), "--work", str(tmp_path / "work")])
+    def run(name: str, *flags: str) -> dict:
+        monkeypatch.setattr(sys, "argv", [name, "--quick", "--out", str(tmp_path), "--work", str(tmp_path / "work"),
+                                          *flags])
         module = importlib.import_module(f"benchmarks.{name}")
         main(name, module.GOAL, module.measure, getattr(module, "FLAGS", None))
         return json.loads((tmp_path / f"{name}.json").read_text())
@@ -45,6 +46,35 @@ def test_a_quick_run_records_its_aims_values_and_machine(ran, name, goal):
         assert result["rows"] == 10_000 and result["met"]["bytes a row"]
 
 
+def test_the_benchmark_of_a_gpu_runs_dry(ran, monkeypatch, capsys):
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    from benchmarks import gpu
+    from gazepose.models import gaze_lstm, gazepose
+    for module in (gaze_lstm, gazepose):
+        monkeypatch.setattr(module, "VECTOR", 32)
+    monkeypatch.setattr(gpu, "GRAPHED", {"GazeLSTM": None})
+    monkeypatch.setattr(gpu, "WANTED", {"GazeLSTM": 7000})
+    monkeypatch.setattr(gpu.os, "sched_setaffinity", lambda *args: None)         # this process goes on
+
+    def fresh(precision: str) -> Accelerator:
+        AcceleratorState._reset_state(reset_partial_state=True)
+        return Accelerator(cpu=True, mixed_precision=precision)
+    monkeypatch.setattr(gpu, "fresh_accelerator", fresh)
+    result = ran("gpu", "--dry", "--no_compile", "--batch_size", "4")
+    ways = result["models"]["GazeLSTM"]
+    assert [ways[way]["captured"] for way in ("no graphs", "graphs")] == [None, 1]
+    assert all(way["windows_per_s"] > 0 and way["profile"]["top"] for way in ways.values())
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith("| GazeLSTM | ") and line.count("|") == 9 for line in lines) == 2
+    assert result["measured"]["GazeLSTM training from CUDA graphs"] == ways["graphs"]["windows_per_s"]
+    with gpu.limited(0):
+        while True:                                                    # ends when the time is over
+            pass
+    assert "the minutes are over" in capsys.readouterr().out
+
+
 def test_a_ratio_is_the_median_over_the_rounds():
     slow, fast = Timing(cpu=[2.0, 90.0, 8.0]), Timing(cpu=[1.0, 1.0, 2.0])
     assert times_faster(slow, fast) == 4.0                             # of 2, 90 and 4
@@ -61,9 +91,10 @@ def test_the_table_has_a_line_per_goal_and_names_what_was_not_measured(tmp_path)
         "command": "python -m benchmarks.metric", "measured": {"evaluate against merge and loop, per CPU-second": 19.6},
         "met": {"evaluate against merge and loop, per CPU-second": False}}))
     lines = table(["metric", "index"], tmp_path).splitlines()
-    assert [line.split(".")[0] for line in lines[2:4]] == ["| 6", "| 5"] and lines[2].count("|") == 4
+    assert [line.split(".")[0] for line in lines[2:4]] == ["| 6", "| 5"] and lines[2].count("|") == 5
+    assert "per CPU-second: 19.6 (≥ 30 times) | 0 of 2 | Two tables merged with pandas" in lines[2]
     assert "- 6. evaluate against merge and loop, per CPU-second: 19.6 (≥ 30 times)" in lines
-    assert sum("not measured (" in line for line in lines) == 6 - 1 + 1
+    assert sum("not measured (" in line for line in lines) == 1 + 1 + 5                  # a line of the table, and each
 
 
 def test_text_goes_between_its_marks_and_nowhere_else():

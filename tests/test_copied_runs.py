@@ -46,7 +46,7 @@ def test_of_a_copy_only_model_crop_windows_and_numbers_are_taken(run, copy, tmp_
     line = capsys.readouterr().err.strip()
     left_out = line.partition("give those that you want again: ")[2]
     assert line.startswith(f"{copy}/config.json: was copied or moved here") and "\n" not in line
-    assert left_out == "--data_disk local --num_workers 99 --checkpoint /theirs/w.pth --log_with wandb --compile"
+    assert left_out == "--data_disk local --num_workers 99 --checkpoint /theirs/w.pth --log_with wandb --compile yes"
     given = resume(copy, *shlex.split(left_out))                         # the remedy: how one's own run is moved
     assert given.data.num_workers == 99 and given.run.log_with == "wandb"
     with pytest.raises(SystemExit, match="--checkpoint other, but the run has None"):

@@ -24,6 +24,7 @@ from gazepose.data.windows import WindowRule, make_batch
 from gazepose.models import ModelConfig, Priors, build_model
 from gazepose.training.augment import to_model
 from gazepose.training.engine import READ_EVERY, predict, train_steps
+from gazepose.training.graphs import prepare_launches, step_graphs
 from gazepose.training.losses import LossRule
 from gazepose.training.optim import OptimConfig, make_optimizer
 
@@ -92,7 +93,7 @@ def test_a_model_says_what_it_says_on_the_cpu(name, behaviour, faces, exact):
     torch.testing.assert_close(on_cuda.logits.cpu().softmax(1), here.logits.softmax(1), rtol=0, atol=1e-4)
 
 
-def training(accelerator, index, name="GazePose", steps=6, poison=False):
+def training(accelerator, index, name="GazePose", steps=6, poison=False, launched="no"):
     torch.manual_seed(0)
     model = build_model(ModelConfig(model=name, prior_head=True, prior_landmark=True, **LAYERS))
     model = model.to(memory_format=torch.channels_last)
@@ -101,10 +102,14 @@ def training(accelerator, index, name="GazePose", steps=6, poison=False):
     optim = OptimConfig(lr=1e-3, clip=1.0)
     loader = make_loader(index, WindowRule(train=True, windows_per_segment=4), np.arange(len(index)), batch_size=32,
                          crop_size=64, num_workers=2, pin_memory=True)
-    model, optimizer, loader = accelerator.prepare(model, make_optimizer(model, optim), loader)
+    optimizer = make_optimizer(model, optim)
+    prepare_launches(accelerator, model, launched)
+    model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
     order_of(loader).epoch = 0
+    graphs = step_graphs(accelerator, optimizer, order_of(loader), launched)
+    order_of(loader).full_pools = True
     return model, lambda: train_steps(accelerator, model, optimizer, loader, step=0, total=steps, seed=0,
-                                      loss=LossRule((0.4, 0.6)), optim=optim)
+                                      loss=LossRule((0.4, 0.6)), optim=optim, graphs=graphs)
 
 
 @pytest.mark.parametrize("fresh", ["no", "bf16"], indirect=True)
@@ -124,6 +129,18 @@ def test_ten_steps_wait_for_the_device_once(fresh, faces, name):
     assert len(steps_taken) == READ_EVERY == 10 and len(waits) == 1, waits
     assert all(math.isfinite(step.loss) and not step.skipped and step.samples == 32 for step in steps_taken)
     assert [len(rest) for rest in steps] == [3]                        # 400 rows are 13 steps
+
+
+@pytest.mark.parametrize("fresh", ["no", "bf16"], indirect=True)
+@pytest.mark.parametrize("name", ["GazePose", "GazeLSTM"])
+def test_steps_from_graphs_are_those_without(fresh, faces, name, exact, capsys):
+    found = {}
+    for launched in ("no", "graphs"):
+        _, epoch = training(fresh, faces, name, steps=13, launched=launched)
+        found[launched] = list(chain.from_iterable(epoch()))
+    assert capsys.readouterr().out.count("graphs: ") == 1              # on; not off after a while
+    for step, other in zip(*found.values(), strict=True):
+        assert step.samples == other.samples and step.loss == pytest.approx(other.loss, rel=0.05)
 
 
 @pytest.mark.parametrize("fresh", ["no", "bf16", "fp16"], indirect=True)

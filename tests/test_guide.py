@@ -103,12 +103,18 @@ def test_what_the_published_code_never_read_is_left_out_with_a_line(name: str, p
     ("--save_minutes 5 --limit 3", "--limit 3 --save_every 5min"), ("--elastic", "--processes any"),
     ("--save_minutes 0 --save_every 7", "--save_every 7 --save_every 7,0min"), ("--no_elastic", ""),
     ("--elastic --expect-world 2", "--processes 2"), ("--from_scratch --limit 3", "--limit 3 --pretrained no"),
-    ("--no-pretrained", "--pretrained no")])
+    ("--no-pretrained", "--pretrained no"), ("--no_compile", "--compile no")])
 def test_flags_that_have_become_one_go_on_working_with_a_line(before: str, now: str):
     arguments, notes = translate(before.split(), "train")
     assert arguments == now.split()
     assert all(note.endswith(f": now {' '.join(now.split()[-2:])}") for note in notes) and len(notes) == bool(now)
     parse_train(["--preset", "tiny", *before.split()])
+
+
+@pytest.mark.parametrize("flags", ["--compile --limit 3", "--limit 3 --compile", "--compile yes --limit 3"])
+def test_compile_alone_means_yes(flags: str):
+    config, _ = parse_train(["--preset", "tiny", *flags.split()])
+    assert config.run.compile == "yes" and config.data.limit == 3
 
 
 def test_an_unknown_value_of_an_older_flag_is_refused(capsys):
@@ -128,6 +134,14 @@ def test_the_record_of_an_older_run_is_read(before, now, tmp_path):
     write_json(tmp_path / "config.json", record)
     run = read_config(tmp_path / "config.json")[0].run
     assert (run.task, run.save_every) == now and run.processes is None
+
+
+@pytest.mark.parametrize("before, now", [(True, "yes"), (False, "no"), ("graphs", "graphs")])
+def test_whether_an_older_run_was_compiled_is_read(before: Any, now: str, tmp_path):
+    record = asdict(TrainConfig())
+    record["run"]["compile"] = before
+    write_json(tmp_path / "config.json", record)
+    assert read_config(tmp_path / "config.json")[0].run.compile == now
 
 
 @pytest.mark.parametrize("pretrained, from_scratch, now", [(True, False, "yes"), (False, True, "no"),

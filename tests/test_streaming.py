@@ -22,7 +22,7 @@ from gazepose.config import TrainConfig, asdict, parse
 from gazepose.data import order as order_module
 from gazepose.data.index import COLUMNS, Index
 from gazepose.data.index_writer import write_index
-from gazepose.data.loader import ClipBatches, make_loader
+from gazepose.data.loader import ClipBatches, make_loader, order_of
 from gazepose.data.order import BatchOrder, ClipOrder
 from gazepose.data.streaming import VideoIndex
 from gazepose.data.tracks import POLICIES
@@ -247,7 +247,11 @@ def test_damage_met_while_reading_is_counted_and_bounded(tmp_path, capfd):
     index = VideoIndex.open(list_faces(root, "train", **wanted))
     assert index.clips == ["c0", "c1", "c2"]                           # headers do not tell
     loading = {"batch_size": 4, "crop_size": 64}
-    rows_dealt = [batch["row"].numpy() for batch in make_loader(index, TRAIN, centre_rows(index, 3), **loading)]
+    loader = make_loader(index, TRAIN, centre_rows(index, 3), **loading)
+    order_of(loader).full_pools = True
+    batches = list(loader)
+    rows_dealt = [batch["row"].numpy() for batch in batches]
+    assert len({batch["frames"].shape for batch in batches}) == 1
     assert sorted(row for row in np.concatenate(rows_dealt) if row >= 0) == [*range(0, 30, 3), *range(60, 90, 3)]
     assert {len(rows) for rows in rows_dealt} == {4} and len(rows_dealt) == 8
     assert f"{root}/videos/c1.mp4: frame" in capfd.readouterr().err

@@ -57,10 +57,13 @@ RENAMED = {"Gaussiandrop": "gaussian_drop", "no_Gaussiandrop": "no_gaussian_drop
 TASKS = {"lam train": "lam", "lam stills": "lam_stills", "gaze train": "gaze_clips", "gaze stills": "gaze"}
 """--task and --train_on of older versions -> --task"""
 MERGED = {"train_on": "task", "save_minutes": "save_every", "expect_world": "processes", "elastic": "processes",
-          "no_elastic": "processes", "from_scratch": "pretrained", "no_pretrained": "pretrained"}
+          "no_elastic": "processes", "from_scratch": "pretrained", "no_pretrained": "pretrained",
+          "no_compile": "compile"}
 """flags of older versions -> the flag that says it now"""
-ALONE = {"elastic": "any", "no_elastic": "any", "from_scratch": "no", "no_pretrained": "no"}
+ALONE = {"elastic": "any", "no_elastic": "any", "from_scratch": "no", "no_pretrained": "no", "no_compile": "no"}
 """those without a value -> the value now"""
+MEANS_YES = ("--pretrained", "--compile")
+"""flags that mean yes without a value"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,13 +206,13 @@ def translate(args: Sequence[str], program: Literal["train", "infer"]) -> tuple[
 
 def _spelt_out(args: Sequence[str]) -> Iterator[str]:
     """The same arguments, with --max_gap 30, --end_inclusive and --no_drop_outside as --rule NAME=VALUE, --resume RUN
-    as --resume --exp_path RUN, and --pretrained alone as --pretrained yes."""
+    as --resume --exp_path RUN, and --pretrained or --compile alone with a yes."""
     arguments = iter(args)
     before = ""
     for arg in arguments:
         if before == "--resume" and not arg.startswith("-"):
             yield "--exp_path"
-        if before == "--pretrained" and arg.startswith("-"):
+        if before in MEANS_YES and arg.startswith("-"):
             yield "yes"
         before = arg
         name = _name(arg) or ""
@@ -220,7 +223,7 @@ def _spelt_out(args: Sequence[str]) -> Iterator[str]:
             yield from ("--rule", f"{rule}={name == rule}")
         else:
             yield from ("--rule", f"{rule}={arg.partition('=')[2] or next(arguments, '')}")
-    if before == "--pretrained":
+    if before in MEANS_YES:
         yield "yes"
 
 
@@ -254,11 +257,15 @@ def older_values(old: Mapping[str, str], task: str | None, save_every: str | Non
         values["processes"] = old.get("expect_world", "any")
     if "from_scratch" in old or "no_pretrained" in old:
         values["pretrained"] = "no"
+    if "no_compile" in old:
+        values["compile"] = "no"
     return values
 
 
 def older_record(run: Any) -> Any:
     """The flags of a run, as config.json has them, with those of MERGED as the ones that say it now."""
+    if isinstance(run, dict) and type(run.get("compile")) is bool:
+        run = {**run, "compile": "yes" if run["compile"] else "no"}
     if not isinstance(run, dict) or run.keys().isdisjoint(MERGED):
         return run
     if type(run.get("pretrained")) is bool:

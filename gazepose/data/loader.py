@@ -5,6 +5,7 @@ import math
 import os
 import shutil
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,8 @@ SHARED_MEMORY = Path("/dev/shm")  # Linux
 
 
 class WindowBatches(Dataset):
-    """Turns a batch of (epoch, row) into its tensors. Its only state is the open index and a worker's buffers."""
+    """Turns a batch of (epoch, row), or (epoch, row, pictures in its pool), into its tensors. Its only state is the
+    open index and a worker's buffers."""
 
     def __init__(self, index: Index, rule: WindowRule, rows: np.ndarray, crop_size: int):
         self.index, self.rule, self.rows, self.crop_size = index, rule, rows, crop_size
@@ -41,20 +43,20 @@ class WindowBatches(Dataset):
         """For a worker: batches tell it its rows, and millions of them would be a copy in each."""
         return {**vars(self), "rows": range(len(self.rows))}
 
-    def __getitem__(self, place: tuple[int, int]) -> dict[str, torch.Tensor]:
+    def __getitem__(self, place: tuple[int, ...]) -> dict[str, torch.Tensor]:
         return self.__getitems__([place])
 
-    def __getitems__(self, places: list[tuple[int, int]]) -> dict[str, torch.Tensor]:
-        rows = np.array([row for _, row in places], np.int64)
+    def __getitems__(self, places: list[tuple[int, ...]]) -> dict[str, torch.Tensor]:
+        rows, (epoch, _, *size) = np.array([place[1] for place in places], np.int64), places[0]
+        make = partial(make_batch, self.index, self.rule, rows, epoch, self.crop_size, features=self.features,
+                       size=sum(size))
         if get_worker_info() is None:
-            return make_batch(self.index, self.rule, rows, places[0][0], self.crop_size, features=self.features)
+            return make()
         # it does not end: its clock goes on while the whole job is suspended; processes.Watchdog kills what hangs
         faulthandler.dump_traceback_later(STUCK_SECONDS)
         try:
             self.buffers = self.buffers or SharedBuffers()
-            batch = make_batch(self.index, self.rule, rows, places[0][0], self.crop_size, self.buffers.empty,
-                               self.features)
-            return {**batch, "frames": self.buffers.sent()}              # type: ignore[dict-item] # arrives as a tensor
+            return {**make(empty=self.buffers.empty), "frames": self.buffers.sent()}  # type: ignore[dict-item] # arrives as a tensor
         finally:
             faulthandler.cancel_dump_traceback_later()
 
@@ -76,9 +78,9 @@ class ClipBatches(WindowBatches):
         super().__init__(index, rule, rows, crop_size)
         self.order = order
 
-    def __getitems__(self, places: list[tuple[int, int]]) -> dict[str, torch.Tensor]:
-        epoch, rows = places[0][0], np.array([row for _, row in places], np.int64)
-        return super().__getitems__([(epoch, row) for row in self._ready(rows, epoch).tolist()])
+    def __getitems__(self, places: list[tuple[int, ...]]) -> dict[str, torch.Tensor]:
+        epoch, rows = places[0][0], np.array([place[1] for place in places], np.int64)
+        return super().__getitems__([(epoch, row, *places[0][2:]) for row in self._ready(rows, epoch).tolist()])
 
     def _ready(self, rows: np.ndarray, epoch: int) -> np.ndarray:
         """Read the crops of a batch; returns its rows, those of damaged clips replaced by fillers."""

@@ -15,14 +15,17 @@ from gazepose.data.streaming import VideoIndex
 from gazepose.data.windows import WindowRule, segments
 
 BUFFER_WINDOWS = 4096            # from how many windows of its clips a lane draws the next segment in training
+ROUND = 16                       # pictures; full pools are a multiple of it, so that few epochs differ in it
 
 
-class BatchOrder(Sampler[list[tuple[int, int]]]):
+class BatchOrder(Sampler[list[tuple[int, ...]]]):
     """Batches of (epoch, row) for all processes, in order.
 
     Every batch is full and their number is a multiple of the world size. The last ones are filled up with rows from
     the start of the epoch, marked as fillers (bitwise complement), so every row counts exactly once. `start` windows
     of the epoch are left out: a run resumes there, on this or another number of processes.
+
+    With `full_pools` all pools of an epoch have one size, for CUDA graphs: beside epoch and row stands that size.
 
     Args:
         rows: centre rows, int64 [N].
@@ -39,6 +42,7 @@ class BatchOrder(Sampler[list[tuple[int, int]]]):
         self.batch_size = max(1, min(batch_size, -(-len(rows) // world_size)))
         self.epoch = 0
         self.start = 0
+        self.full_pools = False
         self.in_use = False                              # whether batches have been asked for
 
     def order(self) -> np.ndarray:
@@ -60,13 +64,43 @@ class BatchOrder(Sampler[list[tuple[int, int]]]):
     def __len__(self) -> int:
         return -(-(len(self.rows) - self.start) // (self.batch_size * self.world_size)) * self.world_size
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+    def __iter__(self) -> Iterator[list[tuple[int, ...]]]:
         self.in_use = True
         order = self.order()
         left = order[self.start:][:len(self) * self.batch_size]
         filled = np.concatenate([left, ~np.resize(order, len(self) * self.batch_size - len(left))])
+        size: tuple[int, ...] = ()
+        if self.full_pools:                              # a run that resumes in the epoch has the same size
+            whole = np.concatenate([order, ~np.resize(order, -len(order) % self.batch_size)])
+            size = (-(-max(map(self.most_frames, (whole, filled))) // ROUND) * ROUND,)
         for batch in filled.reshape(-1, self.batch_size):              # a list of all rows would delay the first batch
-            yield [(self.epoch, row) for row in batch.tolist()]
+            yield [(self.epoch, row, *size) for row in batch.tolist()]
+
+    def most_frames(self, rows: np.ndarray) -> int:
+        """A bound of the pictures in a batch's pool (`pool_of`), over all batches of this epoch.
+
+        It is computed from row numbers, because to find each window would take seconds in a large epoch. It is reached
+        by whole tracks without gaps, and without temporal dropout.
+
+        Args:
+            rows: of whole batches, int64; fillers too.
+        """
+        reach, index = self.rule.reach, self.index
+        if not self.rule.behaviour.share_frames:
+            return self.batch_size * (2 * reach + 1)
+        rows = np.where(rows < 0, ~rows, rows)
+        new = np.diff(segments(index, self.rule, rows, self.epoch), prepend=-1) != 0
+        new[::self.batch_size] = True
+        piece = np.flatnonzero(new)                      # the windows of one segment in one batch: where they begin
+        count = np.diff(np.append(piece, len(rows)))
+        first, last = np.minimum.reduceat(rows, piece), np.maximum.reduceat(rows, piece)
+        track = index.track_of(first)
+        before, after = first - index.track_start[track], index.track_start[track + 1] - 1 - last
+        # of a frame that the track has several times, the last row is shown beside the centre's own
+        again = index.frame[np.minimum(last + 1, len(index) - 1)] == index.frame[last]
+        frames = last - first + 1 + np.minimum(before, reach) + np.minimum(after, reach + again)
+        frames = np.minimum(frames, count * (2 * reach + 1))
+        return int(np.add.reduceat(frames, np.searchsorted(piece, np.arange(0, len(rows), self.batch_size))).max())
 
 
 class ClipOrder(BatchOrder):

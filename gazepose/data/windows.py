@@ -283,8 +283,11 @@ def read_pool(index: Index, pool: np.ndarray, crop_size: int, empty: Callable[..
     """The crops of some rows (BLACK: a black one), uint8 [F, S, S, 3]; resized when stored at another size."""
     frames = empty((len(pool), crop_size, crop_size, 3), np.uint8)
     same_size = index.facts.get("crop_size") == crop_size
-    for crop, row in zip(frames, pool.tolist(), strict=True):
-        if row == BLACK:
+    first: dict[int, int] = {}                                        # place of each row
+    for place, (crop, row) in enumerate(zip(frames, pool.tolist(), strict=True)):
+        if first.setdefault(row, place) != place:                     # a copy takes a tenth of decoding it again
+            crop[:] = frames[first[row]]
+        elif row == BLACK:
             crop[:] = 0
         elif same_size:                                               # decoded in place: a copy each would cost a tenth
             index.crop(row, crop)
@@ -296,7 +299,7 @@ def read_pool(index: Index, pool: np.ndarray, crop_size: int, empty: Callable[..
 
 
 def make_batch(index: Index, rule: WindowRule, rows: np.ndarray, epoch: int, crop_size: int,
-               empty: Callable[..., np.ndarray] = np.empty, features: Features | None = None
+               empty: Callable[..., np.ndarray] = np.empty, features: Features | None = None, size: int = 0
                ) -> dict[str, torch.Tensor]:
     """The batch of some centre rows (architecture: a window is seven indices into a pool of frames).
 
@@ -306,6 +309,8 @@ def make_batch(index: Index, rule: WindowRule, rows: np.ndarray, epoch: int, cro
         crop_size: pixels per side; crops stored at another size are resized.
         empty: allocates the array of a shape and dtype that the frames are written into.
         features: of the frames, instead of their pixels; without pixels nothing is flipped or cut.
+        size: how many pictures the pool is to have. Its own ones, evenly spread, fill it up; no window shows these
+            copies, but BatchNorm counts them. Copies, because pictures of other rows may not have been read.
 
     Returns:
         frames uint8 [F, 3, S, S] (each needed crop once), or their features float16 [F, C, h, w]; window int64 [B, T]
@@ -316,6 +321,9 @@ def make_batch(index: Index, rule: WindowRule, rows: np.ndarray, epoch: int, cro
     centre = np.where(filler, ~rows, rows)
     shown = window_rows(index, rule, centre, epoch)                                       # [B, T]
     pool, window, flip_key, crop_key = pool_of(index, rule, centre, shown, epoch)
+    if missing := max(0, size - len(pool)):
+        filled = np.append(np.arange(len(pool)), np.arange(missing) * len(pool) // missing)
+        pool, flip_key, crop_key = pool[filled], flip_key[filled], crop_key[filled]
     if features is None:
         frames = torch.from_numpy(read_pool(index, pool, crop_size, empty)).permute(0, 3, 1, 2)  # NHWC in memory
     else:
@@ -337,8 +345,9 @@ def make_batch(index: Index, rule: WindowRule, rows: np.ndarray, epoch: int, cro
     if rule.train and features is None:
         flip = uniform(rule.seed, epoch, _FLIP, flip_key) < 0.5 if rule.flip else np.zeros(len(pool), bool)
         batch["flip"] = torch.from_numpy(flip)
-        batch["crop"] = torch.from_numpy(random_crops(crop_key, rule.seed, epoch, crop_size) if rule.random_crop
-                                         else np.tile(np.array([0, 0, 1, 1], np.float32), (len(pool), 1)))
-        if rule.augment != "off":
+        whole, changed = np.tile(np.array([0, 0, 1, 1], np.float32), (len(pool), 1)), rule.augment != "off"
+        batch["crop"] = torch.from_numpy(random_crops(crop_key, rule.seed, epoch, crop_size, changed)
+                                         if rule.random_crop else whole)
+        if changed:
             batch["look"] = torch.from_numpy(random_looks(flip_key, pool, rule.seed, epoch))
     return batch

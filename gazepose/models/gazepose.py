@@ -5,6 +5,7 @@ here (training/augment.py); losses are in training/losses.py.
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -71,6 +72,7 @@ class FrameEncoder(nn.Module):
                 if isinstance(module, nn.BatchNorm2d):
                     nn.init.ones_(module.weight)
         self.to_vector = nn.Sequential(nn.Linear(self.width, 1000), nn.ReLU(), nn.Linear(1000, VECTOR))
+        self.folded: Callable[[Tensor], Tensor] | None = None             # while a model scores (folded.py)
 
     def train(self, mode: bool = True) -> "FrameEncoder":
         """As usual, but a frozen backbone keeps its BatchNorm statistics."""
@@ -81,6 +83,9 @@ class FrameEncoder(nn.Module):
 
     def maps_of(self, frames: Tensor) -> Tensor:
         """The backbone's maps: frames [F, 3, H, W] normalised -> [F, C, h, w]."""
+        if (not torch.compiler.is_compiling() and self.folded is not None and torch.is_inference_mode_enabled()
+                and not self.backbone.training and not torch.is_autocast_enabled(frames.device.type)):
+            return self.to_map(self.folded(frames))
         # BatchNorm has no statistics of a single cell, so it uses the running ones
         one_cell = self.backbone.training and len(frames) == 1 and max(frames.shape[2:]) <= self.output_stride
         if one_cell:

@@ -63,6 +63,16 @@ def low_weights(model: nn.Module) -> dict[str, Tensor]:
             for name, low in zip(group, CastTogether.apply(*group.values()), strict=True)}    # type: ignore[arg-type]
 
 
+def weights_of(model: Any) -> dict[str, Tensor]:
+    """`low_weights` of a model; a model that scores (folded.py) casts them once for all its batches."""
+    stored = vars(model).get("bf16_weights")
+    if stored is None or not torch.is_inference_mode_enabled():
+        return low_weights(model)
+    if not stored:
+        stored.update(low_weights(model))
+    return stored
+
+
 def weights_cast_once(forward: Callable[..., T]) -> Callable[..., T]:
     """For a model's `forward(frames, window, priors)`: under autocast to bf16, run it with all weights in bf16.
 
@@ -77,7 +87,7 @@ def weights_cast_once(forward: Callable[..., T]) -> Callable[..., T]:
         if not vars(model).get("_in_bf16"):
             model._in_bf16 = True
             try:                                 # calls this function again, with other weights
-                return torch.func.functional_call(model, low_weights(model), (frames, *others))
+                return torch.func.functional_call(model, weights_of(model), (frames, *others))
             finally:
                 model._in_bf16 = False
         with torch.autocast(device, enabled=False):

@@ -19,17 +19,18 @@ MIRRORED_LANDMARKS = (0, 2, 1, 4, 3)         # a mirrored face swaps left and ri
 
 
 @functools.cache
-def mean_and_scale(device: torch.device) -> tuple[Tensor, Tensor]:
-    """What `normalise` subtracts from pixels of 0..255, and what it multiplies them with; [1, 3, 1, 1] each."""
+def mean_and_scale(width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """What `normalise` subtracts from a row of pixels of 0..255, and what it multiplies it with; [width * 3] each."""
     with torch.inference_mode(False):
-        mean, std = (constant(values, device).view(1, 3, 1, 1) * 255 for values in (MEAN, STD))
+        mean, std = (constant(values, device).repeat(width) * 255 for values in (MEAN, STD))
         return mean, 1 / std
 
 
 def normalise(frames: Tensor) -> Tensor:
     """uint8 [F, 3, H, W] to float32 of the same shape, channels last, zero mean and unit variance of ImageNet."""
-    mean, scale = mean_and_scale(frames.device)
-    return (frames - mean).mul_(scale).contiguous(memory_format=torch.channels_last)
+    mean, scale = mean_and_scale(frames.shape[3], frames.device)
+    rows = frames.permute(0, 2, 3, 1).flatten(2)         # [F, H, W * 3]; long rows take a third of the time on a CPU
+    return (rows - mean).mul_(scale).unflatten(2, (-1, 3)).permute(0, 3, 1, 2)
 
 
 def warp(frames: Tensor, flip: Tensor, crop: Tensor) -> Tensor:

@@ -19,10 +19,12 @@ from torch.utils.data import DataLoader
 from gazepose import heartbeat, processes
 from gazepose.keyed_random import keyed
 from gazepose.models import Priors
+from gazepose.models.folded import ready_to_score
 from gazepose.processes import Preempted, waiting
 from gazepose.progress import Progress
 from gazepose.training.augment import constant, mirror, to_model
 from gazepose.training.config import LossRule, OptimConfig
+from gazepose.training.graphs import StepGraphs
 from gazepose.training.losses import global_loss, loss_parts
 from gazepose.training.optim import gradient_norm, learning_rate, set_learning_rate, skip_unless_finite
 
@@ -62,8 +64,8 @@ def read_interval(accelerator: Accelerator) -> int:
 def train_steps(accelerator: Accelerator, model: nn.Module, optimizer: torch.optim.Optimizer, loader: DataLoader, *,
                 step: int, total: int, seed: int, loss: LossRule, optim: OptimConfig, epoch: int = 0,
                 mirror_priors: bool = True, ahead: int = 0, save_every: int | None = None,
-                stop: Callable[[], bool] = lambda: False, moved: Callable[[int], None] | None = None
-                ) -> Iterator[list[Step]]:
+                stop: Callable[[], bool] = lambda: False, moved: Callable[[int], None] | None = None,
+                graphs: StepGraphs | None = None) -> Iterator[list[Step]]:
     """Run the loader once, yielding the optimiser steps: each by itself on a CPU, up to READ_EVERY together on a GPU.
 
     Args:
@@ -75,11 +77,13 @@ def train_steps(accelerator: Accelerator, model: nn.Module, optimizer: torch.opt
         save_every: also yield after every such step, so that the caller can save the weights of that step.
         stop: whether this process was asked to stop; each Step says whether any was.
         moved: called with the number of each step, when its weights have moved.
+        graphs: what runs the batches on a GPU, from graphs.
 
     A step whose global gradient norm is not finite is skipped on all processes alike and says so.
     """
     interval, unread = read_interval(accelerator), []
     batches, count, micro, rate = batches_of(loader), 0, 0, 0.0
+    learn = partial(learn_from, accelerator, model, optimizer, loss, optim.clip, mirror_priors, graphs is not None)
     began, waited, sums = time.perf_counter(), 0.0, None
     while True:
         ready = time.perf_counter()
@@ -92,35 +96,26 @@ def train_steps(accelerator: Accelerator, model: nn.Module, optimizer: torch.opt
         if batch is None:
             break
         waited, count = waited + time.perf_counter() - ready, count + 1
-        model.train()                            # the caller may have scored between two steps
         with accelerator.accumulate(model):
             if micro == 0:
                 rate = learning_rate(step + ahead, total, optim, epoch)
                 set_learning_rate(optimizer, rate)
             # model dropout is a function of (seed, step, process)
             torch.manual_seed(int(keyed(seed, step, micro, accelerator.process_index)) >> 1)
-            batch = to_model(batch, mirror_priors)
-            with accelerator.autocast():
-                logits, gaze = model(batch["frames"], batch["window"], Priors.of(batch))
-            share, figures = global_loss(loss_parts(logits, gaze, batch, loss), loss, accelerator, stop())
-            accelerator.backward(share)
-            sums, micro = figures if sums is None else sums + figures, micro + 1
-            if not accelerator.sync_gradients:
+            batch["stop"] = constant((float(stop()),), accelerator.device)[0]
+            micro, ended = micro + 1, accelerator.sync_gradients
+            # a step of fewer batches than the others, at the end of an epoch, has no graph of its own
+            graph = graphs if not ended or micro == accelerator.gradient_accumulation_steps else None
+            ends = micro if ended else 0
+            figures, *norm = learn(batch, ends) if graph is None else graph.run(learn, batch, ends)
+            sums = figures if sums is None else sums + figures
+            if not ended:
                 continue
-            if micro < accelerator.gradient_accumulation_steps:      # the last batches of an epoch, if they are fewer
-                for parameter in model.parameters():
-                    if parameter.grad is not None:
-                        parameter.grad *= accelerator.gradient_accumulation_steps / micro
-            norm = gradient_norm(accelerator, model, optim.clip)
-            if accelerator.scaler is None:       # fp16's scaler skips the step by itself
-                skip_unless_finite(optimizer, norm)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
             if moved is not None:
                 moved(step)
         value, samples, stopping = sums
         unread.append((partial(Step, step=step, lr=rate, waited=waited, batches=count),
-                       torch.stack([value / micro, norm, samples, stopping])))
+                       torch.stack([value / micro, *norm, samples, stopping])))
         step += 1
         if step % interval == 0 or step % (save_every or interval) == 0:
             yield read_steps(unread, began)
@@ -128,6 +123,39 @@ def train_steps(accelerator: Accelerator, model: nn.Module, optimizer: torch.opt
         waited, micro, sums = 0.0, 0, None
     if unread:
         yield read_steps(unread, began)
+
+
+def learn_from(accelerator: Accelerator, model: nn.Module, optimizer: torch.optim.Optimizer, loss: LossRule,
+               clip: float, mirror_priors: bool, same_gradients: bool, batch: dict[str, Tensor], ends: int
+               ) -> tuple[Tensor, ...]:
+    """Add a batch's gradient; with the last batch of a step, move the weights. A CUDA graph captures this function.
+
+    Args:
+        same_gradients: set gradients to zero after the step, instead of removing their tensors.
+        batch: of the loader; `stop` is for `global_loss`.
+        ends: how many batches the step has, with its last one; 0 with the others.
+
+    Returns:
+        the figures of `global_loss` [3]; with the last batch also the gradient's norm [].
+    """
+    model.train()                                # the caller may have scored between two steps
+    batch = to_model(batch, mirror_priors)
+    with accelerator.autocast():
+        logits, gaze = model(batch["frames"], batch["window"], Priors.of(batch))
+    share, figures = global_loss(loss_parts(logits, gaze, batch, loss), loss, accelerator, batch["stop"])
+    accelerator.backward(share)
+    if not ends:
+        return (figures,)
+    if ends < accelerator.gradient_accumulation_steps:                # the last batches of an epoch, if they are fewer
+        for parameter in model.parameters():
+            if parameter.grad is not None:
+                parameter.grad *= accelerator.gradient_accumulation_steps / ends
+    norm = gradient_norm(accelerator, model, clip)
+    if accelerator.scaler is None:               # fp16's scaler skips the step by itself
+        skip_unless_finite(optimizer, norm)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=not same_gradients)
+    return figures, norm
 
 
 def batches_of(loader: DataLoader) -> Iterator[Any]:
@@ -203,7 +231,8 @@ def predict(accelerator: Accelerator, model: nn.Module, loader: DataLoader, rows
     """
     model.eval()
     met, outputs = [], []
-    with Progress("scoring", len(loader), "batches", accelerator.print, rank=accelerator.process_index) as progress:
+    with (ready_to_score(accelerator.unwrap_model(model)),
+          Progress("scoring", len(loader), "batches", accelerator.print, rank=accelerator.process_index) as progress):
         for number, batch in enumerate(batches_of(loader)):
             if stop is not None and number % read_interval(accelerator) == 0:
                 request = torch.full((), float(stop()), device=accelerator.device)

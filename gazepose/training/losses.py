@@ -66,14 +66,18 @@ def loss_parts(logits: Tensor, gaze: Tensor | None, batch: dict[str, Tensor], ru
                      measured.sum(dtype=torch.float32), used.sum(dtype=torch.float32))
 
 
-def global_loss(parts: LossParts, rule: LossRule, accelerator: Accelerator, stop: bool = False
+def global_loss(parts: LossParts, rule: LossRule, accelerator: Accelerator, stop: Tensor | None = None
                 ) -> tuple[Tensor, Tensor]:
     """The loss to differentiate, and figures over all processes: loss, samples, processes asked to stop; [3].
+
+    Args:
+        stop: 1 if this process was asked to stop, else 0; float []. A tensor, since a CUDA graph calls no Python.
 
     DistributedDataParallel averages gradients over the processes, so each one's sum is divided by the mean of all
     weights: the step is that of one process with the whole batch.
     """
-    reduced: Tensor = accelerator.reduce(F.pad(torch.stack(parts).detach(), (0, 1), value=float(stop)),
+    stop = constant((0.0,), parts.samples.device)[0] if stop is None else stop
+    reduced: Tensor = accelerator.reduce(torch.stack([*parts, stop]).detach(),
                                          reduction="sum")                 # type: ignore[assignment]
     amounts, weights = reduced[:4].unflatten(0, (2, 2)).unbind(1)         # [2] each: of the labels, of the gaze
     # a weight of 0 has an amount of 0, and so has its loss

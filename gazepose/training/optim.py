@@ -44,9 +44,12 @@ def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Give every group its multiple of `lr`."""
+    """Give every group its multiple of `lr`. A tensor, which a CUDA graph reads (graphs.py), stays the same tensor."""
     for group in optimizer.param_groups:
-        group["lr"] = lr * group["scale"]
+        if isinstance(group["lr"], torch.Tensor):
+            group["lr"].fill_(lr * group["scale"])
+        else:
+            group["lr"] = lr * group["scale"]
 
 
 def gradient_norm(accelerator: Accelerator, model: nn.Module, clip: float) -> torch.Tensor:

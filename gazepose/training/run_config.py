@@ -63,8 +63,9 @@ class RunConfig(LossConfig):
     """seed of all random numbers"""
     mixed_precision: Literal["no", "fp16", "bf16"] | None = None
     """precision of the model; default: that of `accelerate launch`"""
-    compile: bool = False
-    """torch.compile the model"""
+    compile: Literal["no", "yes", "graphs", "auto"] = "no"
+    """yes: torch.compile the model; graphs: launch the kernels of a step together, as CUDA graphs; the pool of frames
+    is then filled up to one size, which BatchNorm sees; auto: graphs on a GPU, else no"""
     sync_batchnorm: bool = False
     """BatchNorm over the windows of all processes (GPUs only); off: each process uses its own windows"""
     log_with: Literal["tensorboard", "wandb", "trackio"] | None = None

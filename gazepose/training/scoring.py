@@ -18,6 +18,7 @@ from gazepose.data.quality import laplacian_variance, quality_p, scaled
 from gazepose.data.shards import decode, encode
 from gazepose.models import Priors
 from gazepose.models.config import ModelConfig
+from gazepose.models.folded import fold
 from gazepose.training.augment import normalise
 from gazepose.training.checkpoint import WEIGHTS, from_json, read_model
 from gazepose.training.hub import pinned
@@ -76,6 +77,7 @@ class RunModel:
         scale = data.get("quality_scale", "variance")
         fit = trained.get("quality_fit") if data.get("gaussian_drop") and scale != "given" else None
         model = model.eval().to(memory_format=torch.channels_last)     # half the time on a CPU
+        fold(model)
         return cls(model, from_json(ModelConfig, trained["model"], path), prepared.crop_size,
                    prepared.rules.box_scale, scale, None if fit is None else (float(fit[0]), float(fit[1])),
                    float((trained.get("face_heights") or (np.inf,))[0]), learnt_from(trained, path), path.as_posix())
