@@ -3,10 +3,11 @@
 import importlib
 import os
 import signal
+import sys
 from typing import Any
 
 from gazepose.errors import UsageError
-from gazepose.output import QUIET_HELP, lasting_output, take_quiet
+from gazepose.output import QUIET_HELP, inform, lasting_output, take_quiet
 from gazepose.startup import called, end_at_interrupt, end_with_launcher, without_telemetry
 
 PROGRAMS = ("train", "infer")
@@ -34,6 +35,8 @@ def program(name: str, flags: list[str] | None = None) -> None:
             shield_workers()
     else:
         given = parse(InferConfig, flags)
+    if os.environ.get("RANK", "0") == "0":
+        inform(f"{name}: starting; importing torch takes some seconds", file=sys.stderr)
     importlib.import_module(f"gazepose.{name}").main(given)
 
 

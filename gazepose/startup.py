@@ -10,6 +10,7 @@ import sys
 
 EXIT_PREEMPTED = 75              # EX_TEMPFAIL of sysexits.h: the same command with --resume goes on
 LAUNCHED = {"ACCELERATE_MIXED_PRECISION", "TORCHELASTIC_RUN_ID"}     # set by accelerate's two launchers and torchrun
+WORLD_SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")      # set by torchrun and MPI
 _PR_SET_PDEATHSIG = 1            # prctl(2)
 
 
@@ -20,6 +21,11 @@ def without_telemetry() -> None:
     names the program and the version of torch in every request.
     """
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+
+def is_alone() -> bool:
+    """Whether no launcher says that other processes run beside this one."""
+    return all(os.environ.get(name, "1") == "1" for name in WORLD_SIZES)
 
 
 def called() -> str:

@@ -6,6 +6,7 @@ parameters are positional on the command line too.
 
 import shlex
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from json import dumps
 from pathlib import Path
@@ -14,11 +15,13 @@ from typing import Literal
 from gazepose.config import Preset
 from gazepose.data.box_formats import BoxFormat
 from gazepose.data.clip_files import CropsFrom
-from gazepose.data.config import PrepareConfig
+from gazepose.data.config import Disk, PrepareConfig
 from gazepose.data.index import Index
 from gazepose.errors import UsageError
 from gazepose.output import inform
+from gazepose.processes import Processes
 from gazepose.source import find_source
+from gazepose.startup import is_alone
 from gazepose.text import counted, printable
 from gazepose.watch.config import LiveConfig, WatchConfig
 
@@ -45,11 +48,7 @@ def prepare(config: PrepareConfig = PrepareConfig(), *,                         
         checkpoint: cut the faces as this run or published file reads them, so that infer need not cut them again.
         preset: which embedded world, if there is no other data.
     """
-    import torch
-    from accelerate import PartialState
-
     from gazepose.data.own_videos import lay_out
-    from gazepose.training.distributed import share_preparation, waiting_for_processes
     own = video is not None or boxes is not None or out is not None
     if own and (video is None or boxes is None or out is None or data is not None or split in ("test", "stills")):
         raise UsageError("your own videos need more flags -> give --video, --boxes and --out, and "
@@ -59,9 +58,7 @@ def prepare(config: PrepareConfig = PrepareConfig(), *,                         
     split = split or "val"
     if checkpoint is not None:
         config = _as_read_by(checkpoint, config)
-    with waiting_for_processes():
-        state = PartialState(cpu=not torch.accelerator.is_available())
-    processes = share_preparation(state, config.data_disk)
+    processes, show = _preparing(config.data_disk)
     if video is not None and boxes is not None and out is not None:
         data = out
         if processes.rank == 0:
@@ -70,10 +67,24 @@ def prepare(config: PrepareConfig = PrepareConfig(), *,                         
         processes.barrier()
     source = find_source(data, preset).ready(processes)
     index = source.split(split, config, processes)
-    state.print(f"{counted(len(index), 'row')} -> {index.folder}")
+    show(f"{counted(len(index), 'row')} -> {index.folder}")
     if own and checkpoint is None:
-        state.print(f"These crops have {config.crop_size} pixels a side. Inference cuts them again for a checkpoint "
-                    "that reads another size -> give --checkpoint RUN here")
+        show(f"These crops have {config.crop_size} pixels a side. Inference cuts them again for a checkpoint "
+             "that reads another size -> give --checkpoint RUN here")
+
+
+def _preparing(disk: Disk) -> tuple[Processes, Callable[[str], None]]:
+    """The processes that prepare together, and what prints a result on the main one. One alone does without torch,
+    whose import takes seconds."""
+    if is_alone():
+        return Processes(), print
+    import torch
+    from accelerate import PartialState
+
+    from gazepose.training.distributed import share_preparation, waiting_for_processes
+    with waiting_for_processes():
+        state = PartialState(cpu=not torch.accelerator.is_available())
+    return share_preparation(state, disk), state.print
 
 
 def _as_read_by(start: Path, config: PrepareConfig) -> PrepareConfig:

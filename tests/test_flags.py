@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gazepose import train
+from gazepose import processes, programs, train
 from gazepose.__main__ import VERBS
 from gazepose.compat.flags import GuideInference
 from gazepose.config import (
@@ -183,6 +183,29 @@ def shows_help(folder, first, call, commands, most):
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=120,
                           env={**os.environ, "PYTHONPATH": str(ROOT)})
     assert not done.returncode, done.stderr
+
+
+def test_one_process_prepares_without_torch(tmp_path):
+    code = ("import sys, gazepose.data.prepare, gazepose.data.streaming\nfrom gazepose.__main__ import main\n"
+            "sys.argv = 'gazepose prepare --split val --data none'.split()\n"
+            "try:\n    main()\nexcept SystemExit as end:\n    print(end, 'torch' in sys.modules)")
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120,
+                          env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert "none: no such folder ->" in done.stdout and done.stdout.endswith(" False\n"), done
+
+
+@pytest.mark.parametrize(("name", "events"), [("train", ["workers", "gazepose.train"]), ("infer", ["gazepose.infer"])])
+def test_a_program_speaks_and_starts_its_workers_before_its_slow_imports(name, events, tmp_path, monkeypatch, capsys):
+    seen = []
+    def slow(module):
+        seen.append(module)
+        assert capsys.readouterr().err == f"{name}: starting; importing torch takes some seconds\n"
+        return SimpleNamespace(main=lambda given: None)
+    monkeypatch.setattr(programs, "end_at_interrupt", lambda name: None)
+    monkeypatch.setattr(programs.importlib, "import_module", slow)
+    monkeypatch.setattr(processes, "shield_workers", lambda: seen.append("workers"))
+    programs.program(name, ["--num_workers", "2"])
+    assert seen == events
 
 
 @pytest.mark.skipif(has_gpu(), reason="the defaults depend on the GPU, so torch is asked where a driver is")
