@@ -36,7 +36,8 @@ MAP = {"centred": "mAP of a run, window centred (t-3 to t+3)", "closed": "window
        "causal": "window causal (t-6 to t)"}
 GOAL = Goal(12, "live: each frame scored when it comes", (
     Aim(STEP, most=100, unit="ms"), Aim(STEP_95, most=100, unit="ms"), Aim(RUN_STEP, most=100, unit="ms"),
-    Aim(RUN_STEP_95, most=100, unit="ms"), Aim(GROWTH, most=5, unit="MB"), *map(Aim, MAP.values())))
+    Aim(RUN_STEP_95, most=100, unit="ms"), Aim(GROWTH, most=5, unit="MB"), *map(Aim, MAP.values())),
+    how="No reference. From a frame to its answer; reading the camera is not counted.")
 FLAGS = parser(GOAL)
 FLAGS.add_argument("--run", type=Path, default=ROOT / "runs" / "demo-0-clips", help="trained run; default %(default)s")
 FLAGS.add_argument("--data", type=Path, default=ROOT / "data" / "embedded" / "default-0" / "prepared" / "clean-64",

@@ -48,7 +48,8 @@ class Aim:
     def wanted(self) -> str:
         if self.least is None and self.most is None:
             return "stated"
-        return f"{'≥' if self.most is None else '≤'} {self.least if self.most is None else self.most:g} {self.unit}"
+        sign, bound = ("≥", self.least) if self.most is None else ("≤", self.most)
+        return f"{sign} {bound:g} {self.unit}".rstrip()
 
     def met(self, value: float | None) -> bool | None:
         """None where nothing is wanted or nothing was measured."""
@@ -59,9 +60,13 @@ class Aim:
 
 @dataclass(frozen=True)
 class Goal:
+    """What a benchmark measures; the first aim is the one that the page shows."""
+
     number: int
     title: str
     aims: tuple[Aim, ...]
+    how: str
+    """against what, in which precision, and what is counted on either side"""
 
 
 @dataclass

@@ -12,7 +12,8 @@ from gazepose.evaluation.metrics import average_precision, evaluate
 
 RATIO = "evaluate against merge and loop, per CPU-second"
 DIFFERENCE = "largest difference of mAP, both AP and accuracy"
-GOAL = Goal(6, "the metric on a million rows", (Aim(RATIO, least=30), Aim(DIFFERENCE, most=1e-9, unit="")))
+GOAL = Goal(6, "the metric on a million rows", (Aim(RATIO, least=30), Aim(DIFFERENCE, most=1e-9, unit="")),
+    how="Two tables merged with pandas, then a loop over the ranking.")
 
 
 def tables(rows: int) -> tuple[pandas.DataFrame, pandas.DataFrame]:

@@ -23,7 +23,9 @@ FLOOR, BYTES, FILES = "the better one against decoding alone", "bytes a crop", "
 GOAL = Goal(1, "preparation", (
     Aim(DECORD, least=3.5), Aim(PYAV, least=5), Aim(FLOOR, most=1.3, unit="times the CPU-seconds"),
     Aim(BYTES, most=12288, unit="bytes"), Aim(FILES, most=32, unit="files"),
-    *(Aim(GROWTH_MB.format(decoder), most=50, unit="MB") for decoder in DECODERS)))
+    *(Aim(GROWTH_MB.format(decoder), most=50, unit="MB") for decoder in DECODERS)),
+    how="Two passes that write every frame and then every face as a JPEG file; 1080p, one process on either side; "
+        "decoding is counted on both.")
 
 
 def decode_only(video: Path) -> int:

@@ -47,7 +47,8 @@ BLINK, AUROC, AP = "AUROC of closed eyes by the blink score", "AUROC of the run 
 GOAL = Goal(14, "how far rendered faces are from real ones", (
     *(Aim(APART.format(name)) for name in (STATISTICS, MAP, SHAPE, LENGTHS)), Aim(FOUND),
     *(Aim(PRESENCE.format(kind)) for kind in ("rendered", "real")), Aim(MARKS), Aim(POSE), Aim(EYES), Aim(BLINK),
-    Aim(AUROC), Aim(AP)))
+    Aim(AUROC), Aim(AP)),
+    how="Real faces that are no part of the project, found, cut and compressed in the same way.")
 FLAGS = parser(GOAL)
 FLAGS.add_argument("--real", type=Path, default=ROOT.parent / "shared" / "real", help="default %(default)s")
 FLAGS.add_argument("--preset", default="default", choices=sorted(PRESETS), help="default %(default)s")

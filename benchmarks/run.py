@@ -30,29 +30,27 @@ def result_of(name: str, results: Path) -> dict[str, Any]:
 
 
 def table(names: Sequence[str], results: Path) -> str:
-    """One line per goal as Markdown, then what was missed, then the machines."""
-    lines, missed = ["| goal | measured (wanted) | command |", "|---|---|---|"], ["Missed, or not measured:", ""]
+    """One line per goal as Markdown, then what was missed, then commands and machines. The JSON files have the rest."""
+    lines = ["| goal | first figure (wanted) | met | against what, and what is counted |", "|---|---|---|---|"]
+    missed: list[str] = []
     machines: dict[str, list[str]] = {}
     for name in names:
         goal: Goal = importlib.import_module(f"benchmarks.{name}").GOAL
         result = result_of(name, results)
-        shown = []
-        for aim in goal.aims:
-            value = result["measured"].get(aim.what)
-            text = f"{aim.what}: {'not measured' if value is None else figure(value)} ({aim.wanted})"
-            if value is None or result["met"].get(aim.what) is False:
-                missed.append(f"- {goal.number}. {text}")
-            else:
-                shown.append(text)
-        command = result.get("command", f"python -m benchmarks.{name}")
-        lines.append(f"| {goal.number}. {goal.title} | {'<br>'.join(shown) or 'nothing yet'} | `{command}` |")
+        texts = {aim.what: f"{aim.what}: {'not measured' if value is None else figure(value)} ({aim.wanted})"
+                 for aim in goal.aims for value in [result["measured"].get(aim.what)]}
+        bounds = [aim.what for aim in goal.aims if aim.wanted != "stated"]
+        met = [what for what in bounds if result["met"].get(what)]
+        missed += [f"- {goal.number}. {texts[what]}" for what in bounds if what not in met]
+        share = f"{len(met)} of {len(bounds)}" if bounds else "no bounds"
+        lines.append(f"| {goal.number}. {goal.title} | {texts[goal.aims[0].what]} | {share} | {goal.how} |")
         if facts := result.get("machine"):
             threads = ", ".join(f"{key} {value}" for key, value in facts["threads"].items())
             versions = ", ".join(f"{key} {facts['versions'][key]}" for key in ("torch", "accelerate", "decord"))
             words = (f"{facts['cpu']}, {facts['cores']} cores, {facts['gpu'] or 'no GPU'}; threads: {threads}; "
                      f"{versions}; commit {facts['commit']}")
-            machines.setdefault(words, []).append(name)
-    return "\n".join([*lines, "", *missed, "", "Machines:", "",
+            machines.setdefault(words, []).append(f"`{result['command']}`")
+    return "\n".join([*lines, "", "Missed, or not measured:", "", *missed, "", "Commands and machines:", "",
                       *(f"- {', '.join(found)}: {words}" for words, found in machines.items())]).rstrip()
 
 

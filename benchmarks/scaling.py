@@ -26,7 +26,8 @@ SHARED = "CPU-seconds of preparing, 4 processes against 1"
 TRAINED = "CPU-seconds of a training window, most processes against 1"
 GOAL = Goal(9, "growth", (
     Aim(TIME, most=1.1, unit=""), Aim(MEMORY, most=1.1, unit=""), Aim(CLIPS, most=1.1, unit=""),
-    Aim(PEAK, most=1.2), Aim(SHARED, most=1.3), Aim(TRAINED, most=1.3)))
+    Aim(PEAK, most=1.2), Aim(SHARED, most=1.3), Aim(TRAINED, most=1.3)),
+    how="Itself at other sizes, and with other numbers of processes.")
 SMALL = ["--crop_size", "32", "--num_encoder_layers", "1", "--num_decoder_layers", "1", "--dmodel", "64",
          "--dim_feedforward", "64", "--output_stride", "32", "--windows_per_segment", "1"]
 GLOBAL_BATCH = 32

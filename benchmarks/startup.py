@@ -15,7 +15,8 @@ from gazepose.synthetic.world import render_world
 
 HELP, FLOOR = "train.py --help", "importing torch, timm and accelerate alone"
 STEP = "first step after accelerate launch"
-GOAL = Goal(7, "start-up", (Aim(HELP, most=6, unit="s"), Aim(FLOOR, unit="s"), Aim(STEP, most=15, unit="s")))
+GOAL = Goal(7, "start-up", (Aim(HELP, most=6, unit="s"), Aim(FLOOR, unit="s"), Aim(STEP, most=15, unit="s")),
+    how="Importing torch, timm and accelerate alone. Wall seconds.")
 
 
 def world(work: Path) -> Path:

@@ -18,8 +18,8 @@ from gazepose.data.index import Index
 from gazepose.report.style import ACCENT, INK, LINE, MUTED, RUNS, colours_css, svg
 
 OUT = Path("docs/pictures")
-TRACK = "mknhwv-track"
-CENTRE = 80                  # position in the track; the person looks away from here on
+TRACK = "wafddy-track"
+CENTRE = 101                 # position in the track; the person looks away from here on
 REACH = 3
 CROP = 96                    # pixels
 PLAIN = {"xticks": [], "yticks": [], "facecolor": "none"}

@@ -284,17 +284,18 @@ def train_defaults(first: TrainConfig, embedded: bool, gpu: bool) -> TrainConfig
     if not embedded:
         return TrainConfig(model=model, data=replace(data, num_workers=8 if gpu else 2),
                            optim=OptimFlags(lr=lr, schedule=schedule))
-    optim = OptimFlags(lr=lr if gaze else 5 * lr, schedule=schedule, warmup=0.0 if published else 0.1,
-                       weight_decay=0.05, clip=1.0)
     shipped = first.run.has_default_start(first.model.behaviour) and start_card(first.model.backbone) is not None
-    model, data = replace(model, output_stride=16), replace(data, val_stride=3)
-    data = replace(data, augment="standard" if shipped and pixels else "off")
+    gentle = shipped and not first.optim.freeze_backbone             # a higher rate unlearns what the start has learnt
+    optim = OptimFlags(lr=lr if gaze or gentle else 5 * lr, schedule=schedule, warmup=0.0 if published else 0.1,
+                       weight_decay=0.05, clip=1.0)
+    model = replace(model, output_stride=16)
+    data = replace(data, val_stride=3, augment="standard" if shipped and pixels else "off")
     if gpu:
         return TrainConfig(model=model, optim=optim, run=RunConfig(epochs=10), prepare=PrepareConfig(crop_size=96),
                            data=replace(data, num_workers=4))
     model = replace(model, num_encoder_layers=1, num_decoder_layers=1, dmodel=256, dim_feedforward=512)
     return TrainConfig(model=model, prepare=PrepareConfig(crop_size=64), data=data, optim=optim,
-                       run=RunConfig(epochs=2, batch_size=32))
+                       run=RunConfig(epochs=1 if gentle else 2, batch_size=32))
 
 
 @contextmanager

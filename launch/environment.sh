@@ -1,7 +1,7 @@
 # Sourced by the other scripts: makes .venv with the exact versions of constraints.txt and puts it first on the PATH.
 # Needs Python >= 3.11 and git. Uses uv if it is available (a minute), else pip (a few minutes). Does nothing if it is done.
 # With VENV=none it creates nothing and uses the active Python (of a cluster or conda), which must have the packages.
-# With CPU=1, in a new .venv, it takes PyTorch's builds without CUDA: under 2 GB in place of 6.
+# With CPU=1, in a new .venv, it takes PyTorch's builds without CUDA: 2 GB in place of 6.
 # Usage: . launch/environment.sh [extra of pyproject.toml, such as test]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

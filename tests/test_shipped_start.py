@@ -105,6 +105,14 @@ def test_gazepose_scores_from_the_first_step_as_facegaze_does(shipped, tmp_path)
     assert not any("reader" in name for name in build_model(alone).state_dict())
 
 
+@pytest.mark.parametrize(("flags", "rate", "epochs"), [
+    ((), 1e-4, 1), (("--freeze_backbone",), 5e-4, 2), (("--pretrained", "no"), 5e-4, 2)])
+def test_a_backbone_that_has_learnt_is_trained_gently(shipped, flags, rate, epochs):
+    first = parse(TrainConfig, ["--backbone", "test_resnet", *flags])
+    config = train_defaults(first, embedded=True, gpu=False)
+    assert (config.optim.lr, config.run.epochs) == (rate, epochs)
+
+
 @pytest.mark.parametrize("flags", [("--from_scratch",), ("--pretrained", "no"), ("--behaviour", "published")])
 def test_no_flag_that_says_otherwise_gets_them(shipped, tmp_path, flags):
     _, lines, learnt = started(tmp_path, *flags)

@@ -151,6 +151,14 @@ def test_random_crops_lie_inside_and_keep_their_area():
     assert area.min() > 0.79 and area.max() <= 1
 
 
+def test_half_of_the_crops_grow_about_their_centres_when_asked():
+    plain, grown = (random_changes.random_crops(np.arange(5000), 0, 0, 64, larger) for larger in (False, True))
+    factor = grown[:, 2:] / plain[:, 2:]
+    assert np.allclose(factor[:, 0], factor[:, 1], atol=1e-5) and 1 <= factor.min() + 1e-6 < factor.max() <= 1.35 + 1e-5
+    assert np.mean(factor[:, 0] > 1) == pytest.approx(0.5, abs=0.03)
+    assert np.allclose(plain[:, :2] + plain[:, 2:] / 2, grown[:, :2] + grown[:, 2:] / 2, atol=1e-6)
+
+
 @pytest.mark.parametrize("size", [224, 32])
 def test_random_crops_are_those_of_torchvision(size):
     from torchvision.transforms import RandomResizedCrop

@@ -67,7 +67,8 @@ class WindowConfig:
     random_crop: bool = True
     """crop training segments at random (80 to 100 % of the area), together with their landmarks"""
     augment: Augment = "off"
-    """standard: change the look of training segments at random (light, colour, blur, size, noise, JPEG, a hidden part);
+    """standard: change the look of training segments at random (light, colour, blur, size, noise, JPEG, a hidden part,
+    other surroundings), and make half of their boxes up to a third larger;
     default: on an embedded world standard if training starts from the package's weights, else off"""
 
     def __post_init__(self) -> None:

@@ -8,10 +8,11 @@ import numpy as np
 from gazepose.keyed_random import uniform
 
 # The purpose of a draw is one of its keys; data/windows.py has 0 to 2.
-_CROP, _LOOK, _NOISE = 3, 4, 5
+_CROP, _LOOK, _NOISE, _ZOOM = 3, 4, 5, 6
 CROP_SCALE = (0.8, 1.0)          # area of the random crop; published training
 CROP_ASPECT = (3 / 4, 4 / 3)     # its width to height
 CROP_TRIES = 10
+ZOOM_OUT = (0.5, 1.35)           # chance that a crop is made larger, also past the picture, and the most
 LOOKS: dict[str, tuple[float, float, float, float]] = {
     "brightness": (0.8, -0.2, 0.2, 0.0),         # added to levels of 0 to 1
     "contrast": (0.8, 0.6, 1.4, 1.0),            # factor around the level of one half
@@ -29,16 +30,21 @@ LOOKS: dict[str, tuple[float, float, float, float]] = {
     "cover_x": (1.0, 0.0, 1.0, 0.0),             # its centre
     "cover_y": (1.0, 0.0, 1.0, 0.0),
     "cover_level": (1.0, 0.0, 1.0, 0.0),         # its grey
+    "oval": (0.5, 0.35, 0.6, np.inf),            # half width of an oval; what lies outside becomes random colours
+    "scene": (1.0, 0.0, 1.0, 0.0),               # which colours
 }
 """amounts of a look, by name: chance that it is drawn, least, most, and its value otherwise"""
 
 
-def random_crops(keys: np.ndarray, seed: int, epoch: int, size: int) -> np.ndarray:
+def random_crops(keys: np.ndarray, seed: int, epoch: int, size: int, zoom_out: bool = False) -> np.ndarray:
     """One crop for each key: x, y of its corner and width, height, as parts of the picture; float32 [n, 4].
 
     As torchvision's RandomResizedCrop draws them: area uniform in CROP_SCALE, aspect log-uniform in CROP_ASPECT, sides
     and corner in whole pixels of a square picture of `size`. Where a side is longer than the picture, all is drawn
     again. After CROP_TRIES the whole picture is taken, since its aspect lies within the range.
+
+    Args:
+        zoom_out: a part of them grow about their centres, as boxes do that are larger than those of training.
     """
     crops = np.tile(np.array([0, 0, size, size]), (len(keys), 1))
     pending = np.arange(len(keys))                       # have no crop that fits yet
@@ -50,6 +56,11 @@ def random_crops(keys: np.ndarray, seed: int, epoch: int, size: int) -> np.ndarr
         fits = np.maximum(width, height) <= size
         crops[pending[fits]] = np.floor(drawn[fits])
         pending = pending[~fits]
+    if zoom_out:
+        drawn, amount = (uniform(seed, epoch, _ZOOM, keys, number) for number in range(2))
+        factor = np.where(drawn < ZOOM_OUT[0], 1 + (ZOOM_OUT[1] - 1) * amount, 1.0)[:, None]
+        corner, side = crops[:, :2], crops[:, 2:]
+        crops = np.concatenate([corner - side * (factor - 1) / 2, side * factor], axis=1)
     return (crops / size).astype(np.float32)
 
 

@@ -342,8 +342,9 @@ def make_batch(index: Index, rule: WindowRule, rows: np.ndarray, epoch: int, cro
     if rule.train and features is None:
         flip = uniform(rule.seed, epoch, _FLIP, flip_key) < 0.5 if rule.flip else np.zeros(len(pool), bool)
         batch["flip"] = torch.from_numpy(flip)
-        batch["crop"] = torch.from_numpy(random_crops(crop_key, rule.seed, epoch, crop_size) if rule.random_crop
-                                         else np.tile(np.array([0, 0, 1, 1], np.float32), (len(pool), 1)))
-        if rule.augment != "off":
+        whole, changed = np.tile(np.array([0, 0, 1, 1], np.float32), (len(pool), 1)), rule.augment != "off"
+        batch["crop"] = torch.from_numpy(random_crops(crop_key, rule.seed, epoch, crop_size, changed)
+                                         if rule.random_crop else whole)
+        if changed:
             batch["look"] = torch.from_numpy(random_looks(flip_key, pool, rule.seed, epoch))
     return batch

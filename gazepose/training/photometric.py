@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from gazepose.data.random_changes import LOOKS
@@ -19,6 +20,8 @@ TO_YCC = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -
 FROM_YCC = ((1.0, 0.0, 1.402), (1.0, -0.344136, -0.714136), (1.0, 1.772, 0.0))
 SHARP = 0.2                      # sigma in pixels of a blur that does nothing
 NOISE_STARTS = 1 << 16           # places in the table of noise
+SPOTS = 6                        # colours along a side of what surrounds a face
+TALLER = 1.25                    # height to width of the oval that is kept
 # JPEG's tables of quality 50 (ITU T.81, annex K), as the libraries use them.
 BRIGHTNESS_STEPS = (16, 11, 10, 16, 24, 40, 51, 61, 12, 12, 14, 19, 26, 58, 60, 55, 14, 13, 16, 24, 40, 57, 69, 56,
                     14, 17, 22, 29, 51, 87, 80, 62, 18, 22, 37, 56, 68, 109, 103, 77, 24, 35, 55, 64, 81, 104, 113, 92,
@@ -46,6 +49,7 @@ def change_look(pixels: Tensor, look: Tensor) -> Tensor:
         [F, 3, H, W], levels 0 to 1.
     """
     amounts = dict(zip(LOOKS, look.unbind(1), strict=False))              # [F] each
+    pixels = surround(pixels, amounts["oval"], amounts["scene"])
     pixels = cover(pixels, *(amounts[name] for name in ("cover", "cover_x", "cover_y", "cover_level")))
     pixels = change_colour(pixels, amounts).clamp(0, 1) ** amounts["gamma"][:, None, None, None]
     height, width = pixels.shape[-2:]
@@ -58,6 +62,20 @@ def change_look(pixels: Tensor, look: Tensor) -> Tensor:
     waves = quantised(waves, amounts["quality"])
     ycc = rows_back[:, None] @ waves @ columns_back[:, None].transpose(-1, -2) / 255
     return (torch.einsum("dc,fchw->fdhw", constant(FROM_YCC, pixels.device), ycc) + 0.5).clamp(0, 1)
+
+
+def surround(pixels: Tensor, radius: Tensor, scene: Tensor) -> Tensor:
+    """Put soft random colours outside an upright oval in the middle, so that only the face itself can be learnt from.
+
+    Args:
+        pixels: [F, 3, H, W]. radius: half the oval's width [F], parts of the picture; inf: nothing is changed.
+        scene: which colours [F], 0 to 1.
+    """
+    colours = 0.5 + 0.3 * noise(pixels.new_empty(len(pixels), 3, SPOTS, SPOTS), scene)
+    colours = F.interpolate(colours, pixels.shape[-2:], mode="bilinear", align_corners=False).clamp(0, 1)
+    across, down = ((torch.arange(count, device=pixels.device) + 0.5) / count - 0.5 for count in pixels.shape[:1:-1])
+    distance = across ** 2 + ((down / TALLER) ** 2)[:, None]             # [H, W]
+    return torch.where((distance > radius[:, None, None] ** 2)[:, None], colours, pixels)
 
 
 def cover(pixels: Tensor, side: Tensor, x: Tensor, y: Tensor, level: Tensor) -> Tensor:
