@@ -4,6 +4,7 @@ import argparse
 import gc
 import multiprocessing
 import os
+import pickle
 import shutil
 import time
 from collections.abc import Callable
@@ -117,14 +118,13 @@ def touch(index: Index, batches: int) -> None:
         index.clip_of(shown.ravel())
 
 
-def worker_memory(folder: str, batches: int) -> int:
-    """Private bytes that opening and using an index costs a worker."""
+def worker_memory(sent: bytes, batches: int) -> int:
+    """Private bytes that an index, as a loader sends it to a worker, costs there while it is used."""
     import gazepose.data.windows  # noqa: F401                         # torch is there before, and only in this child
 
     gc.collect()
     before = private_bytes()
-    index = Index.open(folder)
-    touch(index, batches)
+    touch(pickle.loads(sent), batches)
     return private_bytes() - before
 
 
@@ -178,7 +178,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     assert len(index) == rows, f"{len(index)} rows, wanted {rows}"
     bare = bytes_a_row(index)
     add_columns(index, {name: np.zeros((rows, *COLUMNS[name][1]), np.float32) for name in PRIORS})
-    worker = in_child(worker_memory, str(folder), batches)
+    worker = in_child(worker_memory, pickle.dumps(Index.open(folder)), batches)
     some = make_json(options.work, min(rows, 350_000))[0]              # its priors would fill many a machine
     opening = [opened(str(folder)) for _ in range(max(3, options.repeats))]
     return {"measured": {

@@ -77,6 +77,22 @@ def footage(work: Path, quick: bool) -> tuple[Path, dict[str, Any]]:
     return work / "footage" / "clip.mp4", json.loads((work / "footage" / "clip.json").read_text())
 
 
+def encoded_as(codec: str, source: Path) -> Path:
+    """The same pictures in another codec, beside their file, at about the same rate of bits."""
+    with made_once(source.with_name(f"{codec}.mp4")) as part:
+        if part is not None:
+            with av.open(str(source)) as reading, av.open(str(part), "w", format="mp4") as writing:
+                taken: Any = reading.streams.video[0]
+                stream: Any = writing.add_stream(codec, rate=FPS, options={"deadline": "realtime", "cpu-used": "8"})
+                stream.width, stream.height, stream.pix_fmt = taken.width, taken.height, "yuv420p"
+                stream.bit_rate = source.stat().st_size * 8 * FPS // taken.frames
+                for number, frame in enumerate(reading.decode(taken)):
+                    frame.pts, frame.time_base = number, Fraction(1, FPS)
+                    writing.mux(stream.encode(frame))
+                writing.mux(stream.encode(None))
+    return source.with_name(f"{codec}.mp4")
+
+
 def repeat_video(source: Path, path: Path, times: int) -> None:
     """The same packets several times over, each time later; nothing is decoded."""
     with av.open(str(source)) as reading, av.open(str(path), "w", format="mp4") as writing:
@@ -107,13 +123,15 @@ def repeat_annotation(clip: dict[str, Any], uid: str, times: int) -> dict[str, A
     return {**clip, "clip_uid": uid, "persons": persons, "social_segments_looking": looking}
 
 
-def data_set(work: Path, quick: bool, *, minutes: float = 1.0, clips: int = 1) -> Path:
+def data_set(work: Path, quick: bool, *, minutes: float = 1.0, clips: int = 1, codec: str = "libx264") -> Path:
     """A data set in the Ego4D layout: `clips` clips of `minutes` each (quick: two seconds instead of a minute), all of
     the same pictures. The folder is to be read and prepared only."""
-    root = work / f"clips-{clips}x{minutes:g}"
+    root = work / f"clips-{clips}x{minutes:g}{'' if codec == 'libx264' else f'-{codec}'}"
     with made_once(root) as part:
         if part is not None:
             video, annotated = footage(work, quick)
+            if codec != "libx264":
+                video = encoded_as(codec, video)
             times = max(1, round(minutes * (2 * FPS if quick else 60 * FPS) / annotated["clip_end_frame"]))
             for folder in ("json", "split", "videos"):
                 (part / folder).mkdir(parents=True)

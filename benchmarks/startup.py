@@ -1,4 +1,5 @@
-"""Goal 7: how long until train.py answers --help, and until the first step of a prepared run on the CPU."""
+"""Goal 7: how long until train.py answers --help, until the verbs say their first line, and until the first step of a
+prepared run on the CPU."""
 
 import argparse
 import os
@@ -10,13 +11,20 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import psutil
+
 from benchmarks.measure import ROOT, Aim, Goal, interleaved, main, summaries
 from gazepose.synthetic.world import render_world
 
 HELP, FLOOR = "train.py --help", "importing torch, timm and accelerate alone"
 STEP = "first step after accelerate launch"
-GOAL = Goal(7, "start-up", (Aim(HELP, most=6, unit="s"), Aim(FLOOR, unit="s"), Aim(STEP, most=15, unit="s")),
-    how="Importing torch, timm and accelerate alone. Wall seconds.")
+LINES = {"prepare": ("prepare", "--split", "train", "--data", "{data}"), "doctor": ("doctor", "{data}"),
+         "train": ("train", "--data", "{data}"), "infer": ("infer", "--data", "{data}")}
+LINE = "first line of {}"
+GOAL = Goal(7, "start-up", (
+    Aim(HELP, most=6, unit="s"), Aim(FLOOR, unit="s"), Aim(STEP, most=15, unit="s"),
+    *(Aim(LINE.format(verb), most=2, unit="CPU-s") for verb in LINES)),
+    how="Importing torch, timm and accelerate alone. Wall seconds; of first lines CPU-seconds, without a reference.")
 
 
 def world(work: Path) -> Path:
@@ -27,6 +35,18 @@ def world(work: Path) -> Path:
 def command(*words: str) -> int:
     subprocess.run([sys.executable, *words], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     return 1
+
+
+def first_line(verb: str, data: Path, folder: Path) -> float:
+    """CPU-seconds of a verb until it prints; it is killed then."""
+    words = [word.format(data=data) for word in LINES[verb]]
+    with subprocess.Popen([sys.executable, "-m", "gazepose", *words], cwd=folder, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, env={**os.environ, "PYTHONPATH": str(ROOT)}) as program:
+        assert program.stdout
+        program.stdout.readline()
+        spent = psutil.Process(program.pid).cpu_times()
+        program.kill()
+    return spent.user + spent.system
 
 
 def first_step(data: Path, run: Path) -> float:
@@ -53,8 +73,12 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         FLOOR: lambda: command("-c", "import torch, timm, accelerate")}, options.repeats, warm_up=not options.quick)
     first_step(data, options.work / "start")                           # prepares, and fills the caches
     steps = [first_step(data, options.work / "start") for _ in range(options.repeats)]
-    return {"measured": {HELP: median(timings[HELP].wall), FLOOR: median(timings[FLOOR].wall), STEP: median(steps)},
-            "seconds": summaries(timings), "first_step_s": steps}
+    lines = {LINE.format(verb): [first_line(verb, data, options.work) for _ in range(options.repeats)]
+             for verb in LINES}
+    return {"measured": {
+        HELP: median(timings[HELP].wall), FLOOR: median(timings[FLOOR].wall), STEP: median(steps),
+        **{name: median(seconds) for name, seconds in lines.items()}},
+        "first_line_cpu_s": lines, "seconds": summaries(timings), "first_step_s": steps}
 
 
 if __name__ == "__main__":

@@ -10,7 +10,22 @@ import sys
 
 EXIT_PREEMPTED = 75              # EX_TEMPFAIL of sysexits.h: the same command with --resume goes on
 LAUNCHED = {"ACCELERATE_MIXED_PRECISION", "TORCHELASTIC_RUN_ID"}     # set by accelerate's two launchers and torchrun
+WORLD_SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")      # set by torchrun and MPI
 _PR_SET_PDEATHSIG = 1            # prctl(2)
+
+
+def without_telemetry() -> None:
+    """Have huggingface_hub, before it is imported, send no facts about this machine unless the user wants it.
+
+    Else it asks the hub once a day for a list of programs that may have started this one (/api/agent-harnesses), and
+    names the program and the version of torch in every request.
+    """
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+
+def is_alone() -> bool:
+    """Whether no launcher says that other processes run beside this one."""
+    return all(os.environ.get(name, "1") == "1" for name in WORLD_SIZES)
 
 
 def called() -> str:

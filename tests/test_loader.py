@@ -1,5 +1,7 @@
 """The order of batches: every row exactly once, whatever divides, on any number of processes."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -9,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gazepose.data import shared_buffers
-from gazepose.data.loader import make_loader, order_of
-from gazepose.data.order import BatchOrder
+from gazepose.data.loader import WindowBatches, make_loader, order_of
+from gazepose.data.order import BatchOrder, _segments_in_order
 from gazepose.data.windows import WindowRule, segments
 
 
@@ -61,6 +63,31 @@ def test_training_batches_keep_segments_together_and_mix_tracks(index_of):
     for batch in dealt(order):
         names = segments(index, rule, np.array([row for row in batch if row >= 0]), 0)
         assert (np.diff(names) != 0).sum() + 1 == len(np.unique(names)) and len(np.unique(names)) >= 8
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=30), st.randoms(use_true_random=False))
+def test_segments_come_in_their_order_and_rows_within_them_in_theirs(lengths, random):
+    order = random.sample(range(len(lengths)), len(lengths))
+    rows = np.arange(100, 100 + sum(lengths))
+    parts = np.split(rows, np.cumsum(lengths)[:-1])
+    ordered = _segments_in_order(rows, np.array(lengths), np.array(order))
+    assert (ordered == np.concatenate([parts[number] for number in order])).all()
+
+
+def test_segments_of_all_rows_are_those_of_some(index_of):
+    index, rule = index_of([range(64)] * 8), WindowRule(train=True, windows_per_segment=8)
+    some = np.arange(30, 36)                               # fewer than the index has tracks
+    assert (segments(index, rule, np.arange(512), 1)[some] == segments(index, rule, some, 1)).all()
+
+
+def test_a_worker_gets_neither_the_rows_of_an_epoch_nor_a_column_that_is_absent(index_of):
+    windows = WindowBatches(index_of([range(40)] * 3), WindowRule(train=True, windows_per_segment=4),
+                            np.tile(np.arange(120), 1000), 16)
+    sent = pickle.dumps(windows)
+    worker = pickle.loads(sent)
+    assert len(sent) < 5000 and len(worker) == len(windows) == 120_000
+    torch.testing.assert_close(worker[0, 50], windows[0, 50], equal_nan=True)
+    assert "position" not in vars(worker.index) and worker.index.position[50] == 10
 
 
 def test_evaluation_goes_in_order(index_of):

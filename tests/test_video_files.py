@@ -171,6 +171,15 @@ def test_parts_of_a_picture_of_odd_size_are_parts_of_the_whole(tmp_path):
         assert np.array_equal(parts[y1:y2, x1:x2], whole[y1:y2, x1:x2])
 
 
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_parts_of_a_picture_are_kept_while_the_video_is_read_on(tmp_path, decoder):
+    noise = np.random.default_rng(0).integers(0, 256, (40, 64, 96, 3), np.uint8)
+    path = film(tmp_path / "v.mp4", list(noise))
+    parts = [shown[3:40, 5:50] for _, shown in frames_in_order(path, range(40), decoder, whole=False)]
+    for part, (_, whole) in zip(parts, frames_in_order(path, range(40), decoder), strict=True):
+        assert (part == whole[3:40, 5:50]).all()
+
+
 # ---- turned and mirrored pictures
 
 SHOWN = {                                                  # display matrix a, b, c, d -> the corners of `picture`
