@@ -4,13 +4,14 @@ own."""
 
 import sys
 
-from gazepose.startup import called, end_at_interrupt
+from gazepose.startup import called, end_at_interrupt, without_telemetry
 
 if __name__ == "__main__":
     end_at_interrupt(" ".join(sys.argv[1:2]) or "gazepose")             # before the slow imports
 
 import importlib
 
+from gazepose.errors import readable_errors, usage_error
 from gazepose.output import QUIET_HELP, lasting_output, quiet_in_help, take_quiet
 from gazepose.processes import command
 from gazepose.programs import PROGRAMS, launch, program
@@ -64,13 +65,16 @@ def usage() -> str:
 def main() -> None:
     args = sys.argv[1:]
     end_at_interrupt(" ".join(args[:1]) or "gazepose")
+    without_telemetry()
     count = 2 if args[:1] == ["priors"] else 1
     verb = " ".join(args[:count])
     if verb in ("", "-h", "--help", "priors", "priors --help"):
         print(usage())
         return
     if verb not in VERBS:
-        raise SystemExit(f"error: the verb {verb!r} is unknown\n{usage()}")
+        from difflib import get_close_matches
+        nearest = "".join(f"; did you mean {name}?" for name in get_close_matches(verb, VERBS, 1))
+        raise usage_error(f"{usage()}\nerror: the verb {verb!r} is unknown{nearest}")
     run(verb, args[count:])
 
 
@@ -93,12 +97,12 @@ def run(verb: str, flags: list[str]) -> None:
     """Run a verb on its flags; the imports take seconds."""
     if verb in PROGRAMS:
         return program(verb, flags)
-    import tyro
-
-    from gazepose.config import PLAIN_FLAGS, readable_errors
     if verb == "launch":
         with readable_errors():
             return launch(flags)
+    import tyro
+
+    from gazepose.config import PLAIN_FLAGS
     function = getattr(importlib.import_module(file_of(verb)), VERBS[verb][0])
     # --rule of prepare may be given several times; elsewhere one flag takes several values
     config = PLAIN_FLAGS if verb == "prepare" else (tyro.conf.OmitArgPrefixes,)

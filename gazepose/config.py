@@ -7,11 +7,10 @@ flags in compat/flags.py); the rest is here. None of them imports torch, so that
 import dataclasses
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 import tyro
@@ -20,24 +19,29 @@ from gazepose.compat.flags import GuideInference, GuideTraining, older_record, t
 from gazepose.data.clip_files import CropsFrom
 from gazepose.data.config import Decoder, Disk, PrepareConfig, Scale, WindowConfig
 from gazepose.data.index import Index
+from gazepose.errors import UsageError, readable_errors
 from gazepose.io import read_object
 from gazepose.machine import has_gpu
 from gazepose.models.config import ModelConfig, ModelName
 from gazepose.output import quiet_in_help, take_quiet
 from gazepose.records import from_json
 from gazepose.source import Source, find_source
-from gazepose.startup import called, tell_launcher
-from gazepose.text import printable
+from gazepose.startup import called
 from gazepose.training.config import GAZE_TASKS, OptimConfig
 from gazepose.training.provenance import check_copy, is_own_run, of_copy
 from gazepose.training.run_config import CONFIG, MAY_CHANGE, ONE_START, SECTIONS, RunConfig, differing
-from gazepose.training.shipped_start import start_card
+from gazepose.training.shipped_start import default_card
 
 PLAIN_FLAGS = (tyro.conf.OmitArgPrefixes, tyro.conf.UseAppendAction)
 """flags without the name of their section; --rule may be given several times"""
 Value = TypeVar("Value")
 NotAFlag = tyro.conf.Suppress[tyro.conf.Fixed[Value]]    # type: ignore[valid-type]
 """a setting that follows from other flags or from the data: not in --help, refused on the command line"""
+def as_trained(flag: str) -> Any:
+    """A boolean flag of inference that is None, as in training, until --flag or --no_flag is given."""
+    return tyro.conf.arg(metavar="", aliases=[f"--no_{flag}"], help_behavior_hint="(default: as in training)")
+
+
 Config = TypeVar("Config", "TrainConfig", "InferConfig")
 Preset = Literal["tiny", "default", "hard", "lowquality", "temporal"]
 LEARNING_RATES = {"GazePose": 1e-4, "GazeLSTM": 5e-5, "BaselineLSTM": 5e-4, "FaceGaze": 1e-3}
@@ -150,10 +154,10 @@ class InferConfig:
     """shards: prepared crops; video: cut out of the clips while they are scored; default: as in training"""
     decoder: Decoder | None = None
     """library that reads the videos; default: as in training, but pyav where decord cannot be loaded"""
-    gaussian_drop: bool = False
-    """Gaussian Temporal Dropout (--Gaussiandrop), also if the checkpoint was trained without it"""
-    allow_unknown_priors: bool = False
-    """score with a model that uses priors also on data without them, as unknown; on if it was trained with the flag"""
+    gaussian_drop: Annotated[bool | None, as_trained("gaussian_drop")] = None
+    """Gaussian Temporal Dropout (--Gaussiandrop)"""
+    allow_unknown_priors: Annotated[bool | None, as_trained("allow_unknown_priors")] = None
+    """score with a model that uses priors also on data without them, as unknown"""
     stride: int | None = None
     """score every n-th position of a track; default: the checkpoint's for its own data set, and 1 for other data"""
     batch_size: int = 64
@@ -164,7 +168,7 @@ class InferConfig:
     """whose Gaussian fit turns quality into p: of train, or of the split that is scored; default: the checkpoint's"""
     num_workers: int | None = None
     """loader processes; default: the checkpoint's; of a copy from elsewhere, none"""
-    cache_features: bool = False
+    cache_features: Annotated[bool | None, as_trained("cache_features")] = None
     """compute the backbone's features of these faces once and store them; without the flag, stored features are used if
     the checkpoint was trained on features"""
     data_disk: Disk | None = None
@@ -187,6 +191,7 @@ class InferConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"--{name} {value} -> give 1 or more")
+        self.guide.split_name(self.split)
         if self.cache_features and self.flip_average:
             raise ValueError("--cache_features --flip_average: features of mirrored crops are not stored -> leave one "
                              "of the flags out")
@@ -208,11 +213,15 @@ class InferConfig:
 
     def windows(self, trained: DataConfig) -> DataConfig:
         """How rows become windows: as for the training, with the flags given here in place."""
-        return replace(trained, gaussian_drop=self.gaussian_drop or trained.gaussian_drop,
+        drop = trained.gaussian_drop if self.gaussian_drop is None else self.gaussian_drop
+        return replace(trained, gaussian_drop=drop,
                        quality_scale=self.quality_scale or trained.quality_scale,
                        quality_from=self.quality_from or trained.quality_from)
 
 
+SWITCHES = {f"--{no}{name}": (f"--{no}{name}", str(not no)) for no in ("", "no_")
+            for name in ("gaussian_drop", "allow_unknown_priors", "cache_features")}
+"""flags as they are given -> as tyro reads them"""
 DAMAGED = "written by another version, or damaged: copy the file from a checkpoint of the run"
 
 
@@ -262,14 +271,14 @@ def check_resumed(folder: Path, now: TrainConfig, *allowed: TrainConfig) -> None
         allowed: configurations of the run; each flag must be as in one of them.
 
     Raises:
-        ValueError: naming the flags that differ.
+        UsageError: naming the flags that differ.
     """
     changes = [differing(asdict(before), asdict(now)) for before in allowed]
     refused = {name: values for name, values in changes[0].items()
                if name not in MAY_CHANGE and all(name in change for change in changes)}
     if refused:
         text = ", ".join(f"--{name} {new}, but the run has {old}" for name, (old, new) in refused.items())
-        raise ValueError(f"{folder}: {text} -> leave these flags out to resume it, or start a new run: --config "
+        raise UsageError(f"{folder}: {text} -> leave these flags out to resume it, or start a new run: --config "
                          f"{folder} instead of --resume --exp_path {folder}")
 
 
@@ -284,7 +293,7 @@ def train_defaults(first: TrainConfig, embedded: bool, gpu: bool) -> TrainConfig
     if not embedded:
         return TrainConfig(model=model, data=replace(data, num_workers=8 if gpu else 2),
                            optim=OptimFlags(lr=lr, schedule=schedule))
-    shipped = first.run.has_default_start(first.model.behaviour) and start_card(first.model.backbone) is not None
+    shipped = default_card(first.run, first.model) is not None
     gentle = shipped and not first.optim.freeze_backbone             # a higher rate unlearns what the start has learnt
     optim = OptimFlags(lr=lr if gaze or gentle else 5 * lr, schedule=schedule, warmup=0.0 if published else 0.1,
                        weight_decay=0.05, clip=1.0)
@@ -298,20 +307,7 @@ def train_defaults(first: TrainConfig, embedded: bool, gpu: bool) -> TrainConfig
                        run=RunConfig(epochs=1 if gentle else 2, batch_size=32))
 
 
-@contextmanager
-def readable_errors() -> Iterator[None]:
-    """Faults of flags, files and data end the program with their message alone; other errors keep their traceback."""
-    try:
-        yield
-    except ConnectionError:                      # between our own processes: the traceback says where
-        raise
-    except (ValueError, OSError, EOFError, ImportError) as error:
-        line = f"error: {printable(error)}"
-        tell_launcher(line)
-        raise SystemExit(line) from None
-
-
-@readable_errors()
+@readable_errors(usage=ValueError)
 def parse(kind: type[Config], args: Sequence[str] | None = None, default: Config | None = None,
           first: bool = False) -> Config:
     """Flags to a configuration; a mistyped flag ends the program with the nearest names. first: that comes later."""
@@ -320,6 +316,8 @@ def parse(kind: type[Config], args: Sequence[str] | None = None, default: Config
     if os.environ.get("RANK", "0") == "0":
         for line in notes:
             print(line, file=sys.stderr)
+    if kind is InferConfig:                      # tyro has no pair of flags whose default is None
+        args = [word for arg in args for word in SWITCHES.get(f"--{arg[2:].replace('-', '_')}", (arg,))]
     file = Path(sys.argv[0])
     prog = f"{called()} {program}" if file.stem in ("gazepose", "__main__") else file.name
     options: dict[str, Any] = {"default": default, "return_unknown_args": first}
@@ -353,7 +351,7 @@ def parse_train(args: Sequence[str] | None = None) -> tuple[TrainConfig, Source]
                            file)
     data = config.data
     if data.cache_features and (data.flip or data.random_crop or data.augment != "off"):
-        raise ValueError("--cache_features with --flip, --random_crop or --augment: features are made from whole, "
+        raise UsageError("--cache_features with --flip, --random_crop or --augment: features are made from whole, "
                          "unmirrored crops -> leave --flip, --random_crop and --augment out")
     model = replace(config.model, gaze_head=config.run.gaze_weight > 0, image_size=config.prepare.crop_size)
     return replace(config, model=model), source

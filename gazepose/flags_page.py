@@ -15,15 +15,15 @@ from gazepose.programs import PROGRAMS
 HEAD = """# All flags
 
 Made by `python -m gazepose flags` from the code. Defaults of training are those of Ego4D on a GPU;
-`python train.py --help` shows those of your data and machine.
+`python -m gazepose train --help` shows those of your data and machine.
 """
 
 
 def flags_page() -> str:
     """The whole page in Markdown."""
     ego4d = train_defaults(TrainConfig(), embedded=False, gpu=True)
-    parts = [HEAD, section("train.py", lambda: parse(TrainConfig, ["--help"], ego4d)),
-             section("infer.py", lambda: parse(InferConfig, ["--help"]))]
+    parts = [HEAD, section("python -m gazepose train", lambda: parse(TrainConfig, ["--help"], ego4d)),
+             section("python -m gazepose infer", lambda: parse(InferConfig, ["--help"]))]
     for verb in [verb for verb in verbs.VERBS if verb not in PROGRAMS]:
         parts.append(section(f"python -m gazepose {verb}", verbs.main, *verb.split(), "--help"))
     return "\n".join(parts)

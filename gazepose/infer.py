@@ -14,11 +14,12 @@ from typing import Any
 
 import torch
 
-from gazepose.config import DataConfig, InferConfig, check_priors, parse, readable_errors, source_of
+from gazepose.config import DataConfig, InferConfig, check_priors, parse, source_of
 from gazepose.data.challenge import faces_on_disk, load_test_labels
 from gazepose.data.loader import make_loader
 from gazepose.data.prepare import PrepareConfig
 from gazepose.data.windows import BEHAVIOURS, WindowRule, quality_fit
+from gazepose.errors import readable_errors
 from gazepose.evaluation.metrics import evaluate, metrics_line
 from gazepose.evaluation.predictions import (
     FLIPPED,
@@ -92,7 +93,8 @@ def infer(config: InferConfig) -> None:
     rows = chosen_rows(index, stride, config.limit)
     accelerator.print(f"data: {counted(len(rows), 'face')} of {split} in {source.root}, stride {stride}: "
                       f"{'as given' if given_stride else reason}")
-    check_priors(network, index, rows, config.allow_unknown_priors or allows_unknown_priors(trained))
+    unknown = config.allow_unknown_priors
+    check_priors(network, index, rows, allows_unknown_priors(trained) if unknown is None else unknown)
     windows = config.windows(data)
     behaviour, fit = BEHAVIOURS[network.behaviour], trained["quality_fit"]
     # a published file brings no fit, and a fit holds for its own scale
@@ -108,8 +110,9 @@ def infer(config: InferConfig) -> None:
     # ---- predict: every face once, on all processes together; with --flip_average its mirror too
     model = accelerator.prepare_model(model.to(memory_format=torch.channels_last), evaluation_mode=True)
     loader = accelerator.prepare(loader)
-    if (config.cache_features or data.cache_features) and not config.flip_average:      # which needs pixels
-        cache_features(accelerator.unwrap_model(model).frames, [loader], processes, make=config.cache_features)
+    cached = data.cache_features if config.cache_features is None else config.cache_features
+    if cached and not config.flip_average:       # which needs pixels
+        cache_features(accelerator.unwrap_model(model).frames, [loader], processes, make=bool(config.cache_features))
     with in_step():
         scores = predict(accelerator, model, loader, rows, flip_average=config.flip_average)
     if not accelerator.is_main_process:
@@ -158,5 +161,5 @@ def write_submission(table: Path, root: Path, names: list[Face] | None) -> None:
     """
     submission = table.with_name(table.name.replace("pred", "submission")).with_suffix(".json")
     csv_to_json(table, submission)
-    print(f"submission checked, {check(submission, names or faces_on_disk(root))} faces -> {submission}")
+    print(f"submission checked, {counted(check(submission, names or faces_on_disk(root)), 'face')} -> {submission}")
 

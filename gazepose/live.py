@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 
 from gazepose.api import load
+from gazepose.output import inform
 from gazepose.processes import Preempted
 from gazepose.startup import say
-from gazepose.text import printable
+from gazepose.text import counted, printable
 from gazepose.training.hub import is_on_hub
-from gazepose.watch.config import LiveConfig
+from gazepose.watch.config import LANDMARKS, LiveConfig
 from gazepose.watch.live import Face
 from gazepose.watch.live_looks import Event
 from gazepose.watch.live_source import LiveSource
@@ -34,14 +35,22 @@ def live(source: str, config: LiveConfig = LiveConfig()) -> None:               
     """
     scorer = load(config.scorer)
     if is_on_hub(scorer.source):
-        say(printable(f"live: scored by {scorer.source}"))
+        inform(printable(f"live: scored by {scorer.source}"), sys.stderr)
     watcher = scorer.stream(config.window, config.smooth, config.looks, config.detector_size)
     watcher.warm_up()                            # else people are lost in the first second
     delays: deque[float] = deque(maxlen=DELAYS)
     count, last, number, begun, judged = 0, -math.inf, -1, output(), False
+
+    def end_looks() -> None:
+        if events := watcher.close():
+            write(line_of(last, number, [], events, camera.dropped, 0.0))
+
     with LiveSource(source, config.give_up, lambda line: say(printable(line))) as camera:
         try:
             for shown in camera:
+                if shown is None:                # a look must not go on while nobody sees it
+                    end_looks()
+                    continue
                 if shown.seconds - last < config.every - 1e-6:
                     continue
                 count, last, number = count + 1, shown.seconds, shown.number
@@ -51,20 +60,26 @@ def live(source: str, config: LiveConfig = LiveConfig()) -> None:               
                 if not judged and last >= SETTLED:
                     judged = True
                     if count < LEAST_RATE * last:
-                        remedy = (f" -> give --every {1 / LEAST_RATE:g} or less" if config.every > 1 / LEAST_RATE else
-                                  " -> use a faster machine, fewer other programs, or --scorer landmarks")
                         say(f"live: {count / last:.1f} pictures a second: below {LEAST_RATE}, people get new names all "
-                            f"the time{remedy}")
+                            f"the time{faster(config)}")
                 if output() != begun:
                     break
         except Preempted:                        # Ctrl-C is how it ends
             pass
         finally:
-            if events := watcher.close():
-                write(line_of(last, number, [], events, camera.dropped, 0.0))
+            end_looks()
     spread = np.percentile(1000 * np.array(delays or [0.0]), [50, 95])
-    say(f"live: {count} pictures in {max(last, 0.0):.1f} s, {camera.dropped} dropped; from the camera to the line "
-        f"{spread[0]:.0f} ms, 95 of 100 below {spread[1]:.0f} ms")
+    inform(f"live: {counted(count, 'picture')} in {max(last, 0.0):.1f} s, {camera.dropped} dropped; from the camera to "
+        f"the line {spread[0]:.0f} ms, 95 of 100 below {spread[1]:.0f} ms", sys.stderr)
+
+
+def faster(config: LiveConfig) -> str:
+    """What to do when too few pictures a second are used."""
+    if config.every > 1 / LEAST_RATE:
+        return f" -> give --every {1 / LEAST_RATE:g} or less"
+    if config.scorer == LANDMARKS:
+        return " -> use a faster machine, or fewer other programs"
+    return " -> use a faster machine, fewer other programs, or --scorer landmarks"
 
 
 def line_of(seconds: float, number: int, faces: Sequence[Face], events: Sequence[Event], dropped: int,

@@ -47,7 +47,7 @@ def import_priors(prior: Prior, files: tuple[Path, ...], /,
 def quality(where: Where = Where(), measure: bool = False) -> None:                         # noqa: B008
     """Show the quality of each split and how many frames Gaussian Temporal Dropout drops under each fit.
 
-    The fit of a run is chosen by --quality_scale of train.py and --quality_from of infer.py.
+    The fit of a run is chosen by --quality_scale of train and --quality_from of infer.
 
     Args:
         measure: measure the quality of all stored crops again; off: only of crops whose quality is unknown.

@@ -6,8 +6,9 @@ import signal
 import sys
 from typing import Any
 
+from gazepose.errors import UsageError
 from gazepose.output import QUIET_HELP, inform, lasting_output, take_quiet
-from gazepose.startup import called, end_at_interrupt, end_with_launcher
+from gazepose.startup import called, end_at_interrupt, end_with_launcher, without_telemetry
 
 PROGRAMS = ("train", "infer")
 LAUNCHED = {"train": ["gazepose.train"], "infer": ["gazepose.infer"], "prepare": ["gazepose", "prepare"]}
@@ -23,6 +24,7 @@ def program(name: str, flags: list[str] | None = None) -> None:
     """
     end_at_interrupt(name)
     end_with_launcher()
+    without_telemetry()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")   # before torch: waiting threads must not spin on shared cores
     from gazepose.config import InferConfig, parse, parse_train
     given: Any
@@ -42,7 +44,7 @@ def launch(words: list[str], /) -> None:
     """Start train, infer or prepare with `accelerate launch`, in this process, whose options come before the verb.
 
     Raises:
-        ValueError: no such configuration. SystemExit: words without a verb, or the launcher's own.
+        UsageError: no such configuration, or words without a verb. SystemExit: after the help, or the launcher's own.
     """
     from gazepose.training.launcher import configurations, with_paths
     place = next((number for number, word in enumerate(words) if word in LAUNCHED), None)
@@ -52,8 +54,9 @@ def launch(words: list[str], /) -> None:
             f"usage: {called()} launch [--config_file NAME_OR_FILE] [OPTION ...] train|infer|prepare FLAG ...", "",
             "Start one of these verbs in several processes. Options are those of `accelerate launch`.", "",
             "names of --config_file:", *lines, "", QUIET_HELP]))
-        raise SystemExit(0 if not words or words[0] in ("-h", "--help") else
-                         "error: no verb -> add train, infer or prepare after the options")
+        if not words or words[0] in ("-h", "--help"):
+            raise SystemExit(0)
+        raise UsageError("no verb -> add train, infer or prepare after the options")
     module = LAUNCHED[words[place]]
     take_quiet(words[:place])                    # before the verb it is an option of Accelerate's launcher too
     options = [*with_paths(words[:place]), "-m", *module, *words[place + 1:]]

@@ -14,6 +14,15 @@ WORLD_SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD
 _PR_SET_PDEATHSIG = 1            # prctl(2)
 
 
+def without_telemetry() -> None:
+    """Have huggingface_hub, before it is imported, send no facts about this machine unless the user wants it.
+
+    Else it asks the hub once a day for a list of programs that may have started this one (/api/agent-harnesses), and
+    names the program and the version of torch in every request.
+    """
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+
 def is_alone() -> bool:
     """Whether no launcher says that other processes run beside this one."""
     return all(os.environ.get(name, "1") == "1" for name in WORLD_SIZES)

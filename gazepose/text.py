@@ -13,9 +13,9 @@ def printable(text: object) -> str:
     return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in str(text))
 
 
-def counted(number: int, one: str, several: str = "") -> str:
-    """1 clip, 2 clips; `several` where it is not `one` with an s."""
-    return f"{number} {one}" if number == 1 else f"{number} {several or one + 's'}"
+def counted(number: int, one: str, several: str = "", form: str = "") -> str:
+    """1 clip, 2 clips; `several` where it is not `one` with an s. form: of the number, such as ","."""
+    return f"{number:{form}} {one if number == 1 else several or one + 's'}"
 
 
 def read_text(path: str | Path, what: str = "text file", most: int = MAX_TEXT) -> str:

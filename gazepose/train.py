@@ -27,11 +27,12 @@ from torch.distributed.elastic.multiprocessing.errors import record
 from torch.utils.data import DataLoader
 
 from gazepose.compat.start import find_start, start_from, start_from_imagenet, start_from_package
-from gazepose.config import TrainConfig, asdict, check_priors, parse_train, readable_errors
+from gazepose.config import TrainConfig, asdict, check_priors, parse_train
 from gazepose.data.index import Index
 from gazepose.data.loader import BatchOrder, check_workers, make_loader, order_of
 from gazepose.data.outcome import skipped
 from gazepose.data.windows import BEHAVIOURS, WindowRule, counts_of, quality_fit
+from gazepose.errors import readable_errors
 from gazepose.evaluation.metrics import (
     class_weights,
     evaluate,
@@ -71,7 +72,7 @@ from gazepose.training.runlog import (
     versions,
     world_line,
 )
-from gazepose.training.shipped_start import start_card
+from gazepose.training.shipped_start import default_card
 from gazepose.training.trackers import check_tracker, start_tracker
 
 
@@ -84,11 +85,10 @@ def main(flags: tuple[TrainConfig, Source] | None = None) -> None:
         run = config.run
         check_tracker(run.log_with)
         if not run.resume:
-            backbone = config.model.backbone if run.pretrained == "yes" else None
             if run.checkpoint is not None:
                 run = replace(run, checkpoint=pinned(run.checkpoint))
                 config = replace(config, run=run)
-            find_start(run.checkpoint, backbone)                         # before data are prepared
+            find_start(run, config.model, source.preset is not None)     # before data are prepared
         folder = run.exp_path or Path("runs") / f"{config.model.model}-{datetime.now():%Y%m%d-%H%M%S}"
         accelerator = start_accelerator(
             mixed_precision=run.mixed_precision, gradient_accumulation_steps=run.gradient_accumulation_steps,
@@ -111,8 +111,8 @@ def train(config: TrainConfig, source: Source, accelerator: Accelerator, log: Ru
     label = data.train_index.label[data.train_rows]
     weights = run.weights or (class_weights(label) if run.label_weight > 0 else (1.0, 1.0))
     loss = run.rule(weights)
-    accelerator.print(f"data: {source.root}, {len(data.train_rows)} training and {len(data.val_rows)} validation "
-                      f"windows, class weights {weights[0]:.3f} {weights[1]:.3f}")
+    accelerator.print(f"data: {source.root}, windows for training: {len(data.train_rows)}, for validation: "
+                      f"{len(data.val_rows)}, class weights {weights[0]:.3f} {weights[1]:.3f}")
 
     # ---- model
     resumed = find_checkpoint(log.folder, accelerator) if run.resume else None
@@ -271,7 +271,7 @@ def initial_weights(model: nn.Module, config: TrainConfig, source: Source, folde
     data. Returns what they have learnt from.
     """
     run, start = config.run, None
-    card = start_card(config.model.backbone) if run.has_default_start(config.model.behaviour) else None
+    card = default_card(run, config.model)
     if run.checkpoint:
         start = start_from(model, run.checkpoint)
     elif run.pretrained == "yes" or (source.preset is None and run.pretrained is None):

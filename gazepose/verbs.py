@@ -17,6 +17,7 @@ from gazepose.data.box_formats import BoxFormat
 from gazepose.data.clip_files import CropsFrom
 from gazepose.data.config import Disk, PrepareConfig
 from gazepose.data.index import Index
+from gazepose.errors import UsageError
 from gazepose.output import inform
 from gazepose.processes import Processes
 from gazepose.source import find_source
@@ -33,8 +34,8 @@ def prepare(config: PrepareConfig = PrepareConfig(), *,                         
             boxes_format: BoxFormat = "auto", checkpoint: Path | None = None, preset: Preset = "default") -> None:
     """Cut the faces of a split out of its videos. Under accelerate launch, several processes share the clips.
 
-    Videos of your own: --video FILE_OR_FOLDER --boxes TABLE.csv --out FOLDER makes a data set folder, which infer.py
-    and train.py take as --data FOLDER.
+    Videos of your own: --video FILE_OR_FOLDER --boxes TABLE.csv --out FOLDER makes a data set folder, which infer
+    and train take as --data FOLDER.
 
     Args:
         split: which split; default for your own videos: val.
@@ -44,16 +45,16 @@ def prepare(config: PrepareConfig = PrepareConfig(), *,                         
             another program wrote it.
         boxes_format: what such a table holds, see docs/boxes.md; auto: by its header and its numbers.
         out: data set folder to create from them.
-        checkpoint: cut the faces as this run or published file reads them, so that infer.py need not cut them again.
+        checkpoint: cut the faces as this run or published file reads them, so that infer need not cut them again.
         preset: which embedded world, if there is no other data.
     """
     from gazepose.data.own_videos import lay_out
     own = video is not None or boxes is not None or out is not None
     if own and (video is None or boxes is None or out is None or data is not None or split in ("test", "stills")):
-        raise ValueError("your own videos need more flags -> give --video, --boxes and --out, and "
+        raise UsageError("your own videos need more flags -> give --video, --boxes and --out, and "
                          "--split train or val")
     if split is None and not own:
-        raise ValueError("--split is missing -> give train, val, test or stills")
+        raise UsageError("--split is missing -> give train, val, test or stills")
     split = split or "val"
     if checkpoint is not None:
         config = _as_read_by(checkpoint, config)
@@ -68,8 +69,8 @@ def prepare(config: PrepareConfig = PrepareConfig(), *,                         
     index = source.split(split, config, processes)
     show(f"{counted(len(index), 'row')} -> {index.folder}")
     if own and checkpoint is None:
-        show(f"These crops have {config.crop_size} pixels a side. infer.py cuts them again for a checkpoint "
-                    "that reads another size -> give --checkpoint RUN here")
+        show(f"These crops have {config.crop_size} pixels a side. Inference cuts them again for a checkpoint "
+             "that reads another size -> give --checkpoint RUN here")
 
 
 def _preparing(disk: Disk) -> tuple[Processes, Callable[[str], None]]:
@@ -97,7 +98,7 @@ def _as_read_by(start: Path, config: PrepareConfig) -> PrepareConfig:
     start = pinned(start)
     trained = from_json(PrepareConfig, read_model(start)[1].get("prepare"), start)
     if config.crop_size not in (PrepareConfig.crop_size, trained.crop_size):
-        raise ValueError(f"--crop_size {config.crop_size}: {start} reads crops of {trained.crop_size} pixels -> leave "
+        raise UsageError(f"--crop_size {config.crop_size}: {start} reads crops of {trained.crop_size} pixels -> leave "
                          "--crop_size out")
     return replace(config, crop_size=trained.crop_size, policy=trained.policy, rule=(*trained.rule, *config.rule))
 
@@ -122,7 +123,7 @@ def synthetic(out: Path, preset: Preset = "default", seed: int = 0, jobs: int | 
 
 
 def import_checkpoint(checkpoint_file: Path, /, out: Path) -> None:
-    """Convert a published checkpoint to model.safetensors and config.json, for infer.py and train.py.
+    """Convert a published checkpoint to model.safetensors and config.json, for infer and train.
 
     Args:
         checkpoint_file: the published file.
@@ -130,7 +131,8 @@ def import_checkpoint(checkpoint_file: Path, /, out: Path) -> None:
     """
     from gazepose.compat.start import IMPORTED, import_published
     facts = import_published(checkpoint_file, out)
-    print(f"{facts['kind']}: {len(facts['taken'])} entries used, {len(facts['left'])} not used -> {out}\n"
+    print(f"{facts['kind']}: {counted(len(facts['taken']), 'entry', 'entries')} used, "
+          f"{len(facts['left'])} not used -> {out}\n"
           f"not used: {', '.join(facts['left']) or 'nothing'}; {out / IMPORTED} lists all names")
 
 
@@ -162,18 +164,17 @@ def submit(csv: Path, /, index: Path | None = None, json: Path | None = None) ->
 
 def chain(runs: tuple[Path, ...], /, out: Path = Path("runs/chain"), causal: bool = False) -> None:
     """Make an ensemble of one or more runs and its submission, in steps with their gains: flip averaging, median over
-    the track, calibration, mean of the runs, boosting. All settings are chosen on val. launch/submit.sh scores the runs
-    first.
+    the track, calibration, mean of the runs, boosting. All settings are chosen on val. Score the runs with infer first.
 
     Args:
-        runs: run folders that infer.py has scored with --split val and --split test, best with --flip_average:
+        runs: run folders that infer has scored with --split val and --split test, best with --flip_average:
             pred-flip/ is used where it exists, else pred/.
         out: folder of chain.md, chain.json, pred.csv and submission.json.
         causal: the median uses past frames only.
     """
     from gazepose.experiments.ensemble import make_submission
     if not runs:
-        raise ValueError("chain: no run was named -> name one or more run folders that infer.py has scored on val and "
+        raise UsageError("chain: no run was named -> name one or more run folders that infer has scored on val and "
                          "test")
     print(make_submission(runs, out, causal))
 
@@ -187,7 +188,7 @@ def report(run: tuple[Path, ...], /, out: Path | None = None) -> None:
     """
     from gazepose.report import make_comparison, make_report
     if not run or (len(run) == 1 and out is not None):
-        raise ValueError("report needs at least one run folder, and --out is for several -> name the runs")
+        raise UsageError("report needs at least one run folder, and --out is for several -> name the runs")
     print(f"report -> {make_report(run[0]) if len(run) == 1 else make_comparison(run, out)}")
 
 
@@ -206,7 +207,7 @@ def sweep(file: Path, /, *, data: Path | None = None, worlds: tuple[Preset, ...]
         worlds: presets of the embedded world; default: the experiment's.
         seeds: seeds of the runs; default: the experiment's.
         start: weights that all rows start from, such as a Gaze360 file; default: the experiment's pre-training.
-        flags: flags of train.py for all runs, in one string: "--limit 64 --epochs 1".
+        flags: flags of train for all runs, in one string: "--limit 64 --epochs 1".
         launch: options of accelerate launch for each training, in one string: "--config_file gpu4".
         jobs: how many runs train at a time, each on its share of the cores and GPUs; default: one per GPU, or one.
         part: run only this part of the predictions, such as 3/8, as one of several jobs on a shared disk. The part that
@@ -221,7 +222,7 @@ def sweep(file: Path, /, *, data: Path | None = None, worlds: tuple[Preset, ...]
     from gazepose.experiments.sweep import run_sweep
     number, _, parts = part.partition("/")
     if not (number.isdigit() and parts.isdigit()):
-        raise ValueError(f"--part {part} -> give its number and the number of parts, such as 3/8")
+        raise UsageError(f"--part {part} -> give its number and the number of parts, such as 3/8")
     command = f"python -m gazepose sweep {shlex.join(sys.argv[2:])}"
     failed = run_sweep(read_experiment(file), command, out, preset=find_source(data).preset, data=data,
                        worlds=worlds, seeds=seeds, start=start, flags=shlex.split(flags), launch=launch,
@@ -281,7 +282,7 @@ def agree(mine: Path, theirs: Path, /, match: tuple[str, ...] = (), looking: tup
     from gazepose.watch.coding_files import Codes
     pairs = [tuple(pair.split("=", 1)) for pair in match]
     if any(len(pair) != 2 for pair in pairs):
-        raise ValueError(f"--match {' '.join(match)} -> give NAME_IN_MINE=NAME_IN_THEIRS")
+        raise UsageError(f"--match {' '.join(match)} -> give NAME_IN_MINE=NAME_IN_THEIRS")
     codes = Codes(looking or Codes.looking, not_codable or Codes.not_codable)
     result = comparing.agree(mine, theirs, [(one, other) for one, other in pairs], codes, fps)
     print(f"{agree_page.write(out, result)}\nagreement -> {out / 'agreement.html'}")
@@ -339,7 +340,7 @@ def export(run: Path, /, to: Literal["onnx", "torch"] = "onnx", out: Path | None
     from gazepose.training.hub import is_on_hub, pinned
     run = pinned(run)
     if is_on_hub(run) and out is None:
-        raise ValueError(f"{run}: its export has no folder yet -> add --out FOLDER")
+        raise UsageError(f"{run}: its export has no folder yet -> add --out FOLDER")
     out = out or (run if run.is_dir() else run.parent) / f"export-{to}"
     inform(f"writing {out}, and comparing it with the package: a minute or more")
     done = export(run, to, out)

@@ -101,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for line in check_parity(options.folder, options.files):
         print(line, flush=True)
         failed += line.failed > 0
-    print(f"{failed} lines FAIL" if failed else "all PASS")
+    print(f"{failed} line{'s' * (failed > 1)} FAIL" if failed else "all PASS")
     return 1 if failed else 0
 
 

@@ -332,7 +332,7 @@ def test_crops_that_a_checkpoint_may_not_read_are_named(tmp_path, monkeypatch, c
     own = ["prepare", "--video", str(tmp_path / "clip.mp4"), "--boxes", str(tmp_path / "boxes.csv"), "--out",
            str(tmp_path / "mine"), "--crop_size", "48"]
     typed(monkeypatch, *own)
-    assert "These crops have 48 pixels a side. infer.py cuts them again for a checkpoint" in capsys.readouterr().out
+    assert "These crops have 48 pixels a side. Inference cuts them again for a checkpoint" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="--crop_size 48: .*weights reads crops of 32 pixels -> leave --crop_size out"):
         typed(monkeypatch, *own, "--checkpoint", str(run))
     typed(monkeypatch, *own[:-2], "--checkpoint", str(run))

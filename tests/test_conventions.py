@@ -321,7 +321,7 @@ def test_clips_of_few_faces_are_judged_together(tmp_path):
         lay_out(path, out / "videos", tmp_path / "set", "val")
     (out / "boxes").mkdir()
     for rows, kind, words in ((lines, "convention", "4 clips together: look like centres"),
-                              (lines[:3], "convention_unjudged", "1 clips together: too few to judge: 3 faces")):
+                              (lines[:3], "convention_unjudged", "1 clip together: too few to judge: 3 faces")):
         (out / "boxes" / "val.csv").write_text("\n".join([",".join(COLUMNS), *rows]))
         found = examine(out, notify=lambda line: None)["findings"]
         assert words in found[kind]["examples"][0]["detail"]

@@ -102,7 +102,7 @@ def test_processes_that_cannot_do_it_are_refused_by_flag():
                                        gradient_accumulation_steps=4)
     with pytest.raises(ValueError, match="--sync_batchnorm: torch's SyncBatchNorm works on GPUs only"):
         check_processes(accelerator, "2", True, 4)
-    with pytest.raises(ValueError, match="--processes 3, but 2 processes were started -> accelerate launch --num_p"):
+    with pytest.raises(ValueError, match="--processes 3, but the launcher has started 2 -> accelerate launch --num_p"):
         check_processes(accelerator, "3", False, 4)
     check_processes(SimpleNamespace(**{**vars(accelerator), "device": torch.device("cuda"), "num_processes": 1}),  # type: ignore[arg-type]
                     None, True, 4)

@@ -208,7 +208,7 @@ def test_a_step_that_does_not_help_is_not_in_the_submission(tmp_path):
     label, (a, _) = held_looks(2, count=100)
     run = written(tmp_path / "a", a, a, label, clips=1, flip=False, track_length=1)
     text = make_submission([run], tmp_path / "out")
-    assert "a was scored without --flip_average" in text and "val's 1 clips are too few to fit anything" in text
+    assert "a was scored without --flip_average" in text and "val has 1 clip, too few to fit anything" in text
     results = json.loads((tmp_path / "out" / "submission.json").read_text())["results"]
     assert [entry["score"] for entry in results] == a.astype(np.float32).tolist()
 
@@ -226,7 +226,7 @@ def test_runs_of_other_faces_are_refused_by_name(tmp_path):
         make_submission([first, tmp_path / "none"], tmp_path / "out")
     table = first / "pred-flip" / "test" / "pred.csv"
     table.write_text(table.read_text().replace("v1,00001", "v0,00000"))
-    with pytest.raises(ValueError, match="1 faces more than once: v"):
+    with pytest.raises(ValueError, match="1 face more than once: v"):
         make_submission([first], tmp_path / "out")
     table.write_text("\n".join(table.read_text().splitlines()[:-1]))
     with pytest.raises(ValueError, match="pred.csv: 99 faces with other scores than .*test.npz has -> run"):

@@ -17,11 +17,13 @@ from gazepose import processes, programs, train
 from gazepose.__main__ import VERBS
 from gazepose.compat.flags import GuideInference
 from gazepose.config import (
+    DataConfig,
     InferConfig,
     ModelFlags,
     NotAFlag,
     TrainConfig,
     check_priors,
+    parse,
     parse_train,
     train_defaults,
 )
@@ -89,6 +91,26 @@ def test_a_flag_of_training_reaches_the_configuration(section: str, name: str):
     assert getattr(getattr(config, section), name) == expected
 
 
+SWITCHES = [(section, field.name) for section in SECTIONS for field in flags_of(section)
+            if isinstance(field.default, bool) and section != "guide" and field.name not in NEEDS]
+
+
+def test_a_flag_that_a_config_switched_on_can_be_switched_off():
+    on = TrainConfig(**{section: dataclasses.replace(getattr(TrainConfig(), section), **{
+        name: True for part, name in SWITCHES if part == section}) for section in SECTIONS})
+    off = parse(TrainConfig, [f"--no_{name}" for _, name in SWITCHES], on)
+    assert len(SWITCHES) > 8 and not any(getattr(getattr(off, part), name) for part, name in SWITCHES)
+
+
+@pytest.mark.parametrize("name", ["gaussian_drop", "allow_unknown_priors", "cache_features"])
+def test_inference_is_as_the_training_until_a_flag_says_otherwise(name):
+    assert [getattr(parse(InferConfig, flags), name) for flags in ([], [f"--{name}"], [f"--no_{name}"])] == [
+        None, True, False]
+    drop = [InferConfig(gaussian_drop=given).windows(DataConfig(gaussian_drop=trained)).gaussian_drop
+            for given, trained in ((None, True), (None, False), (True, False), (False, True))]
+    assert drop == [True, False, True, False]
+
+
 @pytest.mark.parametrize("name", sorted(hidden(ModelFlags) | {"warmup", "schedule", "weight_decay", "backbone_lr"}))
 def test_a_derived_setting_is_no_flag(name: str, capsys):
     with pytest.raises(SystemExit):
@@ -103,13 +125,16 @@ def test_there_are_few_flags():
 
 
 def test_a_help_text_that_names_a_default_names_the_one_that_holds():
-    text = flags_page().split("## infer.py")[0]
+    text = flags_page().split("## python -m gazepose infer")[0]
     for stated, default in re.findall(r"default:? (\d[\d.]*)[^()]*\(default: ([^)]+)\)", text):
         assert default == "None" or float(stated.rstrip(".")) == float(default)
 
 
 def test_the_page_of_flags_is_what_the_command_makes():
-    assert (ROOT / "docs" / "flags.md").read_text() == flags_page(), "run python -m gazepose flags"
+    page = flags_page()
+    assert (ROOT / "docs" / "flags.md").read_text() == page, "run python -m gazepose flags"
+    of_users = page.partition("## python -m gazepose write_start")[0]
+    assert not re.search(r"\b(train|infer)\.py|launch/", of_users)      # an installed package has no such files
 
 
 def test_a_prior_that_the_data_lacks_is_refused_with_the_command(index_of):

@@ -86,6 +86,7 @@ def test_a_run_that_resumes_in_an_epoch_has_the_pools_it_had(tracks):
     rest = epoch_of(tracks, rule_of(1), True, start=16)
     assert len(rest) == len(whole) - 2 and len(whole[0]["frames"]) % ROUND == 0
     assert all(torch.equal(one["frames"], other["frames"]) for one, other in zip(rest, whole[2:], strict=True))
+    assert epoch_of(tracks, rule_of(1), True, start=len(tracks)) == []             # it stopped before validation
 
 
 def test_a_row_is_decoded_once_for_all_segments_that_show_it(tracks, monkeypatch):

@@ -1,7 +1,9 @@
 """hf:OWNER/NAME as a checkpoint: what is fetched, what is recorded, and what a fault says."""
 
 import json
+import os
 import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +14,7 @@ from huggingface_hub import constants, file_download
 from rig import SHORT, config_of
 
 import gazepose.api
+from gazepose import __main__ as program
 from gazepose import deploy
 from gazepose.__main__ import run as run_verb
 from gazepose.compat.start import start_from
@@ -186,8 +189,9 @@ def test_inference_of_the_hub_gives_the_scores_of_the_folder(hub, small_index, t
     assert read_object(tmp_path / "hub" / "pred" / "val" / "about.json")["checkpoint"] == f"hf:lab/looks@{COMMIT}"
 
 
-@pytest.mark.parametrize(("run", "flag", "allowed"), [({"allow_unknown_priors": True}, False, True), ({}, True, True),
-                                                      ({}, False, False), (["damaged"], False, False)])
+@pytest.mark.parametrize(("run", "flag", "allowed"), [({"allow_unknown_priors": True}, None, True), ({}, True, True),
+                                                      ({"allow_unknown_priors": True}, False, False),
+                                                      ({}, None, False), (["damaged"], None, False)])
 def test_inference_allows_unknown_priors_where_the_training_did(hub, small_index, tmp_path, monkeypatch, run, flag,
                                                                 allowed):
     folder = hub.repositories["lab/looks"][0]
@@ -199,6 +203,17 @@ def test_inference_allows_unknown_priors_where_the_training_did(hub, small_index
     with pytest.raises(ZeroDivisionError):
         infer(InferConfig(checkpoint=LAB, exp_path=tmp_path / "run", allow_unknown_priors=flag))
     assert seen == [allowed]
+
+
+@pytest.mark.parametrize(("given", "then"), [(None, "1"), ("0", "0")])
+def test_commands_send_no_telemetry_unless_the_user_wants_it(given, then, monkeypatch):
+    monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", given or "")
+    if given is None:
+        monkeypatch.delenv("HF_HUB_DISABLE_TELEMETRY")
+    monkeypatch.setattr(sys, "argv", ["gazepose", "train", "--no_such_flag"])
+    with pytest.raises(SystemExit):
+        program.main()
+    assert os.environ["HF_HUB_DISABLE_TELEMETRY"] == then
 
 
 def test_watch_live_and_python_say_which_commit_scores(hub, monkeypatch, tmp_path, capsys):

@@ -8,8 +8,8 @@ import pytest
 from sizes import lines, longest_function, package
 
 ROOT = Path(__file__).resolve().parents[1]
-BASE = ["io", "text", "manifest", "columns", "keyed_random", "output", "startup", "heartbeat", "signals",
-        "processes", "progress", "tensor_files", "records", "machine"]
+BASE = ["io", "text", "manifest", "columns", "keyed_random", "output", "startup", "errors", "heartbeat",
+        "signals", "processes", "progress", "tensor_files", "records", "machine"]
 CORE = ["models", "data", "evaluation", "training"]
 DRAWING = "report.style"                      # the wings' one shared room
 WINGS = ["compat", "synthetic", "priors", "doctor", "report", "experiments"]

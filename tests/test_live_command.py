@@ -20,6 +20,7 @@ from squares import Reader, Squares, film, moving, still
 from gazepose import api
 from gazepose import live as live_module
 from gazepose.live import live
+from gazepose.output import QUIET
 from gazepose.watch import live_source
 from gazepose.watch.config import LiveConfig
 from gazepose.watch.live_source import LiveSource
@@ -85,6 +86,13 @@ def test_a_file_is_played_at_its_own_pace_and_each_picture_is_a_line(video, caps
     assert f"live: {len({line['frame'] for line in lines})} pictures in 0.4 s" in err
 
 
+def test_a_quiet_command_prints_its_lines_of_json_alone(video, capsys, monkeypatch):
+    monkeypatch.setenv(QUIET, "1")
+    live(str(video), LiveConfig(every=0.2))
+    out, err = capsys.readouterr()
+    assert not err and all(json.loads(line) for line in out.splitlines()) and out
+
+
 def test_a_slow_reader_gets_the_newest_picture_and_the_others_are_counted(video):
     with LiveSource(str(video)) as source:
         numbers = [shown.number for shown in source if not time.sleep(0.1)]
@@ -125,6 +133,9 @@ def test_people_keep_their_names_with_the_scorer_that_a_message_advises(video, c
     assert "-> use a faster machine, fewer other programs, or --scorer landmarks" in capsys.readouterr().err
     live(str(video), LiveConfig(scorer="landmarks"))
     assert "people get new names" not in capsys.readouterr().err
+    monkeypatch.setattr(live_module, "LEAST_RATE", 1000)
+    live(str(video), LiveConfig(scorer="landmarks"))
+    assert capsys.readouterr().err.splitlines()[0].endswith("-> use a faster machine, or fewer other programs")
 
 
 def test_a_stream_that_goes_away_is_opened_again_and_in_the_end_given_up():
@@ -132,7 +143,8 @@ def test_a_stream_that_goes_away_is_opened_again_and_in_the_end_given_up():
     with served(pictures=4, connections=2) as address, LiveSource(address, 0.6, said.append) as source:
         numbers = []
         with pytest.raises(OSError, match="127.0.0.1:.*: gave no picture for 0.6 s -> look at the camera"):
-            numbers += (shown.number for shown in source)
+            numbers += (shown and shown.number for shown in source)
+    assert numbers.count(None) == 2 and numbers[-1] is None                    # it went away twice
     assert 2 <= len(said) <= 9 and all("gives no picture any more; opening it again in 0.05 s" in line
                                        for line in said[:2])
     assert not any("secret" in line for line in said)
@@ -162,7 +174,50 @@ def test_what_the_messages_about_a_camera_advise_helps(tmp_path, video):
             assert next(iter(camera)) and list(camera)
     with served(pictures=2, connections=2) as address, LiveSource(address, LiveConfig(give_up=30).give_up,
                                                                   lambda line: None) as camera:
-        assert max(shown.number for shown, _ in zip(camera, range(3), strict=False)) >= 2     # of the second connection
+        assert max(shown.number for shown, _ in zip(camera, range(4), strict=False) if shown) >= 2
+
+
+class Camera:
+    """cv2.VideoCapture of a camera that shows a person who looks, and goes away once."""
+
+    opened: list[object] = []
+
+    def __init__(self, *given: object) -> None:
+        self.opened.append(given[0])
+        self.left = 12 if len(self.opened) in (1, 3) else 0
+
+    def isOpened(self) -> bool:
+        return self.left > 0
+
+    def read(self) -> tuple[bool, object]:
+        time.sleep(0.03)
+        self.left -= 1
+        return self.left >= 0, moving(1, still(20, 60))[0]
+
+    def release(self) -> None: ...
+
+
+def test_a_look_ends_when_the_camera_goes_away_and_another_begins_when_it_is_back(monkeypatch, capsys):
+    monkeypatch.setattr(Camera, "opened", [])
+    monkeypatch.setattr(live_source.cv2, "VideoCapture", Camera)
+    with pytest.raises(OSError, match=r"camera 7: gave no picture for 0\.3 s"):
+        live("7", LiveConfig(give_up=0.3))
+    events = [event["event"] for line in map(json.loads, capsys.readouterr().out.splitlines())
+              for event in line["events"]]
+    assert events == ["starts looking", "people looking", "stops looking", "people looking"] * 2
+    assert set(Camera.opened) == {7} and len(Camera.opened) >= 4
+
+
+def test_a_camera_is_tried_until_the_time_to_give_up_has_passed(monkeypatch):
+    monkeypatch.setattr(Camera, "opened", [])
+    monkeypatch.setattr(live_source.cv2, "VideoCapture", Camera)
+    monkeypatch.setattr(live_source, "PAUSES", (0.4, 9))
+    said: list[str] = []
+    with LiveSource("7", 1.2, said.append) as camera, pytest.raises(OSError, match="gave no picture for 1.2 s"):
+        list(camera)
+    pauses = [float(line.rpartition(" in ")[2].removesuffix(" s")) for line in said[:2]]
+    assert pauses[0] == 0.4 and 0 < pauses[1] <= 0.8
+    assert len(Camera.opened) >= 4               # the third gave pictures again, 1.2 s after the last of the first
 
 
 @pytest.mark.parametrize(("flag", "value"), [("every", -1), ("smooth", 11), ("give_up", -1), ("detector_size", 10)])
@@ -199,4 +254,4 @@ def test_it_ends_when_nobody_reads_its_lines(tmp_path):
             "read, write = os.pipe(); os.dup2(write, 1); os.close(write); os.close(read)\n"
             "with lasting_output(): live.live(sys.argv[1], LiveConfig())")
     code_of_end, output = warm.python("-c", code, str(path), cwd=tmp_path, timeout=60)
-    assert code_of_end == 0 and "live: 1 pictures" in output
+    assert code_of_end == 0 and "live: 1 picture " in output

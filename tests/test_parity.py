@@ -159,7 +159,7 @@ def test_a_missing_file_is_named(another, capsys, missing):
     file = missing.split("/")[0]
     assert check_parity.main([str(another), file]) == 1
     line, last = capsys.readouterr().out.splitlines()
-    assert line.startswith(f"FAIL  {file}") and str(another / missing) in line and last == "1 lines FAIL"
+    assert line.startswith(f"FAIL  {file}") and str(another / missing) in line and last == "1 line FAIL"
 
 
 @pytest.mark.parametrize("missing", ["json_original", "result_LAM"])

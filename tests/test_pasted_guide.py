@@ -11,7 +11,7 @@ from accelerate.commands.launch import launch_command_parser
 
 from gazepose import train
 from gazepose.compat.flags import translate
-from gazepose.config import readable_errors
+from gazepose.errors import readable_errors
 
 ROOT = Path(__file__).resolve().parents[1]
 

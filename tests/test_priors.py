@@ -286,7 +286,7 @@ def test_the_verb_says_what_came_of_it(tmp_path, make_index, monkeypatch, capsys
                                       str(tmp_path / "data")])
     verbs.main()
     output = capsys.readouterr().out
-    assert "8 entries" in output and "train: head_pose known for 7 of 8 faces (87.5%); 1 entries for faces" in output
+    assert "8 entries" in output and "train: head_pose known for 7 of 8 faces (87.5%); 1 entry for faces" in output
     assert "val: not changed; 8 entries for faces it does not have" in output
     assert "head_pose" not in Index.open(tmp_path / "data" / "prepared" / "clean-16" / "val").columns
     monkeypatch.setattr(sys, "argv", [*sys.argv, "--split", "val"])

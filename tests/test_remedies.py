@@ -247,7 +247,7 @@ TRIED = {
     "data/order": 1, "data/outcome": 3, "data/own_videos": 6, "data/prepare": 10, "data/streaming": 2,
     "data/tracks": 3, "data/video": 9, "data/video_times": 3, "data/windows": 4, "deploy": 2,
     "evaluation/comparison": 2, "evaluation/examples": 1, "evaluation/metrics": 5, "evaluation/predictions": 7,
-    "evaluation/submission": 8, "heartbeat": 2, "infer": 4, "io": 9, "live": 2, "machine": 1, "manifest": 1,
+    "evaluation/submission": 8, "heartbeat": 2, "infer": 4, "io": 9, "live": 3, "machine": 1, "manifest": 1,
     "models/backbone": 6, "models/config": 4, "output": 1, "processes": 2, "programs": 1, "publish": 2, "records": 1,
     "source": 5, "tensor_files": 11, "text": 1, "train": 4, "training/checkpoint": 11, "training/config": 8,
     "training/distributed": 8, "training/engine": 2, "training/feature_cache": 3, "training/hub": 14,

@@ -138,7 +138,7 @@ def other_number_of_processes(tmp: Path) -> State:
         model = torch.nn.Linear(8, 8)
         checkpoint.resume(folder, model, torch.optim.AdamW(model.parameters()), None, *how[0])
     words = remedy_of(resumed)
-    assert words.startswith("start 1 processes")
+    assert words.startswith("start 1 for bit-identical")
     checkpoint_of_one, how[0] = how[0], (1, False)
     resumed()
     how[0] = checkpoint_of_one

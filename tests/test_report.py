@@ -226,7 +226,7 @@ def test_a_resumed_run_counts_its_last_record_and_reports_a_torn_line(tmp_path):
     (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)) + '\n{"kind": "tr')
     records = read_records(tmp_path)
     assert records.train["loss"].tolist() == [3.0, 2.0]
-    assert any("1 lines of metrics.jsonl could not be read" in note for note in records.notes)
+    assert any("1 line of metrics.jsonl could not be read" in note for note in records.notes)
 
 
 def test_without_crops_and_names_tracks_are_shown_by_number(tmp_path):
@@ -265,6 +265,17 @@ def test_tracks_go_from_the_best_to_the_worst_and_those_of_one_class_come_last()
     frame = np.array([3, 2, 1, 0] + [0, 1, 2, 3] + [0, 1, 2, 3])
     picked = tracks_to_show(label, score, np.repeat([7, 3, 5], 4), frame)
     assert [places.tolist() for places in picked] == [[3, 2, 1, 0], [4, 5, 6, 7], [8, 9, 10, 11]]
+
+
+def test_tracks_of_a_few_frames_are_shown_only_where_longer_ones_are_too_few():
+    long, short = np.tile([0] * 15 + [1], 4), np.tile([0, 0, 1, 1], 8)         # the short ones are more even
+    label = np.concatenate([long, short])
+    track = np.concatenate([np.repeat(np.arange(4), 16), np.repeat(np.arange(4, 12), 4)])
+    frame = np.arange(len(label))
+    assert {len(places) for places in tracks_to_show(label, label * 0.5, track, frame)} == {16}
+    fewer = track != 3
+    shown = tracks_to_show(label[fewer], label[fewer] * 0.5, track[fewer], frame[fewer])
+    assert len(shown) == 4 and 4 in {len(places) for places in shown}
 
 
 def test_no_two_mistakes_are_of_one_track_or_of_one_second_of_a_clip():

@@ -10,8 +10,9 @@ import torch
 from safetensors.torch import load_file
 
 from gazepose import train
+from gazepose.compat import start
 from gazepose.compat.checkpoints import load_into
-from gazepose.compat.start import start_from_package
+from gazepose.compat.start import find_start, start_from_package
 from gazepose.config import TrainConfig, parse, train_defaults
 from gazepose.io import write_json
 from gazepose.models import ModelConfig, Priors, build_model
@@ -53,12 +54,16 @@ def shipped(tmp_path, monkeypatch, index_of):
     return write_start(a_run(tmp_path / "run", tmp_path / "world"), "bash launch/pretrain.sh")
 
 
+def given(*flags: str, embedded: bool = True) -> TrainConfig:
+    flags = *flags, "--backbone", "test_resnet"
+    return parse(TrainConfig, flags, train_defaults(parse(TrainConfig, flags, TrainConfig()), embedded, False))
+
+
 def started(tmp_path: Path, *flags: str, preset: str | None = "tiny") -> tuple[torch.nn.Module, list[str], LearntFrom]:
     """A GazeLSTM at the start that these flags mean, what was printed, and what it has learnt from."""
     lines: list[str] = []
     accelerator: Any = SimpleNamespace(print=lines.append, is_main_process=True)
-    first = parse(TrainConfig, [*flags, "--backbone", "test_resnet"], TrainConfig())
-    config = parse(TrainConfig, [*flags, "--backbone", "test_resnet"], train_defaults(first, preset is not None, False))
+    config = given(*flags, embedded=preset is not None)
     model = build_model(ModelConfig(model="GazeLSTM", backbone="test_resnet"))
     learnt = train.initial_weights(model, config, Source(tmp_path, preset), tmp_path, accelerator)
     assert config.data.augment == ("standard" if "the package's" in lines[0] and preset else "off")
@@ -123,16 +128,23 @@ def test_a_package_without_weights_starts_at_random(tmp_path):
     assert "random weights" in started(tmp_path)[1][0]
 
 
-def test_damaged_weights_are_refused_with_a_remedy(shipped, tmp_path):
+def test_damaged_weights_are_refused_with_a_remedy_before_data_are_prepared(shipped, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "start_accelerator", lambda **given: pytest.fail("it has begun"))
     file, card = tmp_path / "weights" / WEIGHTS, tmp_path / "weights" / CARD
     content = file.read_bytes()
     file.write_bytes(content[:-1] + b"x")
     with pytest.raises(ValueError, match="its SHA-256 differs from start.json -> install the package again, or give"):
         start_weights(shipped)
+    with pytest.raises(SystemExit, match="error: .*its SHA-256 differs"):
+        train.main((given(), Source(tmp_path, "tiny")))
+    for flags, embedded in ((("--pretrained", "no"), True), (("--behaviour", "published"), True)):
+        find_start(given(*flags).run, given(*flags).model, embedded)                     # they have another start
     file.unlink()
     with pytest.raises(FileNotFoundError, match="missing, though start.json names it -> install"):
         started(tmp_path)
     assert "random" in started(tmp_path, "--pretrained", "no")[1][0]                     # the remedy
+    monkeypatch.setattr(start, "cached_imagenet", lambda backbone: ({}, "of this machine"))
+    find_start(given().run, given().model, embedded=False)                               # takes those of ImageNet
     write_json(card, {"file": 3})
     with pytest.raises(ValueError, match="start.json: StartCard: file: int is not an instance of str -> install"):
         start_card("test_resnet")

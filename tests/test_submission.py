@@ -53,11 +53,11 @@ def test_a_whole_submission_passes(tmp_path, kind):
 
 @pytest.mark.parametrize("kind", ["csv", "json"])
 @pytest.mark.parametrize(("rows", "message"), [
-    (ROWS[:2], r"2 rows for 3 faces: 1 faces missing: v2:k1:u3 -> do not hand this in"),
-    ([*ROWS, ROWS[0]], "1 faces more than once: v1:007:00001"),
-    ([*ROWS, ("v9", "u", "t", 0.5)], "1 faces that the test set does not have: v9:t:u"),
-    ([*ROWS[:2], (*FACES[2], 1.5)], "1 scores outside 0..1: v2:k1:u3=1.5"),
-    ([("v1", "1", "7", 0.5), *ROWS[1:]], "missing: v1:007:00001; 1 faces that the test set does not have: v1:7:1"),
+    (ROWS[:2], r"2 rows for 3 faces: 1 face missing: v2:k1:u3 -> do not hand this in"),
+    ([*ROWS, ROWS[0]], "1 face more than once: v1:007:00001"),
+    ([*ROWS, ("v9", "u", "t", 0.5)], "1 face that the test set does not have: v9:t:u"),
+    ([*ROWS[:2], (*FACES[2], 1.5)], "1 score outside 0..1: v2:k1:u3=1.5"),
+    ([("v1", "1", "7", 0.5), *ROWS[1:]], "missing: v1:007:00001; 1 face that the test set does not have: v1:7:1"),
     ([], "3 faces missing: .*no rows at all"),
 ])
 def test_a_submission_with_a_fault_is_refused_with_the_reason(tmp_path, rows, message, kind):
@@ -69,7 +69,7 @@ def test_a_submission_with_a_fault_is_refused_with_the_reason(tmp_path, rows, me
 
 def test_a_score_that_is_not_finite_is_refused(tmp_path):
     write_test_csv(tmp_path / "s.csv", [*ROWS[:2], (*FACES[2], float("nan"))])
-    with pytest.raises(ValueError, match="1 scores not finite: v2:k1:u3=nan"):
+    with pytest.raises(ValueError, match="1 score not finite: v2:k1:u3=nan"):
         check(tmp_path / "s.csv", FACES)
     with pytest.raises(ValueError, match=r"s.csv: row 3 \(v2:k1:u3\): score is nan -> predict again"):
         csv_to_json(tmp_path / "s.csv", tmp_path / "s.json")
@@ -87,9 +87,9 @@ def test_json_of_another_form_is_refused(tmp_path):
     entry = {"video_id": "v2", "unique_id": "u3", "track_id": "k1", "label": 1, "score": 0.5}
     whole = {"version": "1.0", "challenge": "ego4d_looking_at_me", "results": [entry]}
     for change, message in [({"version": "2"}, "version is '2', not '1.0'"),
-                            ({"results": [entry | {"track_id": 7}]}, "1 ids that are not text .*entry 1: .*7"),
-                            ({"results": [entry | {"label": 0}]}, "1 labels other than 1: entry 1: 0"),
-                            ({"results": [entry | {"score": "0.5"}]}, "1 scores not finite"),
+                            ({"results": [entry | {"track_id": 7}]}, "1 id that is not text .*entry 1: .*7"),
+                            ({"results": [entry | {"label": 0}]}, "1 label other than 1: entry 1: 0"),
+                            ({"results": [entry | {"score": "0.5"}]}, "1 score not finite"),
                             ({"results": None}, 'no list of entries under "results"')]:
         path.write_text(json.dumps(whole | change))
         with pytest.raises(ValueError, match=message):
@@ -117,7 +117,7 @@ def test_a_submission_has_every_crop_on_the_disk_and_not_only_those_of_an_index(
         crop.write_bytes(b"")
     table = tmp_path / "pred.csv"
     write_test_csv(table, [("v1", "u0", "007", 0.5)])              # of an index from before the second crop came
-    with pytest.raises(ValueError, match="1 rows for 2 faces: 1 faces missing: v1:007:u1"):
+    with pytest.raises(ValueError, match="1 row for 2 faces: 1 face missing: v1:007:u1"):
         write_submission(table, tmp_path, None)
     write_test_csv(table, [("v1", "u0", "007", 0.5), ("v1", "u1", "007", 0.5)])
     write_submission(table, tmp_path, None)

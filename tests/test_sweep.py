@@ -174,7 +174,7 @@ def test_a_dry_run_counts_what_is_left_and_takes_the_time_of_finished_tasks(pool
     for log in folder.glob("*/sweep.log"):
         log.write_text(re.sub(r"took \d+ s", "took 240 s", log.read_text()))
     assert forecast(predictions, 2).splitlines()[-2:] == [                 # 2 tasks of 4 minutes, 2 at a time
-        "sweep: 1 runs to train, 2 are finished; 1 predictions to make, 1 exist",
+        "sweep: 1 run to train, 2 are finished; 1 prediction to make, 1 exist",
         "how long: about 4 min, 2 at a time, as the finished ones took"]
     assert len(lines(folder)) == 3                                         # and trained nothing
 

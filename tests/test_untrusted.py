@@ -22,7 +22,6 @@ from torch import nn
 
 from gazepose.compat.checkpoints import read_published
 from gazepose.compat.folders import original_tracks
-from gazepose.config import readable_errors
 from gazepose.data.annotations import Counter, read_clips, read_split
 from gazepose.data.box_table import read_table
 from gazepose.data.images import read_image, size_by_header
@@ -30,6 +29,7 @@ from gazepose.data.index import SHARDS, Index, digest_of
 from gazepose.data.shards import decode, encode
 from gazepose.data.tracks import POLICIES
 from gazepose.data.video import frames_in_order, look_at, video_facts
+from gazepose.errors import readable_errors
 from gazepose.evaluation.examples import read_copy, shown_faces
 from gazepose.evaluation.predictions import read_scores
 from gazepose.evaluation.submission import check, csv_to_json, write_test_csv, write_val_csv

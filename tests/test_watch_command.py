@@ -13,10 +13,12 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from squares import film, moving, picture, still, tools
 
 from gazepose.data.box_table import read_table
 from gazepose.data.own_videos import lay_out
+from gazepose.training.checkpoint import save_weights
 from gazepose.watch import command, faces, jobs
 from gazepose.watch.command import WatchConfig, watch
 from gazepose.watch.tables import read_faces
@@ -124,6 +126,15 @@ def test_boxes_of_a_clip_that_is_no_video_are_an_error(tmp_path):
     table.write_text("clip,track,frame,x,y,width,height\na,t,0,0,0,9,9\nz,t,0,0,0,9,9\n")
     with pytest.raises(ValueError, match=r"boxes\.csv: clip z is none of the videos \(a\) -> name the videos as"):
         lines_of([one_video(tmp_path / "a.mp4")], tmp_path / "out", boxes=table)
+
+
+def test_a_damaged_scorer_is_an_error_before_a_video_is_watched(tmp_path, monkeypatch):
+    monkeypatch.setattr(command, "run_all", lambda *given: pytest.fail("it has begun"))
+    folder = tmp_path / "run" / "best" / "step-00000001"
+    save_weights(folder, torch.nn.Linear(1, 1), {})
+    (folder / "model.safetensors").write_bytes(b"damaged")
+    with pytest.raises(ValueError, match=r"model\.safetensors: its SHA-256 differs .* -> the file was changed; use an"):
+        lines_of([one_video(tmp_path / "a.mp4")], tmp_path / "out", scorer=("landmarks", str(tmp_path / "run")))
 
 
 def test_a_second_scorer_gets_a_column_of_its_own(tmp_path, monkeypatch):

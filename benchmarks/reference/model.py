@@ -1,12 +1,13 @@
-"""Every frame of every window through the backbone, float32, channels first, plain Adam."""
+"""Every frame of every window through the backbone, float32, channels first, torch's own layers, plain Adam."""
 
 import copy
+from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gazepose.models import Priors
+from gazepose.models import Priors, layer_gradients
 
 
 def as_windows(frames: Tensor, window: Tensor) -> Tensor:
@@ -26,7 +27,10 @@ def unshared(windows: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def scores(model: nn.Module, windows: Tensor, priors: Priors) -> Tensor:
-    """Probability of looking, [B], of normalised windows [B, T, 3, H, W]."""
+    """Probability of looking, [B], of normalised windows [B, T, 3, H, W].
+
+    Under no_grad: what the model leaves out or folds while it scores belongs to torch.inference_mode.
+    """
     model.eval()
     return model(*unshared(windows), priors).logits.softmax(1)[:, 1]
 
@@ -35,7 +39,9 @@ def train_step(model: nn.Module, optimizer: torch.optim.Optimizer, windows: Tens
                label: Tensor, class_weights: Tensor) -> float:
     """One step of plain Adam on the weighted cross entropy, in float32; the loss."""
     model.train()
-    loss = F.cross_entropy(model(*unshared(windows), priors).logits, label, weight=class_weights)
+    with patch.object(layer_gradients, "usable", return_value=False):
+        logits = model(*unshared(windows), priors).logits
+    loss = F.cross_entropy(logits, label, weight=class_weights)
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gazepose.data.tracks import Policy
+from gazepose.errors import UsageError
 from gazepose.models.config import ModelName
 
 _LAUNCHER = "gazepose launch starts the processes"
 _ONE_FOLDER = "the data set is one folder with json/, split/ and videos/ -> --data DIR"
 _UNREAD = "the published code does not use it"
 _TRAINING = "inference does not use it"
-_INFERENCE = "is a flag of inference -> accelerate launch infer.py --{} --checkpoint RUN"
+_INFERENCE = "is a flag of inference -> python -m gazepose infer --{} --checkpoint RUN"
 
 LEFT_OUT = {
     "body": _UNREAD, "max_index": _UNREAD, "face_path": f"{_UNREAD}; faces come from the folder of --data",
@@ -125,13 +126,13 @@ class GuideInference:
         """
         named = {flag: name for flag, name, on in (("--val", "val", self.val), ("--eval", "test", self.eval)) if on}
         if bins_of(split) is not None and not named:
-            raise ValueError(f"--split {split} -> give val or test, or --val or --eval beside the number")
+            raise UsageError(f"--split {split} -> give val or test, or --val or --eval beside the number")
         if split is not None and bins_of(split) is None:
             if split not in ("val", "test"):
-                raise ValueError(f"--split {split} -> give val or test")
+                raise UsageError(f"--split {split} -> give val or test")
             named[f"--split {split}"] = split
         if len(set(named.values())) > 1:
-            raise ValueError(f"{' and '.join(named)} contradict each other -> give one split (--eval is the test set)")
+            raise UsageError(f"{' and '.join(named)} contradict each other -> give one split (--eval is the test set)")
         return next(iter(named.values()), "val")
 
     def must_agree(self, trained: Mapping[str, Any], start: Path, split: str | None = None) -> None:
@@ -152,7 +153,7 @@ class GuideInference:
         if differing:
             flags = " ".join(f"--{name}" if value is True else f"--{name} {value}" for name, value in differing.items())
             has = ", ".join(f"{name} {trained[name]}" for name in differing)
-            raise ValueError(f"{flags}, but {start} has {has} -> leave the flags out, because the checkpoint stores "
+            raise UsageError(f"{flags}, but {start} has {has} -> leave the flags out, because the checkpoint stores "
                              "its model; or give another --checkpoint")
 
 

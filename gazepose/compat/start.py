@@ -19,11 +19,12 @@ from gazepose.compat.checkpoints import (
     read_published,
 )
 from gazepose.io import read_object, sha256_of
-from gazepose.models import build_model
+from gazepose.models import ModelConfig, build_model
 from gazepose.tensor_files import read_tensors
 from gazepose.training.checkpoint import CONFIG, WEIGHTS, file_to_score, save_weights, verify, weights_folder
 from gazepose.training.learnt_from import LearntFrom, learnt_from
-from gazepose.training.shipped_start import StartCard, start_weights
+from gazepose.training.run_config import RunConfig
+from gazepose.training.shipped_start import StartCard, default_card, start_weights
 
 IMPORTED = "imported.json"
 """which entry of a published file became which of ours, and which were not used"""
@@ -95,19 +96,22 @@ def _by_layer(names: Iterable[str]) -> str:
     return ", ".join(f"{layer} ({count})" for layer, count in sorted(layers.items())) or "nothing"
 
 
-def find_start(path: Path | None, backbone: str | None) -> None:
+def find_start(run: RunConfig, model: ModelConfig, embedded: bool) -> None:
     """Look at the weights that a new training starts from, so that their faults are named before data are prepared.
 
     Args:
-        path: as `start_from` takes it. backbone: fetch its ImageNet weights, if they are not in the cache.
+        embedded: the data are an embedded world, where the package's weights are taken before those of ImageNet.
 
     Raises:
         FileNotFoundError, ValueError: they are not there, or damaged.
     """
-    if path is not None:
+    if path := run.checkpoint:
         read_published(path) if path.is_file() else verify(weights_folder(path))
-    if backbone is not None:
-        fetch_imagenet(backbone)
+    if run.pretrained == "yes":
+        fetch_imagenet(model.backbone)
+    card = default_card(run, model)
+    if card is not None and (embedded or cached_imagenet(model.backbone) is None):
+        start_weights(card)
 
 
 def start_from(model: nn.Module, path: Path) -> Start:

@@ -16,7 +16,7 @@ from gazepose.data.box_table import DECIMAL_COMMA, NUMBER, Numbers
 from gazepose.data.conventions import of_boxes
 from gazepose.data.video import SUFFIXES, find_video, look_at, times_of
 from gazepose.io import is_id
-from gazepose.text import printable
+from gazepose.text import counted, printable
 
 BoxFormat = Literal["auto", "sizes", "corners", "centres", "openface", "mediapipe"]
 TEXTS = (".tsv", ".txt")     # beside box_table.TABLES
@@ -63,8 +63,9 @@ class _Videos:
         if self.video.is_dir():
             files = sorted(file for file in self.video.iterdir() if file.suffix.lower() in SUFFIXES)
         if len(files) != 1:
-            raise ValueError(f"{self.path}: has no column clip, and {self.video} holds {len(files)} videos -> add the "
-                             "column clip, with the name of each video without its suffix")
+            raise ValueError(f"{self.path}: has no column clip, and {self.video} holds "
+                             f"{counted(len(files), 'video')} -> add the column clip, with the name of each "
+                             "video without its suffix")
         return _as_id(files[0].stem)
 
     def of(self, clip: str) -> Path | None:
@@ -157,7 +158,8 @@ def read_foreign(path: Path, video: Path | None, size: tuple[int, int] | None = 
         again = checked.duplicated(["clip", "track", "frame"])
         checked = checked[~again]
         if again.any():
-            lines.append(f"{again.sum()} boxes share a picture with an earlier one of their track: left out")
+            lines.append(f"{counted(again.sum(), 'box', 'boxes')} share a picture with an earlier one of their track: "
+                         "left out")
     checked.attrs["from_0"] = from_0
     return checked, [f"{path}: {line}" for line in lines]
 
@@ -187,7 +189,7 @@ def _read(path: Path, lines: list[str]) -> tuple[Table, list[str]]:
     if all(re.fullmatch(rf"{NUMBER}|{DECIMAL_COMMA}", cell) for cell in header if cell):
         lines.append("has no header: read as frame, track and the four numbers of a box")
         if len(header) < 6:
-            raise ValueError(f"{path}: has no header, and {len(header)} columns -> {box_table.SCHEMA}")
+            raise ValueError(f"{path}: has no header, and {counted(len(header), 'column')} -> {box_table.SCHEMA}")
         more = [f"column {number}" for number in range(7, len(header) + 1)]
         return rows.set_axis(["frame", "track", "0", "1", "2", "3", *more], axis=1), shown
     return rows.iloc[1:].set_axis(header, axis=1), shown

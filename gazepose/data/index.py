@@ -22,6 +22,7 @@ import numpy as np
 from gazepose.columns import map_array
 from gazepose.data.shards import Shards, decode
 from gazepose.io import is_id, open_regular, read_object, sha256_of
+from gazepose.text import counted
 
 FORMAT = 2
 SHARDS = "clips"             # the folder of the shards
@@ -164,7 +165,7 @@ class Index:
             ValueError: they are not those that were written; EOFError: the shard ends inside them; OSError.
         """
         if not 0 <= row < self.rows:
-            raise IndexError(f"{self.folder}: row {row}: the index has {self.rows} rows")
+            raise IndexError(f"{self.folder}: row {row}: the index has {counted(self.rows, 'row')}")
         clip, length = int(self.clip_of(row)), int(self.length[row])
         jpeg = self.shards.read(clip, int(self.offset[row]), length)
         if zlib.crc32(jpeg) != self.checksum[row]:

@@ -28,6 +28,8 @@ from gazepose.data.index import (
     table_fault,
 )
 from gazepose.io import lock, sync_folder, write_json
+from gazepose.output import inform
+from gazepose.text import counted
 
 LOCK = ".lock"               # of an index folder
 GRACE = 7 * 24 * 3600        # seconds after which a file that is listed no more is removed
@@ -78,7 +80,7 @@ def add_columns(index: Index, columns: Mapping[str, np.ndarray], facts: Mapping[
         ValueError: a column is unknown, of another shape, or does not fit its type; or the rows are others by now.
     """
     folder = index.folder
-    held = lock(folder / LOCK, print)
+    held = lock(folder / LOCK, inform)
     try:
         before = read_contents(folder)
         if rows_of(before) != rows_of(index.contents):
@@ -140,7 +142,7 @@ def _check(folder: Path, rows: int, columns: dict[str, np.ndarray], tables: dict
     if len(set(clips)) != len(clips):
         raise ValueError(f"{folder}: a clip occurs twice")
     if "corners" not in columns and len(shards) != len(clips):
-        raise ValueError(f"{folder}: {len(shards)} shards for {len(clips)} clips")
+        raise ValueError(f"{folder}: {counted(len(shards), 'shard')} for {counted(len(clips), 'clip')}")
     inside = np.ones(rows, bool)
     inside[start[start < rows]] = False                                # the first row of a track may fall
     for name in sorted({"frame", "position"} & set(columns)):

@@ -72,7 +72,7 @@ class BatchOrder(Sampler[list[tuple[int, ...]]]):
         size: tuple[int, ...] = ()
         if self.full_pools:                              # a run that resumes in the epoch has the same size
             whole = np.concatenate([order, ~np.resize(order, -len(order) % self.batch_size)])
-            size = (-(-max(map(self.most_frames, (whole, filled))) // ROUND) * ROUND,)
+            size = (-(-self.most_frames(np.concatenate([whole, filled])) // ROUND) * ROUND,)
         for batch in filled.reshape(-1, self.batch_size):              # a list of all rows would delay the first batch
             yield [(self.epoch, row, *size) for row in batch.tolist()]
 

@@ -30,6 +30,7 @@ from gazepose.data.conventions import of_boxes, of_rate
 from gazepose.data.tracks import RawTrack
 from gazepose.data.video import SUFFIXES, find_video, look_at
 from gazepose.io import open_regular, write_json, writing, writing_path
+from gazepose.text import counted
 
 
 def _in_schema(path: Path) -> bool:
@@ -121,8 +122,8 @@ def lay_out(table: Path, video: Path, out: Path, split: str, first_number: int =
     elif len(clips) == 1:
         videos = {clips[0]: video}
     else:
-        raise ValueError(f"{table}: holds {len(clips)} clips, {video} is one video -> give the folder of the videos, "
-                         "each named by its clip")
+        raise ValueError(f"{table}: holds {counted(len(clips), 'clip')}, {video} is one video -> give the folder of "
+                         "the videos, each named by its clip")
     of_table = []
     aside = f"(if the table is right, copy it to {goal} and the video into {out / 'videos'} yourself)"
     for clip, source in videos.items():

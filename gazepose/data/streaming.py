@@ -22,7 +22,7 @@ from gazepose.data.outcome import check_bad_clips
 from gazepose.data.prepare import pictures_folder
 from gazepose.data.video import find_video, usable_decoder
 from gazepose.io import UnusableFile, stamp
-from gazepose.text import printable
+from gazepose.text import counted, printable
 
 
 class VideoIndex(Index):
@@ -54,7 +54,7 @@ class VideoIndex(Index):
             As `read`.
         """
         if not 0 <= row < self.rows:
-            raise IndexError(f"{self.folder}: row {row}: the index has {self.rows} rows")
+            raise IndexError(f"{self.folder}: row {row}: the index has {counted(self.rows, 'row')}")
         clip = int(self.clip_of(np.array(row)))
         with self._lock:
             if row not in self.held.get(clip, {}):

@@ -19,6 +19,7 @@ from gazepose.data.display_turn import DisplayTurn, as_shown
 from gazepose.data.images import MAX_BYTES as MAX_PICTURE_BYTES
 from gazepose.data.video import MAX_BYTES, open_pyav, picture_stream
 from gazepose.io import plain_file
+from gazepose.text import counted
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".gif", ".mts", ".m2ts", ".ts", ".mpg", ".mpeg",
@@ -117,7 +118,7 @@ class _Faults:
         self.count, self.ends, self.last = 0, "", ""
 
     def text(self, before: str = "", after: str = "") -> str:
-        words = [f"{self.count} damaged pictures were skipped ({self.last})"] * bool(self.count)
+        words = [f"{counted(self.count, 'damaged picture')} were skipped ({self.last})"] * bool(self.count)
         words += [f"the file ends early ({self.ends})"] * bool(self.ends)
         return f"{before}{'; '.join(words)}{after}" if words else ""
 

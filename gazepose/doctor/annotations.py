@@ -18,6 +18,7 @@ from gazepose.doctor.checks import Findings, Place
 from gazepose.doctor.media import ClipImages, Faces
 from gazepose.doctor.policies import BASELINE, CLEAN, Pictures, PolicyClip, PolicyTotals, StoredClip
 from gazepose.io import is_id, read_object
+from gazepose.text import counted
 
 SMALL = 40                   # pixels of a box's shorter side below which a face shows little
 SAME_FACE = 0.5              # boxes that overlap so much (intersection over union) show one face
@@ -120,7 +121,7 @@ class SplitExam:
         for pair in overlaps(clean):
             self.totals["overlapping faces"] += pair["frames"]
             self.findings.add("same_face", **place, track=" and ".join(pair["tracks"]), frame=pair["frame"],
-                              detail=f"persons {' and '.join(pair['persons'])}, {pair['frames']} frames, "
+                              detail=f"persons {' and '.join(pair['persons'])}, {counted(pair['frames'], 'frame')}, "
                                      f"mean IoU {pair['iou']:.2f}")
         return sum(len(track.frames) for track in clean)
 
@@ -189,7 +190,7 @@ class SplitExam:
         if self.few:
             boxes, sizes = map(np.concatenate, zip(*self.few, strict=True))
             fault, why = of_boxes(boxes, sizes), unjudged(boxes, sizes)
-            place = {"split": self.split, "detail": f"{len(self.few)} clips together: {fault or why}"}
+            place = {"split": self.split, "detail": f"{counted(len(self.few), 'clip')} together: {fault or why}"}
             self.findings.add("convention", bool(fault), what="boxes", **place)
             self.findings.add("convention_unjudged", bool(why) and not fault, what="boxes", **place)
 
@@ -199,7 +200,7 @@ class SplitExam:
         add("track_unordered", raw.frames[1:][np.diff(raw.frames) < 0][:1], **at)
         if isinstance(pictures, VideoFacts):
             add("face_without_picture", raw.frames[raw.frames - first >= pictures.frames], what="past the end", **at,
-                detail=f"the video has {pictures.frames} frames")
+                detail=f"the video has {counted(pictures.frames, 'frame')}")
         elif pictures is not None:               # numbered as under the policy that lacks fewer: they were made for it
             absent = min((_without_image(raw, pictures, policy) for policy in (CLEAN, BASELINE)), key=len)
             add("face_without_picture", absent, what="no image", **at)

@@ -18,7 +18,7 @@ from gazepose.io import read_arrays, read_object, write_arrays
 FRAMES_PER_SECOND = 30  # of every Ego4D clip and of the embedded world
 TRACKS = 4
 CANDIDATES = 24  # the tracks in which both classes are most even; the best, the worst and two between are shown
-LONGEST = 400  # scored frames of a track
+LEAST, LONGEST = 16, 400  # scored frames of a track; shorter ones are shown only if there are too few others
 FACES = 8  # under it
 MISTAKES = 12  # of each kind
 MAX_COPY = 256 << 20  # bytes of the copy of their crops, unpacked
@@ -42,7 +42,9 @@ def tracks_to_show(label: np.ndarray, score: np.ndarray, track: np.ndarray, fram
     numbers, inverse, count = np.unique(track, return_inverse=True, return_counts=True)
     looking, away = (np.bincount(inverse, weights=label == value, minlength=len(numbers)) for value in (1, 0))
     even = np.minimum(looking, away)
-    order = np.lexsort((-count, -even))[:CANDIDATES]
+    order = np.lexsort((-count, -even))
+    long = order[(even > 0)[order] & (count >= LEAST)[order]]
+    order = (long if len(long) >= TRACKS else order)[:CANDIDATES]
     candidates = [_by_time(np.flatnonzero(inverse == number), label, frame) for number in order.tolist()]
     distances = [distance(label[places], score[places]) for places in candidates[:(even > 0).sum()]]
     both = np.argsort(distances, kind="stable").tolist()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from gazepose.io import is_id, open_regular, read_json, writing
+from gazepose.text import counted
 
 CHALLENGE = {"version": "1.0", "challenge": "ego4d_looking_at_me"}
 VAL_HEADER = ["clip", "track", "frame", "x1", "y1", "x2", "y2", "label", "score"]
@@ -67,7 +68,7 @@ def read_test_csv(path: Path | str) -> list[TestRow]:
                 continue
             if len(row) != 5:
                 raise ValueError(f"{path}: line {number}: expected video_id,unique_id,track_id,1,score, not "
-                                 f"{len(row)} columns -> give the pred.csv of the test split, not of val")
+                                 f"{counted(len(row), 'column')} -> give the pred.csv of the test split, not of val")
             video, unique, track, label, score = row
             try:
                 rows.append((video, unique, track, float(score)))
@@ -104,6 +105,10 @@ def csv_to_json(csv_path: Path | str, json_path: Path | str) -> int:
     return len(rows)
 
 
+NO_TEXT = "id that is not text (leading zeros are lost)", "ids that are not text (leading zeros are lost)"
+NO_ONE = "label other than 1", "labels other than 1"
+
+
 def _read_submission(path: Path) -> tuple[list[TestRow], list[str]]:
     """Rows of a submission's JSON and the faults of its form; one fault does not hide the others."""
     document = read_json(path, remedy=REBUILD)
@@ -114,21 +119,22 @@ def _read_submission(path: Path) -> tuple[list[TestRow], list[str]]:
               if document.get(key) != value]
     keys = ("video_id", "unique_id", "track_id")
     rows: list[TestRow] = []
-    wrong: dict[str, list[str]] = {}
+    wrong: dict[tuple[str, str], list[str]] = {}
     for number, entry in enumerate(results, 1):
         ids, score = [entry.get(key) for key in keys], entry.get("score")
         if not all(isinstance(i, str) for i in ids):
-            wrong.setdefault("ids that are not text (leading zeros are lost)", []).append(f"entry {number}: {ids}")
+            wrong.setdefault(NO_TEXT, []).append(f"entry {number}: {ids}")
         if type(entry.get("label")) is not int or entry["label"] != 1:
-            wrong.setdefault("labels other than 1", []).append(f"entry {number}: {entry.get('label')!r}")
+            wrong.setdefault(NO_ONE, []).append(f"entry {number}: {entry.get('label')!r}")
         number_like = isinstance(score, int | float) and not isinstance(score, bool) and -1e300 < score < 1e300
         rows.append((*map(str, ids), float(score) if number_like else math.nan))  # type: ignore[arg-type]
     return rows, faults + [_fault(words, examples) for words, examples in wrong.items()]
 
 
-def _fault(words: str, examples: Sequence[str]) -> str:
+def _fault(words: tuple[str, str], examples: Sequence[str]) -> str:
     more = ", ..." if len(examples) > 3 else ""
-    return f"{len(examples)} {words}: {', '.join(examples[:3])}{more}"
+    one, several = words
+    return f"{counted(len(examples), one, several)}: {', '.join(examples[:3])}{more}"
 
 
 def check(path: Path | str, expected: Iterable[Face]) -> int:
@@ -157,16 +163,19 @@ def check(path: Path | str, expected: Iterable[Face]) -> int:
 
     scores = [(f"{video}:{track}:{unique}={score}", score) for video, unique, track, score in rows]
     examples = {
-        "faces missing": names(face for face in required if face not in counts),
-        "faces more than once": names(face for face, times in counts.items() if times > 1),
-        "faces that the test set does not have": names(face for face in counts if face not in required),
-        "scores not finite": [name for name, score in scores if not math.isfinite(score)],
-        "scores outside 0..1": [name for name, score in scores if math.isfinite(score) and not 0 <= score <= 1],
+        ("face missing", "faces missing"): names(face for face in required if face not in counts),
+        ("face more than once", "faces more than once"): names(face for face, times in counts.items() if times > 1),
+        ("face that the test set does not have", "faces that the test set does not have"): names(
+            face for face in counts if face not in required),
+        ("score not finite", "scores not finite"): [name for name, score in scores if not math.isfinite(score)],
+        ("score outside 0..1", "scores outside 0..1"): [
+            name for name, score in scores if math.isfinite(score) and not 0 <= score <= 1],
     }
     faults += [_fault(words, some) for words, some in examples.items() if some]
     if not rows:
         faults.append("no rows at all")
     if faults:
-        raise ValueError(f"{path}: {len(rows)} rows for {len(required)} faces: {'; '.join(faults)} -> do not hand this "
-                         "in; run `python -m gazepose infer` on the whole test split, and build it again")
+        raise ValueError(f"{path}: {counted(len(rows), 'row')} for {counted(len(required), 'face')}: "
+                         f"{'; '.join(faults)} -> do not hand this in; run `python -m gazepose infer` on the whole "
+                         "test split, and build it again")
     return len(rows)

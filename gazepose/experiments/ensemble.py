@@ -24,6 +24,7 @@ from gazepose.evaluation.submission import Face, read_test_csv
 from gazepose.experiments import postprocessing
 from gazepose.experiments.postprocessing import Calibration, Faces, Scores, folds_of, likelihood
 from gazepose.io import write_json, writing
+from gazepose.text import counted
 
 SPLITS = ("val", "test")
 SAME = ("row", "track", "clip", "frame", "label")
@@ -68,7 +69,8 @@ def read_runs(folders: Sequence[Path]) -> list[Faces]:
             ours, others = runs[0][split], run[split]
             first, path = record_of(folders[0], split), record_of(folder, split)
             if len(ours["row"]) != len(others["row"]):
-                raise ValueError(f"{path}: {len(others['row'])} faces, but {first} has {len(ours['row'])} -> {REMEDY}")
+                raise ValueError(f"{path}: {counted(len(others['row']), 'face')}, but {first} has "
+                                 f"{len(ours['row'])} -> {REMEDY}")
             for name in SAME:
                 if len(differing := np.flatnonzero(ours[name] != others[name])):
                     at = differing[0]
@@ -92,8 +94,8 @@ def names_of_test(folder: Path, faces: Faces) -> list[Face]:
     path = record_of(folder, "test").with_suffix("") / "pred.csv"
     table = read_test_csv(path)
     if [row[3] for row in table] != faces["test"]["score"].tolist():
-        raise ValueError(f"{path}: {len(table)} faces with other scores than {record_of(folder, 'test')} has -> "
-                         f"{_scoring(folder, 'test')}")
+        raise ValueError(f"{path}: {counted(len(table), 'face')} with other scores than {record_of(folder, 'test')} has"
+                         f" -> {_scoring(folder, 'test')}")
     return [row[:3] for row in table]
 
 
@@ -149,7 +151,7 @@ class Ensemble:
         width = max(WIDTHS, key=lambda w: sum(self.mAP(scores) for scores in smoothed(w, ["val"])))
         each = smoothed(width)
         frames = f"the last {width}" if causal else f"+- {width // 2}"
-        if self.attempt("median", each, f"{frames} frames of the track"):
+        if self.attempt("median", each, f"{counted(frames, 'frame')} of the track"):
             self.width = width
         return each
 
@@ -188,8 +190,8 @@ def take_steps(folders: Sequence[Path], runs: Sequence[Faces], causal: bool) -> 
     unsmoothed = ensemble.each
     smoothed = ensemble.median(causal)
     too_few = "" if folds_of(ensemble.label, ensemble.clip) else (
-        f"val's {len(np.unique(ensemble.clip))} clips are too few to fit anything: without a fold of them one class is "
-        "missing")
+        f"val has {counted(len(np.unique(ensemble.clip)), 'clip')}, too few to fit anything: without a fold of them "
+        "one class is missing")
     if too_few:
         ensemble.attempt("temperature", None, too_few)
     else:
@@ -222,7 +224,8 @@ def make_submission(folders: Sequence[Path], out: Path, causal: bool = False) ->
     names = names_of_test(folders[0], runs[0])
     label = runs[0]["val"]["label"]
     if not {0, 1} <= {*label.tolist()}:
-        raise ValueError(f"{folders[0]}: val has {(label == 1).sum()} faces that look and {(label == 0).sum()} that do "
+        raise ValueError(f"{folders[0]}: val has {counted((label == 1).sum(), 'face')} that look and "
+                         f"{(label == 0).sum()} that do "
                          "not -> the steps are chosen on val, which needs labels of both")
     ensemble = take_steps(folders, runs, causal)
     table, results = out / "pred.csv", out / "submission.json"
@@ -285,11 +288,12 @@ def as_text(ensemble: Ensemble, measured: Measured, facts: Sequence[dict[str, An
     for split in SPLITS:
         clips = len(np.unique(ensemble.faces[split]["clip"]))
         first = facts[0][split]
-        faces[split] = f"{first['n']:,} labelled faces of {clips} clips" if first else "no labels"
+        labelled = first and counted(first["n"], "labelled face", form=",")
+        faces[split] = f"{labelled} of {counted(clips, 'clip')}" if first else "no labels"
     return "\n".join([
         markdown(HEADER, body), "", f"val: {faces['val']}; test: {faces['test']}. Percent; gains in points.",
         "Gains are over the last step that is used; their intervals are paired, over clips. All is chosen on val;",
         "boosting scores val by trees that saw no face of the same clip.", "",
         *[f"- {step.name}: {step.note}" for step in ensemble.steps if step.note], "",
         f"submission: {' -> '.join(step.name for step in ensemble.steps if step.use)}; "
-        f"{len(ensemble.faces['test']['row']):,} faces, every one once -> {results}"])
+        f"{counted(len(ensemble.faces['test']['row']), 'face', form=',')}, every one once -> {results}"])

@@ -19,7 +19,7 @@ from gazepose.evaluation.metrics import METRICS, percent
 from gazepose.evaluation.predictions import read_scores
 from gazepose.experiments.plan import Experiment, Prediction, Run
 from gazepose.io import read_object, write_json, writing, writing_path
-from gazepose.text import read_json_lines, read_text
+from gazepose.text import counted, read_json_lines, read_text
 
 DRAWS = 1000
 COMPARED = ("mAP", "accuracy")
@@ -135,7 +135,7 @@ def markdown(record: Mapping[str, Any]) -> str:
             cells.append(" / ".join(f"{theirs[name]:.2f}" for name in COMPARED if name in theirs) or "–")
         body.append([*cells, verdict(gain, theirs, published[record["against"]])])
     seeds = sorted({run["seed"] for row in record["rows"] for run in row["runs"]})
-    notes = (f"{record['faces']:,} {record['split']} faces of {record['clips']} clips, "
+    notes = (f"{counted(record['faces'], record['split'] + ' face', form=',')} of {counted(record['clips'], 'clip')}, "
              f"{percent(record['prevalence'])} % looking; percent, mean ± sd over seeds {', '.join(map(str, seeds))}; "
              "differences in points, mean over the seeds, with the 95 % interval over clips (paired bootstrap).")
     if record["baselines"]:
@@ -197,7 +197,7 @@ def section(record: Mapping[str, Any]) -> str:
         commits = sorted({str(run["commit"]) for run in runs})
         devices = sorted({f"{run['world_size']} process on {run['device']}" for run in runs})
         seconds = sum({run["run"]: run["seconds"] or 0 for run in runs}.values())
-        text += (f": {len(runs)} runs, {seconds / 60:.0f} minutes of training in all, {', '.join(devices)}, "
+        text += (f": {counted(len(runs), 'run')}, {seconds / 60:.0f} minutes of training in all, {', '.join(devices)}, "
                  f"commit {', '.join(commits)}.")
     return f"{text}\n"
 

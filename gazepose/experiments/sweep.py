@@ -19,12 +19,13 @@ from pathlib import Path
 import torch
 
 from gazepose import processes
+from gazepose.errors import UsageError
 from gazepose.experiments.plan import Experiment, Prediction, Run, fingerprint, plan, start_name
 from gazepose.experiments.results import markdown, record_of, write_record
 from gazepose.io import lock, read_object
 from gazepose.machine import core_numbers
 from gazepose.output import inform, is_quiet
-from gazepose.text import printable
+from gazepose.text import counted, printable
 from gazepose.training.checkpoint import WEIGHTS, weights_folder
 from gazepose.training.launcher import with_paths
 from gazepose.training.runlog import LOCK
@@ -70,7 +71,7 @@ def share(predictions: Sequence[Prediction], part: tuple[int, int]) -> list[Pred
     """Part (k, n), k from 1: every n-th prediction, so that rows with long runs are spread over the parts."""
     number, parts = part
     if not 1 <= number <= parts:
-        raise ValueError(f"--part {number}/{parts} -> give 1/{parts} to {parts}/{parts}")
+        raise UsageError(f"--part {number}/{parts} -> give 1/{parts} to {parts}/{parts}")
     return list(predictions[number - 1::parts])
 
 
@@ -120,7 +121,8 @@ def shares_of_machine(jobs: int) -> list[tuple[list[int], str | None]]:
     """Cores and CUDA_VISIBLE_DEVICES of each of `jobs` workers; with the same number the results are the same."""
     cores, gpus = core_numbers(), torch.cuda.device_count()
     if jobs < 1 or jobs > max(len(cores), gpus):
-        raise ValueError(f"--jobs {jobs}: this machine has {len(cores)} cores and {gpus} GPUs -> give fewer")
+        raise UsageError(f"--jobs {jobs}: this machine has {counted(len(cores), 'core')} and "
+                         f"{counted(gpus, 'GPU')} -> give fewer")
     names = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name] or [*map(str, range(gpus))]
     return [(cores[k::jobs] or [cores[k % len(cores)]], ",".join(names[k::jobs] or [names[k % gpus]]) if gpus else None)
             for k in range(jobs)]
@@ -197,7 +199,7 @@ class Work:
 
     def _fail(self, task: Task, reason: str) -> None:
         self.failures[task] = printable(f"{title(task)}: {reason}")
-        print(f"sweep: failed: {self.failures[task]}", flush=True)
+        inform(f"sweep: failed: {self.failures[task]}")              # the end says it again
 
     def stop(self) -> None:
         """Have the trainings save and end, start no other one, and wait until they have saved."""
@@ -231,8 +233,8 @@ def forecast(predictions: Sequence[Prediction], jobs: int) -> str:
             seconds[training] += map(float, took[-1:])
         counts[training, task in finished] += 1
         lines.append(f"  {'exists' if task in finished else 'to do '}  {title(task)}")
-    lines.append(f"sweep: {counts[True, False]} runs to train, {counts[True, True]} are finished; "
-                 f"{counts[False, False]} predictions to make, {counts[False, True]} exist")
+    lines.append(f"sweep: {counted(counts[True, False], 'run')} to train, {counts[True, True]} are finished; "
+                 f"{counted(counts[False, False], 'prediction')} to make, {counts[False, True]} exist")
     known = [training for training in (True, False) if seconds[training] or not counts[training, False]]
     if len(known) < 2:
         return "\n".join([*lines, "how long: unknown, until one of each kind has been finished by a sweep"])

@@ -17,7 +17,7 @@ class ModelConfig:
     """pixels per cell of the feature map: 8, 16 or 32. The cells of a ViT are its patches: give their size. 32 is
     always possible and changes no network"""
     image_size: int | None = None
-    """pixels per side that a network of one size (a ViT) is made for; train.py gives it --crop_size"""
+    """pixels per side that a network of one size (a ViT) is made for; train gives it --crop_size"""
     behaviour: Behaviour = "intended"
     """published: with the faults of the published code, in the model and in its windows; intended: without"""
     prior_head: bool = False

@@ -51,7 +51,8 @@ class ConvolutionReLU(nn.Module):
 
 def fuse_relu(network: fx.GraphModule) -> None:
     """Replace each ReLU of a convolution, or of its sum with another map of that shape, by a ConvolutionReLU."""
-    graph, modules = network.graph, dict(network.named_modules())
+    graph = network.graph
+    modules: dict[str, Any] = dict(network.named_modules())
 
     def is_module(node: Any, kind: type[nn.Module]) -> bool:
         return isinstance(node, fx.Node) and node.op == "call_module" and type(modules.get(str(node.target))) is kind

@@ -26,6 +26,7 @@ from gazepose.priors.head_pose import estimate_head_pose, pose_from_landmarks, r
 from gazepose.priors.import_files import Prior, join_entries, read_priors
 from gazepose.priors.landmarks import landmarks_of, pose_of, read_crop
 from gazepose.priors.model_files import find
+from gazepose.text import counted
 
 SCALES: tuple[Scale, ...] = ("variance", "log")
 
@@ -49,7 +50,8 @@ def import_files(indexes: Sequence[Index], files: Sequence[Path], prior: Prior, 
         if column.rows:
             put_column(index, prior, column.values, f"imported from {', '.join(path.name for path in files)}")
             outcome = _coverage(index, prior, column.values)
-        print(f"{outcome}; {column.unknown} entries for faces it does not have, {column.twice} replaced by a later one")
+        print(f"{outcome}; {counted(column.unknown, 'entry', 'entries')} for faces it does not have, "
+              f"{column.twice} replaced by a later one")
 
 
 def show_quality(indexes: Sequence[Index], *, measure: bool = False) -> None:

@@ -24,6 +24,7 @@ from gazepose.data.index import COLUMNS, Index
 from gazepose.data.join import match, place_numbers, refuse_frames_from_one
 from gazepose.io import open_regular
 from gazepose.priors.landmarks import five_landmarks, from_eye_centred
+from gazepose.text import counted
 
 Prior = Literal["head_pose", "landmarks", "quality", "quality_p"]
 BLOCK = 8 << 20              # characters of JSON read at a time
@@ -124,7 +125,7 @@ class Entries:
 
     def summary(self) -> str:
         counts = "; ".join(f"{rule}: {count}" for rule, count in sorted(self.counts.items()) if rule != "entries")
-        return f"{self.counts['entries']} entries" + (f"; {counts}" if counts else "")
+        return f"{counted(self.counts['entries'], 'entry', 'entries')}" + (f"; {counts}" if counts else "")
 
 
 @dataclass(frozen=True)

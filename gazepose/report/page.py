@@ -24,6 +24,7 @@ from gazepose.evaluation.examples import CANDIDATES, distance
 from gazepose.evaluation.metrics import BASELINES, METRICS, THRESHOLD, evaluate, percent
 from gazepose.report import figures, style, tables
 from gazepose.report.records import Records, Track
+from gazepose.text import counted
 
 FACE = 144  # most pixels per side of a face in the page
 HEADLINES = ("mAP", "accuracy", "auroc")
@@ -121,7 +122,8 @@ def _size(records: Records, results: Sequence[tables.Result]) -> str:
     result, clips = results[0].metrics, len(np.unique(records.scores.get("clip", ())))
     words = ""
     if result.get("n") and result.get("prevalence") is not None:
-        words = (f"{result['n']:,} validation faces{f' of {clips:,} clips' if clips else ''}, "
+        of_clips = f" of {counted(clips, 'clip', form=',')}" if clips else ""
+        words = (f"{counted(result['n'], 'validation face', form=',')}{of_clips}, "
                  f"{percent(result['prevalence'])} % of them looking at the camera wearer.")
     if result.get("reason"):
         words += f" Some metrics are not defined: {result['reason']}."
@@ -181,7 +183,7 @@ def _confusion(label: np.ndarray, score: np.ndarray) -> list[list[tuple[float, i
 def _track(track: Track, number: int, folder: Path) -> tuple[Picture, list[dict[str, Any]]]:
     """The score along a track, and the faces under it."""
     frame, label, score = (track.columns[name] for name in ("frame", "label", "score"))
-    caption = f"{len(frame):,} scored frames, {frame[0]} to {frame[-1]}"
+    caption = f"{counted(len(frame), 'scored frame', form=',')}, {frame[0]} to {frame[-1]}"
     if (label >= 0).any():
         caption += f"; on average the score is {100 * distance(label, score):.0f} points off the label"
     picture = _picture(folder, f"track-{number}", f"Track {track.name} of clip {track.clip}", f"{caption}.",
@@ -211,7 +213,8 @@ def write_comparison(runs: Sequence[Records], pages: Sequence[Path], final: Path
                 _picture(folder, "precision-recall", "Precision and recall",
                          "AP is the area under a curve. Dotted: guessing.",
                          lambda: figures.draw_precision_recall(runs, names), no_scores)]
-    _write(folder / "comparison.html", title=f"{len(runs)} runs compared", runs=names, lines=lines, links=links,
+    _write(folder / "comparison.html", title=f"{counted(len(runs), 'run')} compared", runs=names, lines=lines,
+           links=links,
            notes=notes, pictures=pictures, best=_best(lines), low=_low(lines), between=between, difference=difference,
            swatches=["accent", *(f"run{k}" for k in range(1, len(style.RUNS)))],
            costs=[_cost(records) for records in runs], differing=tables.differing(runs))

@@ -10,7 +10,7 @@ import numpy as np
 from gazepose.evaluation.examples import AGAIN, ShownFaces, faces_to_show, shown_faces, tracks_to_show, worst_mistakes
 from gazepose.evaluation.predictions import FLIPPED, PLAIN, read_scores
 from gazepose.io import read_object
-from gazepose.text import read_json_lines
+from gazepose.text import counted, read_json_lines
 
 NAMED = ("frame", "score", "label", "head_pose_score")
 NUMBERS = ("seconds", "world_size", "limit", "step", "epoch", "ema")
@@ -133,7 +133,7 @@ def _lines(path: Path, notes: list[str]) -> list[dict[str, Any]]:
         else:
             broken += 1
     if broken:
-        notes.append(f"{broken} lines of {path.name} could not be read and are left out. A run that is stopped may "
+        notes.append(f"{counted(broken, 'line')} of {path.name} could not be read: left out. A run that is stopped may "
                      "leave one.")
     return [lines[key] for key in sorted(lines)]
 

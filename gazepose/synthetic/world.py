@@ -101,7 +101,7 @@ def _render(root: Path, chosen: WorldPreset, seed: int, jobs: int | None, notify
     done = len(clips) - len(todo)
     shots = [chosen.shots_of(split, n) for split, n in clips]
     frames = round(sum(count * sum(length) / 2 for count, length in shots))
-    notify(f"embedded world: {counted(len(clips), 'clip')} of preset {preset!r}, about {frames} frames of "
+    notify(f"embedded world: {counted(len(clips), 'clip')} of preset {preset!r}, about {counted(frames, 'frame')} of "
            f"{chosen.size[0]} x {chosen.size[1]}, into {root}" + (f"; {done} are done already" if done else ""))
     with Progress("rendering the embedded world", len(clips), "clips", notify, done=done) as progress:
         run_tasks(_render_clip, [(root, chosen, seed, *clip) for clip in todo], jobs, progress)

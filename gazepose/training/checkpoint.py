@@ -31,6 +31,7 @@ from gazepose.models import build_model
 from gazepose.models.config import ModelConfig
 from gazepose.records import from_json
 from gazepose.tensor_files import Entries, read_tensors, save_tensors, tensor_entries
+from gazepose.text import counted
 from gazepose.training.hub import local_folder
 from gazepose.training.provenance import for_scoring
 from gazepose.training.run_config import CONFIG
@@ -239,9 +240,9 @@ def resume(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, sca
     scaler_state = facts.pop("scaler", None)
     progress = from_json(Progress, facts, folder / PROGRESS, older)
     if progress.world_size != world_size and not elastic:
-        raise ValueError(f"{folder}: saved by {progress.world_size} processes, this run has {world_size} -> start "
-                         f"{progress.world_size} processes for bit-identical results, or add --processes any: results "
-                         "differ slightly, and every window is still used once per epoch")
+        raise ValueError(f"{folder}: saved by {counted(progress.world_size, 'process', 'processes')}, this run has "
+                         f"{world_size} -> start {progress.world_size} for bit-identical results, or add --processes "
+                         "any: results differ slightly, and every window is still used once per epoch")
     progress.world_size = world_size
     load_weights(folder, model)
     if average is not None:
@@ -289,8 +290,8 @@ def check_entries(file: Path, model: nn.Module, remedy: str) -> None:
     own: Entries = {key: (value.dtype, tuple(value.shape)) for key, value in model.state_dict().items()}
     differing = sorted(key for key in own.keys() | state.keys() if own.get(key) != state.get(key))
     if differing:
-        raise ValueError(f"{file}: a checkpoint of another model; {len(differing)} entries differ, the "
-                         f"first is {differing[0]:.140} -> {remedy}")
+        raise ValueError(f"{file}: a checkpoint of another model; {counted(len(differing), 'entry', 'entries')} "
+                         f"differ, the first is {differing[0]:.140} -> {remedy}")
 
 
 def check_size(folder: Path, network: ModelConfig, run: Path | None = None) -> None:

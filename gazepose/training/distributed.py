@@ -127,7 +127,7 @@ def check_processes(accelerator: Accelerator, processes: str | None, sync_batchn
         ValueError: naming the flag and the reason.
     """
     if processes not in (None, "any", str(accelerator.num_processes)):
-        raise ValueError(f"--processes {processes}, but {accelerator.num_processes} processes were started -> "
+        raise ValueError(f"--processes {processes}, but the launcher has started {accelerator.num_processes} -> "
                          f"accelerate launch --num_processes {processes} starts that many; or leave --processes out")
     if accelerator.gradient_accumulation_steps != accumulation:
         raise ValueError(f"--gradient_accumulation_steps {accumulation}, but the launcher has set "

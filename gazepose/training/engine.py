@@ -22,6 +22,7 @@ from gazepose.models import Priors
 from gazepose.models.folded import ready_to_score
 from gazepose.processes import Preempted, waiting
 from gazepose.progress import Progress
+from gazepose.text import counted
 from gazepose.training.augment import constant, mirror, to_model
 from gazepose.training.config import LossRule, OptimConfig
 from gazepose.training.graphs import StepGraphs
@@ -252,8 +253,9 @@ def predict(accelerator: Accelerator, model: nn.Module, loader: DataLoader, rows
     met, outputs = (part[gathered[0] >= 0] for part in gathered)      # not the fillers of the last batches
     order = np.argsort(met, kind="stable")
     if not np.array_equal(met[order], rows):
-        raise RuntimeError(f"predicted {len(met)} rows, {len(np.unique(met))} of them distinct, for {len(rows)} "
-                           "windows. This is a fault of gazepose: please report it with this line")
+        raise RuntimeError(f"predicted {counted(len(met), 'row')}, {len(np.unique(met))} of them distinct, for "
+                           f"{counted(len(rows), 'window')}. This is a fault of gazepose: please report it with this "
+                           "line")
     if not np.isfinite(outputs).all():
         raise RuntimeError(f"{np.count_nonzero(~np.isfinite(outputs).all(1))} of {len(rows)} scores are not finite -> "
                            "the checkpoint's weights are damaged, or the precision is too low (try --mixed_precision "

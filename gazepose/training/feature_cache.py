@@ -107,7 +107,7 @@ def _compute(encoder: FrameEncoder, index: Index, rows: np.ndarray, crop_size: i
     if size > free:
         raise OSError(f"{folder}: needs {size / 1e6:,.1f} MB, and {free / 1e6:,.1f} MB are free there -> make room "
                       "(features of other backbones beside it may be deleted), or leave out --cache_features")
-    processes.notify(f"features: {crops} crops of {split} go once, whole and unmirrored, through the frozen "
+    processes.notify(f"features: {counted(crops, 'crop')} of {split} go once, whole and unmirrored, through the frozen "
                      f"{encoder.name}, {bytes_each} bytes each, {size / 1e6:,.1f} MB, into {folder}")
 
     def blocks(spans: list[range]) -> Iterator[np.ndarray]:

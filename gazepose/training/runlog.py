@@ -24,7 +24,7 @@ from gazepose.manifest import mark_folder
 from gazepose.output import is_quiet, is_shown
 from gazepose.processes import Preempted, StopRequest
 from gazepose.startup import preempted
-from gazepose.text import printable, read_text
+from gazepose.text import counted, printable, read_text
 from gazepose.training.checkpoint import BEST, CHECKPOINTS, CONFIG, WEIGHTS, Progress, newest_whole
 from gazepose.training.distributed import check_alike, from_main
 from gazepose.training.engine import Step
@@ -98,7 +98,7 @@ def device_name(accelerator: Accelerator) -> str:
     """The GPU by its name, or how many cores this process may use."""
     if accelerator.device.type == "cuda":
         return torch.cuda.get_device_name(accelerator.device)
-    return f"{accelerator.device.type.upper()}, {cores()} cores"
+    return f"{accelerator.device.type.upper()}, {counted(cores(), 'core')}"
 
 
 def _now() -> str:

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from gazepose.io import read_object, sha256_of, write_json, writing_path
+from gazepose.models.config import ModelConfig
 from gazepose.records import from_json
 from gazepose.training.learnt_from import LearntFrom, learnt_from
+from gazepose.training.run_config import RunConfig
 
 FOLDER = Path(__file__).resolve().parents[1] / "weights"
 WEIGHTS, CARD = "start.safetensors", "start.json"
@@ -63,6 +65,11 @@ def start_card(backbone: str, folder: Path | None = None) -> StartCard | None:
         return None
     card = from_json(StartCard, read_object(file, remedy=REMEDY), file, REMEDY)
     return card if card.backbone == backbone else None
+
+
+def default_card(run: RunConfig, model: ModelConfig) -> StartCard | None:
+    """The card of the package's weights, if a training with these flags may start from them."""
+    return start_card(model.backbone) if run.has_default_start(model.behaviour) else None
 
 
 def start_weights(card: StartCard, folder: Path | None = None) -> Path:

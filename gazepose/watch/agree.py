@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from gazepose.errors import UsageError
 from gazepose.evaluation.comparison import draws_of_clips
 from gazepose.text import printable
 from gazepose.watch.coding_files import Codes, Coding, Span, ignored, read_coding
@@ -76,14 +77,14 @@ def agree(mine: Path, theirs: Path, match: Sequence[tuple[str, str]] = (), codes
         ValueError: no person of a video is in both; names all of them, and what to do. Otherwise as `read_coding`.
     """
     if fps is not None and not 0 < fps <= MOST_FPS:
-        raise ValueError(f"--fps {fps:g} -> give more than 0 and at most {MOST_FPS:g} frames per second")
+        raise UsageError(f"--fps {fps:g} -> give more than 0 and at most {MOST_FPS:g} frames per second")
     both = read_coding(mine, codes), read_coding(theirs, codes)
     remarks = [f"{path}: {line}" for path, coding in zip((mine, theirs), both, strict=True)
                for line in ignored(coding)]
     for side, coding, names in zip(("MINE", "THEIRS"), both, tuple(zip(*match, strict=True)) or ((), ()), strict=True):
         people = {person for _, person in coding.looks}
         if unknown := [name for name in names if name not in people]:
-            raise ValueError(printable(f"--match names {unknown[0]!r:.140}, but {side} has no such person -> it has "
+            raise UsageError(printable(f"--match names {unknown[0]!r:.140}, but {side} has no such person -> it has "
                                        f"{', '.join(sorted(people)):.300}"))
     units = []
     for video, other in _same_videos(*both, remarks):

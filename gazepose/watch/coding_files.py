@@ -18,7 +18,7 @@ import numpy as np
 
 from gazepose.io import open_regular
 from gazepose.machine import needed
-from gazepose.text import printable, read_text
+from gazepose.text import counted, printable, read_text
 from gazepose.watch.bouts import frame_ends, times_not_codable
 from gazepose.watch.coding import LOOKING, UNCODABLE
 from gazepose.watch.tables import read_faces, read_looks, with_formula
@@ -340,4 +340,4 @@ def ignored(coding: Coding) -> Iterator[str]:
     """What is to be said of codes that were left out."""
     if coding.other:
         some = ", ".join(f"{code!r:.60} ({times})" for code, times in coding.other.most_common(5))
-        yield printable(f"left out, {coding.other.total()} times: {some}")
+        yield printable(f"left out, {counted(coding.other.total(), 'time')}: {some}")

@@ -40,7 +40,7 @@ class WatchConfig:
     blur: bool = False
     """blur all faces in <name>.watched.mp4"""
     dataset: Path | None = None
-    """also make a data set here that train.py takes as --data; its labels are the scores where these are sure"""
+    """also make a data set here that train takes as --data; its labels are the scores where these are sure"""
     small: bool = False
     """add the faces of the data set at sizes at which landmarks fail"""
     detector_size: int | None = None

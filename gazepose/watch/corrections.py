@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gazepose.text import printable
+from gazepose.text import counted, printable
 from gazepose.watch.bouts import SLACK, LookRules, find_looks, frame_ends, looks_table
 from gazepose.watch.table import Table, Video
 
@@ -64,8 +64,8 @@ def apply_corrections(table: Table, looks: Table, corrections: Table, videos: Se
     in_time = [line for line in lines if names.use(line, unused, overruled)]
     table, dropped = names.rename(table)
     if dropped:
-        overruled.append(f"{dropped} faces of merged people were in one frame with the person they joined: these were "
-                         "left out")
+        overruled.append(f"{counted(dropped, 'face')} of merged people were in one frame with the person they joined: "
+                         "these were left out")
     renamed = names.renamed(looks)
     merged = {(video, names.name(video, person)) for video, person in names.joined}
     if merged:

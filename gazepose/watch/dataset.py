@@ -21,6 +21,7 @@ from gazepose.data.video import SUFFIXES
 from gazepose.data.video_times import pictures_with_times
 from gazepose.data.video_writer import write_mp4
 from gazepose.io import read_object, write_json, writing, writing_path
+from gazepose.text import counted
 from gazepose.watch.table import SIDES, Table, Video
 
 SURE = (0.1, 0.6)
@@ -90,7 +91,7 @@ def write_dataset(out: Path, videos: Sequence[Video], table: Table, *, origin: s
         write_json(out / "boxes" / f"{split}.json", {
             "first_number": 0, "labels": f"{origin}; 1 from {SURE[1]} on, 0 up to {SURE[0]}", "watched": watched})
         known = sum(not line.endswith(",") for line in lines)
-        notify(f"{out}: {split}: {len(clips)} clips, {len(lines)} faces, {known} with a label")
+        notify(f"{out}: {split}: {counted(len(clips), 'clip')}, {counted(len(lines), 'face')}, {known} with a label")
 
 
 def divide(videos: Sequence[Video]) -> list[Part]:

@@ -161,14 +161,14 @@ def _silent() -> Iterator[None]:
 
 
 def digests(files: Mapping[str, Path]) -> dict[str, str]:
-    """SHA-256 of each model file, or of the weights of each run."""
+    """SHA-256 of each model file, or of the weights of each run. Raises as checkpoint.verify."""
     return {name: _digest(path) for name, path in files.items()}
 
 
 def _digest(path: Path) -> str:
     if path.is_file():
         return sha256_of(path)
-    from gazepose.training.checkpoint import weights_folder
-    folder = weights_folder(path)
+    from gazepose.training.checkpoint import verify, weights_folder
+    folder = verify(weights_folder(path))        # a damaged run is named before any video is watched
     files = sorted(file for file in folder.iterdir() if file.suffix in (".safetensors", ".json"))
     return sha256("".join(f"{file.name} {sha256_of(file)} " for file in files).encode()).hexdigest()

@@ -35,6 +35,8 @@ class LivePicture(NamedTuple):
 class LiveSource:
     """Yields the newest picture each time, until a file ends; a camera does not end. Use it in a `with` block.
 
+    When a camera goes away it yields None, once, before it waits for the camera to come back.
+
     Args:
         source: number of a camera, an address of SCHEMES, or the path of a video.
         give_up: seconds without a picture after which a camera that went away is an error.
@@ -50,7 +52,7 @@ class LiveSource:
         if is_address and scheme.lower() not in SCHEMES:
             raise ValueError(f"{source}: an address of this kind cannot be read -> give {', '.join(SCHEMES)}, the "
                              "number of a camera, or a file")
-        self.name = re.sub(r"//[^/@]*@", "//", source)                 # passwords are not shown
+        self.name = f"camera {source}" if source.isdecimal() else re.sub(r"//[^/@]*@", "//", source)   # no password
         self.give_up, self.notify, self.dropped = give_up, notify, 0
         self._source, self._is_file = source, not (is_address or source.isdecimal())
         if self._is_file and not Path(source).exists():
@@ -58,6 +60,7 @@ class LiveSource:
         self._began: float | None = None
         self._count = 0
         self._newest: LivePicture | None = None
+        self._gone = False
         self._error: BaseException | None = None
         self._ended = False
         self._changed, self._stop = threading.Condition(), threading.Event()
@@ -71,13 +74,15 @@ class LiveSource:
         self._stop.set()
         self._thread.join(2.0)                 # a camera that hangs must not hold up Ctrl-C
 
-    def __iter__(self) -> Iterator[LivePicture]:
+    def __iter__(self) -> Iterator[LivePicture | None]:
         while True:
             with self._changed:
-                while self._newest is None and not self._ended:
+                while self._newest is None and not self._gone and not self._ended:
                     self._changed.wait(0.5)
                 newest, self._newest = self._newest, None
-            if newest is not None:
+                gone = self._gone and newest is None
+                self._gone = self._gone and not gone
+            if newest is not None or gone:
                 yield newest
             elif self._error is not None:
                 raise self._error
@@ -88,8 +93,10 @@ class LiveSource:
         try:
             for shown in self._played() if self._is_file else self._grabbed():
                 with self._changed:
-                    self.dropped += self._newest is not None
-                    self._newest = shown
+                    if shown is not None:
+                        self.dropped += self._newest is not None
+                        self._newest = shown
+                    self._gone = shown is None
                     self._changed.notify()
                 if self._stop.is_set():
                     break
@@ -106,24 +113,27 @@ class LiveSource:
             self._stop.wait(max(0.0, self._began + timed.seconds - now))
             yield LivePicture(timed.number, timed.seconds, time.monotonic(), timed.picture)
 
-    def _grabbed(self) -> Iterator[LivePicture]:
-        pause, last = PAUSES[0], time.monotonic()
+    def _grabbed(self) -> Iterator[LivePicture | None]:
+        pause, last, shows = PAUSES[0], time.monotonic(), False
         while not self._stop.is_set():
             for picture in self._pictures():
-                last, pause = time.monotonic(), PAUSES[0]
+                last, pause, shows = time.monotonic(), PAUSES[0], True
                 self._began = last if self._began is None else self._began
                 yield LivePicture(self._count, last - self._began, last, picture)
                 self._count += 1
             if self._stop.is_set():
                 return
             if self._began is None:
-                raise OSError(f"{self.name}: gives no picture -> look whether the camera is on, its number or address "
-                              "is right, and no other program uses it")
-            if time.monotonic() - last + pause > self.give_up:
+                raise OSError(f"{self.name}: gives no picture -> look whether the camera is on, its number, or its "
+                              "address and password, are right, and no other program uses it")
+            if shows:
+                yield None
+            shows, left = False, last + self.give_up - time.monotonic()
+            if left <= 0:
                 raise OSError(f"{self.name}: gave no picture for {self.give_up:g} s -> look at the camera, then start "
                               "again; --give_up waits longer")
-            self.notify(f"{self.name}: gives no picture any more; opening it again in {pause:g} s")
-            self._stop.wait(pause)
+            self.notify(f"{self.name}: gives no picture any more; opening it again in {min(pause, left):.2g} s")
+            self._stop.wait(min(pause, left))
             pause = min(2 * pause, PAUSES[1])
 
     def _pictures(self) -> Iterator[np.ndarray]:
@@ -139,6 +149,7 @@ class LiveSource:
             capture.release()
 
     def _opened(self) -> Any:
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)       # its warnings here mislead
         if self._source.isdecimal():
             return cv2.VideoCapture(int(self._source))
         limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, TIMEOUT_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, TIMEOUT_MS]

@@ -20,6 +20,7 @@ from gazepose.output import inform
 from gazepose.priors.face_landmarker import FaceLandmarker
 from gazepose.priors.model_files import find
 from gazepose.progress import Progress
+from gazepose.text import counted
 
 SHIPPED = Path(__file__).with_name("readout.json")
 FEATURES = ("yaw", "pitch", "eye_x", "eye_y", "blink")
@@ -143,8 +144,8 @@ def fit_on_world(root: Path, out: Path, command: str, notify: Callable[[str], No
             "face_landmarker": sha256_of(model), "validation clips": figures}
     readout = Readout(fitted.intercept, fitted.coefficients, made=made)
     write_json(out, asdict(readout))
-    notify(f"{len(read['train'][1])} faces -> {out}; on {len(looking)} faces of the validation clips: "
-           + ", ".join(f"{name} {value}" for name, value in figures.items()))
+    notify(f"{counted(len(read['train'][1]), 'face')} -> {out}; on {counted(len(looking), 'face')} of the validation "
+           "clips: " + ", ".join(f"{name} {value}" for name, value in figures.items()))
     return readout
 
 

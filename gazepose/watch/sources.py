@@ -9,6 +9,7 @@ from gazepose.data.box_formats import BoxFormat
 from gazepose.data.own_videos import read_tracks
 from gazepose.data.tracks import RawTrack
 from gazepose.data.video_times import PICTURE_SUFFIXES, VIDEO_SUFFIXES
+from gazepose.errors import UsageError
 from gazepose.text import printable
 from gazepose.training.hub import is_on_hub, pinned
 from gazepose.watch.detect import BOX, COLUMNS
@@ -41,7 +42,7 @@ def name_sources(sources: Iterable[Path], notify: Callable[[str], None]) -> dict
         else:
             raise FileNotFoundError(f"{source}: no such video or picture -> check the path")
     if not files:
-        raise ValueError("watch needs a video or a picture -> name one or more files, or a folder")
+        raise UsageError("watch needs a video or a picture -> name one or more files, or a folder")
     unique: dict[Path, Path] = {}
     for path in files:
         unique.setdefault(path.resolve(), path)
@@ -130,7 +131,7 @@ def name_scorers(scorers: Iterable[str], own: str) -> Mapping[str, Path | None]:
             if not path.exists():
                 raise FileNotFoundError(f"{scorer}: no such run -> give {own}, or the folder of a run or a checkpoint")
         if name in named:
-            raise ValueError(f"--scorer: two are called {name} -> name each once, or rename a folder")
+            raise UsageError(f"--scorer: two are called {name} -> name each once, or rename a folder")
         named[name] = path
     return named
 
