@@ -150,8 +150,8 @@ class Ensemble:
                                                   width, causal) for split in splits} for scores in self.each]
         width = max(WIDTHS, key=lambda w: sum(self.mAP(scores) for scores in smoothed(w, ["val"])))
         each = smoothed(width)
-        frames = f"the last {width}" if causal else f"+- {width // 2}"
-        if self.attempt("median", each, f"{counted(frames, 'frame')} of the track"):
+        frames = f"the last {counted(width, 'frame')}" if causal else f"+- {counted(width // 2, 'frame')}"
+        if self.attempt("median", each, f"{frames} of the track"):
             self.width = width
         return each
 
