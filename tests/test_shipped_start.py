@@ -155,6 +155,9 @@ def test_only_weights_of_rendered_faces_alone_become_the_start(shipped, tmp_path
         run = a_run(tmp_path / f"{number}", tmp_path / "world", learnt_from=learnt)
         with pytest.raises(ValueError, match="-> give a run of FaceGaze that has learnt from rendered faces alone"):
             write_start(run, "x")
+    run = a_run(tmp_path / "again", tmp_path / "world", learnt_from={**WORLD, "start": [shipped.name]})
+    again = write_start(run, "x", tmp_path / "out")
+    assert again.states == 2 * shipped.states and again.learnt_from["start"] == [shipped.name]
     monkeypatch.setattr(shipped_start, "MAX_BYTES", 1000)
     with pytest.raises(ValueError, match="more than 1,000 -> train a smaller --backbone"):
         write_start(tmp_path / "run", "x")

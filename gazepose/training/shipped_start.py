@@ -94,7 +94,7 @@ def write_start(run: Path, command: str, folder: Path | None = None) -> StartCar
 
     Raises:
         FileNotFoundError, ValueError: there is no such run; another model; weights that have seen more than rendered
-            faces, or another start; a file of more than MAX_BYTES.
+            faces, or another start than the package's present one; a file of more than MAX_BYTES.
     """
     from gazepose.data.index import Index  # torch takes seconds, and the card needs none of these
     from gazepose.tensor_files import save_tensors
@@ -102,7 +102,11 @@ def write_start(run: Path, command: str, folder: Path | None = None) -> StartCar
 
     model, config = read_model(run)
     network, learnt, out = config["model"], learnt_from(config, run), folder or FOLDER
-    if network["model"] != "FaceGaze" or learnt != LearntFrom(rendered=learnt.rendered, boxes=learnt.boxes):
+    before = start_card(network["backbone"])             # which saw rendered faces alone
+    before = before if before is not None and learnt.start == (before.name,) else None
+    start = learnt.start if before else ()
+    rendered = LearntFrom(rendered=learnt.rendered, boxes=learnt.boxes, start=start)
+    if network["model"] != "FaceGaze" or learnt != rendered:
         raise ValueError(f"{run}: {network['model']}, learnt from {learnt} -> give a run of FaceGaze that has learnt "
                          "from rendered faces alone: --task gaze --label_loss 1 --pretrained no")
     # vectors are a thousandth of the file, and the variances of BatchNorm are beyond what float16 holds
@@ -117,7 +121,8 @@ def write_start(run: Path, command: str, folder: Path | None = None) -> StartCar
                              "smaller --backbone")
     card = StartCard(
         file=WEIGHTS, sha256=sha256_of(out / WEIGHTS), licence="MIT", model="FaceGaze", backbone=network["backbone"],
-        crop_size=crop_size, output_stride=network["output_stride"], states=len(stills), command=command,
+        crop_size=crop_size, output_stride=network["output_stride"], command=command,
+        states=len(stills) + (before.states if before else 0),
         commit=config["versions"]["commit"], figures=best_figures(run),
         learnt_from={name: [*values] for name, values in asdict(learnt).items()})
     write_json(out / CARD, asdict(card))
