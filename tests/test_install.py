@@ -12,6 +12,7 @@ import pytest
 
 from gazepose.__main__ import VERBS
 from gazepose.completion import script
+from gazepose.errors import UsageError
 from gazepose.experiments.plan import FILES, read_experiment
 from gazepose.programs import launch
 from gazepose.training.launcher import CONFIGURATIONS, with_paths
@@ -111,7 +112,7 @@ def test_launch_gives_its_options_to_accelerate_and_the_rest_to_the_verb(monkeyp
     assert (train.training_script, train.training_script_args) == (
         "gazepose.train", ["--epochs", "2", "--seed", "train"])
     assert (prepare.training_script, prepare.training_script_args) == ("gazepose", ["prepare", "--split", "val"])
-    with pytest.raises(SystemExit, match="no verb -> add train, infer or prepare"):
+    with pytest.raises(UsageError, match="no verb -> add train, infer or prepare"):
         launch(["--config_file", "cpu2"])
     assert "machines2_cpu" in capsys.readouterr().out
 

@@ -115,7 +115,7 @@ def test_another_number_of_processes_goes_on_where_the_last_one_stopped(rig):
 
 def test_other_rows_in_mid_epoch_are_refused(rig):
     rig.run("rows", ends=75, fault=("after_step", 1, "hit", STOP))
-    assert "--seed 3, but the run has 0 -> leave" in rig.run("rows", "--resume", "--seed", "3", ends=1).log()
+    assert "--seed 3, but the run has 0 -> leave" in rig.run("rows", "--resume", "--seed", "3", ends=2).log()
 
 
 @pytest.mark.parametrize("fault", [("in_a_save", 4, "hit", STOP), ("in_a_save", 4, "hit", signal.SIGUSR1, 2),

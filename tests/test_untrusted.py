@@ -171,7 +171,7 @@ def test_lines_of_a_log_with_text_for_a_number_are_left_out_and_counted(tmp_path
                      '{"kind": "train", "step": 1e999}'):
             file.write(line + "\n")
     records = read_records(tmp_path)
-    assert records.notes[:1] == ["10 lines of metrics.jsonl could not be read and are left out. A run that is stopped "
+    assert records.notes[:1] == ["10 lines of metrics.jsonl could not be read: left out. A run that is stopped "
                                  "may leave one."]
     assert len(records.train["step"]) == 8 and results(records)
 

@@ -198,7 +198,7 @@ def test_of_two_faces_of_merged_people_in_one_frame_one_is_left(tmp_path):
                        "merge,a.mp4,P1,,,P2")
     assert sorted(zip(result.table["frame"], result.table["looking"], strict=True)) == [
         (0, .9), (1, .9), (2, .1), (3, .1), (4, .1)]
-    assert "1 faces of merged people" in result.remarks[0]
+    assert "1 face of merged people" in result.remarks[0]
 
 
 def test_the_later_of_two_contrary_corrections_is_used_and_named(tmp_path):
