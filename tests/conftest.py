@@ -20,8 +20,9 @@ from gazepose.data.index import Index
 
 # files that take longest come first, so that the processes of pytest end together; the browser comes before all, since
 # it hung twice in a process that had run many other files
-SLOW = ["test_watch_page", "test_resume", "test_parity", "test_cli", "test_heartbeat", "test_models", "test_published", "test_guide",
-        "test_run_identity", "test_streaming", "test_features", "test_doctor", "test_world", "test_media",
+SLOW = ["test_watch_page", "test_resume", "test_parity", "test_cli", "test_heartbeat", "test_models",
+        "test_published", "test_guide", "test_run_identity",
+        "test_streaming", "test_features", "test_doctor", "test_world", "test_media",
         "test_export", "test_elsewhere", "test_watch_dataset", "test_watch_command", "test_signals", "test_sweep",
         "test_bad_values"]
 MEMORY = Path("/dev/shm")
