@@ -87,6 +87,15 @@ def no_shipped_start(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.T
     monkeypatch.setattr(shipped_start, "FOLDER", tmp_path_factory.getbasetemp() / "no-weights")
 
 
+@pytest.fixture(autouse=True)
+def precision_stays_in_a_test() -> Iterator[None]:
+    """Accelerate keeps the precision of a process's first Accelerator: that of one test is not the next one's."""
+    yield
+    state = sys.modules.get("accelerate.state")
+    if state and state.AcceleratorState._shared_state.get("_mixed_precision", "no") != "no":
+        state.AcceleratorState._reset_state(reset_partial_state=True)
+
+
 @pytest.fixture(scope="session")
 def parity() -> Path:
     """Folder of golden vectors recorded from the published code; skips where it is absent."""

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from torch import nn
 
 from gazepose.data.loader import make_loader
@@ -110,7 +109,6 @@ def loader_of(accelerator: Accelerator, index, count: int, batch_size: int = 10)
 def trained(index, accumulation: int = 1, batch_size: int = 20, poison: float | None = None, epochs: int = 1,
             save_every: int | None = None, rows: int = 100):
     torch.manual_seed(0)
-    AcceleratorState._reset_state(reset_partial_state=True)           # of tests before this one, perhaps in bf16
     accelerator = Accelerator(cpu=True, gradient_accumulation_steps=accumulation)
     model, config = Grey(), OptimConfig(lr=0.1)
     rule = WindowRule(train=True, flip=False, random_crop=False)

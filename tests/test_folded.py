@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from torch import nn
 
 from gazepose.models import ModelConfig, Priors, build_model, low_precision
@@ -79,7 +78,6 @@ def test_scores_are_the_same_and_the_model_is_as_before():
     names = list(model.state_dict())
     with torch.no_grad():                        # the plain layers
         plain = model(BATCH["frames"], BATCH["window"], Priors.of(BATCH)).logits.softmax(1)[:, 1]
-    AcceleratorState._reset_state(reset_partial_state=True)           # of tests before this one, perhaps in bf16
     accelerator = Accelerator(cpu=True)
     score = predict(accelerator, model, [BATCH], np.arange(1)).score       # type: ignore[arg-type]
     np.testing.assert_allclose(score, plain, rtol=0, atol=1e-6)

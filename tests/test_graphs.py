@@ -1,7 +1,6 @@
 """Graphs of a training step: a dry graph replays operations alone, and the weights become what they become without."""
 
 import math
-from collections.abc import Iterator
 from types import SimpleNamespace
 
 import numpy as np
@@ -46,13 +45,6 @@ def eager(faces) -> "Training":
 def faces(index_of) -> Index:
     """36 faces in tracks of several lengths: 5 batches of 8."""
     return index_of([range(20), range(3), range(0, 22, 2), [4], [9]], noise=True, label=[0, 1] * 18)
-
-
-@pytest.fixture(autouse=True)
-def precision_of_others() -> Iterator[None]:
-    """Later tests of this process get an Accelerator of their own precision."""
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 class Training:

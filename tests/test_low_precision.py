@@ -96,10 +96,9 @@ def test_a_frozen_backbone_gets_no_gradient_in_bf16(batch):
 
 @pytest.fixture
 def bf16():
-    """An Accelerator of that precision; it is a setting of the process, so it is taken back."""
+    """An Accelerator of that precision."""
     AcceleratorState._reset_state(reset_partial_state=True)
-    yield Accelerator(cpu=True, mixed_precision="bf16")
-    AcceleratorState._reset_state(reset_partial_state=True)
+    return Accelerator(cpu=True, mixed_precision="bf16")
 
 
 @pytest.mark.parametrize("name", MOST)

@@ -1,9 +1,11 @@
 """The page in a real browser: clicks and keys on a real video, corrections, and what a reader of the file gets."""
 
+import contextlib
 import json
 import re
 import shlex
 import shutil
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 from test_watch_draw import faces, film
 
@@ -21,6 +24,7 @@ from gazepose.watch.table import FACES, Video
 from gazepose.watch.tables import apply_corrections, read_corrections
 
 CHROMIUM = Path("/usr/bin/chromium")
+LONGEST = 60                             # seconds of a test
 TIMES = list(range(0, 6000, 40))         # 25 frames per second, 6 seconds
 HOSTILE = "<script>window.ran = 1</script><img src=x onerror='window.ran = 2'>"
 NAMES = ("P1", HOSTILE, "P3")
@@ -91,7 +95,16 @@ def browser(tmp_path_factory) -> Iterator[Any]:
 
 
 @pytest.fixture
-def page(browser, folder) -> Iterator[Any]:
+def time_limit() -> Iterator[None]:
+    """A call of Playwright that waits for a script has no time limit of its own."""
+    limit = threading.Timer(LONGEST, end_browser)
+    limit.start()
+    yield
+    limit.cancel()
+
+
+@pytest.fixture
+def page(browser, folder, time_limit) -> Iterator[Any]:
     """The page, opened from the disk, in a browser without memory and without a network."""
     context = browser.new_context(viewport={"width": 1280, "height": 900}, offline=True, accept_downloads=True)
     opened, faults = context.new_page(), []
@@ -102,6 +115,14 @@ def page(browser, folder) -> Iterator[Any]:
     yield opened
     assert faults == []
     context.close()
+
+
+def end_browser() -> None:
+    """End the driver and the browser; what waits for them then fails."""
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if {"node", "chromium"} & {Path(part).name for part in child.cmdline()[:1]}:
+                child.kill()
 
 
 def show(opened: Any, folder: Path) -> None:
