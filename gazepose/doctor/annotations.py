@@ -26,7 +26,6 @@ MOST_JUDGED = 1000           # boxes of a clip that are judged together with oth
 GAP_LENGTHS = ("1", "2..5", "6..15", "over 15")      # classes of gaps: clean splits a track at those over 15
 SIZES = (("width", "height"), ("display_resolution_width", "display_resolution_height"))
 MAX_SIDE = 100_000           # pixels
-SIDES = ["left", "top", "right", "bottom"]   # of a box, in pixels
 DIFFERENCES = ("both", "baseline_only", "clean_only", "other_label", "other_box")
 QUANTILES = {"least": 0, "5 %": .05, "25 %": .25, "median": .5, "75 %": .75, "95 %": .95, "greatest": 1}
 
@@ -255,25 +254,24 @@ def contradictions(raw: RawTrack) -> np.ndarray:
 
 def compare_rows(baseline: list[FaceTrack], clean: list[FaceTrack]) -> Counter[str]:
     """How the rows of the two policies differ in one clip; a frame that baseline holds twice counts once."""
-    one, other = (face_table(tracks).drop_duplicates(["track", "frame"]) for tracks in (baseline, clean))
-    both = one.merge(other, on=["track", "frame"])
-    moved = [np.abs(both[f"{side}_x"] - both[f"{side}_y"]) > 1e-6 for side in SIDES]
-    return Counter(both=len(both), baseline_only=len(one) - len(both), clean_only=len(other) - len(both),
-                   other_label=int((both["label_x"] != both["label_y"]).sum()),
-                   other_box=int(np.logical_or.reduce(moved).sum()))
+    names = sorted({track.track for track in (*baseline, *clean)})
+    number, frame, label, box = zip(*(faces_of(tracks, names) for tracks in (baseline, clean)), strict=True)
+    span = 1 + max(frames.max(initial=0) for frames in frame)
+    once = [np.unique(number[side] * span + frame[side], return_index=True) for side in (0, 1)]
+    both, *at = np.intersect1d(once[0][0], once[1][0], assume_unique=True, return_indices=True)
+    one, other = (first[here] for (_, first), here in zip(once, at, strict=True))
+    moved = (np.abs(box[0][one] - box[1][other]) > 1e-6).any(axis=1)
+    return Counter(both=len(both), baseline_only=len(once[0][0]) - len(both), clean_only=len(once[1][0]) - len(both),
+                   other_label=int((label[0][one] != label[1][other]).sum()), other_box=int(moved.sum()))
 
 
-def face_table(tracks: list[FaceTrack]) -> Any:
-    """The faces of one clip as a pandas table: track, person, frame, label, left, top, right, bottom."""
-    import pandas as pd
-    lengths = [len(track.frames) for track in tracks]
-    boxes = np.concatenate([np.zeros((0, 4)), *(track.boxes for track in tracks)])
-    return pd.DataFrame({
-        "track": np.repeat(np.array([track.track for track in tracks], object), lengths),
-        "person": np.repeat(np.array([track.person for track in tracks], object), lengths),
-        "frame": np.concatenate([np.zeros(0, np.int64), *(track.frames for track in tracks)]),
-        "label": np.concatenate([np.zeros(0, np.int8), *(track.labels for track in tracks)]),
-        **dict(zip(SIDES, boxes.T, strict=True))})
+def faces_of(tracks: list[FaceTrack], names: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Of one clip's n faces: place of the track in `names`, frame and label (each [n]), and sides of the box [n, 4]."""
+    place = {name: number for number, name in enumerate(names)}
+    return (np.repeat(np.array([place[track.track] for track in tracks], np.int64), [len(t.frames) for t in tracks]),
+            np.concatenate([np.zeros(0, np.int64), *(track.frames for track in tracks)]),
+            np.concatenate([np.zeros(0, np.int8), *(track.labels for track in tracks)]),
+            np.concatenate([np.zeros((0, 4)), *(track.boxes for track in tracks)]))
 
 
 def overlaps(tracks: list[FaceTrack]) -> list[dict[str, Any]]:
@@ -282,20 +280,28 @@ def overlaps(tracks: list[FaceTrack]) -> list[dict[str, Any]]:
     Returns:
         Per pair: tracks and persons (two names each), frames (how many), frame (the first), iou (mean over them).
     """
-    faces = face_table(tracks)
-    pairs = faces.merge(faces, on="frame")
-    pairs = pairs[pairs["track_x"] < pairs["track_y"]]
-    one, other = (pairs[[f"{side}_{end}" for side in SIDES]].to_numpy() for end in ("x", "y"))
+    persons = {track.track: track.person for track in reversed(tracks)}
+    names = sorted(persons)
+    number, frame, _, box = faces_of(tracks, names)
+    order = np.lexsort((number, frame))
+    number, frame, box = number[order], frame[order], box[order]
+    later = np.searchsorted(frame, frame, side="right") - np.arange(len(frame)) - 1      # faces of the same frame
+    one = np.repeat(np.arange(len(frame)), later)
+    other = one + 1 + np.arange(len(one)) - np.repeat(np.cumsum(later) - later, later)
     with np.errstate(over="ignore", invalid="ignore"):                 # absurd boxes overlap with nothing
-        shared = np.minimum(one[:, 2:], other[:, 2:]) - np.maximum(one[:, :2], other[:, :2])
+        shared = np.minimum(box[one, 2:], box[other, 2:]) - np.maximum(box[one, :2], box[other, :2])
         intersection = shared.clip(0).prod(axis=1)
-        union = sum((box[:, 2:] - box[:, :2]).prod(axis=1) for box in (one, other)) - intersection
-        pairs = pairs.assign(iou=np.divide(intersection, union, out=np.zeros(len(pairs)), where=union > 0))
-    same = pairs[pairs["iou"] >= SAME_FACE].groupby(["track_x", "track_y"]).agg(
-        person_x=("person_x", "first"), person_y=("person_y", "first"), frames=("frame", "size"),
-        frame=("frame", "min"), iou=("iou", "mean"))
-    return [{"tracks": list(pair.Index), "persons": [pair.person_x, pair.person_y], "frames": int(pair.frames),
-             "frame": int(pair.frame), "iou": round(float(pair.iou), 3)} for pair in same.itertuples()]
+        area = (box[:, 2:] - box[:, :2]).prod(axis=1)
+        union = area[one] + area[other] - intersection
+        iou = np.divide(intersection, union, out=np.zeros(len(one)), where=union > 0)
+    same = (iou >= SAME_FACE) & (number[one] != number[other])
+    one, other, iou = one[same], other[same], iou[same]
+    pairs, first, pair, count = np.unique(number[one] * len(names) + number[other],
+                                          return_index=True, return_inverse=True, return_counts=True)
+    mean = np.bincount(pair, iou, len(pairs)) / count
+    return [{"tracks": both, "persons": [persons[name] for name in both], "frames": int(count[n]),
+             "frame": int(frame[one[first[n]]]), "iou": round(float(mean[n]), 3)}
+            for n, both in enumerate([names[value // len(names)], names[value % len(names)]] for value in pairs)]
 
 
 def quantiles(values: np.ndarray) -> dict[str, float] | None:
