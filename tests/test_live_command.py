@@ -116,7 +116,9 @@ def test_too_few_pictures_to_follow_people_are_said_once(video, capsys, monkeypa
     assert "people get new names" not in capsys.readouterr().err
 
 
-def test_people_keep_their_names_with_the_scorer_that_a_message_advises(video, capsys, monkeypatch):
+def test_people_keep_their_names_with_the_scorer_that_a_message_advises(tmp_path, capsys, monkeypatch):
+    video = film(tmp_path / "a.mp4", moving(45, still(20, 60)))
+
     class Slow(Squares):
         def find(self, shown):
             time.sleep(0.25)
@@ -127,8 +129,8 @@ def test_people_keep_their_names_with_the_scorer_that_a_message_advises(video, c
                                                                      Reader()))
         return api.load("landmarks")
     monkeypatch.setattr(live_module, "load", load)
-    monkeypatch.setattr(live_module, "SETTLED", 0.2)
-    monkeypatch.setattr(live_module, "LEAST_RATE", 10)
+    monkeypatch.setattr(live_module, "SETTLED", 1.0)
+    monkeypatch.setattr(live_module, "LEAST_RATE", 8)
     live(str(video), LiveConfig(scorer="a run"))
     assert "-> use a faster machine, fewer other programs, or --scorer landmarks" in capsys.readouterr().err
     live(str(video), LiveConfig(scorer="landmarks"))

@@ -88,6 +88,7 @@ def serve() -> None:
     """The warm process: imports, then forks what it is asked for."""
     import gc
 
+    import sklearn.linear_model
     import torch._dynamo
 
     import gazepose.doctor
@@ -100,8 +101,9 @@ def serve() -> None:
     import gazepose.train
     import gazepose.verbs
     from gazepose.models.backbone import create_backbone
-    assert torch and gazepose
+    assert torch and gazepose and sklearn
     create_backbone("test_resnet")                        # traced once here, instead of in each training
+    gazepose.train.parse_train(["--preset", "tiny"])      # tyro reads the texts of all flags
     gc.collect()
     gc.freeze()                                           # the garbage collector of a fork leaves shared pages alone
     for line in sys.stdin:
