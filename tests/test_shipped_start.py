@@ -20,7 +20,7 @@ from gazepose.source import Source
 from gazepose.training import shipped_start
 from gazepose.training.checkpoint import save_weights
 from gazepose.training.learnt_from import LearntFrom
-from gazepose.training.shipped_start import CARD, WEIGHTS, start_card, start_weights, write_start
+from gazepose.training.shipped_start import CARD, WEIGHTS, default_card, start_card, start_weights, write_start
 
 NETWORK = {"model": "FaceGaze", "backbone": "test_resnet", "output_stride": 32}
 WORLD = {"rendered": ["embedded world default, seed 1000"], "boxes": ["annotated", "detector"]}
@@ -122,6 +122,15 @@ def test_a_backbone_that_has_learnt_is_trained_gently(shipped, flags, rate, epoc
 def test_no_flag_that_says_otherwise_gets_them(shipped, tmp_path, flags):
     _, lines, learnt = started(tmp_path, *flags)
     assert "start: random weights" in lines[0] and learnt == LearntFrom()
+
+
+@pytest.mark.parametrize(("flags", "preset"), [(("--behaviour", "published"), "tiny"), ((), None)])
+def test_they_are_taken_by_name_where_they_are_not_the_default(shipped, tmp_path, monkeypatch, flags, preset):
+    monkeypatch.setattr(start, "cached_imagenet", lambda backbone: pytest.fail("looked for ImageNet's"))
+    assert "the package's" in started(tmp_path, "--pretrained", "package", *flags, preset=preset)[1][0]
+    find_start(given("--pretrained", "package").run, given().model, preset is not None)
+    with pytest.raises(ValueError, match="the package has no weights of resnet18 -> give --checkpoint"):
+        default_card(given("--pretrained", "package").run, ModelConfig(backbone="resnet18"))
 
 
 def test_a_package_without_weights_starts_at_random(tmp_path):

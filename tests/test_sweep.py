@@ -10,15 +10,18 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from gazepose import __main__ as program
 from gazepose.config import TrainConfig, asdict
+from gazepose.experiments import plan as plans
 from gazepose.experiments import sweep as working
 from gazepose.experiments.plan import Experiment, Prediction, Row, Run, Setting, fingerprint, plan, read_experiment
 from gazepose.experiments.sweep import forecast, run_all, share, tasks_of
 from gazepose.io import lock
+from gazepose.training import shipped_start
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = sorted((ROOT / "gazepose" / "experiments" / "files").glob("*.toml"))
@@ -52,6 +55,18 @@ def test_only_flags_that_change_the_result_change_a_run_s_name():
                 name(row=Row(name="a", flags="--model GazeLSTM", start_flags="--limit 9"))}) == 5
 
 
+def test_other_weights_of_the_package_rename_the_runs_that_take_them(monkeypatch):
+    def names(sha256: str) -> list[str]:
+        for module in (plans, shipped_start):
+            monkeypatch.setattr(module, "start_card", lambda backbone: SimpleNamespace(sha256=sha256))
+        plans._run.cache_clear()
+        rows = experiment(A, Row(name="b", flags="--pretrained package --behaviour published"),
+                          Row(name="c", flags="--from_scratch"), Row(name="d", flags="--behaviour published"))
+        return [p.run.folder.name for p in plan(rows, Setting(seeds=(0,)), "tiny")]
+
+    assert [one == other for one, other in zip(names("1"), names("2"), strict=True)] == [False, False, True, True]
+
+
 def test_a_new_or_removed_flag_does_not_rename_older_runs():
     now = asdict(TrainConfig())
     before = {section: {key: value for key, value in values.items() if key != "windows_per_segment"}
@@ -81,7 +96,8 @@ def test_given_weights_replace_the_start(tmp_path):
 
 
 @pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
-def test_a_shipped_experiment_can_be_planned_and_describes_itself(file):
+def test_a_shipped_experiment_can_be_planned_and_describes_itself(file, monkeypatch):
+    monkeypatch.setattr(shipped_start, "FOLDER", ROOT / "gazepose" / "weights")
     shipped = read_experiment(file)
     lines = file.read_text().splitlines()
     assert [line.split(":")[0] for line in lines[:3]] == ["# What", "# How long", "# Expect"]

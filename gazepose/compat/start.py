@@ -110,7 +110,7 @@ def find_start(run: RunConfig, model: ModelConfig, embedded: bool) -> None:
     if run.pretrained == "yes":
         fetch_imagenet(model.backbone)
     card = default_card(run, model)
-    if card is not None and (embedded or cached_imagenet(model.backbone) is None):
+    if card is not None and (embedded or run.pretrained == "package" or cached_imagenet(model.backbone) is None):
         start_weights(card)
 
 

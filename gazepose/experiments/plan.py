@@ -18,7 +18,8 @@ from gazepose.io import is_id, sha256_of
 from gazepose.text import read_text
 from gazepose.training.checkpoint import WEIGHTS, from_json, weights_folder
 from gazepose.training.provenance import NOT_RESUMED
-from gazepose.training.run_config import ONE_START
+from gazepose.training.run_config import ONE_START, takes_package
+from gazepose.training.shipped_start import start_card
 
 POOL = Path("runs/sweep")
 FILES = Path(__file__).parent / "files"
@@ -214,8 +215,9 @@ def start_name(start: Run | Path | None) -> str | None:
 def fingerprint(config: Mapping[str, Any], start: str | None) -> str:
     """SHA-256 of a run's start and of the values in its configuration that change what it learns.
 
-    A value at its default is not counted, so that a new flag does not rename older runs. Nor is a flag that no longer
-    exists: if an older run had changed it, the run's name, which counted it, differs from this fingerprint.
+    Without a start of its own a run has the package's weights, where its flags allow them. A value at its default is
+    not counted, so that a new flag does not rename older runs. Nor is a flag that no longer exists: if an older run had
+    changed it, the run's name, which counted it, differs from this fingerprint.
 
     Args:
         config: `asdict` of a TrainConfig, or a run's config.json.
@@ -231,7 +233,15 @@ def fingerprint(config: Mapping[str, Any], start: str | None) -> str:
         differing[section] = {name: value for name, value in recorded.items()
                               if name in default and name not in NOT_COUNTED.get(section, ())
                               and json.dumps(value) != json.dumps(default[name])}
-    return digest([differing, start])
+    return digest([differing, start or package_start(config)])
+
+
+def package_start(config: Mapping[str, Any]) -> str | None:
+    """SHA-256 of the package's start weights, if a run with this configuration takes them; None if not."""
+    run, model = (value if isinstance(value := config.get(name), dict) else {} for name in ("run", "model"))
+    takes = takes_package(run.get("checkpoint"), run.get("pretrained"), model.get("behaviour"))
+    card = start_card(str(model.get("backbone"))) if takes else None
+    return card.sha256 if card else None
 
 
 def digest(value: Any) -> str:

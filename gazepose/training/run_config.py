@@ -43,10 +43,10 @@ class RunConfig(LossConfig):
     """batches per optimiser step"""
     checkpoint: Path | None = None
     """start from these weights: one of our runs or checkpoint folders, a published file, or hf:OWNER/NAME[@REVISION]"""
-    pretrained: Literal["yes", "no"] | None = None
+    pretrained: Literal["yes", "no", "package"] | None = None
     """yes: start the backbone from timm's ImageNet weights; they are downloaded if needed, unless HF_HUB_OFFLINE is
-    set; no (--from_scratch): start from random weights; default: on real data from ImageNet's, if this machine has
-    them, else from those of the package, but not with --behaviour published"""
+    set; no (--from_scratch): start from random weights; package: from the package's; default: on real data from
+    ImageNet's, if this machine has them, else from the package's, but not with --behaviour published"""
     config: Path | None = None
     """start a new run with the flags of another as defaults: its folder or its config.json"""
     exp_path: Path | None = None
@@ -92,8 +92,8 @@ class RunConfig(LossConfig):
             raise ValueError("--checkpoint and --pretrained: a run has one start -> give one of them")
 
     def has_default_start(self, behaviour: str) -> bool:
-        """Whether weights are taken that no flag names: never for comparisons with published numbers."""
-        return self.checkpoint is None and self.pretrained is None and behaviour != "published"
+        """Whether a training may start from the package's weights."""
+        return takes_package(self.checkpoint, self.pretrained, behaviour)
 
     @property
     def save_steps(self) -> int | None:
@@ -106,6 +106,11 @@ class RunConfig(LossConfig):
         """Minutes between two saves; 0: time does not matter."""
         minutes = SAVE_EVERY.fullmatch(self.save_every)["minutes"]                 # type: ignore[index]
         return 15.0 if minutes is None else float(minutes)
+
+
+def takes_package(checkpoint: object, pretrained: object, behaviour: object) -> bool:
+    """Whether these flags mean the package's start weights: for comparisons with published numbers only by name."""
+    return checkpoint is None and (pretrained == "package" or (pretrained is None and behaviour != "published"))
 
 
 def differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, list[Any]]:

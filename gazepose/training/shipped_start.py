@@ -68,8 +68,16 @@ def start_card(backbone: str, folder: Path | None = None) -> StartCard | None:
 
 
 def default_card(run: RunConfig, model: ModelConfig) -> StartCard | None:
-    """The card of the package's weights, if a training with these flags may start from them."""
-    return start_card(model.backbone) if run.has_default_start(model.behaviour) else None
+    """The card of the package's weights, if a training with these flags may start from them.
+
+    Raises:
+        ValueError: --pretrained package with a backbone that the package has no weights of.
+    """
+    card = start_card(model.backbone) if run.has_default_start(model.behaviour) else None
+    if card is None and run.pretrained == "package":
+        raise ValueError(f"--pretrained package: the package has no weights of {model.backbone} -> give --checkpoint, "
+                         "or --pretrained no to train from random weights")
+    return card
 
 
 def start_weights(card: StartCard, folder: Path | None = None) -> Path:
