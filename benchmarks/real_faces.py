@@ -1,4 +1,4 @@
-"""Goal 12: who looks, on real faces that were labelled by eye: the landmark score against others.
+"""Goal 15: who looks, on real faces that were labelled by eye: the landmark score against others.
 
 The faces lie beside the checkout, in ../shared/real: labels.csv (source, frame, face, x, y, width, height, label),
 images/ and clips/. Intervals draw whole sources. Nothing here is tuned on these labels.
@@ -38,7 +38,7 @@ LARGER = (0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3)
 CUT = "AUROC of GazePose, box times {}"
 SIZE, SIZE_OF_STUDENT = "AUROC of landmarks, faces of {} px", "AUROC of students, faces of {} px"
 AUROC, COVERAGE, TIME = "AUROC of {}", "share codable", "milliseconds a face, one thread, CPU"
-GOAL = Goal(12, "who looks, on real faces", (
+GOAL = Goal(15, "who looks, on real faces", (
     Aim(AUROC.format(LANDMARKS), least=0.95, unit=""), Aim(AUROC.format(POSE)), Aim(AUROC.format("GazePose")),
     Aim(AUROC.format("GazePose, box moved")), Aim(COVERAGE), Aim(TIME),
     *(Aim(CUT.format(factor)) for factor in LARGER),

@@ -202,7 +202,8 @@ def sweep(file: Path, /, *, data: Path | None = None, worlds: tuple[Preset, ...]
     if another experiment trained it. A run that was stopped is resumed.
 
     Args:
-        file: a file of your own, or an experiment of the package: backbones, granularity, methods, modules or priors.
+        file: a file of your own, or an experiment of the package: backbones, granularity, methods, modules, priors or
+            temporal.
         data: data set; default: data/ if Ego4D is there, else the embedded worlds of the experiment.
         worlds: presets of the embedded world; default: the experiment's.
         seeds: seeds of the runs; default: the experiment's.
