@@ -12,6 +12,7 @@ from gazepose.experiments.results import (
     read_records,
     record_of,
     rows_of,
+    section,
     table_csv,
     verdict,
     write_record,
@@ -67,6 +68,16 @@ def test_a_table_holds_means_spreads_and_paired_differences(tmp_path):
         row["published"] = {}
     lines = markdown(record).splitlines()
     assert "published" not in lines[0] and lines[3].endswith("| gains |")
+
+
+def test_a_table_names_the_version_of_its_world(tmp_path):
+    two, predictions = scored_rows(tmp_path)
+    assert "“tiny”\n" in section(record_of(two, predictions, "tiny", "command", draws=20))
+    for prediction in predictions:
+        config = prediction.folder / "config.json"
+        config.write_text(json.dumps({**json.loads(config.read_text()), "root": str(tmp_path)}))
+    (tmp_path / "world.json").write_text('{"version": 3}')
+    assert "“tiny”, version 3\n" in section(record_of(two, predictions, "tiny", "command", draws=20))
 
 
 def test_rows_without_a_difference_are_called_so(tmp_path):

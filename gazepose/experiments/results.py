@@ -43,10 +43,11 @@ def record_of(experiment: Experiment, predictions: Sequence[Prediction], world: 
     """Compare the rows of an experiment on one world. Predictions that do not exist yet are listed as missing.
 
     Returns:
-        experiment, title, question, claim, note, world, split, faces, clips, prevalence, baselines (name -> mAP
-        without a model, on the validation split), command, against, missing, and rows. Each row has name, flags, infer,
-        published, runs (each with every metric, seconds, commit, world size and device), mean and sd per metric, and
-        gain: mAP and accuracy compared with the row `against` (comparison.Gain as a dict), or None.
+        experiment, title, question, claim, note, world, version (of that world), split, faces, clips, prevalence,
+        baselines (name -> mAP without a model, on the validation split), command, against, missing, and rows. Each row
+        has name, flags, infer, published, runs (each with every metric, seconds, commit, world size and device), mean
+        and sd per metric, and gain: mAP and accuracy compared with the row `against` (comparison.Gain as a dict), or
+        None.
 
     Raises:
         ValueError: predictions of one experiment that are not of the same faces.
@@ -77,7 +78,8 @@ def record_of(experiment: Experiment, predictions: Sequence[Prediction], world: 
         rows.append({"name": row.name, "flags": row.flags, "infer": row.infer, "published": row.published, "runs": runs,
                      "mean": result.mean, "sd": result.sd,
                      "gain": {name: asdict(gain) for name, gain in result.gain.items()} or None})
-    return record | {"faces": int(known.sum()), "clips": len(np.unique(clip[known])),
+    return record | {"version": _version(existing[0].run), "faces": int(known.sum()),
+                     "clips": len(np.unique(clip[known])),
                      "prevalence": float((label[known] == 1).mean()),
                      "baselines": _baselines(existing[0].run) if existing[0].split == "val" else {}, "rows": rows}
 
@@ -88,6 +90,12 @@ def _baselines(run: Run) -> dict[str, float]:
     for line in read_json_lines(run.folder / "metrics.jsonl")[0]:
         baselines = line.get("baselines") or baselines
     return {name: entry["mAP"] for name, entry in baselines.items() if entry and entry["mAP"]}
+
+
+def _version(run: Run) -> int | None:
+    """Of the embedded world that a run was trained on; None: of another data set, or the world is gone."""
+    facts = Path(str(read_object(run.folder / "config.json").get("root"))) / "world.json"
+    return read_object(facts).get("version") if facts.is_file() else None
 
 
 def _facts(run: Run) -> dict[str, Any]:
@@ -190,6 +198,8 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
 def section(record: Mapping[str, Any]) -> str:
     """A record's section of the page; its plot is expected as results/NAME.png beside the page."""
     where = f"embedded world “{record['world']}”" if record["world"] else "the data set at hand"
+    if record.get("version"):
+        where += f", version {record['version']}"
     claim = f"The paper: {record['claim']}" if record["claim"] else ""
     text = (f"### {record['title']}, {where}\n\n{record['question']} {claim} {record['note']}\n\n"
             f"![{record['title']}](results/{name_of(record)}.png)\n\n{markdown(record)}\n`{record['command']}`")
