@@ -36,7 +36,19 @@ class Source:
                 from gazepose.synthetic.world import render_world  # numba takes a second to import
                 render_world(self.root, self.preset, self.seed, notify=processes.notify)
             processes.barrier()
+            from gazepose.synthetic.presets import VERSION
+            if (version := self.version()) != VERSION:
+                processes.notify(f"data: {self.root} is version {version} of the embedded world, and this release "
+                                 f"renders version {VERSION} -> rename the folder, and it is rendered anew")
         return self
+
+    def version(self) -> int | None:
+        """Of the embedded world: of the one that is there, else of the one that would be rendered; None: other data."""
+        if self.preset is None:
+            return None
+        from gazepose.synthetic.presets import VERSION
+        file = self.root / "world.json"
+        return read_object(file).get("version") if file.is_file() else VERSION
 
     def boxes(self) -> tuple[str, ...]:
         """How the crops of an embedded world's training faces lie on the face; empty for other data."""

@@ -249,10 +249,10 @@ TRIED = {
     "evaluation/comparison": 2, "evaluation/examples": 1, "evaluation/metrics": 5, "evaluation/predictions": 7,
     "evaluation/submission": 8, "heartbeat": 2, "infer": 4, "io": 9, "live": 3, "machine": 1, "manifest": 1,
     "models/backbone": 6, "models/config": 4, "output": 1, "processes": 2, "programs": 1, "publish": 2, "records": 1,
-    "source": 5, "tensor_files": 11, "text": 1, "train": 4, "training/checkpoint": 11, "training/config": 8,
+    "source": 6, "tensor_files": 11, "text": 1, "train": 4, "training/checkpoint": 11, "training/config": 8,
     "training/distributed": 8, "training/engine": 2, "training/feature_cache": 3, "training/hub": 14,
     "training/launcher": 1, "training/provenance": 7, "training/run_config": 9, "training/runlog": 7,
-    "training/scoring": 1, "training/shipped_start": 4, "training/trackers": 1}
+    "training/scoring": 1, "training/shipped_start": 5, "training/trackers": 1}
 """How many messages with an arrow each file outside WINGS has; those of infer name files, that of output is a pattern.
 All remedies are tried: most in test_remedies_of_*.py; those of copied runs, other data, stopped ranks, dead decoders,
 narrow videos, exported models, a hub and slow cameras in test_copied_runs.py, test_run_identity.py, test_heartbeat.py,

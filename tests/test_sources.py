@@ -23,7 +23,10 @@ from gazepose.data.prepare import changed_sources
 from gazepose.data.shards import encode
 from gazepose.data.streaming import VideoIndex
 from gazepose.doctor import examine
-from gazepose.io import write_arrays
+from gazepose.io import write_arrays, write_json
+from gazepose.processes import Processes
+from gazepose.source import Source
+from gazepose.synthetic import presets, world
 
 
 @pytest.fixture
@@ -343,3 +346,16 @@ def test_a_second_run_waits_and_uses_what_the_first_made(tmp_path, cut):
     assert len(set(folders)) == 1 and sorted(cut) == ["c0", "c1"]
     assert sum("prepared train" in line for line in lines) == 1
     assert preparing.changed_sources(folders[0], root) == []
+
+
+def test_a_world_of_another_version_is_named_and_rendered_anew_once_it_is_renamed(tmp_path, tiny_world, monkeypatch):
+    monkeypatch.setattr(world, "render_world", lambda root, *how, **more: shutil.copytree(tiny_world, root))
+    source, lines = Source(tmp_path / "tiny-0", "tiny"), []
+    processes = Processes(notify=lines.append)
+    source.root.mkdir()
+    write_json(source.root / "world.json", {"preset": "tiny", "seed": 0, "version": 1})
+    assert source.ready(processes).version() == 1
+    assert lines == [f"data: {source.root} is version 1 of the embedded world, and this release renders version "
+                     f"{presets.VERSION} -> rename the folder, and it is rendered anew"]
+    source.root.rename(tmp_path / "old")
+    assert source.ready(processes).version() == presets.VERSION and "rendering" in lines[1] and len(lines) == 2

@@ -21,6 +21,7 @@ from gazepose.experiments import sweep as working
 from gazepose.experiments.plan import Experiment, Prediction, Row, Run, Setting, fingerprint, plan, read_experiment
 from gazepose.experiments.sweep import forecast, run_all, share, tasks_of
 from gazepose.io import lock
+from gazepose.synthetic import presets
 from gazepose.training import shipped_start
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -65,6 +66,16 @@ def test_other_weights_of_the_package_rename_the_runs_that_take_them(monkeypatch
         return [p.run.folder.name for p in plan(rows, Setting(seeds=(0,)), "tiny")]
 
     assert [one == other for one, other in zip(names("1"), names("2"), strict=True)] == [False, False, True, True]
+
+
+def test_another_version_of_the_world_renames_the_runs_on_it_alone(monkeypatch, tmp_path):
+    def names(version: int) -> list[str]:
+        monkeypatch.setattr(presets, "VERSION", version)
+        plans._run.cache_clear()
+        return [plan(experiment(A, B), Setting(seeds=(0,)), world, extra)[0].run.folder.name
+                for world, extra in (("tiny", ()), (None, ("--data", str(tmp_path))))]
+
+    assert [one == other for one, other in zip(names(1), names(2), strict=True)] == [False, True]
 
 
 def test_a_new_or_removed_flag_does_not_rename_older_runs():

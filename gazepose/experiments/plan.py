@@ -89,6 +89,8 @@ class Run:
     """the run or the file whose weights it starts from"""
     data: tuple[str, ...] = ()
     """flags of infer.py for the data set that it is trained on here; a copied run does not name its own"""
+    version: int | None = None
+    """of the embedded world that it is trained on; None: another data set"""
 
 
 @dataclass(frozen=True)
@@ -197,10 +199,11 @@ def _run(flags: tuple[str, ...], start: Run | Path | None) -> Run:
     from gazepose.config import asdict, parse_train
 
     config, source = parse_train(flags)
-    name = f"{config.model.model}-{fingerprint(asdict(config), start_name(start))[:10]}"
+    version = source.version()
+    name = f"{config.model.model}-{fingerprint(asdict(config), start_name(start), version)[:10]}"
     pictures = config.prepare.crops_from                # with --data, infer.py would take the first that exists
     data = ("--data", str(source.root), *(("--crops_from", pictures) if pictures else ()))
-    return Run(flags, POOL / name, start, data)
+    return Run(flags, POOL / name, start, data, version)
 
 
 def start_name(start: Run | Path | None) -> str | None:
@@ -212,8 +215,8 @@ def start_name(start: Run | Path | None) -> str | None:
     return sha256_of(weights_folder(start) / WEIGHTS if start.is_dir() else start)
 
 
-def fingerprint(config: Mapping[str, Any], start: str | None) -> str:
-    """SHA-256 of a run's start and of the values in its configuration that change what it learns.
+def fingerprint(config: Mapping[str, Any], start: str | None, version: int | None = None) -> str:
+    """SHA-256 of a run's start, its world's version, and the values in its configuration that change what it learns.
 
     Without a start of its own a run has the package's weights, where its flags allow them. A value at its default is
     not counted, so that a new flag does not rename older runs. Nor is a flag that no longer exists: if an older run had
@@ -233,7 +236,7 @@ def fingerprint(config: Mapping[str, Any], start: str | None) -> str:
         differing[section] = {name: value for name, value in recorded.items()
                               if name in default and name not in NOT_COUNTED.get(section, ())
                               and json.dumps(value) != json.dumps(default[name])}
-    return digest([differing, start or package_start(config)])
+    return digest([differing, start or package_start(config), *(() if version is None else (version,))])
 
 
 def package_start(config: Mapping[str, Any]) -> str | None:

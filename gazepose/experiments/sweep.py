@@ -61,7 +61,7 @@ def done(task: Task) -> bool:
     if not status.is_file() or read_object(status).get("state") != "finished":
         return False
     config = read_object(task.folder / "config.json")
-    if task.folder.name.rpartition("-")[2] != fingerprint(config, start_name(task.start))[:10]:
+    if task.folder.name.rpartition("-")[2] != fingerprint(config, start_name(task.start), task.version)[:10]:
         raise ValueError(f"{task.folder}: was trained with other flags than its name says -> remove it; it is trained "
                          "again")
     return True
