@@ -1,11 +1,13 @@
 """The table of a sweep's results: means, spreads, paired differences, and what is missing."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from test_sweep import experiment
 
+from gazepose.experiments.drawing import draw_rows
 from gazepose.experiments.plan import Experiment, Prediction, Row, Run
 from gazepose.experiments.results import (
     markdown,
@@ -78,6 +80,16 @@ def test_a_table_names_the_version_of_its_world(tmp_path):
         config.write_text(json.dumps({**json.loads(config.read_text()), "root": str(tmp_path)}))
     (tmp_path / "world.json").write_text('{"version": 3}')
     assert "“tiny”, version 3\n" in section(record_of(two, predictions, "tiny", "command", draws=20))
+
+
+@pytest.mark.parametrize("name", ["b", "GazePose with a name that is rather long"])
+def test_the_names_of_rows_are_inside_the_drawing(tmp_path, name):
+    two, predictions = scored_rows(tmp_path)
+    two = replace(two, row=(two.row[0], replace(two.row[1], name=name)))
+    predictions = [replace(one, row=name) if one.row == "b" else one for one in predictions]
+    figure = draw_rows(rows_of(record_of(two, predictions, "tiny", "command", draws=20)))
+    figure.draw_without_rendering()
+    assert all(label.get_window_extent().x0 >= 0 for label in figure.axes[0].get_yticklabels())
 
 
 def test_rows_without_a_difference_are_called_so(tmp_path):

@@ -32,7 +32,7 @@ def draw_rows(rows: Sequence[Row]) -> Figure:
         if row.name == row.against:
             gains.text(0, y, "  compared with this one  ", va="center", ha=side, color=MUTED, fontsize=7.5)
     gains.axvline(0, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
-    for axes, words in ((values, "mAP, %: dots are seeds, the bar their mean"),
+    for axes, words in ((values, "mAP, %: seeds, and their mean"),
                         (gains, "gain in points, 95 % over clips")):
         axes.set(ylim=(len(rows) - 0.5, -0.5))
         axes.text(0, 1 + 0.07 / (height - 0.8), words, transform=axes.transAxes, fontsize=8, va="bottom")
@@ -40,4 +40,9 @@ def draw_rows(rows: Sequence[Row]) -> Figure:
         axes.grid(True, axis="x")
     values.set_yticks(range(len(rows)), [row.name for row in rows])
     gains.set_yticks([])
+    figure.draw_without_rendering()
+    longest = max(label.get_window_extent().width for label in values.get_yticklabels()) / figure.bbox.width
+    grid.update(left=max(0.27, longest + 0.02))
+    for axes, cell in ((values, grid[0, 0]), (gains, grid[0, 1])):
+        axes.set_position(cell.get_position(figure))
     return figure
