@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings, strategies
+from hypothesis import example, given, settings, strategies
 from squares import Reader, Squares, film, moving, picture, still, tools
 from watching import faces, spans, video_of
 
@@ -57,6 +57,7 @@ def live_looks(values: list[float], rules: LookRules) -> list[tuple[float, float
 @given(strategies.lists(strategies.sampled_from([0.1, 0.45, 0.8, 0.9, float("nan")]), min_size=2, max_size=60),
        strategies.sampled_from([LookRules(), LookRules(shortest=0, join=0, bridge=0), LookRules(shortest=0.35),
                                 LookRules(join=0.6, bridge=0.1), LookRules(bridge=1.0, join=0.1)]))
+@example([0.8, 0.1, 0.8, float("nan"), float("nan")], LookRules(shortest=0.35))   # too short if not seen on
 def test_looks_that_are_announced_are_those_that_watch_finds_afterwards(values, rules):
     table = faces(values)
     assert live_looks(values, rules) == spans(find_looks(table, [video_of(table)], rules))

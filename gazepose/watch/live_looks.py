@@ -68,7 +68,8 @@ class LiveLook:
             self._turn(seconds, probability)
             self._open = True
         if self._start is not None and not self.looking:
-            changes += self._announced(seconds if self._end is None else self._end)
+            seen = seconds if self._open else self._codable_until       # a gap counts once a codable frame has ended it
+            changes += self._announced(seen if self._end is None else self._end)
         return changes
 
     def end(self, seconds: float) -> list[tuple[Kind, float]]:
@@ -101,10 +102,10 @@ class LiveLook:
             self._start = seconds if self._start is None else self._start
             self._end = None
 
-    def _announced(self, until: float) -> list[tuple[Kind, float]]:
+    def _announced(self, until: float | None) -> list[tuple[Kind, float]]:
         """The start, if the look is long enough by now."""
         assert self._start is not None
-        if until - self._start < max(self.rules.shortest - NEAR, NEAR):
+        if until is None or until - self._start < max(self.rules.shortest - NEAR, NEAR):
             return []
         self.looking, self.since = True, self._start
         return [("starts looking", self._start)]
