@@ -153,7 +153,7 @@ def test_the_package_uses_the_renderer_by_two_functions_and_the_presets():
     used = {name for path in package.rglob("*.py") if path.parent.name != "synthetic"
             for name in re.findall(r"gazepose\.synthetic(?:\.\w+)? import [\w, ]*\w", path.read_text())}
     assert used <= {"gazepose.synthetic.world import render_world", "gazepose.synthetic.stills import render_stills",
-                    "gazepose.synthetic.presets import PRESETS"}
+                    "gazepose.synthetic.presets import PRESETS", "gazepose.synthetic.presets import VERSION"}
 
 
 # ------------------------------------------------------------------------------------------------ stills
