@@ -78,7 +78,7 @@ def record_of(experiment: Experiment, predictions: Sequence[Prediction], world: 
         rows.append({"name": row.name, "flags": row.flags, "infer": row.infer, "published": row.published, "runs": runs,
                      "mean": result.mean, "sd": result.sd,
                      "gain": {name: asdict(gain) for name, gain in result.gain.items()} or None})
-    return record | {"version": _version(existing[0].run), "faces": int(known.sum()),
+    return record | {"version": existing[0].run.version, "faces": int(known.sum()),
                      "clips": len(np.unique(clip[known])),
                      "prevalence": float((label[known] == 1).mean()),
                      "baselines": _baselines(existing[0].run) if existing[0].split == "val" else {}, "rows": rows}
@@ -90,12 +90,6 @@ def _baselines(run: Run) -> dict[str, float]:
     for line in read_json_lines(run.folder / "metrics.jsonl")[0]:
         baselines = line.get("baselines") or baselines
     return {name: entry["mAP"] for name, entry in baselines.items() if entry and entry["mAP"]}
-
-
-def _version(run: Run) -> int | None:
-    """Of the embedded world that a run was trained on; None: of another data set, or the world is gone."""
-    facts = Path(str(read_object(run.folder / "config.json").get("root"))) / "world.json"
-    return read_object(facts).get("version") if facts.is_file() else None
 
 
 def _facts(run: Run) -> dict[str, Any]:

@@ -91,10 +91,6 @@ class RunConfig(LossConfig):
         if self.checkpoint is not None and self.pretrained is not None:
             raise ValueError("--checkpoint and --pretrained: a run has one start -> give one of them")
 
-    def has_default_start(self, behaviour: str) -> bool:
-        """Whether a training may start from the package's weights."""
-        return takes_package(self.checkpoint, self.pretrained, behaviour)
-
     @property
     def save_steps(self) -> int | None:
         """Steps between two saves; None: steps do not matter."""

@@ -12,7 +12,7 @@ from gazepose.io import read_object, sha256_of, write_json, writing_path
 from gazepose.models.config import ModelConfig
 from gazepose.records import from_json
 from gazepose.training.learnt_from import LearntFrom, learnt_from
-from gazepose.training.run_config import RunConfig
+from gazepose.training.run_config import RunConfig, takes_package
 
 FOLDER = Path(__file__).resolve().parents[1] / "weights"
 WEIGHTS, CARD = "start.safetensors", "start.json"
@@ -73,7 +73,7 @@ def default_card(run: RunConfig, model: ModelConfig) -> StartCard | None:
     Raises:
         ValueError: --pretrained package with a backbone that the package has no weights of.
     """
-    card = start_card(model.backbone) if run.has_default_start(model.behaviour) else None
+    card = start_card(model.backbone) if takes_package(run.checkpoint, run.pretrained, model.behaviour) else None
     if card is None and run.pretrained == "package":
         raise ValueError(f"--pretrained package: the package has no weights of {model.backbone} -> give --checkpoint, "
                          "or --pretrained no to train from random weights")
