@@ -127,6 +127,7 @@ def _start(launcher: bool, requests: list[dict[str, Any]]) -> list[int]:
             finally:
                 os._exit(1)
         pids.append(pid)
+        os.setpgid(pid, pids[0])          # here too: the first one's group must be there before the second joins it
     if launcher:
         os.write(write, json.dumps(pids).encode())
         _end_together(set(pids))
