@@ -93,7 +93,8 @@ class ModelFlags(ModelConfig):
     dropout: NotAFlag[float] = 0.1
     reach: NotAFlag[int] = 3
     reader: NotAFlag[bool] = False
-    """on for GazePose with behaviour intended"""
+    window_reader: NotAFlag[bool] = False
+    """both on for GazePose with behaviour intended"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -288,7 +289,8 @@ def train_defaults(first: TrainConfig, embedded: bool, gpu: bool) -> TrainConfig
     name: ModelName = "FaceGaze" if gaze and first.model.model == "GazePose" else first.model.model
     lr, published, pixels = LEARNING_RATES[name], first.model.behaviour == "published", not first.data.cache_features
     schedule = "epoch" if published else "step"
-    model = ModelFlags(model=name, reader=name == "GazePose" and not published)
+    reads = name == "GazePose" and not published
+    model = ModelFlags(model=name, reader=reads, window_reader=reads)
     data = DataConfig(flip=pixels, random_crop=pixels)
     if not embedded:
         return TrainConfig(model=model, data=replace(data, num_workers=8 if gpu else 2),

@@ -243,7 +243,7 @@ def test_compiles_once_for_any_number_of_frames_and_windows():
 
 
 def test_exports_for_any_number_of_frames_and_windows():
-    model = small(gaze_head=True, prior_landmark=True)
+    model = small(gaze_head=True, prior_landmark=True, reader=True, window_reader=True)
     any_number = {0: Dim.DYNAMIC}
     program = torch.export.export(model, batch(2), dynamic_shapes=(any_number, any_number, Priors(*[any_number] * 2)))
     with torch.no_grad():

@@ -23,6 +23,7 @@ from gazepose.training.learnt_from import LearntFrom
 from gazepose.training.shipped_start import CARD, WEIGHTS, default_card, start_card, start_weights, write_start
 
 NETWORK = {"model": "FaceGaze", "backbone": "test_resnet", "output_stride": 32}
+SIZES = {"num_encoder_layers": 1, "num_decoder_layers": 1, "dmodel": 32, "dim_feedforward": 32, "nheads": 2}
 WORLD = {"rendered": ["embedded world default, seed 1000"], "boxes": ["annotated", "detector"]}
 
 
@@ -52,6 +53,10 @@ def shipped(tmp_path, monkeypatch, index_of):
     monkeypatch.setattr(shipped_start, "FOLDER", tmp_path / "weights")
     (tmp_path / "weights").mkdir()
     return write_start(a_run(tmp_path / "run", tmp_path / "world"), "bash launch/pretrain.sh")
+
+
+def no_priors(windows: int) -> Priors:
+    return Priors(torch.zeros(windows, 3), torch.full((windows, 5, 3), torch.nan))
 
 
 def given(*flags: str, embedded: bool = True) -> TrainConfig:
@@ -93,21 +98,26 @@ def test_a_training_without_another_start_takes_them_and_says_so(shipped, tmp_pa
     assert "the package's" in started(tmp_path, preset=None)[1][0]                       # no ImageNet weights of it
 
 
-def test_gazepose_scores_from_the_first_step_as_facegaze_does(shipped, tmp_path):
+def test_gazepose_scores_from_the_first_step_as_facegaze_does_on_average(shipped, tmp_path):
     face = build_model(ModelConfig(**NETWORK))
     load_into(face, load_file(tmp_path / "weights" / WEIGHTS))
-    sizes = {"num_encoder_layers": 1, "num_decoder_layers": 1, "dmodel": 32, "dim_feedforward": 32, "nheads": 2}
-    model = build_model(ModelConfig(backbone="test_resnet", reader=True, **sizes))
-    start_from_package(model, shipped)
     frames, window = torch.randn(9, 3, 32, 32), torch.tensor([[0, 1, 2, 3, 4, 5, 6], [2, 3, 4, 5, 6, 7, 8]])
-    inputs = frames, window, Priors(torch.zeros(2, 3), torch.full((2, 5, 3), torch.nan))
-    logits, gaze = model.eval()(*inputs)
-    torch.testing.assert_close(logits, face.eval()(*inputs).logits)
-    assert gaze is None and logits.std() > 0
-    logits[:, 1].sum().backward()
-    assert model.label_layer.weight.grad.any() and model.last_layer.weight.grad.any()    # both heads learn
-    alone = ModelConfig(backbone="test_resnet", reader=True, behaviour="published", **sizes)
-    assert not any("reader" in name for name in build_model(alone).state_dict())
+    of_frames = face.eval()(frames, torch.arange(9)[:, None], no_priors(9)).logits                   # [9, 2]
+    centre = build_model(ModelConfig(backbone="test_resnet", reader=True, **SIZES))             # of older runs
+    model = build_model(ModelConfig(backbone="test_resnet", reader=True, window_reader=True, **SIZES))
+    for network, expected in ((centre, of_frames[[3, 5]]), (model, of_frames[window].mean(1))):
+        start_from_package(network, shipped)
+        logits, gaze = network.eval()(frames, window, no_priors(2))
+        torch.testing.assert_close(logits, expected)
+        assert gaze is None and logits.std() > 0
+        logits[:, 1].sum().backward()
+        assert network.label_layer.weight.grad.any() and network.last_layer.weight.grad.any()   # both heads learn
+    assert all(parameter.grad.any() for parameter in (model.frame_weights.shown.weight, model.frame_weights.place))
+    with torch.no_grad():
+        model.frame_weights.place[1] = 9                                                        # this frame alone
+        torch.testing.assert_close(model(frames, window, no_priors(2)).logits, of_frames[[1, 3]])
+    alone = ModelConfig(backbone="test_resnet", reader=True, window_reader=True, behaviour="published", **SIZES)
+    assert not any("reader" in name or "frame_weights" in name for name in build_model(alone).state_dict())
 
 
 @pytest.mark.parametrize(("flags", "rate", "epochs"), [

@@ -51,6 +51,8 @@ class ModelConfig:
     reader: bool = False
     """of GazePose: also read the flattened map of the centre frame, as FaceGaze does, and add its logits; the attention
     alone learns slowly from random weights"""
+    window_reader: bool = False
+    """with `reader`: read all frames of the window so, and weigh them by what they show"""
 
     def __post_init__(self) -> None:
         for name, allowed in (("model", get_args(ModelName)), ("behaviour", get_args(Behaviour)),

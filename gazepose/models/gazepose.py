@@ -60,6 +60,28 @@ class FaceReader(nn.Module):
         return F.relu(self.hidden(torch.cat([cells.flatten(1), vectors], dim=1)))
 
 
+class FrameWeights(nn.Module):
+    """How much each frame of a window counts: a softmax over its frames, of what each shows and of its place.
+
+    At the start all frames count alike. It learns that closed eyes and smeared pictures say less. Both terms are ten
+    times the numbers that are learnt: at the low rates of a start that has learnt, they would stay near zero.
+    """
+
+    GAIN = 10.0
+
+    def __init__(self, frames: int):
+        super().__init__()
+        self.shown = nn.Linear(VECTOR, 1)
+        self.place = nn.Parameter(torch.zeros(frames))
+        for parameter in self.shown.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, faces: Tensor) -> Tensor:
+        """Vectors of each frame [B, T, 256] -> their weighted mean [B, 256]."""
+        weights = (self.GAIN * (self.shown(faces).squeeze(-1) + self.place)).softmax(dim=1)  # [B, T]
+        return (weights.unsqueeze(1) @ faces).squeeze(1)
+
+
 class FrameEncoder(nn.Module):
     """A pool of crops -> a map and a vector each, computed once however many windows show the frame."""
 
@@ -107,7 +129,8 @@ class GazePose(nn.Module):
     """A BiLSTM over seven frames, and eight queries (three angles, five landmarks) to the map of the centre frame.
 
     With `config.reader` the logits are the sum of this head's and of FaceGaze's, which have the names that they have
-    there. Both heads then start at zero, so that a start from FaceGaze's weights scores as FaceGaze does.
+    there. Both heads then start at zero, so that a start from FaceGaze's weights scores as FaceGaze does. With
+    `config.window_reader` too, FaceGaze reads all frames of the window: such a start has the mean of its logits.
     """
 
     def __init__(self, config: ModelConfig):
@@ -130,6 +153,7 @@ class GazePose(nn.Module):
         self.reader = FaceReader(self.frames.width) if config.gaze_head or both else None
         self.gaze_head = GazeHead(VECTOR) if config.gaze_head else None
         self.label_layer = nn.Linear(VECTOR, 2) if both else None
+        self.frame_weights = FrameWeights(2 * config.reach + 1) if both and config.window_reader else None
         if self.label_layer is not None:
             for parameter in (*self.last_layer.parameters(), *self.label_layer.parameters()):
                 nn.init.zeros_(parameter)
@@ -155,9 +179,13 @@ class GazePose(nn.Module):
         logits = self.last_layer(fused)                                   # [B, 2]
         if self.reader is None:
             return Prediction(logits, None)
-        flat = self.reader(face, vectors[window[:, centre]])              # [B, 256]
+        if self.frame_weights is None:
+            flat = seen = self.reader(face, vectors[window[:, centre]])   # [B, 256]
+        else:
+            flats = self.reader(maps, vectors)[window]                    # [B, T, 256]
+            flat, seen = flats[:, centre], self.frame_weights(flats)      # [B, 256] each
         if self.label_layer is not None:
-            logits = logits + self.label_layer(flat)
+            logits = logits + self.label_layer(seen)
         return Prediction(logits, None if self.gaze_head is None else self.gaze_head(flat))
 
 
