@@ -45,7 +45,7 @@ GOAL = Goal(10, "heads on a frozen backbone", (
     how="The same training from pixels. Flip and crop are counted there; features have neither.")
 FLAGS = parser(GOAL)
 FLAGS.add_argument("--data", type=Path, default=Path("data/embedded/default-0"), help="default %(default)s")
-FLAGS.add_argument("--start", type=Path, default=Path("runs/demo-0-head"),
+FLAGS.add_argument("--start", type=Path, default=Path("runs/demo-0"),
                    help="what the head starts from; default %(default)s")
 HEAD = ["--model", "GazePose", "--prior_head", "--prior_landmark", "--freeze_backbone", "--lr", "1e-4", "--epochs", "1"]
 SMALL = ["--backbone", "test_resnet", "--output_stride", "32", "--limit", "32", "--batch_size", "8"]

@@ -39,7 +39,7 @@ GOAL = Goal(12, "live: each frame scored when it comes", (
     Aim(RUN_STEP_95, most=100, unit="ms"), Aim(GROWTH, most=5, unit="MB"), *map(Aim, MAP.values())),
     how="No reference. From a frame to its answer; reading the camera is not counted.")
 FLAGS = parser(GOAL)
-FLAGS.add_argument("--run", type=Path, default=ROOT / "runs" / "demo-0-clips", help="trained run; default %(default)s")
+FLAGS.add_argument("--run", type=Path, default=ROOT / "runs" / "demo-0", help="trained run; default %(default)s")
 FLAGS.add_argument("--data", type=Path, default=ROOT / "data" / "embedded" / "default-0" / "prepared" / "clean-64",
                    help="its prepared data; default %(default)s")
 CLIP = "hysts_video01.mp4"                               # 2.6 faces a picture

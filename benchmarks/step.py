@@ -40,7 +40,7 @@ GOAL = Goal(4, "a training step", (
         "the default is fp32. Flip, crop and normalisation are counted on our side only.")
 FLAGS = parser(GOAL)
 FLAGS.add_argument("--seeds", type=int, default=0, help="trainings with and without segments; default none")
-FLAGS.add_argument("--start", type=Path, default=Path("runs/demo-0-head"),
+FLAGS.add_argument("--start", type=Path, default=Path("runs/demo-0"),
                    help="what they start from; default %(default)s")
 
 

@@ -2,7 +2,7 @@
 
 Usage: PYTHONPATH=. python docs/figure.py RUN WORK [CLIP]
 
-RUN is a trained run, such as runs/demo-0-clips. WORK is a folder for a small world with long tracks and its scores.
+RUN is a trained run, such as runs/demo-0. WORK is a folder for a small world with long tracks and its scores.
 Without CLIP, the clip with the best balance of looking and not looking is drawn.
 """
 

@@ -5,22 +5,16 @@
 # Expect: RESULT val_mAP of about .850 (seeds 0, 1, 2: .850, .851, .850); the same score for every face .50, head pose alone .61.
 . "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 SECONDS=0
-seed="${SEED:-0}"
-finished() { grep -qs '"state": "finished"' "$1/status.json"; }
-step() {                                   # step RUN WHAT FLAG...: one training, unless it has finished before
-  local run="runs/demo-$seed-$1" what="$2" resume=; shift 2
-  if finished "$run"; then echo "demo: $run has finished before"; return; fi
-  if [ -e "$run/status.json" ]; then resume=--resume; fi          # it was stopped in the middle
-  echo "demo: $what -> $run"
+seed="${SEED:-0}" run="runs/demo-${SEED:-0}"
+if grep -qs '"state": "finished"' "$run/status.json"; then
+  echo "demo: $run has finished before"
+else
+  resume=; if [ -e "$run/status.json" ]; then resume=--resume; fi          # it was stopped in the middle
+  echo "demo: GazePose with both priors and temporal dropout, on the backbone of the package's start weights -> $run"
   accelerate launch --quiet --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
-    train.py --seed "$seed" --exp_path "$run" $resume "$@"
-}
-both="--model GazePose --prior_head --prior_landmark --freeze_backbone"
-
-step head "GazePose's head on the package's start weights, on single faces" $both --task lam_stills --epochs 1
-step clips "GazePose with both priors and temporal dropout on the clips" $both --Gaussiandrop --lr 1e-4 --epochs 1 \
-  --checkpoint "runs/demo-$seed-head"
-run="runs/demo-$seed-clips"
+    train.py --seed "$seed" --exp_path "$run" $resume --model GazePose --prior_head --prior_landmark --Gaussiandrop \
+    --freeze_backbone
+fi
 echo "demo: val, the report, test and the submission -> $run/pred, $run/report"
 python infer.py --checkpoint "$run" --split val --report
 python infer.py --checkpoint "$run" --split test --to-json

@@ -9,7 +9,7 @@ infer=(python infer.py)
 if [ -n "${CONFIG:-}" ]; then infer=(accelerate launch --config_file "$CONFIG" infer.py); fi   # several processes
 if [ $# = 0 ]; then
   for seed in 0 1 2; do
-    run="runs/demo-$seed-clips"
+    run="runs/demo-$seed"
     if ! grep -qs '"state": "finished"' "$run/status.json"; then SEED=$seed bash launch/demo.sh; fi
     set -- "$@" "$run"
   done
