@@ -32,8 +32,6 @@ LOOKS: dict[str, tuple[float, float, float, float]] = {
     "cover_level": (1.0, 0.0, 1.0, 0.0),         # its grey
     "oval": (0.5, 0.35, 0.6, np.inf),            # half width of an oval; what lies outside becomes random colours
     "scene": (1.0, 0.0, 1.0, 0.0),               # which colours
-    "texture": (0.3, 0.2, 0.8, 0.0),             # share of a randomly filtered picture in the mixture
-    "filter": (1.0, 0.0, 1.0, 0.0),              # which filter
 }
 """amounts of a look, by name: chance that it is drawn, least, most, and its value otherwise"""
 

@@ -49,7 +49,6 @@ def change_look(pixels: Tensor, look: Tensor) -> Tensor:
         [F, 3, H, W], levels 0 to 1.
     """
     amounts = dict(zip(LOOKS, look.unbind(1), strict=False))              # [F] each
-    pixels = change_texture(pixels, amounts["texture"], amounts["filter"])
     pixels = surround(pixels, amounts["oval"], amounts["scene"])
     pixels = cover(pixels, *(amounts[name] for name in ("cover", "cover_x", "cover_y", "cover_level")))
     pixels = change_colour(pixels, amounts).clamp(0, 1) ** amounts["gamma"][:, None, None, None]
@@ -77,21 +76,6 @@ def surround(pixels: Tensor, radius: Tensor, scene: Tensor) -> Tensor:
     across, down = ((torch.arange(count, device=pixels.device) + 0.5) / count - 0.5 for count in pixels.shape[:1:-1])
     distance = across ** 2 + ((down / TALLER) ** 2)[:, None]             # [H, W]
     return torch.where((distance > radius[:, None, None] ** 2)[:, None], colours, pixels)
-
-
-def change_texture(pixels: Tensor, amount: Tensor, which: Tensor) -> Tensor:
-    """Mix each picture with itself after a random 3 x 3 filter over all colours: shapes stay, textures change.
-
-    Source: Xu et al., Robust and generalizable visual representation learning via random convolutions (ICLR 2021).
-
-    Args:
-        pixels: [F, 3, H, W]. amount: share of the filtered picture [F], 0: none. which: which filter [F], 0 to 1.
-    """
-    count = len(pixels)
-    filters = noise(pixels.new_empty(count, 3, 3, 3, 3), which) / math.sqrt(27)           # [F, out, in, 3, 3]
-    every = F.pad(pixels - 0.5, (1, 1, 1, 1), mode="replicate").flatten(0, 1)[None]       # [1, F * 3, H + 2, W + 2]
-    filtered = F.conv2d(every, filters.flatten(0, 1), groups=count).view(pixels.shape) + 0.5
-    return pixels.lerp(filtered, amount[:, None, None, None]).clamp(0, 1)
 
 
 def cover(pixels: Tensor, side: Tensor, x: Tensor, y: Tensor, level: Tensor) -> Tensor:
