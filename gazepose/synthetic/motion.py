@@ -16,6 +16,14 @@ RADIUS = 0.12
 """a gaze ray that passes the camera within this many metres is a look at the wearer"""
 EYE_LIMIT = np.radians([42.0, 30.0])
 """farthest an eye turns in the head, yaw and pitch"""
+HEAD_LIMIT = np.radians([95.0, 42.0])
+"""farthest a head turns, yaw and pitch; up, seven tenths of it"""
+BODY = np.radians(50.0)
+"""farthest that the torso is turned of a person who does not sit turned aside"""
+ASIDE = (60.0, 130.0)
+"""degrees that it is turned of one who does, least and most"""
+SELDOM = 0.4
+"""factor of their looks at the camera"""
 REACH = (0.48, 5.3)
 """metres: where people sit who are nearer or farther than the preset's distance; faces of 220 to 20 pixels"""
 MOST_TURNED = np.radians(20.0)
@@ -134,14 +142,18 @@ def plan_motion(rng: np.random.Generator, preset: WorldPreset, seat: int, places
     def direction(a: np.ndarray) -> np.ndarray:
         return _direction(a) @ axes
 
-    body = np.radians(np.clip(rng.normal(0, 20), -50, 50))
+    body = np.clip(np.radians(rng.normal(0, 20)), -BODY, BODY)
+    aside = bool(preset.turned) and rng.random() < preset.turned
+    if aside:
+        body = np.radians(rng.uniform(*ASIDE) * rng.choice([-1, 1]))
     gain = rng.uniform(*preset.gain)
     tilt = np.radians(rng.normal(0, 3))
     to_camera = angles(-home)
     distance = float(np.linalg.norm(home))
 
-    start, kind, point, toward = _fixations(rng, preset, count, seat, places, angles, direction, body, gain, to_camera,
-                                            distance)
+    p_camera = preset.p_camera * (SELDOM if aside else 1.0)
+    start, kind, point, toward = _fixations(rng, preset, count, seat, places, angles, direction, body, gain, p_camera,
+                                            to_camera, distance)
 
     # the head follows as a critically damped spring, two frames late
     now = np.searchsorted(start, np.arange(count), side="right") - 1            # fixation of each frame
@@ -197,13 +209,13 @@ def _direction(a: np.ndarray) -> np.ndarray:
 
 
 def _fixations(rng, preset: WorldPreset, count: int, seat: int, places: np.ndarray, angles, direction, body: float,
-               gain: float, to_camera: np.ndarray, distance: float):
+               gain: float, p_camera: float, to_camera: np.ndarray, distance: float):
     """Start frames [k], kinds [k], points in the world [k, 3] and head directions (yaw, pitch, roll) [k, 3]."""
     start, kind, point, toward = [], [], [], []
     t, previous = 0.0, None
     while t < count:
         target, aim, depth = "camera", to_camera, distance
-        look = rng.random() < preset.p_camera
+        look = rng.random() < p_camera
         for _ in range(0 if look else 12):
             target, aim, depth = _elsewhere(rng, preset, seat, places, angles, body, to_camera)
             if previous is None or kind[-1] == "camera":
@@ -215,11 +227,11 @@ def _fixations(rng, preset: WorldPreset, count: int, seat: int, places: np.ndarr
                 break
         rest = np.array([0.6 * body, np.radians(-3.0)])
         if rng.random() < preset.independent:
-            turn = np.radians(rng.normal([0, -3], [24, 9]))
+            turn = np.radians(rng.normal([0, -3], [24, 12])) + [rest[0] if abs(body) > BODY else 0.0, 0.0]
         else:
             turn = rest + gain * (aim - rest) + np.radians(rng.normal(0, 3, 2))
         most = np.radians([36, 22])                  # between head and gaze
-        turn = np.clip(np.clip(turn, aim - most, aim + most), np.radians([-70, -40]), np.radians([70, 30]))
+        turn = np.clip(np.clip(turn, aim - most, aim + most), -HEAD_LIMIT, HEAD_LIMIT * [1, 0.7])
         start.append(int(t))
         kind.append(target)
         point.append(places[seat] + depth * direction(aim))

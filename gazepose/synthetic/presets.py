@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-VERSION = 2
+VERSION = 3
 """of the bytes that a preset and a seed give; goes up when the renderer draws something else"""
 FPS = 30
 SPLITS = ("train", "val", "test", "stills")
@@ -41,6 +41,8 @@ class WorldPreset:
     """share of fixations whose head direction is drawn without regard to the gaze"""
     gain: tuple[float, float]
     """share of a gaze shift that the head makes"""
+    turned: float = 0.0
+    """share of people who sit turned aside: half of such heads are seen from the side, and they look less often"""
     ego: float
     """scale of the wearer's sway"""
     pans: float
@@ -103,7 +105,7 @@ class WorldPreset:
 _DEFAULT = WorldPreset(
     name="default", distance=(0.7, 1.8), nearest=12, p_camera=0.40, independent=0.40, gain=(0.2, 0.8), ego=0.5,
     pans=0.6, dark=0.2, defocus=0.25, occluder=0.08, crf=24, clips=(36, 30, 6), shots=16, stills=7000,
-    beyond=0.3, jolts=0.3, rolling=0.5, val_shots=5, long_every=9, frames=(8, 11), detector=0.5)
+    turned=0.25, beyond=0.3, jolts=0.3, rolling=0.5, val_shots=5, long_every=9, frames=(8, 11), detector=0.5)
 
 PRESETS: dict[str, WorldPreset] = {preset.name: preset for preset in (
     WorldPreset(
@@ -118,8 +120,8 @@ PRESETS: dict[str, WorldPreset] = {preset.name: preset for preset in (
         defocus_sigma=(3.0, 4.5), prior_noise=2.0),
     # half of the frames of a track show no eyes: closed, or smeared. What neighbours say is all there is to know
     replace(
-        _DEFAULT, name="temporal", distance=(0.6, 1.2), beyond=0.0, dark=0.0, defocus=0.0, occluder=0.0, blinks=1.0,
-        jolts=12.0, pans=0.2, shutter=2.0, long_every=2, detector=0.0),
+        _DEFAULT, name="temporal", distance=(0.6, 1.2), turned=0.0, beyond=0.0, dark=0.0, defocus=0.0, occluder=0.0,
+        blinks=1.0, jolts=12.0, pans=0.2, shutter=2.0, long_every=2, detector=0.0),
 )}
 
 
