@@ -179,6 +179,14 @@ def test_turned_heads_look_and_frontal_heads_look_away(truth):
     assert (off[~looks] < 10).mean() > 0.1
 
 
+def test_a_fifth_of_the_heads_are_turned_far_aside_and_seldom_look(truth):
+    far = np.abs(truth["head_pose"][:, 0]) > 35
+    assert 0.12 < far.mean() < 0.3 and np.abs(truth["head_pose"][far, 0]).max() > 75
+    assert 0 < truth["label"][far].mean() < 0.5 * truth["label"][~far].mean()
+    before = plan_clip(replace(PRESETS["default"], turned=0.0), 0, "train", 0).truth
+    assert (np.abs(before["head_pose"][:, 0]) > 35).mean() < 0.08
+
+
 @pytest.mark.parametrize("name", ["default", "hard"])
 def test_prevalence_is_the_presets(name, truth):
     labels = truth["label"] if name == "default" else np.concatenate(
