@@ -27,9 +27,9 @@ SIZES = {"num_encoder_layers": 1, "num_decoder_layers": 1, "dmodel": 32, "dim_fe
 WORLD = {"rendered": ["embedded world default, seed 1000"], "boxes": ["annotated", "detector"]}
 
 
-def a_run(folder: Path, root: Path, **changes: Any) -> Path:
+def a_run(folder: Path, root: Path, seed: int = 1, **changes: Any) -> Path:
     """A run's best weights, its configuration and its figures, without a training."""
-    torch.manual_seed(1)
+    torch.manual_seed(seed)
     model = build_model(ModelConfig(**NETWORK))
     for buffer in model.buffers():
         if buffer.is_floating_point():
@@ -174,10 +174,13 @@ def test_only_weights_of_rendered_faces_alone_become_the_start(shipped, tmp_path
         run = a_run(tmp_path / f"{number}", tmp_path / "world", learnt_from=learnt)
         with pytest.raises(ValueError, match="-> give a run of FaceGaze that has learnt from rendered faces alone"):
             write_start(run, "x")
-    run = a_run(tmp_path / "again", tmp_path / "world", learnt_from={**WORLD, "start": [shipped.name]})
-    again = write_start(run, "x", tmp_path / "out")
+    run = a_run(tmp_path / "again", tmp_path / "world", 2, learnt_from={**WORLD, "start": [shipped.name]})
+    again = write_start(run, "x", tmp_path / "weights")
     assert again.states == 2 * shipped.states and again.learnt_from["start"] == [shipped.name]
+    starts = [*again.record().start]                                                     # of a third training
+    run = a_run(tmp_path / "third", tmp_path / "world", learnt_from={**WORLD, "start": starts})
+    assert len(starts) == 2 and write_start(run, "x", tmp_path / "out").learnt_from["start"] == starts
     monkeypatch.setattr(shipped_start, "MAX_BYTES", 1000)
     with pytest.raises(ValueError, match="more than 1,000 -> train a smaller --backbone"):
         write_start(tmp_path / "run", "x")
-    assert start_weights(shipped)                                                        # the old ones stay
+    assert start_weights(again)                                                          # the old ones stay

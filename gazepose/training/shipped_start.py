@@ -111,7 +111,7 @@ def write_start(run: Path, command: str, folder: Path | None = None) -> StartCar
     model, config = read_model(run)
     network, learnt, out = config["model"], learnt_from(config, run), folder or FOLDER
     before = start_card(network["backbone"])             # which saw rendered faces alone
-    before = before if before is not None and learnt.start == (before.name,) else None
+    before = before if before is not None and set(learnt.start) == set(before.record().start) else None
     start = learnt.start if before else ()
     rendered = LearntFrom(rendered=learnt.rendered, boxes=learnt.boxes, start=start)
     if network["model"] != "FaceGaze" or learnt != rendered:
