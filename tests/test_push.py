@@ -31,7 +31,7 @@ from gazepose.training.hub import local_folder, send
 NETWORK = ModelConfig(model="GazeLSTM", backbone="test_resnet")
 LAB = Path("hf:lab/looks")
 IMAGENET = "ImageNet (timm/resnet18, licence x)"
-SECRETS = ("ada", "secret", "host7", str(Path.home()))
+SECRETS = ("zoe", "secret", "host7", str(Path.home()))
 FILES = {"README.md", "config.json", "manifest.json", "model.safetensors"}
 
 
@@ -45,8 +45,8 @@ def hub(tmp_path, monkeypatch) -> Iterator[Hub]:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
     """A run of twelve clips, trained on rendered faces and a folder of the user's, and scored on val."""
-    run = tmp_path_factory.mktemp("runs of ada") / "secret-run"
-    home = "/home/ada/secret"
+    run = tmp_path_factory.mktemp("runs of zoe") / "secret-run"
+    home = "/home/zoe/secret"
     config = {"model": asdict(NETWORK), "prepare": {"crop_size": 32}, "data": {"data": f"{home}/faces"},
               "run": {"checkpoint": f"{home}/older", "exp_path": str(run), "epochs": 3, "config": f"{home}/c.json"},
               "root": f"{home}/faces", "command": f"{home}/train.py --data {home}/faces", "device_name": "host7",
@@ -55,7 +55,7 @@ def made(tmp_path_factory) -> Path:
                               "labels": ["landmark score of gazepose watch 0.2"],
                               "start": [f"{home}/runs/older/best/step-00000009", IMAGENET]}}
     weights = save_best(run, build_model(NETWORK), config, 7)
-    (weights / "notes of ada.txt").write_text("secret")
+    (weights / "notes of zoe.txt").write_text("secret")
     write_json(run / "status.json", {"state": "finished"})
     (run / "metrics.jsonl").write_text(json.dumps({
         "kind": "val", "step": 7, "epoch": 1, "n": 120, "mAP": 0.7654, "accuracy": 0.5, "auroc": 0.25,
@@ -268,7 +268,7 @@ def test_the_licence_that_is_not_known_is_given_with_the_flag_of_the_line(hub, m
 
 
 def test_names_lose_their_folders():
-    for name, plain in (("/home/ada l/set", "set"), ("runs/mine/best/step-00000100", "mine"), ("hf:lab/looks@v1",) * 2,
-                        ("C:\\Users\\ada\\set", "set"), ("w.pth (Gaze360; of x/y)",) * 2, ("data", "data"),
-                        ("/home/ada/w (1)/best", "w (1)"), ("/", "a folder without a name")):
+    for name, plain in (("/home/zoe l/set", "set"), ("runs/mine/best/step-00000100", "mine"), ("hf:lab/looks@v1",) * 2,
+                        ("C:\\Users\\zoe\\set", "set"), ("w.pth (Gaze360; of x/y)",) * 2, ("data", "data"),
+                        ("/home/zoe/w (1)/best", "w (1)"), ("/", "a folder without a name")):
         assert without_path(name) == plain
