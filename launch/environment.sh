@@ -2,11 +2,11 @@
 # Needs Python >= 3.11 and git. Uses uv if it is available (a minute), else pip (a few minutes). Does nothing if it is done.
 # With VENV=none it creates nothing and uses the active Python (of a cluster or conda), which must have the packages.
 # With CPU=1, in a new .venv, it takes PyTorch's builds without CUDA: 2 GB in place of 6.
-# Usage: . launch/environment.sh [extra of pyproject.toml, such as test]
+# Usage: [EXTRA=extra of pyproject.toml, such as test] . launch/environment.sh
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 if [ "${VENV:-}" = none ]; then return; fi
-extra="${1:-}"
+extra="${EXTRA:-}"           # not $1: a sourced script sees the arguments of the one that sources it
 
 python=""
 for candidate in "${PYTHON:-}" python3 python3.13 python3.12 python3.11 python; do

@@ -155,10 +155,10 @@ def test_the_environment_for_cpus_asks_for_torch_without_cuda(uv, cpu, words, tm
     if uv:
         (tmp_path / "bin" / "uv").write_text(record)
         (tmp_path / "bin" / "uv").chmod(0o755)
-    done = subprocess.run(["bash", "-c", ". launch/environment.sh"], cwd=tmp_path, capture_output=True, text=True, env={
+    done = subprocess.run(["bash", "-c", ". launch/environment.sh", "submit.sh", "runs/mine"], cwd=tmp_path, env={
         "PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin", "CALLS": str(tmp_path / "calls"), "CPU": cpu,
-        "PYTHON": sys.executable}, timeout=30)
+        "PYTHON": sys.executable}, timeout=30, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     installed = (tmp_path / "calls").read_text().splitlines()[-1]
-    assert "-c constraints.txt" in installed
+    assert "-c constraints.txt" in installed and "runs/mine" not in installed      # the arguments of the calling script
     assert words in installed if words else "cpu" not in installed
