@@ -1,8 +1,8 @@
 """Goal 10: an epoch of a head on a frozen backbone, from cached features against from pixels.
 
-The demo's last stage, from the stage before it, which `bash launch/demo.sh` makes with its world. Three ways in turn:
-on pixels flipped and cut at random, as the demo does; on whole pixels, which is the training that features give; on
-features, once before with filling the cache. Timed are the epoch and the validation, without start-up.
+GazePose goes on from a run that `bash launch/demo.sh` makes, with its world. Three ways in turn: on pixels flipped and
+cut at random, as the demo does; on whole pixels, which is the training that features give; on features, once before
+with filling the cache. Timed are the epoch and the validation, without start-up.
 """
 
 import argparse
