@@ -27,7 +27,7 @@ from gazepose.output import quiet_in_help, take_quiet
 from gazepose.records import from_json
 from gazepose.source import Source, find_source
 from gazepose.startup import called
-from gazepose.training.config import GAZE_TASKS, OptimConfig
+from gazepose.training.config import EMBEDDED_RATES, GAZE_TASKS, LEARNING_RATES, OptimConfig
 from gazepose.training.provenance import check_copy, is_own_run, of_copy
 from gazepose.training.run_config import CONFIG, MAY_CHANGE, ONE_START, SECTIONS, RunConfig, differing
 from gazepose.training.shipped_start import default_card
@@ -44,8 +44,6 @@ def as_trained(flag: str) -> Any:
 
 Config = TypeVar("Config", "TrainConfig", "InferConfig")
 Preset = Literal["tiny", "default", "hard", "lowquality", "temporal"]
-LEARNING_RATES = {"GazePose": 1e-4, "GazeLSTM": 5e-5, "BaselineLSTM": 5e-4, "FaceGaze": 1e-3}
-"""the published settings; FaceGaze's was measured on the embedded world"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -290,16 +288,16 @@ def train_defaults(first: TrainConfig, embedded: bool, gpu: bool) -> TrainConfig
     lr, published, pixels = LEARNING_RATES[name], first.model.behaviour == "published", not first.data.cache_features
     schedule = "epoch" if published else "step"
     reads = name == "GazePose" and not published
-    model = ModelFlags(model=name, reader=reads, window_reader=reads)
-    data = DataConfig(flip=pixels, random_crop=pixels)
+    model = ModelFlags(model=name, reader=reads, window_reader=reads, output_stride=16 if embedded else 32)
+    alone = not pixels and name.endswith("LSTM")         # batches of few tracks leave some at chance (docs/tried.md)
+    data = DataConfig(flip=pixels, random_crop=pixels, windows_per_segment=1 if alone else 8)
     if not embedded:
         return TrainConfig(model=model, data=replace(data, num_workers=8 if gpu else 2),
                            optim=OptimFlags(lr=lr, schedule=schedule))
     shipped = default_card(first.run, first.model) is not None
     gentle = shipped and not first.optim.freeze_backbone             # a higher rate unlearns what the start has learnt
-    optim = OptimFlags(lr=lr if gaze or gentle else 5 * lr, schedule=schedule, warmup=0.0 if published else 0.1,
-                       weight_decay=0.05, clip=1.0)
-    model = replace(model, output_stride=16)
+    optim = OptimFlags(lr=lr if gaze or gentle else EMBEDDED_RATES[name], schedule=schedule,
+                       warmup=0.0 if published else 0.1, weight_decay=0.05, clip=1.0)
     data = replace(data, val_stride=3, augment="standard" if shipped and pixels else "off")
     if gpu:
         return TrainConfig(model=model, optim=optim, run=RunConfig(epochs=10), prepare=PrepareConfig(crop_size=96),

@@ -55,6 +55,7 @@ def test_a_paired_difference_is_surer_than_its_two_intervals(faces):
 
 def test_the_sign_of_a_gain_is_that_of_an_interval_without_zero():
     assert [Gain(0.1, interval).sign for interval in ((0.01, 0.2), (-0.1, 0.2), (-0.2, -0.1), None)] == [1, 0, -1, None]
+    assert Gain(-0.0004, (-0.0008, -0.0003)).sign == 0                       # a table shows "-0.1, -0.0"
 
 
 def test_gains_pair_the_seeds_that_both_have(faces):

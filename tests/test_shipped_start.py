@@ -128,6 +128,17 @@ def test_a_backbone_that_has_learnt_is_trained_gently(shipped, flags, rate, epoc
     assert (config.optim.lr, config.run.epochs) == (rate, epochs)
 
 
+@pytest.mark.parametrize(("flags", "rate", "shared"), [
+    (("GazeLSTM", "--cache_features"), 1e-3, 1), (("BaselineLSTM", "--cache_features"), 1e-3, 1),
+    (("GazeLSTM",), 1e-3, 8), (("GazePose", "--cache_features"), 5e-4, 8)])
+def test_an_lstm_on_cached_features_learns_from_windows_that_share_nothing(flags, rate, shared):
+    flags = ["--freeze_backbone", "--model", *flags]
+    for embedded, learning in ((True, rate), (False, 5e-5 if "GazeLSTM" in flags else None)):
+        config = train_defaults(parse(TrainConfig, flags), embedded=embedded, gpu=False)
+        assert config.data.windows_per_segment == shared
+        assert learning is None or config.optim.lr == learning
+
+
 @pytest.mark.parametrize("flags", [("--from_scratch",), ("--pretrained", "no"), ("--behaviour", "published")])
 def test_no_flag_that_says_otherwise_gets_them(shipped, tmp_path, flags):
     _, lines, learnt = started(tmp_path, *flags)

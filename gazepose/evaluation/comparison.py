@@ -47,10 +47,11 @@ class Gain:
 
     @property
     def sign(self) -> int | None:
-        """1: a gain. -1: a loss. 0: neither is shown, because the interval holds 0. None: there is no interval."""
+        """1: a gain. -1: a loss. 0: neither is shown, because the interval holds 0 in tenths of a point, as tables give
+        it. None: there is no interval."""
         if self.interval is None:
             return None
-        low, high = self.interval
+        low, high = (round(bound, 3) for bound in self.interval)
         return 1 if low > 0 else -int(high < 0)
 
 

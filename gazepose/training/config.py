@@ -5,6 +5,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 GAZE_TASKS = ("gaze", "gaze_clips")
+LEARNING_RATES = {"GazePose": 1e-4, "GazeLSTM": 5e-5, "BaselineLSTM": 5e-4, "FaceGaze": 1e-3}
+"""the published settings; FaceGaze's was measured on the embedded world"""
+EMBEDDED_RATES = {"GazePose": 5e-4, "GazeLSTM": 1e-3, "BaselineLSTM": 1e-3, "FaceGaze": 1e-3}
+"""for its few faces, of heads on a frozen backbone or of a training from random weights (docs/tried.md)"""
 
 
 @dataclass(frozen=True, kw_only=True)
