@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.material import FACES, faces
 from benchmarks.measure import (
@@ -111,6 +112,18 @@ def compare_maps(options: argparse.Namespace) -> dict[str, Any]:
     return {"mAP": found, "lost": None if spread is None else (mean(alone) - mean(shared)) / spread}
 
 
+def top_operations(work: Callable[[], float], count: int = 10) -> list[dict[str, Any]]:
+    """The operations in which a step spends most time by itself: name, milliseconds, share of all and calls."""
+    torch.set_num_threads(1)
+    work()
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        work()
+    found = sorted(profiler.key_averages(), key=lambda each: -each.self_cpu_time_total)
+    whole = sum(each.self_cpu_time_total for each in found)
+    return [{"operation": each.key, "ms": each.self_cpu_time_total / 1000, "share": each.self_cpu_time_total / whole,
+             "calls": each.count} for each in found[:count]]
+
+
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     index = faces(options.work, options.quick)
     size = 8 if options.quick else 16
@@ -138,11 +151,12 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
                 for name in MODELS for kind in WANTED if f"{name} segments, {kind}" in ratio}
     measured |= {COSTS.format(kind): times_faster(timings[f"GazePose {kind}"], timings["GazePose segments, fp32"])
                  for kind in KINDS if f"GazePose {kind}" in timings}
+    tops = {way: top_operations(work) for way, work in ways.items() if "segments" in way}
     return {"measured": {**measured, LOSS: maps.get("lost")},
             "ratio": ratio, "windows": size, "windows_per_segment": SEGMENT,
             "frames": {"segments": len(shared["frames"]), "single windows": len(single["frames"]),
                        "published": len(published["frames"])},
-            "seconds_per_window": summaries(timings), "maps": maps}
+            "seconds_per_window": summaries(timings), "maps": maps, "top operations, one thread": tops}
 
 
 if __name__ == "__main__":
