@@ -2,14 +2,16 @@
 
 import importlib
 import json
+import subprocess
 import sys
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from benchmarks.measure import Aim, Timing, main, times_faster, without_places
-from benchmarks.run import NAMES, between, table
+from benchmarks.measure import ROOT, Aim, Timing, main, times_faster, without_places
+from benchmarks.run import NAMES, before_and_after, between, checked_out, table
+from gazepose.data.random_changes import LOOKS, random_crops, random_looks
 from gazepose.watch.dataset import clip_name
 
 
@@ -95,6 +97,45 @@ def test_the_table_has_a_line_per_goal_and_names_what_was_not_measured(tmp_path)
     assert "per CPU-second: 19.6 (≥ 30 times) | 0 of 2 | Two tables merged with pandas" in lines[2]
     assert "- 6. evaluate against merge and loop, per CPU-second: 19.6 (≥ 30 times)" in lines
     assert sum("not measured (" in line for line in lines) == 1 + 1 + 5                  # a line of the table, and each
+
+
+def test_two_versions_stand_beside_each_other_where_both_measured(tmp_path):
+    ratio = "evaluate against merge and loop, per CPU-second"
+    difference = "largest difference of mAP, both AP and accuracy"
+    assert before_and_after(tmp_path) == ""
+    (tmp_path / "before.json").write_text(json.dumps({
+        "commit": "abc", "command": "python benchmarks/run.py",
+        "figures": {"metric": {ratio: 10.0, difference: None}, "index": {"bytes a row": 40.0}}}))
+    (tmp_path / "metric.json").write_text(json.dumps({"measured": {ratio: 20.0, difference: 0.0}}))
+    lines = before_and_after(tmp_path).splitlines()
+    assert lines[0] == "Before is commit abc: `python benchmarks/run.py`"
+    assert lines[4:] == [f"| 6 | {ratio} (≥ 30 times) | 10 | 20 |"]            # of the index nothing is known now
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="no git checkout")
+def test_another_version_is_checked_out_and_leaves_nothing():
+    with checked_out("HEAD") as tree:
+        assert (tree / "benchmarks" / "run.py").is_file() and tree != ROOT
+    assert not tree.exists()
+    trees = subprocess.run(["git", "worktree", "list"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert str(tree) not in trees
+
+
+def test_a_change_of_the_look_is_left_out_alone_and_comes_back():
+    from benchmarks.augment import KINDS, only
+    rows, before = np.arange(300), dict(LOOKS)
+    for kind, names in KINDS.items():
+        with only({other: 1.0 for other in KINDS if other != kind}):
+            looks = dict(zip(LOOKS, random_looks(rows, rows, 0, 0).T, strict=False))
+            crops = random_crops(rows, 0, 0, 64, zoom_out=True)
+        others = {name for other in KINDS if other != kind for name in KINDS[other]}
+        assert all((looks[name] == np.float32(LOOKS[name][3])).all() for name in names)
+        assert all((looks[name] != np.float32(LOOKS[name][3])).mean() > 0.9 for name in others)
+        assert (crops[:, 2:] > 1).any() == (kind != "larger boxes")
+    assert before == LOOKS and list(before) == list(LOOKS)
+    # what is left belongs to a change: where it lies, and which colours it has
+    left = LOOKS.keys() - {name for names in KINDS.values() for name in names}
+    assert left == {"cover_x", "cover_y", "cover_level", "scene"}
 
 
 def test_text_goes_between_its_marks_and_nowhere_else():
