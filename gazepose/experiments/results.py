@@ -195,7 +195,8 @@ def section(record: Mapping[str, Any]) -> str:
     if record.get("version"):
         where += f", version {record['version']}"
     claim = f"The paper: {record['claim']}" if record["claim"] else ""
-    text = (f"### {record['title']}, {where}\n\n{record['question']} {claim} {record['note']}\n\n"
+    about = " ".join(filter(None, (record["question"], claim, record["note"])))
+    text = (f"### {record['title']}, {where}\n\n{about}\n\n"
             f"![{record['title']}](results/{name_of(record)}.png)\n\n{markdown(record)}\n`{record['command']}`")
     if runs := [run for row in record["rows"] for run in row["runs"]]:
         commits = sorted({str(run["commit"]) for run in runs})
