@@ -85,9 +85,10 @@ def before_and_after(results: Path) -> str:
     """What both versions measured, as a Markdown table; empty where nothing was compared."""
     earlier = result_of(BEFORE, results)
     lines = ["| goal | figure (wanted) | before | now |", "|---|---|---|---|"]
-    for name, measured in earlier.get("figures", {}).items():
+    figures = earlier.get("figures", {})
+    for name in filter(figures.get, NAMES):
         goal: Goal = importlib.import_module(f"benchmarks.{name}").GOAL
-        now = result_of(name, results)["measured"]
+        measured, now = figures[name], result_of(name, results)["measured"]
         lines += ["| {} | {} ({}) | {} | {} |".format(goal.number, aim.what, aim.wanted, *map(figure, values))
                   for aim in goal.aims if None not in (values := (measured.get(aim.what), now.get(aim.what)))]
     return "\n".join([f"Before is commit {earlier['commit']}: `{earlier['command']}`", "", *lines]) if lines[2:] else ""
