@@ -233,10 +233,10 @@ def parser(goal: Goal) -> argparse.ArgumentParser:
 
 
 def without_places(flags: list[str]) -> list[str]:
-    """Flags without --work and --out, which name folders of one machine and change no figure."""
+    """Flags without --work, --out and --sheet, which name places of one machine and change no figure."""
     kept, skip = [], False
     for flag in flags:
-        place = flag.partition("=")[0] in ("--work", "--out")
+        place = flag.partition("=")[0] in ("--work", "--out", "--sheet")
         if not skip and not place:
             kept.append(flag)
         skip = place and "=" not in flag
