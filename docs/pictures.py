@@ -18,8 +18,8 @@ from gazepose.data.index import Index
 from gazepose.report.style import ACCENT, INK, LINE, MUTED, RUNS, colours_css, svg
 
 OUT = Path("docs/pictures")
-TRACK = "wafddy-track"
-CENTRE = 101                 # position in the track; the person looks away from here on
+BEFORE, AFTER = 20, 5        # frames of the track that are shown before the centre and after it, at most
+CENTRE = BEFORE              # among the frames that `chosen` gives
 REACH = 3
 CROP = 96                    # pixels
 PLAIN = {"xticks": [], "yticks": [], "facecolor": "none"}
@@ -56,6 +56,16 @@ def keep_limits(figure: Figure) -> Figure:
     width, height = figure.get_size_inches()
     figure.axes[0].set(xlim=(0, width), ylim=(0, height), aspect="auto")
     return figure
+
+
+def chosen(index: Index) -> np.ndarray:
+    """Rows of one track around the frame from which on the person looks no more; of all such frames the one with the
+    sharpest faces around it."""
+    label, track = index.label[:], np.repeat(np.arange(len(index.track_name)), np.diff(index.track_start))
+    away = np.flatnonzero((label[:-1] == 1) & (label[1:] == 0) & (track[:-1] == track[1:])) + 1
+    around = [np.arange(row - BEFORE, row + AFTER) for row in away if BEFORE <= row < len(label) - AFTER]
+    return max((rows for rows in around if len(set(track[rows])) == 1),
+               key=lambda rows: float(np.median(index.quality[rows])))
 
 
 def window(crops: np.ndarray) -> Figure:
@@ -133,8 +143,7 @@ def main() -> None:
     subprocess.run([sys.executable, "-m", "gazepose", "prepare", "--data", str(world), "--split", "val", "--crop_size",
                     str(CROP)], check=True)
     index = Index.open(next((world / "prepared").glob(f"*-{CROP}/val")))
-    track = index.track_name.index(TRACK)
-    rows = np.arange(index.track_start[track], index.track_start[track + 1])
+    rows = chosen(index)
     crops = np.stack([index.crop(int(row)) for row in rows])                       # [N, S, S, 3]
     drawings = {"window": lambda: window(crops), "pool": lambda: pool(crops),
                 "queries": lambda: queries(crops, index.landmarks[rows[CENTRE], :, :2], index.head_pose[rows[CENTRE]]),
