@@ -8,7 +8,7 @@ in one way at a time, and real faces where they lie beside the checkout (benchma
 import argparse
 import os
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -121,22 +121,32 @@ def changed(pixels: np.ndarray, rows: np.ndarray, kind: str) -> np.ndarray:
     return (255 * frames).round().byte().permute(0, 2, 3, 1).numpy()
 
 
-def real_crops(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """The labelled real faces as crops, uint8 [N, S, S, 3] and int [N]; none where the folder is not there."""
+def real_crops(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The labelled real faces as crops, uint8 [N, S, S, 3], their labels and their sources; none where the folder is
+    not there."""
     import pandas as pd
 
-    from benchmarks.real_faces import BOX, pictures
-    from gazepose.data.crops import cut_face, published_crop, stored_crop
+    from benchmarks.real_faces import BOX, crop_of, pictures
     if not (folder / "labels.csv").is_file():
-        return np.zeros((0, PIXELS, PIXELS, 3), np.uint8), np.zeros(0, int)
-    crops, label = [], []
+        return np.zeros((0, PIXELS, PIXELS, 3), np.uint8), np.zeros(0, int), np.zeros(0, str)
+    crops, label, source = [], [], []
     for picture, rows in pictures(folder, pd.read_csv(folder / "labels.csv").query("label >= 0")):
-        for (x, y, width, height), looks in zip(rows[BOX].to_numpy(np.float64), rows["label"], strict=True):
-            face = cut_face(picture, np.array([x, y, x + width, y + height]))
-            assert face is not None
-            crops.append(stored_crop(face, PIXELS, published_crop(face)))
-            label.append(looks)
-    return np.stack(crops), np.array(label)
+        for x, y, width, height in rows[BOX].to_numpy(np.float64):
+            crops.append(crop_of(picture, np.array([x, y, x + width, y + height]), PIXELS))
+        label += rows["label"].tolist()
+        source += rows["source"].tolist()
+    return np.stack(crops), np.array(label), np.array(source)
+
+
+def on_real_faces(found: Iterable[tuple[str, int, dict[str, np.ndarray]]], label: np.ndarray, source: np.ndarray
+                  ) -> dict[str, list[dict[str, Any]]]:
+    """AUROC, AP and more of each training on the real faces, with 95 % intervals over sources."""
+    from benchmarks.real_faces import DRAWS, with_intervals
+    figures: dict[str, list[dict[str, Any]]] = {}
+    for name, seed, by_set in found:
+        if REAL in by_set:
+            figures.setdefault(name, []).append({"seed": seed, **with_intervals(label, by_set[REAL], source, DRAWS)})
+    return figures
 
 
 def scores(weights: Path, sets: Mapping[str, np.ndarray], quick: bool) -> dict[str, np.ndarray]:
@@ -187,7 +197,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     index = Index.open(stills)
     scored = np.arange(then, end)
     pixels, label = read_pool(index, scored, PIXELS), index.label[scored]
-    real, real_label = real_crops(options.real)
+    real, real_label, real_source = real_crops(options.real)
     sets = {UNCHANGED: pixels, **{kind: changed(pixels, scored, kind) for kind in KINDS},
             **({REAL: real} if len(real) else {})}
     np.savez(folder / "sets.npz", **sets)                              # type: ignore[arg-type]
@@ -219,7 +229,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     # against the training of the same seed, so of the same order of faces
     lost = {LOSES.format(kind): auroc[ALL][0][kind] - auroc[kind][0][kind] for kind in KINDS}
     return {"measured": {**gains, SPREAD: spread, **lost}, "faces": counts, "AUROC": auroc,
-            "real faces": len(real), "looking": float(label.mean())}
+            REAL: on_real_faces(found, real_label, real_source), "looking": float(label.mean())}
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.measure import ROOT, Aim, Goal, main, parser
-from gazepose.data.crops import as_cut, grown
+from gazepose.data.crops import as_cut, cut_face, grown, published_crop, stored_crop
 from gazepose.evaluation.comparison import draws_of_clips
 from gazepose.evaluation.metrics import evaluate, score_of_gaze
 from gazepose.io import read_object
@@ -86,6 +86,13 @@ def shrunk(picture: np.ndarray, box: np.ndarray, height: int) -> tuple[np.ndarra
     return small, (box - [x0, y0, 0, 0]) * scale
 
 
+def crop_of(picture: np.ndarray, corners: np.ndarray, size: int) -> np.ndarray:
+    """A face as training stores it, uint8 [size, size, 3]; corners x1, y1, x2, y2, with something of the picture."""
+    face = cut_face(picture, corners)
+    assert face is not None
+    return stored_crop(face, size, published_crop(face))
+
+
 class Trained:
     """Scores single faces with a trained model: its window shows the same crop everywhere."""
 
@@ -106,13 +113,10 @@ class Trained:
     def score(self, picture: np.ndarray, box: np.ndarray, reading: FaceReading) -> float:
         import torch
 
-        from gazepose.data.crops import cut_face, published_crop, stored_crop
         from gazepose.models import Priors
         from gazepose.training.augment import normalise
         corners = grown(np.append(box[:2], box[:2] + box[2:]), self.scale)
-        face = cut_face(picture, corners)
-        assert face is not None
-        crop = stored_crop(face, self.size, published_crop(face))
+        crop = crop_of(picture, corners, self.size)
         marks = (five_points(reading.points) - corners[:2]) / (corners[2:] - corners[:2])
         priors = Priors(torch.tensor([[reading.yaw, reading.pitch, reading.roll]]).float(),
                         torch.from_numpy(np.column_stack([marks, np.ones(5)])[None]).float())
