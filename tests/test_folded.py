@@ -5,12 +5,13 @@ import copy
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import nn
 
 from gazepose.models import ModelConfig, Priors, build_model, low_precision
 from gazepose.models.folded import ConvolutionReLU, fold, ready_to_score
-from gazepose.models.transformer import Attention
+from gazepose.models.transformer import Attention, linear
 from gazepose.training.engine import predict
 
 BATCH = {"frames": torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0)),
@@ -100,6 +101,17 @@ def test_few_queries_give_what_all_keys_and_values_give(cells, monkeypatch):
     with torch.inference_mode():
         torch.testing.assert_close(attention(query, key, value), plain, rtol=1e-12, atol=1e-12)
     assert len(calls) == (cells == 49)           # with five cells they would cost more
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("relu", [False, True])
+def test_a_linear_layer_of_scoring_gives_what_torchs_own_gives(dtype, relu):
+    torch.manual_seed(0)
+    x, weight, bias = (torch.randn(*shape, dtype=dtype) for shape in ((2, 5, 8), (12, 8), (12,)))
+    with torch.inference_mode():
+        scored = linear(x, weight.split(4)[1], bias.split(4)[1], relu)
+    plain = F.linear(x, weight[4:8], bias[4:8])
+    torch.testing.assert_close(scored, plain.relu() if relu else plain)
 
 
 def test_new_weights_are_used_after_the_block():
