@@ -164,7 +164,7 @@ def other_column(name: str, content: np.ndarray | bytes) -> Callable[[Path], Any
     def forge(folder: Path) -> None:
         path = next(folder.glob(f"{name}-*.npy"))
         path.write_bytes(content) if isinstance(content, bytes) else np.save(path, content)
-        facts = {"crc32": checksums_of(path), "sha256": sha256_of(path), "bytes": path.stat().st_size}
+        facts = {"crc32": checksums_of(path)[0], "sha256": sha256_of(path), "bytes": path.stat().st_size}
         forged(lambda contents: contents["files"][name].update(facts))(folder)
     return forge
 

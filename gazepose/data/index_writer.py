@@ -108,7 +108,7 @@ def _put(folder: Path, contents: dict[str, Any], columns: Mapping[str, np.ndarra
 
 def _column(folder: Path, name: str, values: np.ndarray) -> Entry:
     entry = write_column(folder, name, values.dtype, values.shape, [values])
-    return {**entry, "crc32": checksums_of(folder / entry["file"])}
+    return {**entry, "crc32": checksums_of(folder / entry["file"])[0]}
 
 
 def typed(folder: Path, rows: int, name: str, values: np.ndarray) -> np.ndarray:
