@@ -3,6 +3,6 @@
 python -m benchmarks.run runs them all, python -m benchmarks.NAME one. They call gazepose and keep no copy of it.
 """
 
-import os
+from gazepose.machine import let_waiting_threads_sleep
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")     # before torch: spinning threads would count as CPU-seconds
+let_waiting_threads_sleep()              # spinning threads would count as CPU-seconds

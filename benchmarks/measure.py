@@ -215,8 +215,8 @@ def machine() -> dict[str, Any]:
     return {"cpu": names[0] if names else platform.processor(), "cores": len(os.sched_getaffinity(0)),
             "memory_gb": round(psutil.virtual_memory().total / 1e9, 1), "system": platform.platform(),
             "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-            "threads": {"torch": torch.get_num_threads(), "opencv": cv2.getNumThreads(),
-                        **{name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY")}},
+            "threads": {"torch": torch.get_num_threads(), "opencv": cv2.getNumThreads(), **{
+                name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}},
             "versions": found, "commit": commit}
 
 

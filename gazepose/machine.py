@@ -22,6 +22,17 @@ def cores() -> int:
     return len(core_numbers())
 
 
+def let_waiting_threads_sleep() -> None:
+    """Before torch: its threads wait for a few microseconds, then sleep, unless OMP_WAIT_POLICY says otherwise.
+
+    Threads that spin for longer take a core from others. Those that sleep at once wake too late for small layers: on
+    two idle cores training then has half its speed (docs/tried.md).
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+        os.environ.setdefault("GOMP_SPINCOUNT", "300")
+
+
 def needed(module: str, extra: str, package: str = "") -> Any:
     """A module that an extra of this package brings; ImportError with the command that installs it.
 

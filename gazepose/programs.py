@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 from gazepose.errors import UsageError
+from gazepose.machine import let_waiting_threads_sleep
 from gazepose.output import QUIET_HELP, inform, lasting_output, take_quiet
 from gazepose.startup import called, end_at_interrupt, end_with_launcher, without_telemetry
 
@@ -25,7 +26,7 @@ def program(name: str, flags: list[str] | None = None) -> None:
     end_at_interrupt(name)
     end_with_launcher()
     without_telemetry()
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")   # before torch: waiting threads must not spin on shared cores
+    let_waiting_threads_sleep()
     from gazepose.config import InferConfig, parse, parse_train
     given: Any
     if name == "train":

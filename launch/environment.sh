@@ -32,4 +32,3 @@ if [ ! -e "$stamp" ]; then
   touch "$stamp"
 fi
 export PATH="$PWD/.venv/bin:$PATH"
-export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}"      # waiting threads must not spin on shared cores

@@ -28,7 +28,7 @@ from gazepose.config import (
     train_defaults,
 )
 from gazepose.flags_page import flags_page
-from gazepose.machine import has_gpu
+from gazepose.machine import has_gpu, let_waiting_threads_sleep
 from gazepose.models import ModelConfig
 from gazepose.source import Source
 
@@ -197,8 +197,11 @@ def test_one_process_prepares_without_torch(tmp_path):
 @pytest.mark.parametrize(("name", "events"), [("train", ["workers", "gazepose.train"]), ("infer", ["gazepose.infer"])])
 def test_a_program_speaks_and_starts_its_workers_before_its_slow_imports(name, events, tmp_path, monkeypatch, capsys):
     seen = []
+    monkeypatch.setattr(os, "environ", {**os.environ, "OMP_WAIT_POLICY": "", "GOMP_SPINCOUNT": ""})
+    del os.environ["OMP_WAIT_POLICY"], os.environ["GOMP_SPINCOUNT"]
     def slow(module):
         seen.append(module)
+        assert os.environ["GOMP_SPINCOUNT"] == "300"
         assert capsys.readouterr().err == f"{name}: starting; importing torch takes some seconds\n"
         return SimpleNamespace(main=lambda given: None)
     monkeypatch.setattr(programs, "end_at_interrupt", lambda name: None)
@@ -206,6 +209,16 @@ def test_a_program_speaks_and_starts_its_workers_before_its_slow_imports(name, e
     monkeypatch.setattr(processes, "shield_workers", lambda: seen.append("workers"))
     programs.program(name, ["--num_workers", "2"])
     assert seen == events
+
+
+@pytest.mark.parametrize(("given", "found"), [
+    ({}, {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "300"}),
+    ({"GOMP_SPINCOUNT": "7"}, {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "7"}),
+    ({"OMP_WAIT_POLICY": "ACTIVE"}, {"OMP_WAIT_POLICY": "ACTIVE"})])
+def test_how_threads_wait_is_the_choice_of_whoever_starts_the_program(given, found, monkeypatch):
+    monkeypatch.setattr(os, "environ", dict(given))
+    let_waiting_threads_sleep()
+    assert os.environ == found
 
 
 @pytest.mark.skipif(has_gpu(), reason="the defaults depend on the GPU, so torch is asked where a driver is")
