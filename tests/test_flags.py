@@ -197,8 +197,8 @@ def test_one_process_prepares_without_torch(tmp_path):
 @pytest.mark.parametrize(("name", "events"), [("train", ["workers", "gazepose.train"]), ("infer", ["gazepose.infer"])])
 def test_a_program_speaks_and_starts_its_workers_before_its_slow_imports(name, events, tmp_path, monkeypatch, capsys):
     seen = []
-    monkeypatch.setattr(os, "environ", {**os.environ, "OMP_WAIT_POLICY": "", "GOMP_SPINCOUNT": ""})
-    del os.environ["OMP_WAIT_POLICY"], os.environ["GOMP_SPINCOUNT"]
+    chosen = "OMP_WAIT_POLICY", "GOMP_SPINCOUNT"
+    monkeypatch.setattr(os, "environ", {name: value for name, value in os.environ.items() if name not in chosen})
     def slow(module):
         seen.append(module)
         assert os.environ["GOMP_SPINCOUNT"] == "300"
