@@ -163,9 +163,9 @@ def draw_precision_recall(runs: Sequence[Records], names: Sequence[str]) -> Figu
             share = 100 * positive.mean()
             axes.axhline(share, color=MUTED, linewidth=1, linestyle=DOTTED)
             if len(runs) == 1:
-                axes.annotate(f"chance {share:.1f}", (100, share), (0, -3 if share > 50 else 3), ha="right",
-                              textcoords="offset points", color=MUTED, fontsize=7.5,
-                              va="top" if share > 50 else "bottom")
+                below = share > 12                  # no curve comes there: its end is no lower than chance
+                axes.annotate(f"chance {share:.1f}", (100, share), (0, -3 if below else 3), ha="right",
+                              textcoords="offset points", color=MUTED, fontsize=7.5, va="top" if below else "bottom")
         axes.set(xlim=(0, 100), ylim=(0, 103))
         axes.set_yticks([0, 25, 50, 75, 100])
         heading(axes, f"{words}: precision, %")
