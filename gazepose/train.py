@@ -43,7 +43,7 @@ from gazepose.evaluation.metrics import (
 )
 from gazepose.io import write_json
 from gazepose.models import build_model, sync_batchnorm
-from gazepose.models.average import RunningAverage, running_average
+from gazepose.models.average import RunningAverage, begin_average, running_average
 from gazepose.processes import Overdue, Preempted, Processes, StopRequest, command, shield_workers
 from gazepose.source import Source, chosen_rows
 from gazepose.training import checkpoint
@@ -133,8 +133,6 @@ def train(config: TrainConfig, source: Source, accelerator: Accelerator, log: Ru
     prepare_launches(accelerator, model, run.compile)
     wrapped, optimizer, data.train_loader, data.val_loader = accelerator.prepare(
         model, optimizer, data.train_loader, data.val_loader)
-    if average is not None:
-        average.to(accelerator.device)
 
     # ---- resume, also mid-epoch
     progress = Progress(world_size=accelerator.num_processes)
@@ -159,6 +157,8 @@ def train(config: TrainConfig, source: Source, accelerator: Accelerator, log: Ru
     per_step = data.order.after(run.gradient_accumulation_steps)                       # windows
     per_epoch = math.ceil(len(data.train_loader) / run.gradient_accumulation_steps)    # steps
     log.start(progress, per_epoch * run.epochs, state.record)
+    if average is not None:
+        begin_average(average, accelerator.device, round(config.optim.warmup * log.total))
     start_tracker(accelerator, log.folder, state.record, progress.step)
     stop.at_once = False
     try:
