@@ -63,7 +63,7 @@ def only(kinds: Mapping[str, float | None]) -> Iterator[None]:
 
 
 def configured(quick: bool) -> TrainConfig:
-    """The training of launch/pretrain.sh."""
+    """FaceGaze, learning the gaze and the label of single faces, with random crops."""
     config, _ = parse_train(["--task", "gaze", "--label_loss", "1", "--gaze_loss", "3", "--crop_size", str(PIXELS),
                              "--epochs", "1", "--pretrained", "no", *(["--backbone", "test_resnet"] if quick else [])])
     return config

@@ -43,7 +43,7 @@ from gazepose.evaluation.metrics import (
 )
 from gazepose.io import write_json
 from gazepose.models import build_model, sync_batchnorm
-from gazepose.models.average import RunningAverage, begin_average, running_average
+from gazepose.models.average import RunningAverage, running_average, updates
 from gazepose.processes import Overdue, Preempted, Processes, StopRequest, command, shield_workers
 from gazepose.source import Source, chosen_rows
 from gazepose.training import checkpoint
@@ -133,6 +133,8 @@ def train(config: TrainConfig, source: Source, accelerator: Accelerator, log: Ru
     prepare_launches(accelerator, model, run.compile)
     wrapped, optimizer, data.train_loader, data.val_loader = accelerator.prepare(
         model, optimizer, data.train_loader, data.val_loader)
+    if average is not None:
+        average.to(accelerator.device)
 
     # ---- resume, also mid-epoch
     progress = Progress(world_size=accelerator.num_processes)
@@ -157,8 +159,6 @@ def train(config: TrainConfig, source: Source, accelerator: Accelerator, log: Ru
     per_step = data.order.after(run.gradient_accumulation_steps)                       # windows
     per_epoch = math.ceil(len(data.train_loader) / run.gradient_accumulation_steps)    # steps
     log.start(progress, per_epoch * run.epochs, state.record)
-    if average is not None:
-        begin_average(average, accelerator.device, round(config.optim.warmup * log.total))
     start_tracker(accelerator, log.folder, state.record, progress.step)
     stop.at_once = False
     try:
@@ -170,10 +170,11 @@ def train(config: TrainConfig, source: Source, accelerator: Accelerator, log: Ru
                 progress.order = data.order.fingerprint()
                 # 0 unless the number of processes has changed
                 ahead = epoch * per_epoch + progress.consumed // per_step - progress.step
+                moved = average and updates(average, model, per_epoch, ahead)
                 for steps in train_steps(accelerator, wrapped, optimizer, data.train_loader, step=progress.step,
                                          ahead=ahead, total=log.total, seed=run.seed, loss=loss, optim=config.optim,
                                          epoch=epoch, mirror_priors=BEHAVIOURS[config.model.behaviour].mirror_priors,
-                                         save_every=run.save_steps, stop=stop, moved=state.moved, graphs=graphs):
+                                         save_every=run.save_steps, stop=stop, moved=moved, graphs=graphs):
                     progress.step, progress.consumed = steps[-1].step + 1, data.order.after(steps[-1].batches)
                     for step in steps:
                         log.step(step, epoch)
@@ -328,7 +329,6 @@ class RunState:
         self.run, self.accelerator, self.log, self.stop = config.run, accelerator, log, stop
         self.model, self.wrapped, self.optimizer, self.data = model, wrapped, optimizer, data
         self.average = average and average.module
-        self.moved = average and (lambda step: average.update(model, step))
         self.progress, self.record = progress, record
         self.saved, self.saved_at = replace(progress), time.monotonic()
         rows, index = data.val_rows, data.val_index

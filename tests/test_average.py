@@ -1,10 +1,9 @@
 """The running average of weights (--ema)."""
 
 import pytest
-import torch
 from torch import nn
 
-from gazepose.models.average import begin_average, running_average
+from gazepose.models.average import running_average, updates
 
 
 def test_the_average_follows_weights_and_batchnorm_and_counts_no_random_start():
@@ -21,16 +20,20 @@ def test_the_average_follows_weights_and_batchnorm_and_counts_no_random_start():
     assert average.module.num_batches_tracked == 4
 
 
-@pytest.mark.parametrize("warmup", [0, 1, 3])
-def test_a_decay_of_1_is_the_plain_mean_since_the_warm_up(warmup):
+def test_a_decay_of_1_is_the_plain_mean_of_the_weights_after_each_epoch():
     model = nn.BatchNorm1d(1)
     average = running_average(model, 1)
-    begin_average(average, torch.device("cpu"), warmup)
-    values = [9.0, 1.0, 4.0, 2.0, 7.0, 5.0]
+    moved = updates(average, model, per_epoch=2)
+    values = [9.0, 1.0, 4.0, 2.0, 7.0, 5.0, 8.0]
     for step, value in enumerate(values):
+        if step == 4:                                        # three processes instead of six: four steps an epoch
+            moved = updates(average, model, per_epoch=4, ahead=4)
         for tensor in (model.weight.data, model.running_var):
             tensor.fill_(value)
-        average.update(model, step)
-        meant = values[warmup:step + 1] or [value]           # in the warm-up, the weights themselves
-        for tensor in (average.module.weight, average.module.running_var):
-            assert tensor.item() == pytest.approx(sum(meant) / len(meant), abs=1e-5)
+        moved(step)
+        ends = {0: [], 1: [1.0], 2: [1.0], 3: [1.0, 2.0], 4: [1.0, 2.0], 5: [1.0, 2.0], 6: [1.0, 2.0]}[step]
+        if ends:
+            for tensor in (average.module.weight, average.module.running_var):
+                assert tensor.item() == pytest.approx(sum(ends) / len(ends), abs=1e-5)
+    moved(7)
+    assert average.module.weight.item() == pytest.approx((1 + 2 + 8) / 3, abs=1e-5)

@@ -73,7 +73,7 @@ LINES: list[tuple[Callable[[list[str]], None], str, list[str]]] = [    # refused
     (parsed, "--epochs 0", ["give 1 or more: --epochs 1"]), (parsed, "--limit 0", ["give 1 or more rows: --limit 1"]),
     (parsed, "--seed -1", ["give 0 to 2**63 - 1: --seed 0 --seed 9223372036854775807"]),
     (parsed, "--lr 0", ["give a learning rate above 0 and below 10: --lr 9.9"]),
-    (parsed, "--ema 1.1", ["give a decay, such as 0.999: --ema 0.999", "1 for the plain mean: --ema 1",
+    (parsed, "--ema 1.1", ["give a decay such as 0.999: --ema 0.999", "1 for the mean of epochs: --ema 1",
                            "or 0 for none: --ema 0"]),
     (parsed, "--save_every 5m", ["give minutes such as 15min or 0min: --save_every 0min",
                                  "1 or more steps such as 500: --save_every 500", "or both: --save_every 500,15min"]),

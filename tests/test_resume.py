@@ -20,6 +20,7 @@ from gazepose.training.checkpoint import newest_whole, read_model, weights_folde
 STOP = signal.SIGTERM
 NARROW = True
 EMA = ("--ema", "0.9")
+MEAN = ("--ema", "1")
 TWICE = ("--gradient_accumulation_steps", "2")
 
 
@@ -53,7 +54,7 @@ def ends_alike(one: Run, other: Run) -> None:
 
 
 @pytest.mark.parametrize("world, stops, flags", [
-    (1, [2, 6], EMA), (2, [1, 4], EMA),
+    (1, [2, 6], EMA), (2, [1, 4], MEAN),
     pytest.param(1, [1], TWICE, marks=pytest.mark.drill),
     pytest.param(1, [4], ("--num_workers", "2"), marks=pytest.mark.drill)], ids=str)
 def test_a_stopped_run_ends_as_one_that_was_not(rig, whole, world, stops, flags):

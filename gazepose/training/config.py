@@ -32,14 +32,14 @@ class OptimConfig:
     freeze_backbone: bool = False
     """do not train the backbone, and keep its BatchNorm statistics; a step then takes a third of the time"""
     ema: float = 0.0
-    """also keep a running average of the weights with this decay, such as 0.999, or with 1 their plain mean since the
-    warm-up: best/ holds it, chosen by its mAP, and inference uses it; 0: off"""
+    """also keep a running average of the weights with this decay, such as 0.999, or with 1 the mean of those after each
+    epoch: best/ holds it, chosen by its mAP, and inference uses it; 0: off"""
 
     def __post_init__(self) -> None:
         if not 0 < self.lr < 10:
             raise ValueError(f"--lr {self.lr} -> give a learning rate above 0 and below 10")
         if not 0 <= self.ema <= 1:
-            raise ValueError(f"--ema {self.ema} -> give a decay, such as 0.999, 1 for the plain mean, or 0 for none")
+            raise ValueError(f"--ema {self.ema} -> give a decay such as 0.999, 1 for the mean of epochs, or 0 for none")
         if not 0 <= self.warmup < 1:
             raise ValueError(f"warmup {self.warmup} -> give a part of the steps, 0 to below 1")
         if self.warmup and self.schedule == "epoch":
