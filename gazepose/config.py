@@ -27,7 +27,7 @@ from gazepose.output import quiet_in_help, take_quiet
 from gazepose.records import from_json
 from gazepose.source import Source, find_source
 from gazepose.startup import called
-from gazepose.training.config import EMBEDDED_RATES, GAZE_TASKS, LEARNING_RATES, OptimConfig
+from gazepose.training.config import EMBEDDED_RATES, GAZE_TASKS, KEEPING_RATES, LEARNING_RATES, OptimConfig
 from gazepose.training.provenance import check_copy, is_own_run, of_copy
 from gazepose.training.run_config import CONFIG, MAY_CHANGE, ONE_START, SECTIONS, RunConfig, differing
 from gazepose.training.shipped_start import default_card
@@ -296,7 +296,8 @@ def train_defaults(first: TrainConfig, embedded: bool, gpu: bool) -> TrainConfig
                            optim=OptimFlags(lr=lr, schedule=schedule))
     shipped = default_card(first.run, first.model) is not None
     gentle = shipped and not first.optim.freeze_backbone             # a higher rate unlearns what the start has learnt
-    optim = OptimFlags(lr=lr if gaze or gentle else EMBEDDED_RATES[name], schedule=schedule,
+    rate = KEEPING_RATES[not gentle] if shipped and reads and pixels else lr if gentle else EMBEDDED_RATES[name]
+    optim = OptimFlags(lr=rate, schedule=schedule,
                        warmup=0.0 if published else 0.1, weight_decay=0.05, clip=1.0)
     data = replace(data, val_stride=3, augment="standard" if shipped and pixels else "off")
     if gpu:

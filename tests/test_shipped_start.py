@@ -121,7 +121,9 @@ def test_gazepose_scores_from_the_first_step_as_facegaze_does_on_average(shipped
 
 
 @pytest.mark.parametrize(("flags", "rate", "epochs"), [
-    ((), 1e-4, 1), (("--freeze_backbone",), 5e-4, 2), (("--pretrained", "no"), 5e-4, 2)])
+    ((), 3e-5, 1), (("--freeze_backbone",), 1e-4, 2), (("--freeze_backbone", "--cache_features"), 5e-4, 2),
+    (("--pretrained", "no"), 5e-4, 2), (("--model", "GazeLSTM"), 5e-5, 1),
+    (("--model", "GazeLSTM", "--freeze_backbone"), 1e-3, 2)])
 def test_a_backbone_that_has_learnt_is_trained_gently(shipped, flags, rate, epochs):
     first = parse(TrainConfig, ["--backbone", "test_resnet", *flags])
     config = train_defaults(first, embedded=True, gpu=False)

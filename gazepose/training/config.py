@@ -9,6 +9,9 @@ LEARNING_RATES = {"GazePose": 1e-4, "GazeLSTM": 5e-5, "BaselineLSTM": 5e-4, "Fac
 """the published settings; FaceGaze's was measured on the embedded world"""
 EMBEDDED_RATES = {"GazePose": 5e-4, "GazeLSTM": 1e-3, "BaselineLSTM": 1e-3, "FaceGaze": 1e-3}
 """for its few faces, of heads on a frozen backbone or of a training from random weights (docs/tried.md)"""
+KEEPING_RATES = {False: 3e-5, True: 1e-4}
+"""for GazePose with the package's start weights, by whether the backbone is frozen: a higher rate unlearns what these
+know of real faces"""
 
 
 @dataclass(frozen=True, kw_only=True)
