@@ -85,6 +85,8 @@ class ModelFlags(ModelConfig):
 
     image_size: NotAFlag[int | None] = None
     """--crop_size"""
+    low_pass: NotAFlag[float] = 0.0
+    """that of the start weights"""
     gaze_head: NotAFlag[bool] = False
     """on with a gaze loss: without its head there is none, and a head without a loss has no gradient"""
     unsigned_pose: NotAFlag[bool] = False
@@ -297,8 +299,7 @@ def train_defaults(first: TrainConfig, embedded: bool, gpu: bool) -> TrainConfig
     shipped = default_card(first.run, first.model) is not None
     gentle = shipped and not first.optim.freeze_backbone             # a higher rate unlearns what the start has learnt
     rate = KEEPING_RATES[not gentle] if shipped and reads and pixels else lr if gentle else EMBEDDED_RATES[name]
-    optim = OptimFlags(lr=rate, schedule=schedule,
-                       warmup=0.0 if published else 0.1, weight_decay=0.05, clip=1.0)
+    optim = OptimFlags(lr=rate, schedule=schedule, warmup=0.0 if published else 0.1, weight_decay=0.05, clip=1.0)
     data = replace(data, val_stride=3, augment="standard" if shipped and pixels else "off")
     if gpu:
         return TrainConfig(model=model, optim=optim, run=RunConfig(epochs=10), prepare=PrepareConfig(crop_size=96),

@@ -25,16 +25,18 @@ def fit_readout(data: Path | None = None, preset: Preset = "default", seed: int 
                  f"python -m gazepose fit_readout --preset {source.preset} --seed {source.seed}")
 
 
-def write_start(run: Path, /, out: Path = Path("gazepose/weights"), command: str = "bash launch/pretrain.sh") -> None:
+def write_start(run: Path, /, out: Path = Path("gazepose/weights"), command: str = "bash launch/pretrain.sh",
+                low_pass: float = 0.0) -> None:
     """Write the start weights of trainings, which are part of the package, from a run of launch/pretrain.sh.
 
     Args:
         run: its folder.
         out: folder of start.safetensors and start.json.
         command: how the weights were made, for their card.
+        low_pass: how much models that start from them smooth their crops: sigma of a Gaussian, in parts of a crop.
     """
     from gazepose.training.shipped_start import write_start
-    card = write_start(run, command, out)
+    card = write_start(run, command, out, low_pass)
     print(f"{card.name}, {card.figures} -> {out}")
 
 

@@ -87,8 +87,8 @@ def main(flags: tuple[TrainConfig, Source] | None = None) -> None:
         if not run.resume:
             if run.checkpoint is not None:
                 run = replace(run, checkpoint=pinned(run.checkpoint))
-                config = replace(config, run=run)
-            find_start(run, config.model, source.preset is not None)     # before data are prepared
+            low_pass = find_start(run, config.model, source.preset is not None)           # before data are prepared
+            config = replace(config, run=run, model=replace(config.model, low_pass=low_pass))
         folder = run.exp_path or Path("runs") / f"{config.model.model}-{datetime.now():%Y%m%d-%H%M%S}"
         accelerator = start_accelerator(
             mixed_precision=run.mixed_precision, gradient_accumulation_steps=run.gradient_accumulation_steps,

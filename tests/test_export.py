@@ -56,7 +56,7 @@ def model_of(name: Any, size: int = 32, fit: tuple[float, float] | None = None, 
 
 @pytest.fixture(scope="module")
 def gazepose_run() -> RunModel:
-    return model_of("GazePose", fit=(9000.0, 9000.0), prior_head=True, prior_landmark=True)
+    return model_of("GazePose", fit=(9000.0, 9000.0), prior_head=True, prior_landmark=True, low_pass=0.02)
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def test_any_number_of_crops_and_windows(exported, gazepose_run, crops, windows)
 
 
 def test_a_prior_that_the_run_does_not_query_is_no_input(tmp_path, monkeypatch):
-    plain = model_of("FaceGaze")
+    plain = model_of("FaceGaze", low_pass=0.02)
     monkeypatch.setattr(deploy.RunModel, "read", lambda path: plain)
     done = deploy.export(Path("run"), "torch", tmp_path / "torch")
     program = torch.export.load(done.folder / "head.pt2")

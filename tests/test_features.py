@@ -142,18 +142,21 @@ def test_they_are_computed_once_for_a_backbone_whatever_its_head(index, monkeypa
     assert computed(head, index).folder == folder
 
 
-def test_a_changed_weight_stride_size_or_crop_has_another_fingerprint(index, index_of):
+def test_a_changed_weight_stride_size_smoothing_or_crop_has_another_fingerprint(index, index_of):
     model = network()
     names = [fingerprint(model.frames, index, SIZE), fingerprint(model.frames, index, 32)]
     again = fingerprint(network(seed=0, name="GazeLSTM").frames, index, SIZE)
     model.frames.output_stride = 16
     names.append(fingerprint(model.frames, index, SIZE))
     model.frames.output_stride = 32
+    model.frames.low_pass = 0.02
+    names.append(fingerprint(model.frames, index, SIZE))
+    model.frames.low_pass = 0.0
     names.append(fingerprint(model.frames, index_of([range(ROWS)]), SIZE))
     weight = next(model.frames.backbone.parameters()).data.view(-1)
     weight[0] += 1e-6
     names.append(fingerprint(model.frames, index, SIZE))
-    assert len(set(names)) == 5 and again != names[1]
+    assert len(set(names)) == 6 and again != names[1]
     model.frames.backbone.bn1.running_mean[0] += 1
     assert fingerprint(model.frames, index, SIZE) not in names
 

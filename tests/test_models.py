@@ -10,6 +10,7 @@ import timm
 import torch
 import torch.distributed as dist
 from safetensors.torch import save_file
+from scipy.ndimage import gaussian_filter
 from torch import nn
 from torch._dynamo.testing import CompileCounter
 from torch.export import Dim
@@ -17,6 +18,7 @@ from torch.export import Dim
 from gazepose.compat.checkpoints import KINDS, cached_imagenet, load_into, read_published
 from gazepose.data.index import PRIORS
 from gazepose.models import ModelConfig, Priors, build_model
+from gazepose.models.backbone import smoothed
 from gazepose.models.queries import HeadPoseQueries, LandmarkQueries, eye_centred
 from gazepose.models.transformer import sine_positions
 
@@ -139,6 +141,22 @@ def test_the_map_may_have_any_size(output_stride, side):
         assert model(*batch()).logits.isfinite().all()
 
 
+def test_a_low_pass_smooths_crops_before_the_backbone():
+    crops = torch.rand(2, 3, 40, 60, generator=torch.Generator().manual_seed(0))
+    smooth = smoothed(crops, 0.05)
+    expected = gaussian_filter(crops.numpy(), (0, 0, 2, 3), truncate=6)              # 0.05 of each side
+    np.testing.assert_allclose(smooth[..., 12:-12, 18:-18], expected[..., 12:-12, 18:-18], atol=1e-5)
+    torch.testing.assert_close(smoothed(torch.ones(1, 3, 9, 9), 0.2), torch.ones(1, 3, 9, 9))     # also at borders
+    assert smoothed(crops.bfloat16(), 0.05).dtype == torch.bfloat16
+    for name in ("GazePose", "GazeLSTM", "FaceGaze"):
+        model, plain = small(model=name, low_pass=0.05), small(model=name)
+        plain.load_state_dict(model.state_dict())
+        frames, *rest = batch()
+        with torch.no_grad():
+            torch.testing.assert_close(model(frames, *rest).logits, plain(smoothed(frames, 0.05), *rest).logits)
+            assert not torch.allclose(model(frames, *rest).logits, plain(frames, *rest).logits)
+
+
 def test_positions_tell_every_cell_of_a_map_from_every_other():
     code = sine_positions(4, 6, 64, torch.zeros(1))
     assert code.shape == (24, 64) and torch.cdist(code, code).add(torch.eye(24)).min() > 0.1
@@ -163,6 +181,7 @@ def test_any_backbone_with_a_map_will_do_and_all_of_it_is_trained(backbone, widt
     ({"backbone": "resnet81"}, "timm has no 'resnet81' -> use resnet18"),
     ({"backbone": "mobilenetv3_small_050", "output_stride": 8}, "mobilenetv3_small_050 cannot do output_stride 8"),
     ({"model": "GazePos"}, "model: 'GazePos' is unknown -> give one of GazePose, GazeLSTM, BaselineLSTM"),
+    ({"low_pass": 2.0}, "low_pass: 2.0 is out of range -> give 0 to 0.2"),
     ({"output_stride": 7}, "output_stride: 7 is unknown -> give one of 8, 16, 32"),
     ({"split": 0}, "split: 0 is out of range"),
     ({"dmodel": 100}, "dmodel: 100 cannot be divided by 4 and by 8 heads"),

@@ -13,7 +13,8 @@ from gazepose import train
 from gazepose.compat import start
 from gazepose.compat.checkpoints import load_into
 from gazepose.compat.start import find_start, start_from_package
-from gazepose.config import TrainConfig, parse, train_defaults
+from gazepose.config import TrainConfig, asdict, parse, train_defaults
+from gazepose.experiments.plan import package_start
 from gazepose.io import write_json
 from gazepose.models import ModelConfig, Priors, build_model
 from gazepose.source import Source
@@ -96,6 +97,28 @@ def test_a_training_without_another_start_takes_them_and_says_so(shipped, tmp_pa
     assert learnt == LearntFrom(start=(f"start.safetensors (sha256 {shipped.sha256[:16]}, licence MIT)",),
                                 rendered=("embedded world default, seed 1000",), boxes=("annotated", "detector"))
     assert "the package's" in started(tmp_path, preset=None)[1][0]                       # no ImageNet weights of it
+
+
+def test_crops_are_smoothed_as_the_start_weights_want_it(shipped, tmp_path):
+    def smoothing(*flags: str, embedded: bool = True) -> float:
+        config = given(*flags, embedded=embedded)
+        return find_start(config.run, config.model, embedded)
+
+    assert smoothing() == shipped.low_pass == 0
+    smooth = a_run(tmp_path / "smooth", tmp_path / "world", model={**NETWORK, "low_pass": 0.05})
+    assert write_start(smooth, "bash launch/pretrain.sh", low_pass=0.03).low_pass == 0.03
+    by_name, published = ("--pretrained", "package"), ("--behaviour", "published")
+    assert {smoothing(), smoothing(*by_name), smoothing(*by_name, *published)} == {0.03}
+    assert {smoothing("--from_scratch"), smoothing(*published), smoothing("--task", "gaze"),
+            smoothing(embedded=False), smoothing(*by_name, embedded=False)} == {0.0}
+    run = ("--checkpoint", str(smooth))
+    assert {smoothing(*run), smoothing(*run, "--task", "gaze"), smoothing(*run, embedded=False)} == {0.05}
+    config = asdict(given())
+    before = package_start(config)
+    write_start(smooth, "bash launch/pretrain.sh", low_pass=0.04)
+    assert package_start(config) != before                               # a sweep trains again
+    with pytest.raises(ValueError, match="low_pass: 2 is out of range -> give 0 to 0.2"):
+        write_start(smooth, "bash launch/pretrain.sh", low_pass=2)
 
 
 def test_gazepose_scores_from_the_first_step_as_facegaze_does_on_average(shipped, tmp_path):

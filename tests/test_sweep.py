@@ -66,7 +66,7 @@ def planned_anew():
 def test_other_weights_of_the_package_rename_the_runs_that_take_them(monkeypatch, planned_anew):
     def names(sha256: str) -> list[str]:
         for module in (plans, shipped_start):
-            monkeypatch.setattr(module, "start_card", lambda backbone: SimpleNamespace(sha256=sha256))
+            monkeypatch.setattr(module, "start_card", lambda backbone: SimpleNamespace(sha256=sha256, low_pass=0.0))
         plans._run.cache_clear()
         rows = experiment(A, Row(name="b", flags="--pretrained package --behaviour published"),
                           Row(name="c", flags="--from_scratch"), Row(name="d", flags="--behaviour published"))

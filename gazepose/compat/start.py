@@ -22,6 +22,7 @@ from gazepose.io import read_object, sha256_of
 from gazepose.models import ModelConfig, build_model
 from gazepose.tensor_files import read_tensors
 from gazepose.training.checkpoint import CONFIG, WEIGHTS, file_to_score, save_weights, verify, weights_folder
+from gazepose.training.config import GAZE_TASKS
 from gazepose.training.learnt_from import LearntFrom, learnt_from
 from gazepose.training.run_config import RunConfig
 from gazepose.training.shipped_start import StartCard, default_card, start_weights
@@ -96,22 +97,33 @@ def _by_layer(names: Iterable[str]) -> str:
     return ", ".join(f"{layer} ({count})" for layer, count in sorted(layers.items())) or "nothing"
 
 
-def find_start(run: RunConfig, model: ModelConfig, embedded: bool) -> None:
+def find_start(run: RunConfig, model: ModelConfig, embedded: bool) -> float:
     """Look at the weights that a new training starts from, so that their faults are named before data are prepared.
 
     Args:
         embedded: the data are an embedded world, where the package's weights are taken before those of ImageNet.
 
+    Returns:
+        The model's `low_pass`: that of the run; or of the package's card, on rendered faces alone, since fine details
+        of real ones help. Pre-training has none: from smoothed crops a network learns to see such details again.
+
     Raises:
         FileNotFoundError, ValueError: they are not there, or damaged.
     """
     if path := run.checkpoint:
-        read_published(path) if path.is_file() else verify(weights_folder(path))
+        if path.is_file():
+            read_published(path)
+            return 0.0
+        network = read_object(verify(weights_folder(path)) / CONFIG).get("model")
+        return network.get("low_pass", 0.0) if isinstance(network, dict) else 0.0
     if run.pretrained == "yes":
         fetch_imagenet(model.backbone)
+        return 0.0
     card = default_card(run, model)
-    if card is not None and (embedded or run.pretrained == "package" or cached_imagenet(model.backbone) is None):
-        start_weights(card)
+    if card is None or not (embedded or run.pretrained == "package" or cached_imagenet(model.backbone) is None):
+        return 0.0
+    start_weights(card)
+    return card.low_pass if embedded and run.task not in GAZE_TASKS else 0.0
 
 
 def start_from(model: nn.Module, path: Path) -> Start:
@@ -166,5 +178,7 @@ def start_from_package(model: nn.Module, card: StartCard) -> Start:
     """
     taken, left = load_into(model, read_tensors(start_weights(card)))
     random = [name for name in model.state_dict() if name not in set(taken)]
-    return Start(f"the package's {card.name}", f"{card.model} of {card.states} rendered faces", taken, left, random,
-                 card.record())
+    frames: Any = model.frames
+    smooth = f", crops smoothed by {frames.low_pass:g} of their side" if frames.low_pass else ""
+    return Start(f"the package's {card.name}", f"{card.model} of {card.states} rendered faces{smooth}", taken, left,
+                 random, card.record())

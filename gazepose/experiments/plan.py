@@ -240,11 +240,12 @@ def fingerprint(config: Mapping[str, Any], start: str | None, version: int | Non
 
 
 def package_start(config: Mapping[str, Any]) -> str | None:
-    """SHA-256 of the package's start weights, if a run with this configuration takes them; None if not."""
+    """SHA-256 of the package's start weights, and how their crops are smoothed, if a run with this configuration takes
+    them; None if not."""
     run, model = (value if isinstance(value := config.get(name), dict) else {} for name in ("run", "model"))
     takes = takes_package(run.get("checkpoint"), run.get("pretrained"), model.get("behaviour"))
     card = start_card(str(model.get("backbone"))) if takes else None
-    return card.sha256 if card else None
+    return (f"{card.sha256} {card.low_pass}" if card.low_pass else card.sha256) if card else None
 
 
 def digest(value: Any) -> str:

@@ -81,6 +81,22 @@ def _remembered(network: Any, key: tuple[Any, ...], size: Sequence[int]) -> tupl
     return _TRACES[key]
 
 
+def smoothed(frames: Tensor, sigma: float) -> Tensor:
+    """Pictures [F, C, H, W] after a Gaussian of `sigma` parts of a side; at borders, over the pixels that there are."""
+    with torch.autocast(frames.device.type, enabled=False):
+        rows, columns = (_gaussian(side, sigma * side, frames.device) for side in frames.shape[-2:])
+        smooth = rows @ frames.float() @ columns.T
+    return smooth.to(frames.dtype).contiguous(memory_format=torch.channels_last)
+
+
+def _gaussian(side: int, sigma: float, device: torch.device) -> Tensor:
+    """The matrix [side, side] that smooths an axis; each row adds up to 1. Graphs cannot take it from a cache."""
+    place = torch.arange(side, device=device)
+    # a CPU takes much longer for numbers too small to be normal
+    weight = torch.exp((-((place[:, None] - place) / sigma) ** 2 / 2).clamp(min=-60))
+    return weight / weight.sum(1, keepdim=True)
+
+
 @contextmanager
 def counted_together(network: nn.Module) -> Iterator[None]:
     """In the block, a forward in training: BatchNorm layers do not count it one by one; all are counted at its end."""

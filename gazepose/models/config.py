@@ -18,6 +18,9 @@ class ModelConfig:
     always possible and changes no network"""
     image_size: int | None = None
     """pixels per side that a network of one size (a ViT) is made for; train gives it --crop_size"""
+    low_pass: float = 0.0
+    """smooth each crop by a Gaussian of this sigma, in parts of its side, before the backbone: what weights know of
+    rendered faces then reads real ones better, whose fine details are others; 0: not"""
     behaviour: Behaviour = "intended"
     """published: with the faults of the published code, in the model and in its windows; intended: without"""
     prior_head: bool = False
@@ -62,7 +65,8 @@ class ModelConfig:
                                  f"{', '.join(map(str, allowed))}")
         for name, low, high in (("split", 0.1, 90), ("dsplit", 0.01, 2), ("csplit", 0.01, 1), ("dropout", 0, 1),
                                 ("num_encoder_layers", 1, 64), ("num_decoder_layers", 1, 64), ("reach", 0, 64),
-                                ("dim_feedforward", 1, 65536), ("nheads", 1, 128), ("dmodel", 4, 8192)):
+                                ("dim_feedforward", 1, 65536), ("nheads", 1, 128), ("dmodel", 4, 8192),
+                                ("low_pass", 0, 0.2)):
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f"{name}: {getattr(self, name)} is out of range -> give {low} to {high}")
         if not 16 <= (self.image_size or 16) <= 1024:

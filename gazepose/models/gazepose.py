@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gazepose.models.backbone import counted_together, create_backbone
+from gazepose.models.backbone import counted_together, create_backbone, smoothed
 from gazepose.models.config import ModelConfig
 from gazepose.models.low_precision import weights_cast_once
 from gazepose.models.queries import HeadPoseQueries, LandmarkQueries, LearnedQueries, Priors
@@ -89,6 +89,7 @@ class FrameEncoder(nn.Module):
         super().__init__()
         self.backbone, self.to_map = create_backbone(config.backbone, config.output_stride, config.image_size)
         self.name, self.output_stride, self.width = config.backbone, config.output_stride, self.backbone.num_features
+        self.low_pass = config.low_pass
         if config.behaviour == "published":                               # timm starts each block's last norm at zero
             for module in self.backbone.modules():
                 if isinstance(module, nn.BatchNorm2d):
@@ -105,6 +106,8 @@ class FrameEncoder(nn.Module):
 
     def maps_of(self, frames: Tensor) -> Tensor:
         """The backbone's maps: frames [F, 3, H, W] normalised -> [F, C, h, w]."""
+        if self.low_pass:
+            frames = smoothed(frames, self.low_pass)
         if (not torch.compiler.is_compiling() and self.folded is not None and torch.is_inference_mode_enabled()
                 and not self.backbone.training and not torch.is_autocast_enabled(frames.device.type)):
             return self.to_map(self.folded(frames))

@@ -84,11 +84,13 @@ def folder_name(encoder: FrameEncoder, index: Index, rows: np.ndarray, crop_size
 
 
 def fingerprint(encoder: FrameEncoder, index: Index, crop_size: int) -> str:
-    """Of all that features depend on: the backbone by name and weights, its output stride, the crops and their size."""
+    """Of all that features depend on: the backbone by name and weights, its output stride, the crops, their size and
+    how they are smoothed."""
     digest = hashlib.sha256()
     shards = [shard["sha256"] for shard in index.contents["shards"]]
     digest.update(repr((encoder.name, encoder.output_stride, crop_size, shards,
-                        index.contents["files"]["offset"]["sha256"])).encode())
+                        index.contents["files"]["offset"]["sha256"], *((encoder.low_pass,) if encoder.low_pass else ())
+                        )).encode())
     for name, value in sorted(encoder.backbone.state_dict().items()):
         value = value.detach().cpu().contiguous()
         digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())

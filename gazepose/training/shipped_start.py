@@ -32,6 +32,8 @@ class StartCard:
     backbone: str
     crop_size: int
     output_stride: int
+    low_pass: float = 0.0
+    """of models that start from them (ModelConfig)"""
     states: int
     """rendered faces, each a state of its own"""
     command: str
@@ -94,20 +96,21 @@ def start_weights(card: StartCard, folder: Path | None = None) -> Path:
     return file
 
 
-def write_start(run: Path, command: str, folder: Path | None = None) -> StartCard:
+def write_start(run: Path, command: str, folder: Path | None = None, low_pass: float = 0.0) -> StartCard:
     """Write the best weights of a finished FaceGaze run as the package's start, float16, and their card.
 
     Args:
-        command: how the weights were made.
+        command: how the weights were made. low_pass: of models that start from them (ModelConfig).
 
     Raises:
         FileNotFoundError, ValueError: there is no such run; another model; weights that have seen more than rendered
-            faces, or another start than the package's present one; a file of more than MAX_BYTES.
+            faces, or another start than the package's present one; a file of more than MAX_BYTES; a bad `low_pass`.
     """
     from gazepose.data.index import Index  # torch takes seconds, and the card needs none of these
     from gazepose.tensor_files import save_tensors
     from gazepose.training.checkpoint import read_model
 
+    ModelConfig(low_pass=low_pass)
     model, config = read_model(run)
     network, learnt, out = config["model"], learnt_from(config, run), folder or FOLDER
     before = start_card(network["backbone"])             # which saw rendered faces alone
@@ -130,6 +133,7 @@ def write_start(run: Path, command: str, folder: Path | None = None) -> StartCar
     card = StartCard(
         file=WEIGHTS, sha256=sha256_of(out / WEIGHTS), licence="MIT", model="FaceGaze", backbone=network["backbone"],
         crop_size=crop_size, output_stride=network["output_stride"], command=command,
+        low_pass=low_pass,
         states=len(stills) + (before.states if before else 0),
         commit=config["versions"]["commit"], figures=best_figures(run),
         learnt_from={name: [*values] for name, values in asdict(learnt).items()})
