@@ -8,7 +8,7 @@
 #        START=yes goes on from the package's start weights, instead of random ones: give another SEED then.
 #        PRECISION=bf16 is faster on CPUs with matrix units for bfloat16, and on GPUs.
 #        A trial of a minute or two: STATES=64 EPOCHS=1 PRESET=tiny OUT=/tmp/weights
-# How long: on 2 free CPU cores about 30 minutes to render; to train 53 minutes, even on one core, in bf16 with matrix units.
+# How long: on one free CPU core 13 minutes to render, and 53 to train, in bf16 with matrix units.
 . "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 states="${STATES:-74000}" epochs="${EPOCHS:-4}" seed="${SEED:-2000}" preset="${PRESET:-default}" start="${START:-no}"
 training_seed="${TRAINING_SEED:-1}" precision="${PRECISION:-no}" low_pass="${LOW_PASS:-0.015}" pixels=64
