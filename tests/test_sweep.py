@@ -92,6 +92,8 @@ def test_a_new_or_removed_flag_does_not_rename_older_runs():
     assert fingerprint(before, None) == fingerprint(now, None)
     before["data"]["removed_flag"] = 3
     assert fingerprint(before, None) == fingerprint(now, None)
+    now["model"]["low_pass"] = 0.015                     # a run takes it from its start, which is counted
+    assert fingerprint(before, None) == fingerprint(now, None)
     now["data"]["windows_per_segment"] = 1
     assert fingerprint(before, None) != fingerprint(now, None)
 

@@ -28,7 +28,7 @@ MAX_EXPERIMENT = 4 << 20      # bytes of an experiment file
 NOT_IN_A_FILE = {*ONE_START, "train_path", *(name for names in NOT_RESUMED.values() for name in names)} - {"pretrained"}
 """flags of places, workers, machines and trackers: who runs a file of others gives them; no text of it is a command"""
 NOT_COUNTED = {"run": ("exp_path", "resume", "processes", "save_every", "log_with", "checkpoint", "config"),
-               "prepare": ("data_disk", "decoder"), "data": ("num_workers",), "model": ("image_size",)}
+               "prepare": ("data_disk", "decoder"), "data": ("num_workers",), "model": ("image_size", "low_pass")}
 """section -> values that do not change what a run learns, or that follow from the others"""
 
 
