@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import nn
 
-from gazepose.models import ModelConfig, Priors, build_model, low_precision
+from gazepose.models import ModelConfig, Priors, build_model, folded, low_precision
 from gazepose.models.folded import ConvolutionReLU, fold, ready_to_score
 from gazepose.models.transformer import Attention, linear
 from gazepose.training.engine import predict
@@ -39,11 +39,28 @@ def test_maps_of_a_folded_resnet_are_the_same_and_no_norm_or_relu_is_left(backbo
     with torch.inference_mode():
         plain = model.frames.maps_of(BATCH["frames"])
         fold(model)
-        folded = model.frames.maps_of(BATCH["frames"])
+        found = model.frames.maps_of(BATCH["frames"])
         assert torch.equal(model.frames.backbone.forward_features(BATCH["frames"]), plain)
-    torch.testing.assert_close(folded, plain, rtol=0, atol=1e-5 * float(plain.abs().max()))
+    torch.testing.assert_close(found, plain, rtol=0, atol=1e-5 * float(plain.abs().max()))
     kinds = [type(module) for module in model.frames.folded.network.modules()]
     assert kinds.count(ConvolutionReLU) > 16 and not {nn.BatchNorm2d, nn.ReLU} & set(kinds)
+
+
+@pytest.mark.parametrize(("frames", "parts"), [(0, [0]), (1, [1]), (2, [2]), (7, [2, 2, 2, 1])])
+def test_many_frames_are_computed_in_parts_whose_largest_map_is_not_too_large(frames, parts, monkeypatch):
+    model, seen = model_of(model="FaceGaze"), []
+    pictures = torch.randn(frames, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    monkeypatch.setattr(folded, "PART", 2 * 64 * 32 * 32 * 4)            # the first convolution's map of two frames
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    with torch.inference_mode():
+        fold(model)
+        backbone = model.frames.folded
+        whole = backbone.network(pictures.contiguous(memory_format=torch.channels_last)) if frames else None
+        backbone.network.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+        found = backbone(pictures)
+    assert seen == parts and found.shape == (frames, 512, 2, 2)
+    if frames:
+        torch.testing.assert_close(found, whole, rtol=0, atol=1e-5 * float(whole.abs().max()))
 
 
 @pytest.mark.parametrize(("side", "layout"), [(32, torch.channels_last), (64, torch.contiguous_format)])

@@ -21,6 +21,9 @@ PARTS = {BasicBlock, Bottleneck, nn.Sequential, nn.Conv2d, nn.BatchNorm2d, nn.Re
          nn.Identity}
 """of a network that is folded; others (attention over channels, blurred pooling) stay as they are"""
 HEAD = ("global_pool", "fc")                     # not part of the features
+PART = 24 << 20
+"""bytes of the largest map of the frames that are computed together: the C library gives larger memory back to the
+system each time, which has to clear it again"""
 
 
 class Features(nn.Module):
@@ -91,7 +94,13 @@ class FoldedBackbone:
 
     def __call__(self, frames: Tensor) -> Tensor:
         """frames [F, 3, H, W] normalised -> what `forward_features` of the network gives."""
-        frames, dtype = frames.contiguous(memory_format=torch.channels_last), frames.dtype
+        frames = frames.contiguous(memory_format=torch.channels_last)
+        largest = 16 * frames.shape[2] * frames.shape[3] * frames.itemsize        # 64 channels at half the size
+        parts = frames.split(max(PART // max(largest, 1), torch.get_num_threads()))
+        return torch.cat([self._features(part) for part in parts]) if len(parts) > 1 else self._features(frames)
+
+    def _features(self, frames: Tensor) -> Tensor:
+        dtype = frames.dtype
         if dtype == torch.float32:
             return self.network(frames)
         if dtype not in self.weights:
