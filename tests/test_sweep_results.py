@@ -60,7 +60,10 @@ def test_a_table_holds_means_spreads_and_paired_differences(tmp_path):
     gain = second["gain"]["mAP"]
     assert first["gain"] is None and gain["mean"] == pytest.approx(second["mean"]["mAP"] - first["mean"]["mAP"])
     assert 0 < gain["interval"][0] < gain["mean"] < gain["interval"][1]
-    assert verdict(rows_of(record)[1].gain["mAP"], *published(record)) == "gains; published +5.0, confirmed"
+    found = rows_of(record)[1].gain["mAP"]
+    assert verdict(found, *published(record)) == "gains; published +5.0, confirmed"
+    assert verdict(found, {"mAP": 70.0}, {"mAP": 71.0}) == "gains; published -1.0, the contrary"
+    assert verdict(found, {"mAP": 71.0}, {"mAP": 71.0}) == "gains"       # one published method in both rows
     assert record["faces"] == 600 and record["clips"] == 20 and record["missing"] == []
     text = markdown(record)
     assert "\n| b   | " in text and "75.00 / 80.00" in text and "20 clips" in text and "seeds 0, 1" in text

@@ -116,6 +116,8 @@ def verdict(gain: Gain | None, published: Mapping[str, float], reference: Mappin
     if "mAP" not in published or "mAP" not in reference:
         return seen
     theirs = published["mAP"] - reference["mAP"]
+    if not theirs:                               # one method twice, so nothing was published of their difference
+        return seen
     agrees = ""
     if gain.sign:
         agrees = ", confirmed" if (theirs > 0) == (gain.sign > 0) else ", the contrary"
