@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from gazepose.errors import UsageError
-from gazepose.machine import let_waiting_threads_sleep
+from gazepose.machine import keep_freed_memory, let_waiting_threads_sleep
 from gazepose.output import QUIET_HELP, inform, lasting_output, take_quiet
 from gazepose.startup import called, end_at_interrupt, end_with_launcher, without_telemetry
 
@@ -31,6 +31,7 @@ def program(name: str, flags: list[str] | None = None) -> None:
     given: Any
     if name == "train":
         given = parse_train(flags)
+        keep_freed_memory()
         if given[0].data.num_workers:            # their server imports while this process does
             from gazepose.processes import shield_workers
             shield_workers()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -219,6 +220,18 @@ def test_how_threads_wait_is_the_choice_of_whoever_starts_the_program(given, fou
     monkeypatch.setattr(os, "environ", dict(given))
     let_waiting_threads_sleep()
     assert os.environ == found
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries are left as they are")
+def test_a_training_keeps_the_memory_that_it_frees():
+    code = "import resource, sys\nimport numpy\nfrom gazepose import programs\nprograms.importlib.import_module = " \
+           "lambda name: type('', (), {'main': lambda given: None})\nprograms.program(sys.argv[1], [])\n" \
+           "for n in range(3):\n before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n" \
+           " numpy.empty(100 << 20, numpy.uint8).fill(1)\n" \
+           "print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)"
+    cleared = {name: int(subprocess.run([sys.executable, "-c", code, name], capture_output=True, text=True, timeout=60,
+                                        check=True).stdout) for name in ("train", "infer")}
+    assert cleared["train"] < 10 < cleared["infer"]
 
 
 @pytest.mark.skipif(has_gpu(), reason="the defaults depend on the GPU, so torch is asked where a driver is")
