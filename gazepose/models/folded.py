@@ -22,8 +22,8 @@ PARTS = {BasicBlock, Bottleneck, nn.Sequential, nn.Conv2d, nn.BatchNorm2d, nn.Re
 """of a network that is folded; others (attention over channels, blurred pooling) stay as they are"""
 HEAD = ("global_pool", "fc")                     # not part of the features
 PART = 24 << 20
-"""bytes of the largest map of the frames that are computed together, of which there is at least one for each thread: the
-C library gives larger memory back to the system each time, which has to clear it again"""
+"""bytes of the largest map of the frames that are computed together, at least one for each thread: the C library gives
+larger memory back to the system each time, which has to clear it again"""
 
 
 class Features(nn.Module):
